@@ -1,0 +1,1 @@
+"""The outside world behind the ports: sockets, processes, files, memory, timers."""

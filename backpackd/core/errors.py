@@ -1,0 +1,217 @@
+"""What can go wrong, split by whose fault it is.
+
+Every error names a canonical gRPC status, a stable `reason` that programs may rely on, and a
+message that says what failed and what to do. Errors hold facts, never values, and never the text
+of a request. This file does not know gRPC: `backpackd.rpc` maps statuses and sends reasons.
+"""
+
+from enum import Enum, unique
+from typing import ClassVar
+
+
+@unique
+class Status(Enum):
+    """The canonical gRPC status codes that Backpack uses, by their names."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    DATA_LOSS = "DATA_LOSS"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+class BackpackError(Exception):
+    """Root of every error that a caller is told about.
+
+    Attributes:
+        status: the canonical status code.
+        reason: a stable word in kebab case, sent as `backpack-reason`.
+        message: lowercase; what failed and what to do about it.
+        retry_after: seconds after which trying again makes sense; None when waiting does not help.
+        facts: further trailing metadata, name to text, that a client may show.
+    """
+
+    status: ClassVar[Status]
+    reason: str = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        retry_after: float | None = None,
+        facts: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+        self.retry_after = retry_after
+        self.facts = facts or {}
+
+
+class CallerError(BackpackError):
+    """The request itself is at fault: sending it again will not help."""
+
+
+class InvalidRequestError(CallerError):
+    """The request is not of the form that the API describes."""
+
+    status = Status.INVALID_ARGUMENT
+    reason = "invalid-request"
+
+
+class KeyUnknownError(CallerError):
+    """A key is not stored, told to somebody who may know."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-key"
+
+
+class LeaseUnknownError(CallerError):
+    """A lease has ended, never was, or is somebody else's."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-lease"
+
+
+class GrantUnknownError(CallerError):
+    """A grant has ended or never was."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-grant"
+
+
+class ProcessUnknownError(CallerError):
+    """A process that the request names is not running."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-process"
+
+
+class KeyExistsError(CallerError):
+    """A key is stored already and replacing was not asked for."""
+
+    status = Status.ALREADY_EXISTS
+    reason = "key-exists"
+
+
+class NotBuiltError(CallerError):
+    """The API names this, and this version does not serve it."""
+
+    status = Status.UNIMPLEMENTED
+    reason = "not-built"
+
+
+class StateError(BackpackError):
+    """The vault is not in the state that the call needs."""
+
+    status = Status.FAILED_PRECONDITION
+
+
+class LockedError(StateError):
+    """The vault is locked."""
+
+    reason = "locked"
+
+
+class UninitializedError(StateError):
+    """There is no vault yet."""
+
+    reason = "uninitialized"
+
+
+class AlreadyInitializedError(StateError):
+    """There is a vault already."""
+
+    reason = "already-initialized"
+
+
+class AuthorityError(BackpackError):
+    """The caller has not shown who it is, or what it may do."""
+
+    status = Status.UNAUTHENTICATED
+
+
+class PeerUnknownError(AuthorityError):
+    """The kernel's word on who is connected is missing or no longer holds."""
+
+    reason = "peer-unknown"
+
+
+class WrongPassphraseError(AuthorityError):
+    """No slot opens with this passphrase."""
+
+    reason = "wrong-passphrase"
+
+
+class NotAuthorizedError(AuthorityError):
+    """The call needs operator authority on this connection."""
+
+    reason = "not-authorized"
+
+
+class DeniedError(BackpackError):
+    """No grant covers the request, or a rule forbids it."""
+
+    status = Status.PERMISSION_DENIED
+    reason = "no-grant"
+
+
+class LimitError(BackpackError):
+    """A limit stands in the way; the message says which."""
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = "limit"
+
+
+class ThrottledError(LimitError):
+    """Too many wrong passphrases from this process tree: wait first."""
+
+    reason = "throttled"
+
+
+class DamageError(BackpackError):
+    """Stored data is not what was sealed. Nothing is repaired and nothing overwritten."""
+
+    status = Status.DATA_LOSS
+    reason = "vault-damaged"
+
+
+class TroubleError(BackpackError):
+    """The surroundings are at fault: trying again later may help."""
+
+    status = Status.UNAVAILABLE
+    reason = "unavailable"
+
+
+class StoreError(TroubleError):
+    """The store could not do what was asked; its old state is intact."""
+
+    reason = "store-failed"
+
+
+class DiskFullError(StoreError):
+    """There was no room; the old state is intact."""
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = "disk-full"
+
+
+class ShuttingDownError(TroubleError):
+    """The daemon is stopping."""
+
+    reason = "shutting-down"
+
+
+class ProcessGoneError(Exception):
+    """A process ended, or its pid belongs to another one by now. Never leaves the daemon."""
+
+
+class HomeError(Exception):
+    """The home or the socket cannot be used as it is: the daemon says why and does not start."""

@@ -1,0 +1,113 @@
+"""What the kernel says about a caller, and the root of its process tree.
+
+Facts only: nothing here reads a process. Anything that a process can say of itself (its arguments,
+its working directory, the reason that it gives) is a claim, is named so, and decides nothing.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """One process of this boot, not merely its number.
+
+    Attributes:
+        pid: the process id in the daemon's pid namespace.
+        start: when it started: clock ticks since boot on Linux (proc_pid_stat(5), field 22),
+            microseconds since the epoch on macOS.
+        unique: the inode of its pidfd where the kernel gives every process its own (pidfs, Linux
+            6.9 and newer); else 0. Two processes never share one within a boot.
+    """
+
+    pid: int
+    start: int
+    unique: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What was read of one process while it was pinned.
+
+    Attributes:
+        id: which process this is.
+        parent: its parent's pid at that moment; 0 for none in this namespace.
+        session: its session id.
+        terminal: its controlling terminal's device number; 0 for none.
+        uid: its real uid.
+        executable: absolute path of what it runs; None when the kernel does not tell, which is a
+            normal state and never matches a selector.
+        unit: the systemd unit it runs in; None outside of one.
+        manager: True for pid 1 and for the user's own service manager.
+        name: what the process calls itself (a claim).
+    """
+
+    id: ProcessId
+    parent: int
+    session: int
+    terminal: int
+    uid: int
+    executable: str | None = None
+    unit: str | None = None
+    manager: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """A caller: the process that connected and its ancestors.
+
+    Attributes:
+        uid: the uid that the kernel gave for the connection.
+        gid: the gid that the kernel gave for the connection.
+        chain: the process itself first, then its parent, and so on up to pid 1 or to what cannot
+            be seen.
+        digests: SHA-256 of executables, lowercase hex by path, for those that were asked for.
+    """
+
+    uid: int
+    gid: int
+    chain: tuple[ProcessFacts, ...]
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def process(self) -> ProcessFacts:
+        """The process that connected."""
+        return self.chain[0]
+
+    @property
+    def root(self) -> ProcessFacts:
+        """The root of the caller's process tree, the thing that consent is given to."""
+        return self.chain[root_index(self.chain)]
+
+    @property
+    def tree(self) -> tuple[ProcessFacts, ...]:
+        """The part of the chain that lies in the tree: the caller up to and with the root."""
+        return self.chain[: root_index(self.chain) + 1]
+
+
+def root_index(chain: tuple[ProcessFacts, ...]) -> int:
+    """Find the root of the process tree in a chain of ancestors.
+
+    In the outermost session that has a controlling terminal it is the highest process that is not
+    the session's leader: an agent started from a shell is one tree, with all the sessions,
+    terminals and shells that it opens inside, and the shell itself is never swept in. Where only
+    the leader stands in the chain, it is the process just below it. Without any terminal it is the
+    highest process below pid 1 or the user's service manager.
+
+    Args:
+        chain: at least one process, the caller first, each one's parent next.
+
+    Returns:
+        The index of the root in `chain`. A caller that has only managers above it, or that leads
+        the terminal's session itself, is its own root.
+    """
+    top = len(chain) - 1
+    while top > 0 and chain[top].manager:
+        top -= 1
+    outermost = next((i for i in range(top, -1, -1) if chain[i].terminal), None)
+    if outermost is None:
+        return top
+    session = chain[outermost].session
+    if chain[outermost].id.pid != session:
+        return outermost
+    return max(outermost - 1, 0)

@@ -1,0 +1,300 @@
+"""What the application needs of the outside world, as types.
+
+Adapters implement these ports and the composition root hands them in, so the application never
+imports an adapter, and a test can put an in-memory one in the same place.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backpackd.core.facts import PeerFacts, ProcessId
+
+
+class Clock(Protocol):
+    """Two clocks that are not each other."""
+
+    def boot(self) -> float:
+        """Seconds since boot, time spent in suspend included. Leases and delays use it."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch, as far as this machine knows. For people and for expiry dates."""
+        ...
+
+
+class Timer(Protocol):
+    """One alarm on the boot clock."""
+
+    def set(self, deadline: float | None) -> None:
+        """Ring at `deadline` (seconds on the boot clock), at once if that has passed; None: never.
+
+        A later call replaces an earlier one.
+        """
+        ...
+
+    def close(self) -> None:
+        """Never ring again."""
+        ...
+
+
+class SecretArena(Protocol):
+    """Memory for the master key that nothing else can read and nothing can swap out."""
+
+    def store(self, secret: bytes | bytearray | memoryview) -> "SecretSlot":
+        """Copy `secret` in. The caller drops its own copy.
+
+        Raises:
+            LimitError: the arena is full.
+        """
+        ...
+
+
+class SecretSlot(Protocol):
+    """One secret in the arena."""
+
+    def open(self) -> AbstractContextManager[memoryview]:
+        """Lend a read-only view of the secret for the length of a `with` block.
+
+        Raises:
+            ValueError: the slot was wiped.
+        """
+        ...
+
+    def wipe(self) -> None:
+        """Overwrite the secret and give the place back. Wiping twice is harmless."""
+        ...
+
+
+class PinnedProcess(Protocol):
+    """A process held by a descriptor, so that its pid cannot come to mean another one."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    def alive(self) -> bool:
+        """Tell whether it still runs; a zombie does not."""
+        ...
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once from the event loop when the process has ended."""
+        ...
+
+    def close(self) -> None:
+        """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
+        ...
+
+
+class Processes(Protocol):
+    """Reads facts about processes."""
+
+    def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
+        """Read a peer and its ancestors, each checked to be still itself after the reading.
+
+        Raises:
+            ProcessGoneError: the peer ended meanwhile.
+        """
+        ...
+
+    def digest(self, process: ProcessId, executable: str) -> str | None:
+        """Hash what a process runs: SHA-256 as lowercase hex; None when it cannot be read.
+
+        Reads a whole file, so it is called outside the event loop.
+        """
+        ...
+
+    def pin(self, pid: int) -> tuple[PinnedProcess, ProcessId]:
+        """Hold a running process by its pid.
+
+        Raises:
+            ProcessGoneError: there is no such process.
+        """
+        ...
+
+    def boot_id(self) -> str:
+        """Name this boot: the same until the machine restarts."""
+        ...
+
+    def degraded(self) -> str:
+        """Say what weakens attestation on this machine; empty when nothing does."""
+        ...
+
+
+@dataclass(slots=True)
+class Peer:
+    """Who is at the other end of one connection, as the kernel told it at accept.
+
+    Attributes:
+        uid: effective uid at connect.
+        gid: effective gid at connect.
+        process: the process that connected, pinned.
+    """
+
+    uid: int
+    gid: int
+    process: PinnedProcess
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection through the door.
+
+    Attributes:
+        name: the one-time random name under which the server sees it.
+        peer: who connected.
+        tree: the root of the peer's tree at accept, for limits and throttling only; what decides
+            is read anew for every request.
+        calls: how many calls are in progress.
+        served: True once a first call has come.
+        on_close: called once, in order, when the connection has closed.
+    """
+
+    name: str
+    peer: Peer
+    tree: ProcessId
+    calls: int = 0
+    served: bool = False
+    on_close: list[Callable[[], None]] = field(default_factory=list)
+
+    def __enter__(self) -> "Connection":
+        self.calls += 1
+        self.served = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls -= 1
+
+
+class Connections(Protocol):
+    """The connections that are open."""
+
+    def find(self, name: str) -> Connection | None:
+        """Look a connection up by the name that the server sees."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """One slot as stored: readable by whoever has the file, so it holds nothing secret.
+
+    Attributes:
+        slot_id: 16 random bytes.
+        body: the slot's encoding, see `core.slots`.
+    """
+
+    slot_id: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RowHead:
+    """What is known of a key row without opening it.
+
+    Attributes:
+        index: 32 bytes, an HMAC of the name: how a row is found.
+        version: counts up from 1 with every new value.
+        tags: the 16-byte authentication tags of the row's two sealed parts, one after the other.
+    """
+
+    index: bytes
+    version: int
+    tags: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One stored key: a sealed head (name and dates) and a sealed value."""
+
+    index: bytes
+    version: int
+    head: bytes
+    value: bytes
+
+    @property
+    def row_head(self) -> RowHead:
+        """The row without its contents."""
+        return RowHead(self.index, self.version, self.head[-16:] + self.value[-16:])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVault:
+    """What a store holds besides the key rows.
+
+    Attributes:
+        vault_id: 16 random bytes.
+        authority: the sealed authority record.
+        slots: in the order of their ids.
+    """
+
+    vault_id: bytes
+    authority: bytes
+    slots: tuple[SlotRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One atomic change of a vault: all of it becomes durable, or none.
+
+    Attributes:
+        before: the sealed authority record that must be in the store, byte for byte, for the
+            change to happen: a store that was altered behind the daemon's back is found here.
+        authority: the sealed authority record that takes its place.
+        put: rows to store, in place of those with the same index.
+        delete: indexes of rows to remove.
+        put_slots: slots to store, in place of those with the same id.
+        delete_slots: ids of slots to remove.
+    """
+
+    before: bytes
+    authority: bytes
+    put: Sequence[KeyRow] = ()
+    delete: Sequence[bytes] = ()
+    put_slots: Sequence[SlotRow] = ()
+    delete_slots: Sequence[bytes] = ()
+
+
+class Store(Protocol):
+    """Durable storage of one vault. It stores what it is given and understands none of it.
+
+    Every method may raise StoreError or DiskFullError, with the old state intact, and DamageError
+    when what is stored is not a vault of this format.
+    """
+
+    async def load(self) -> StoredVault | None:
+        """Read everything but the key rows; None when there is no vault yet."""
+        ...
+
+    async def create(self, vault: StoredVault) -> None:
+        """Store a new vault, whole or not at all.
+
+        Raises:
+            AlreadyInitializedError: there is one.
+        """
+        ...
+
+    async def heads(self) -> list[RowHead]:
+        """Read the heads of all key rows, in no particular order."""
+        ...
+
+    async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
+        """Read the rows with these indexes, those that exist, by index."""
+        ...
+
+    async def sealed_heads(self) -> list[tuple[RowHead, bytes]]:
+        """Read all key rows without their values: the head of the row and its sealed head."""
+        ...
+
+    async def commit(self, change: Change) -> None:
+        """Make a change durable before returning.
+
+        Raises:
+            DamageError: the stored authority record is not `change.before`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the files."""
+        ...

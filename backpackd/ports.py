@@ -4,12 +4,13 @@ Adapters implement these ports and the composition root hands them in, so the ap
 imports an adapter, and a test can put an in-memory one in the same place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.rows import Change, KeyRow, RowHead, StoredVault
 
 
 class Clock(Protocol):
@@ -20,7 +21,7 @@ class Clock(Protocol):
         ...
 
     def wall(self) -> float:
-        """Seconds since the epoch, as far as this machine knows. For people and for expiry dates."""
+        """Seconds since the epoch, as far as this machine knows: for people, for expiry dates."""
         ...
 
 
@@ -159,7 +160,7 @@ class Connection:
     served: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         self.calls += 1
         self.served = True
         return self
@@ -174,86 +175,6 @@ class Connections(Protocol):
     def find(self, name: str) -> Connection | None:
         """Look a connection up by the name that the server sees."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SlotRow:
-    """One slot as stored: readable by whoever has the file, so it holds nothing secret.
-
-    Attributes:
-        slot_id: 16 random bytes.
-        body: the slot's encoding, see `core.slots`.
-    """
-
-    slot_id: bytes
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RowHead:
-    """What is known of a key row without opening it.
-
-    Attributes:
-        index: 32 bytes, an HMAC of the name: how a row is found.
-        version: counts up from 1 with every new value.
-        tags: the 16-byte authentication tags of the row's two sealed parts, one after the other.
-    """
-
-    index: bytes
-    version: int
-    tags: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """One stored key: a sealed head (name and dates) and a sealed value."""
-
-    index: bytes
-    version: int
-    head: bytes
-    value: bytes
-
-    @property
-    def row_head(self) -> RowHead:
-        """The row without its contents."""
-        return RowHead(self.index, self.version, self.head[-16:] + self.value[-16:])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVault:
-    """What a store holds besides the key rows.
-
-    Attributes:
-        vault_id: 16 random bytes.
-        authority: the sealed authority record.
-        slots: in the order of their ids.
-    """
-
-    vault_id: bytes
-    authority: bytes
-    slots: tuple[SlotRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One atomic change of a vault: all of it becomes durable, or none.
-
-    Attributes:
-        before: the sealed authority record that must be in the store, byte for byte, for the
-            change to happen: a store that was altered behind the daemon's back is found here.
-        authority: the sealed authority record that takes its place.
-        put: rows to store, in place of those with the same index.
-        delete: indexes of rows to remove.
-        put_slots: slots to store, in place of those with the same id.
-        delete_slots: ids of slots to remove.
-    """
-
-    before: bytes
-    authority: bytes
-    put: Sequence[KeyRow] = ()
-    delete: Sequence[bytes] = ()
-    put_slots: Sequence[SlotRow] = ()
-    delete_slots: Sequence[bytes] = ()
 
 
 class Store(Protocol):

@@ -1,0 +1,175 @@
+"""The authority record: what may be done in a vault, in one sealed piece.
+
+Invariants:
+
+1. It changes only in the same transaction as what it vouches for (key rows, slots).
+2. Its generation counts up by one with every change, so two states never share one.
+3. The set of key rows, and every slot byte for byte, are the ones that it names; else the vault is
+   damaged and nothing of it is used.
+
+The private key that signs wraps lies inside sealed a second time, so that it is in no memory while
+this record is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backpackd.core import canonical
+from backpackd.core.canonical import CanonicalError, context
+from backpackd.core.errors import DamageError
+from backpackd.core.grants import Grant
+from backpackd.core.records import RowSet
+from backpackd.core.sealing import OpenError, Secret, open_sealed, pad, seal, unpad
+from backpackd.core.slots import Slot
+
+_KIND = "authority"
+_SIGNING_KIND = "wrap-signing-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The authority record, opened.
+
+    Attributes:
+        generation: counts up with every change, from 1.
+        master_generation: of the master key, as wrapped in the slots.
+        rows: hash over the set of key rows.
+        slots: digest of every slot, by slot id in hexadecimal.
+        signing_key: the private wrap-signing key, sealed.
+        latest_ms: the latest wall-clock time seen, Unix time in milliseconds: a clock that is set
+            back does not bring an expired grant to life.
+        grants: by id.
+        default: what happens to a request that no grant covers: `ask`, `allow` or `deny`.
+    """
+
+    generation: int
+    master_generation: int
+    rows: RowSet
+    slots: Mapping[str, str]
+    signing_key: bytes
+    latest_ms: int
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    default: str = "ask"
+
+    def next(self, now_ms: int, **changes: Any) -> "Authority":
+        """Return the record's next generation with some attributes changed."""
+        return replace(
+            self,
+            generation=self.generation + 1,
+            latest_ms=max(now_ms, self.latest_ms),
+            **changes,
+        )
+
+    def with_grants(self, grants: Iterable[Grant]) -> dict[str, Grant]:
+        """Return the grants with these added, or put in place of those with their ids."""
+        return {**self.grants, **{grant.id: grant for grant in grants}}
+
+    def check_slots(self, slots: Iterable[Slot]) -> None:
+        """Hold the stored slots against the record.
+
+        Raises:
+            DamageError: one was altered, swapped, put back, added or removed.
+        """
+        stored = {slot.slot_id.hex(): slot.digest for slot in slots}
+        if stored != dict(self.slots):
+            raise DamageError(
+                "the slots in the vault file are not the ones that the vault knows: one was "
+                "changed, swapped, added or removed; restore the file from a backup",
+                reason="slots-changed",
+            )
+
+    def check_rows(self, found: RowSet) -> None:
+        """Hold the set of stored key rows against the record.
+
+        Raises:
+            DamageError: a row was deleted, added, or put in place of another.
+        """
+        if found == self.rows:
+            return
+        if found.count < self.rows.count:
+            what = f"{self.rows.count - found.count} of {self.rows.count} key rows are missing"
+        elif found.count > self.rows.count:
+            what = f"there are {found.count - self.rows.count} key rows too many"
+        else:
+            what = "a key row was replaced by another, such as an older one"
+        raise DamageError(
+            f"the key rows in the vault file are not the ones that the vault wrote: {what}; "
+            "restore the file from a backup",
+            reason="rows-changed",
+        )
+
+    def seal(self, master: Secret, vault_id: bytes, salt: bytes) -> bytes:
+        """Seal the record with 32 fresh random bytes as salt."""
+        data = {
+            "default": self.default,
+            "generation": self.generation,
+            "grants": [self.grants[key].encode() for key in sorted(self.grants)],
+            "latest": self.latest_ms,
+            "master_generation": self.master_generation,
+            "row_count": self.rows.count,
+            "rows": self.rows.encode(),
+            "signing_key": canonical.to_text(self.signing_key),
+            "slots": dict(self.slots),
+        }
+        return seal(
+            master, pad(canonical.encode(data)), kind=_KIND, bound_to=context(vault_id), salt=salt
+        )
+
+    @classmethod
+    def open(cls, master: Secret, vault_id: bytes, sealed: bytes) -> "Authority":
+        """Open what `seal` made.
+
+        Raises:
+            DamageError: it is not the authority record of this vault.
+        """
+        try:
+            data = unpad(open_sealed(master, sealed, kind=_KIND, bound_to=context(vault_id)))
+            found = canonical.members(
+                canonical.decode(data),
+                default=str,
+                generation=int,
+                grants=list,
+                latest=int,
+                master_generation=int,
+                row_count=int,
+                rows=str,
+                signing_key=str,
+                slots=dict,
+            )
+            grants = [Grant.decode(grant) for grant in found["grants"]]
+            return cls(
+                found["generation"],
+                found["master_generation"],
+                RowSet(found["row_count"], int(found["rows"], 16)),
+                found["slots"],
+                canonical.from_text(found["signing_key"]),
+                found["latest"],
+                {grant.id: grant for grant in grants},
+                found["default"],
+            )
+        except (OpenError, CanonicalError, ValueError) as error:
+            raise DamageError(
+                "the authority record in the vault file does not open: it was altered, or belongs "
+                "to another vault; restore the file from a backup",
+                reason="authority-damaged",
+            ) from error
+
+
+def seal_signing_key(master: Secret, vault_id: bytes, key: bytes, salt: bytes) -> bytes:
+    """Seal the private wrap-signing key, 32 bytes, for keeping in the record."""
+    return seal(master, key, kind=_SIGNING_KIND, bound_to=context(vault_id), salt=salt)
+
+
+def open_signing_key(master: Secret, vault_id: bytes, sealed: bytes) -> bytes:
+    """Open the private wrap-signing key for one use.
+
+    Raises:
+        DamageError: it does not open.
+    """
+    try:
+        return open_sealed(master, sealed, kind=_SIGNING_KIND, bound_to=context(vault_id))
+    except OpenError as error:
+        raise DamageError(
+            "the wrap-signing key does not open", reason="authority-damaged"
+        ) from error

@@ -1,0 +1,134 @@
+"""Grants: standing permission for a subject to lease keys.
+
+Values only; who may add one is not decided here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backpackd.core import canonical, names
+from backpackd.core.canonical import CanonicalError
+from backpackd.core.facts import ProcessId
+from backpackd.core.selectors import Selector
+
+DEFAULT_MAX_TTL = 24 * 3600
+LONGEST_TTL = 30 * 24 * 3600
+MAX_PATTERNS = 64
+MAX_REASON = 256
+MAX_GRANTS = 1000
+"""Durations in seconds, counts in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One grant.
+
+    Attributes:
+        id: 16 hexadecimal digits.
+        patterns: key names and patterns of key names.
+        selector: whom it is given to.
+        max_ttl: the longest a lease that rests on it may live, in seconds.
+        expires_at_ms: Unix time in milliseconds; None: until taken back.
+        uses_left: how many more leases; None: any number; 0: used up, kept while leases rest on it.
+        created_at_ms: Unix time in milliseconds.
+        reason: the operator's words.
+    """
+
+    id: str
+    patterns: tuple[str, ...]
+    selector: Selector
+    max_ttl: int
+    expires_at_ms: int | None
+    uses_left: int | None
+    created_at_ms: int
+    reason: str
+
+    def covers(self, name: str) -> bool:
+        """Tell whether one of the patterns covers a key name."""
+        return any(names.matches(pattern, name) for pattern in self.patterns)
+
+    def usable(self, now_ms: int) -> bool:
+        """Tell whether it still allows new leases at this moment on the wall clock."""
+        return self.uses_left != 0 and not self.expired(now_ms)
+
+    def expired(self, now_ms: int) -> bool:
+        """Tell whether its time is over."""
+        return self.expires_at_ms is not None and now_ms >= self.expires_at_ms
+
+    def used(self) -> "Grant":
+        """Return the grant with one use less."""
+        if self.uses_left is None:
+            return self
+        assert self.uses_left > 0
+        return replace(self, uses_left=self.uses_left - 1)
+
+    def encode(self) -> dict[str, Any]:
+        """Return the grant as plain data for canonical JSON."""
+        process = self.selector.process
+        tree = None
+        if process is not None:
+            tree = {
+                "boot": self.selector.boot_id,
+                "start": process.start,
+                "unique": process.unique,
+            }
+        return {
+            "created": self.created_at_ms,
+            "expires": self.expires_at_ms,
+            "id": self.id,
+            "max_ttl": self.max_ttl,
+            "patterns": list(self.patterns),
+            "reason": self.reason,
+            "selector": self.selector.text,
+            "tree": tree,
+            "uses": self.uses_left,
+        }
+
+    @classmethod
+    def decode(cls, data: object) -> "Grant":
+        """Read what `encode` wrote.
+
+        Raises:
+            CanonicalError: another shape.
+        """
+        if type(data) is not dict:
+            raise CanonicalError("not a grant")
+        # The three members that may be null are judged here, the rest by their types.
+        optional = {name: data.get(name) for name in ("expires", "tree", "uses")}
+        found = canonical.members(
+            {name: value for name, value in data.items() if name not in optional},
+            created=int,
+            id=str,
+            max_ttl=int,
+            patterns=list,
+            reason=str,
+            selector=str,
+        )
+        if not optional.keys() <= data.keys() or not all(
+            type(optional[name]) in (int, type(None)) for name in ("expires", "uses")
+        ):
+            raise CanonicalError("not a grant")
+        if not all(type(pattern) is str for pattern in found["patterns"]):
+            raise CanonicalError("not a grant")
+        return cls(
+            found["id"],
+            tuple(found["patterns"]),
+            _decode_selector(found["selector"], optional["tree"]),
+            found["max_ttl"],
+            optional["expires"],
+            optional["uses"],
+            found["created"],
+            found["reason"],
+        )
+
+
+def _decode_selector(text: str, tree: object) -> Selector:
+    kind, _, value = text.partition(":")
+    if kind != "tree":
+        return Selector(kind, value)
+    found = canonical.members(tree, boot=str, start=int, unique=int)
+    if not value.isdigit():
+        raise CanonicalError("not a selector")
+    return Selector(
+        kind, value, ProcessId(int(value), found["start"], found["unique"]), found["boot"]
+    )

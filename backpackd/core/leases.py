@@ -1,0 +1,204 @@
+"""The table of live leases. Whatever begins, extends or ends a lease does it here.
+
+Invariants:
+
+1. `expires_at <= max_expires_at`, and no call moves `max_expires_at`.
+2. A lease that has ended is in no index: it cannot be renewed, listed or found.
+3. `expire(now)` ends everything that is due and tells when it is next needed.
+
+Times are seconds on the boot clock and come in as arguments. Leases are in memory only.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from backpackd.core.facts import ProcessId
+
+DEFAULT_TTL = 15 * 60
+SHORTEST_TTL = 1
+"""Seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One expiring handout.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        names: the keys that were handed out.
+        holder: the root of the process tree that holds it.
+        grant_ids: the grants it rests on.
+        issued_at: boot-clock seconds.
+        ttl: for how long it was issued, in seconds.
+        expires_at: boot-clock seconds.
+        max_expires_at: boot-clock seconds; no renewal goes past.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    holder: ProcessId
+    grant_ids: tuple[str, ...]
+    issued_at: float
+    ttl: float
+    expires_at: float
+    max_expires_at: float
+
+
+class LeaseTable:
+    """Live leases, by id, key, holder and grant, with a heap of deadlines.
+
+    The heap holds (deadline, id) and may hold deadlines that a renewal has outdated; those are
+    passed over when they come up, and cleared when they are more than half of it.
+    """
+
+    def __init__(self) -> None:
+        self._leases: dict[str, Lease] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._by_key: dict[str, set[str]] = {}
+        self._by_holder: dict[ProcessId, set[str]] = {}
+        self._by_grant: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def issue(
+        self,
+        *,
+        lease_id: str,
+        names: tuple[str, ...],
+        holder: ProcessId,
+        grant_ids: tuple[str, ...],
+        now: float,
+        ttl: float,
+        max_ttl: float,
+    ) -> Lease:
+        """Begin a lease.
+
+        Args:
+            lease_id: fresh and random; a known one would let its holder's neighbour renew it.
+            names: the keys handed out.
+            holder: the root of the caller's process tree.
+            grant_ids: the grants that allow it.
+            now: boot-clock seconds.
+            ttl: wished life in seconds; cut to `max_ttl`.
+            max_ttl: seconds that the lease may live with all renewals.
+        """
+        ttl = min(ttl, max_ttl)
+        lease = Lease(lease_id, names, holder, grant_ids, now, ttl, now + ttl, now + max_ttl)
+        self._leases[lease_id] = lease
+        heapq.heappush(self._heap, (lease.expires_at, lease_id))
+        for index, keys in self._indexes(lease):
+            for key in keys:
+                index.setdefault(key, set()).add(lease_id)
+        return lease
+
+    def renew(self, lease_id: str, *, now: float, ttl: float | None) -> Lease | None:
+        """Let a lease live for `ttl` seconds from now, up to its maximum.
+
+        Args:
+            lease_id: which.
+            now: boot-clock seconds.
+            ttl: seconds; None for as long as it was issued for.
+
+        Returns:
+            The lease, or None when there is no such live lease.
+        """
+        lease = self.get(lease_id, now=now)
+        if lease is None:
+            return None
+        wished = now + (lease.ttl if ttl is None else ttl)
+        lease.expires_at = min(wished, lease.max_expires_at)
+        heapq.heappush(self._heap, (lease.expires_at, lease_id))
+        if len(self._heap) > 2 * len(self._leases) + 64:
+            self._heap = [(lease.expires_at, lease.id) for lease in self._leases.values()]
+            heapq.heapify(self._heap)
+        return lease
+
+    def get(self, lease_id: str, *, now: float) -> Lease | None:
+        """Return a lease that is live at this moment, whether or not the timer has rung."""
+        lease = self._leases.get(lease_id)
+        return lease if lease is not None and now < lease.expires_at else None
+
+    def of_holder(self, holder: ProcessId, *, now: float) -> list[Lease]:
+        """Return the live leases of a process tree, oldest first."""
+        return self._live(self._by_holder.get(holder, ()), now)
+
+    def live(self, *, now: float) -> list[Lease]:
+        """Return every live lease, oldest first."""
+        return self._live(self._leases, now)
+
+    def holders(self) -> set[ProcessId]:
+        """Return the roots of the process trees that hold leases."""
+        return set(self._by_holder)
+
+    def grants(self) -> set[str]:
+        """Return the ids of the grants that leases rest on."""
+        return set(self._by_grant)
+
+    def end(self, lease_id: str) -> list[Lease]:
+        """End one lease and return it in a list, or an empty list when there is none."""
+        return self._end([lease_id])
+
+    def end_key(self, name: str) -> list[Lease]:
+        """End every lease that holds a key and return them."""
+        return self._end(self._by_key.get(name, ()))
+
+    def end_holder(self, holder: ProcessId) -> list[Lease]:
+        """End every lease of a process tree and return them."""
+        return self._end(self._by_holder.get(holder, ()))
+
+    def end_grant(self, grant_id: str) -> list[Lease]:
+        """End every lease that rests on a grant and return them."""
+        return self._end(self._by_grant.get(grant_id, ()))
+
+    def end_all(self) -> list[Lease]:
+        """End every lease and return them."""
+        return self._end(self._leases)
+
+    def expire(self, now: float) -> tuple[list[Lease], float | None]:
+        """End what is due.
+
+        Returns:
+            The leases that ended, and the boot-clock time of the next deadline; None without one.
+        """
+        ended: list[Lease] = []
+        while self._heap:
+            deadline, lease_id = self._heap[0]
+            lease = self._leases.get(lease_id)
+            if lease is None or lease.expires_at != deadline:
+                heapq.heappop(self._heap)
+            elif deadline <= now:
+                ended += self._end([lease_id])
+            else:
+                return ended, deadline
+        return ended, None
+
+    def _live(self, ids: Iterable[str], now: float) -> list[Lease]:
+        leases = (self._leases[lease_id] for lease_id in ids)
+        return sorted(
+            (lease for lease in leases if now < lease.expires_at),
+            key=lambda lease: (lease.issued_at, lease.id),
+        )
+
+    def _end(self, ids: Iterable[str]) -> list[Lease]:
+        ended = []
+        for lease_id in list(ids):
+            lease = self._leases.pop(lease_id, None)
+            if lease is None:
+                continue
+            ended.append(lease)
+            for index, keys in self._indexes(lease):
+                for key in keys:
+                    index[key].discard(lease_id)
+                    if not index[key]:
+                        del index[key]
+        return ended
+
+    def _indexes(self, lease: Lease) -> list[tuple[dict, Iterable]]:  # type: ignore[type-arg]
+        # Three indexes with keys of different types, walked alike.
+        return [
+            (self._by_key, lease.names),
+            (self._by_holder, (lease.holder,)),
+            (self._by_grant, lease.grant_ids),
+        ]

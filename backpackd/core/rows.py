@@ -1,0 +1,84 @@
+"""What a store holds, as values: rows that mean nothing without the master key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """One slot as stored: readable by whoever has the file, so it holds nothing secret.
+
+    Attributes:
+        slot_id: 16 random bytes.
+        body: the slot's encoding, see `core.slots`.
+    """
+
+    slot_id: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RowHead:
+    """What is known of a key row without opening it.
+
+    Attributes:
+        index: 32 bytes, an HMAC of the name: how a row is found.
+        version: counts up from 1 with every new value.
+        tags: the 16-byte authentication tags of the row's two sealed parts, one after the other.
+    """
+
+    index: bytes
+    version: int
+    tags: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One stored key: a sealed head (name and dates) and a sealed value."""
+
+    index: bytes
+    version: int
+    head: bytes
+    value: bytes
+
+    @property
+    def row_head(self) -> RowHead:
+        """The row without its contents."""
+        return RowHead(self.index, self.version, self.head[-16:] + self.value[-16:])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVault:
+    """What a store holds besides the key rows.
+
+    Attributes:
+        vault_id: 16 random bytes.
+        authority: the sealed authority record.
+        slots: in the order of their ids.
+    """
+
+    vault_id: bytes
+    authority: bytes
+    slots: tuple[SlotRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One atomic change of a vault: all of it becomes durable, or none.
+
+    Attributes:
+        before: the sealed authority record that must be in the store, byte for byte, for the
+            change to happen: a store that was altered behind the daemon's back is found here.
+        authority: the sealed authority record that takes its place.
+        put: rows to store, in place of those with the same index.
+        delete: indexes of rows to remove.
+        put_slots: slots to store, in place of those with the same id.
+        delete_slots: ids of slots to remove.
+    """
+
+    before: bytes
+    authority: bytes
+    put: Sequence[KeyRow] = ()
+    delete: Sequence[bytes] = ()
+    put_slots: Sequence[SlotRow] = ()
+    delete_slots: Sequence[bytes] = ()

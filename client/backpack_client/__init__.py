@@ -1,0 +1,1 @@
+"""Backpack's thin client."""

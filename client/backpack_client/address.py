@@ -1,0 +1,267 @@
+"""Where the daemon's socket and home are, and a connection to a daemon that can be trusted.
+
+The rule for both places is the daemon's as well, which keeps its own copy, since neither side may
+import the other. What is checked here is only who is at the other end: another user's fake daemon
+is refused. Nothing here speaks the protocol. Every `get` imports this, so nothing that costs is
+imported: `_socket` instead of `socket`, strings instead of `pathlib`.
+"""
+
+import _socket
+import errno
+import os
+import stat
+import sys
+import time
+
+from backpack_client.failures import EXIT_NO_DAEMON, Failure, no_daemon, printable, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOCKET_NAME = "backpackd.sock"
+CONNECT_PATIENCE = 5.0
+
+_PROFILE_LIMIT = 32
+# sun_path of unix(7) holds 108 bytes on Linux, 104 on macOS, the closing zero byte included.
+_PATH_LIMIT = 107 if sys.platform == "linux" else 103
+_RETRY_EVERY = 0.01
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# _CS_DARWIN_USER_TEMP_DIR of confstr(3) on macOS.
+_CS_DARWIN_USER_TEMP_DIR = 65537
+# SOL_LOCAL and LOCAL_PEERCRED of unix(4) on macOS; struct xucred of sys/ucred.h is 76 bytes.
+_SOL_LOCAL = 0
+_LOCAL_PEERCRED = 1
+_XUCRED_SIZE = 76
+
+
+def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> str:
+    """Say where the daemon's socket is.
+
+    Args:
+        environ: the environment; BACKPACK_SOCKET, BACKPACK_PROFILE, XDG_RUNTIME_DIR and HOME count.
+            An empty variable counts as unset.
+        explicit: a path from the command line, which goes before everything else.
+
+    Returns:
+        An absolute path: BACKPACK_SOCKET; else `backpack[-PROFILE]/backpackd.sock` in
+        XDG_RUNTIME_DIR; else, on macOS, the same in the user's temp directory; else
+        `.backpack[-PROFILE]/run/backpackd.sock` in the user's home.
+
+    Raises:
+        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_SOCKET is not of the form.
+    """
+    name = _profiled("backpack", environ)
+    if explicit:
+        return os.path.abspath(explicit)
+    given = environ.get("BACKPACK_SOCKET", "")
+    if given:
+        return _absolute("BACKPACK_SOCKET", given)
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    # The XDG specification: a relative path here is invalid and to be ignored.
+    if runtime.startswith("/"):
+        return f"{runtime.rstrip('/')}/{name}/{SOCKET_NAME}"
+    if sys.platform == "darwin":
+        temporary = os.confstr(_CS_DARWIN_USER_TEMP_DIR) or _user_home(environ)
+        return f"{temporary.rstrip('/')}/{name}/{SOCKET_NAME}"
+    return f"{_user_home(environ)}/.{name}/run/{SOCKET_NAME}"
+
+
+def home_path(environ: "Mapping[str, str]") -> str:
+    """Say where the vault and the configuration are.
+
+    Args:
+        environ: the environment; BACKPACK_HOME, BACKPACK_PROFILE, XDG_DATA_HOME and HOME count.
+            An empty variable counts as unset.
+
+    Returns:
+        An absolute path: BACKPACK_HOME; else `backpack[-PROFILE]` in the platform's directory for
+        user data.
+
+    Raises:
+        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_HOME is not of the form.
+    """
+    name = _profiled("backpack", environ)
+    given = environ.get("BACKPACK_HOME", "")
+    if given:
+        return _absolute("BACKPACK_HOME", given)
+    if sys.platform == "darwin":
+        return f"{_user_home(environ)}/Library/Application Support/{name}"
+    data = environ.get("XDG_DATA_HOME", "")
+    if data.startswith("/"):
+        return f"{data.rstrip('/')}/{name}"
+    return f"{_user_home(environ)}/.local/share/{name}"
+
+
+def check_directory(path: str) -> str:
+    """Check that nobody but this user and root decides what stands in a directory.
+
+    Otherwise another user could put his own daemon there and be handed passphrases and values. The
+    directory must be this user's or root's and writable by nobody else; so must everything above
+    it, where a directory that others can write may be sticky instead (as /tmp is): then they
+    cannot replace what is below, which is checked to be ours.
+
+    Args:
+        path: a directory.
+
+    Returns:
+        The directory with every symbolic link resolved: what was checked, and so what to use.
+
+    Raises:
+        Failure: `socket-not-trusted`, with the directory at fault; `no-daemon` when there is none.
+    """
+    resolved = os.path.realpath(path)
+    current = resolved
+    while True:
+        try:
+            status = os.stat(current, follow_symlinks=False)
+        except OSError as error:
+            raise no_daemon(path, _why(error)) from None
+        _check_one(current, status, sticky_will_do=current != resolved)
+        above = os.path.dirname(current)
+        if above == current:
+            return resolved
+        current = above
+
+
+def connect(path: str, patience: float = CONNECT_PATIENCE) -> _socket.socket:
+    """Connect to the daemon, after checking that it can only be this user's or root's.
+
+    Args:
+        path: the socket's path, of any length on Linux.
+        patience: seconds to wait while the daemon's queue of new connections is full.
+
+    Returns:
+        A connected, blocking stream socket. The caller closes it.
+
+    Raises:
+        Failure: `no-daemon` when nobody listens there; `socket-not-trusted` when the directory or
+            the listener is, or may be, somebody else's.
+    """
+    directory = check_directory(os.path.dirname(path))
+    name = os.path.basename(path)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        _connect(connection, path, directory, name, patience)
+        _check_listener(connection, directory)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _profiled(name: str, environ: "Mapping[str, str]") -> str:
+    profile = environ.get("BACKPACK_PROFILE", "")
+    if not profile:
+        return name
+    # It becomes a part of paths: no dots, no slashes.
+    if (
+        len(profile) > _PROFILE_LIMIT
+        or not profile.isascii()
+        or not profile.replace("_", "a").replace("-", "a").isalnum()
+    ):
+        raise usage(
+            "BACKPACK_PROFILE is not a profile's name",
+            hint="up to 32 letters, digits, - and _, such as staging",
+        )
+    return f"{name}-{profile}"
+
+
+def _absolute(variable: str, path: str) -> str:
+    if not path.startswith("/"):
+        # What it means would depend on the directory that a program happens to stand in.
+        raise usage(f"{variable} is not an absolute path", hint="start it with /")
+    return path
+
+
+def _user_home(environ: "Mapping[str, str]") -> str:
+    home = environ.get("HOME", "")
+    if home.startswith("/"):
+        return home.rstrip("/")
+    import pwd  # noqa: PLC0415 - only where HOME is not set
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir.rstrip("/")
+    except KeyError:
+        raise usage("this user has no home directory", hint="set HOME") from None
+
+
+def _check_one(path: str, status: os.stat_result, *, sticky_will_do: bool) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise _not_trusted(f"{printable(path, 256)} belongs to uid {status.st_uid}")
+    sticky = sticky_will_do and status.st_mode & stat.S_ISVTX
+    if status.st_mode & _WRITABLE_BY_OTHERS and not sticky:
+        raise _not_trusted(
+            f"{printable(path, 256)} can be written by others (mode {status.st_mode & 0o7777:04o})",
+            hint="keep the socket in a directory of mode 0700",
+        )
+
+
+def _connect(
+    connection: _socket.socket, path: str, directory: str, name: str, patience: float
+) -> None:
+    target = f"{directory.rstrip('/')}/{name}"
+    descriptor = -1
+    try:
+        if len(os.fsencode(target)) > _PATH_LIMIT and sys.platform == "linux":
+            descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            target = f"/proc/self/fd/{descriptor}/{name}"
+        deadline = time.monotonic() + patience
+        # Without blocking, so that a full queue is an error and not a wait without end.
+        connection.setblocking(False)
+        while True:
+            try:
+                connection.connect(target)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Failure(
+                        "the daemon is too busy to take a connection",
+                        reason="busy",
+                        hint="try again",
+                    ) from None
+                time.sleep(_RETRY_EVERY)
+        connection.setblocking(True)
+    except OSError as error:
+        raise no_daemon(path, _why(error)) from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _check_listener(connection: _socket.socket, directory: str) -> None:
+    uid = _listener_uid(connection)
+    if uid == os.geteuid():
+        return
+    # With socket activation the kernel names who listens, and for a system service that is root.
+    if uid == 0 and os.stat(directory).st_uid == 0:
+        return
+    raise _not_trusted(f"uid {uid} listens at the socket, not you")
+
+
+def _listener_uid(connection: _socket.socket) -> int:
+    try:
+        if sys.platform == "darwin":
+            credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_SIZE)
+        else:
+            # struct ucred of unix(7): pid, uid, gid, four bytes each.
+            credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    except OSError as error:
+        raise _not_trusted(f"cannot tell who listens at the socket: {_why(error)}") from None
+    if len(credentials) < 8:  # noqa: PLR2004 - the uid is in bytes 4 to 7 of either struct
+        raise _not_trusted("cannot tell who listens at the socket")
+    return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+def _not_trusted(message: str, hint: str = "see BACKPACK_SOCKET and XDG_RUNTIME_DIR") -> Failure:
+    return Failure(message, exit_code=EXIT_NO_DAEMON, reason="socket-not-trusted", hint=hint)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "there is no such socket"
+    if error.errno == errno.ECONNREFUSED:
+        return "nobody listens there any more"
+    if error.errno is None:
+        return "its path is too long"
+    return os.strerror(error.errno).lower()

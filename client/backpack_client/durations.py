@@ -1,0 +1,60 @@
+"""Lengths of time as people write them on a command line, and back.
+
+No clock is read here. Imported by every `get`, so it imports nothing that costs.
+"""
+
+from backpack_client.failures import Failure, printable, usage
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DIGITS = 9
+
+MAXIMUM_SECONDS = 366 * 86400
+
+
+def parse_duration(text: str) -> int:
+    """Read a length of time: digits, then one of s, m, h, d; without a unit they are seconds.
+
+    Args:
+        text: such as "90s", "15m", "2h", "7d" or "900".
+
+    Returns:
+        Seconds, from 1 to MAXIMUM_SECONDS.
+
+    Raises:
+        Failure: a usage failure; the text is not of that form, or out of these bounds.
+    """
+    unit = _UNITS.get(text[-1:], 0)
+    digits = text[:-1] if unit else text
+    # ASCII only: isdecimal alone takes digits of every script.
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS):
+        raise _invalid(text)
+    seconds = int(digits) * (unit or 1)
+    if not 1 <= seconds <= MAXIMUM_SECONDS:
+        raise usage(
+            f"a duration of {printable(text, 32)} is out of bounds",
+            hint=f"from 1s to {format_duration(MAXIMUM_SECONDS)}",
+        )
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Write a length of time for people, in its two largest units: "1h 30m", "15m", "7d".
+
+    Args:
+        seconds: fractions are dropped; less than nothing is "0s".
+    """
+    left = max(0, int(seconds))
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2 or (parts and not count):  # noqa: PLR2004 - two units, side by side
+            break
+    return " ".join(parts) or "0s"
+
+
+def _invalid(text: str) -> Failure:
+    return usage(
+        f"not a duration: {printable(text, 32)}", hint="write it like 90s, 15m, 2h, 7d or 900"
+    )

@@ -1,0 +1,216 @@
+"""What can go wrong for a client, as a person or a script is told: message, exit code, next step.
+
+One table turns the daemon's answers (`backpack-reason` and the gRPC status) into failures, for the
+command line, the Python API and the fast path alike. Nothing here talks to a daemon or prints.
+It is imported by every `get`, so it imports nothing that Python has not loaded already.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_LOCKED = 3
+EXIT_NO_SUCH_KEY = 4
+EXIT_DENIED = 5
+EXIT_WAITING = 6
+EXIT_NO_DAEMON = 7
+EXIT_WRONG_PASSPHRASE = 8
+
+MESSAGE_LIMIT = 1024
+_NAME_LIMIT = 128
+_NAMES_SHOWN = 8
+_NUMBER_DIGITS = 12
+
+START_HINT = "run: backpack-client start"
+UNLOCK_HINT = "run: backpack-client unlock"
+INIT_HINT = "run: backpack-client init"
+
+# Reason to exit code and next step. What is not listed takes the row of its status, below.
+_BY_REASON = {
+    "invalid-request": (EXIT_USAGE, ""),
+    "invalid-selector": (EXIT_USAGE, "see: backpack-client grant --help"),
+    "invalid-pattern": (EXIT_USAGE, "see: backpack-client grant --help"),
+    "weak-passphrase": (EXIT_FAILED, "choose a longer passphrase that nobody would guess"),
+    "no-such-key": (EXIT_NO_SUCH_KEY, "store it with: backpack-client put NAME"),
+    "no-such-lease": (EXIT_FAILED, "see the live ones: backpack-client leases"),
+    "no-such-grant": (EXIT_FAILED, "see the standing ones: backpack-client grants"),
+    "no-such-process": (EXIT_FAILED, ""),
+    "key-exists": (EXIT_FAILED, "to give it a new value, add --replace"),
+    "not-built": (EXIT_FAILED, "this version of the daemon does not do that yet"),
+    "locked": (EXIT_LOCKED, UNLOCK_HINT),
+    "uninitialized": (EXIT_LOCKED, INIT_HINT),
+    "already-initialized": (EXIT_FAILED, UNLOCK_HINT),
+    "peer-unknown": (EXIT_DENIED, "call again, from a process that keeps running until the answer"),
+    "wrong-passphrase": (EXIT_WRONG_PASSPHRASE, ""),
+    "not-authorized": (EXIT_DENIED, "this needs the passphrase: type it, or add --passphrase-file"),
+    "no-grant": (EXIT_DENIED, ""),
+    "denied-by-rule": (EXIT_DENIED, "a rule of the policy forbids it, whatever is granted"),
+    "limit": (EXIT_FAILED, ""),
+    # Not 8: the passphrase was not tried, and a script must not take it for a wrong one.
+    "throttled": (EXIT_FAILED, "wait, then try again"),
+    "vault-damaged": (
+        EXIT_FAILED,
+        "nothing was repaired or overwritten: put a backup of the vault in its place",
+    ),
+    "unavailable": (EXIT_FAILED, "try again"),
+    "store-failed": (EXIT_FAILED, "nothing was changed: see the daemon's log"),
+    "disk-full": (EXIT_FAILED, "nothing was changed: make room, then try again"),
+    "shutting-down": (EXIT_NO_DAEMON, START_HINT),
+}
+
+_BY_STATUS = {
+    "INVALID_ARGUMENT": (EXIT_USAGE, "invalid-request", ""),
+    "FAILED_PRECONDITION": (EXIT_FAILED, "failed-precondition", ""),
+    "PERMISSION_DENIED": (EXIT_DENIED, "denied", ""),
+    "UNAUTHENTICATED": (EXIT_DENIED, "unauthenticated", ""),
+    "DEADLINE_EXCEEDED": (EXIT_WAITING, "deadline", "call again, or allow it more time: --wait"),
+    "UNIMPLEMENTED": (
+        EXIT_FAILED,
+        "unimplemented",
+        "client and daemon may be of different versions: see backpack-client status",
+    ),
+    "INTERNAL": (EXIT_FAILED, "internal", "the daemon's log says more"),
+    # Without a reason it comes from gRPC itself, which did not reach anybody.
+    "UNAVAILABLE": (EXIT_NO_DAEMON, "no-daemon", START_HINT),
+}
+
+
+class Failure(Exception):  # noqa: N818 - the word that users of the API read
+    """Something that a caller is told, with what to do next.
+
+    Attributes:
+        message: lowercase; what failed. Printable, on one line.
+        exit_code: what a command ends with, one of the EXIT constants.
+        reason: a stable word in kebab case for programs.
+        hint: what to do next, lowercase, one or more lines; empty when there is nothing to say.
+    """
+
+    def __init__(
+        self, message: str, *, exit_code: int = EXIT_FAILED, reason: str = "failed", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.reason = reason
+        self.hint = hint
+
+    def render(self) -> str:
+        """Lay the failure out for standard error: the message, then the hint, indented."""
+        lines = [f"backpack-client: {self.message}"]
+        lines.extend(f"  {line}" for line in self.hint.splitlines())
+        return "\n".join(lines) + "\n"
+
+
+def usage(message: str, hint: str = "see: backpack-client --help") -> Failure:
+    """Make the failure for arguments or settings that are not of the form that is asked for."""
+    return Failure(message, exit_code=EXIT_USAGE, reason="usage", hint=hint)
+
+
+def no_daemon(path: str, why: str) -> Failure:
+    """Make the failure for a socket at which nobody answers.
+
+    Args:
+        path: the socket's path.
+        why: what stands in the way, in a few words.
+    """
+    return Failure(
+        f"no daemon at {printable(path, 256)}: {why}",
+        exit_code=EXIT_NO_DAEMON,
+        reason="no-daemon",
+        hint=START_HINT,
+    )
+
+
+def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, str]") -> Failure:
+    """Turn what a call ended with into a failure.
+
+    Nothing of what came in is trusted to be fit for a terminal: the message is escaped, and what
+    goes into a command line that somebody may copy is checked piece by piece.
+
+    Args:
+        code_name: the gRPC status by its canonical name, such as "NOT_FOUND".
+        reason: the trailing metadata `backpack-reason`; empty when there was none.
+        message: the status message.
+        facts: trailing metadata by its names on the wire, such as `backpack-tree-pid`. A client
+            adds `backpack-names`, the names it asked for, separated by spaces.
+
+    Returns:
+        The failure. A reason that this version does not know takes the row of its status.
+    """
+    exit_code, word, hint = _BY_STATUS.get(code_name, (EXIT_FAILED, "failed", ""))
+    if reason in _BY_REASON:
+        exit_code, hint = _BY_REASON[reason]
+    elif reason and code_name == "UNAVAILABLE":
+        # A daemon did answer, with a reason that only a newer client knows.
+        exit_code, hint = EXIT_FAILED, ""
+    if reason == "no-grant":
+        hint = _grant_hint(facts)
+    elif reason == "throttled":
+        hint = _wait_hint(facts) or hint
+    shown = printable(message, MESSAGE_LIMIT) or f"the daemon answered {printable(code_name, 64)}"
+    return Failure(shown, exit_code=exit_code, reason=printable(reason, 64) or word, hint=hint)
+
+
+def printable(text: str, limit: int) -> str:
+    """Make text from elsewhere fit for one line of a terminal.
+
+    Escapes whatever is not printable: control characters and newlines, so that no text can move
+    the cursor or forge a line, and format characters, so that none can reorder what is read (the
+    bidirectional overrides) or hide in it.
+
+    Args:
+        text: any text.
+        limit: how many characters of it to show.
+    """
+    cut = text[:limit]
+    shown = cut if cut.isprintable() else "".join(map(_escape, cut))
+    return shown if len(text) <= limit else shown + "..."
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code <= 0xFF:  # noqa: PLR2004 - two hex digits
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - four
+
+
+def _grant_hint(facts: "Mapping[str, str]") -> str:
+    names = facts.get("backpack-names", "").split(" ")
+    # The line is made to be copied into a shell: a name that could carry shell text is left out.
+    if len(names) > _NAMES_SHOWN or not all(map(is_key_name, names)):
+        names = ["NAME..."]
+    line = f"backpack-client grant {' '.join(names)} --to"
+    every = f"or for every program of yours: {line} uid:{os.geteuid()}"
+    pid = _number(facts, "backpack-tree-pid")
+    if pid is None:
+        return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
+    return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"
+
+
+def _wait_hint(facts: "Mapping[str, str]") -> str:
+    delay = _number(facts, "backpack-retry-after-ms")
+    return "" if delay is None else f"wait {max(1, -(-delay // 1000))} s, then try again"
+
+
+def _number(facts: "Mapping[str, str]", key: str) -> int | None:
+    text = facts.get(key, "")
+    if text.isascii() and text.isdecimal() and len(text) <= _NUMBER_DIGITS:
+        return int(text)
+    return None
+
+
+def is_key_name(name: str) -> bool:
+    """Tell whether a name is one that a key can have: [A-Za-z_][A-Za-z0-9_.-]{0,127}."""
+    return (
+        0 < len(name) <= _NAME_LIMIT
+        and name.isascii()
+        and (name[0].isalpha() or name[0] == "_")
+        and name.replace("_", "a").replace(".", "a").replace("-", "a").isalnum()
+    )

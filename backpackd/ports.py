@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.rows import Change, KeyRow, RowHead, StoredVault
+from backpackd.core.slots import Argon2idParameters
 
 
 class Clock(Protocol):
@@ -65,6 +66,20 @@ class SecretSlot(Protocol):
 
     def wipe(self) -> None:
         """Overwrite the secret and give the place back. Wiping twice is harmless."""
+        ...
+
+
+class Stretcher(Protocol):
+    """Turns passphrases into slot secrets, slowly on purpose."""
+
+    async def stretch(
+        self, passphrase: bytes, parameters: Argon2idParameters, tree: ProcessId
+    ) -> bytes:
+        """Stretch a normalised passphrase to 32 bytes, in turn with other process trees.
+
+        Raises:
+            LimitError: too many of this tree, or of all trees, are waiting.
+        """
         ...
 
 

@@ -33,7 +33,7 @@ class ProcessFacts:
         parent: its parent's pid at that moment; 0 for none in this namespace.
         session: its session id.
         terminal: its controlling terminal's device number; 0 for none.
-        uid: its real uid.
+        uid: its effective uid.
         executable: absolute path of what it runs; None when the kernel does not tell, which is a
             normal state and never matches a selector.
         unit: the systemd unit it runs in; None outside of one.
@@ -94,6 +94,13 @@ def root_index(chain: tuple[ProcessFacts, ...]) -> int:
     the leader stands in the chain, it is the process just below it. Without any terminal it is the
     highest process below pid 1 or the user's service manager.
 
+    Processes of another uid at the top of the chain count as managers, too. Otherwise every job of
+    cron, and every command over ssh without a terminal, would be in one tree, under the daemon that
+    started them all.
+
+    A part of a chain, cut off above the caller, has its root no further up than the whole chain:
+    what cannot be seen makes trees smaller, never larger.
+
     Args:
         chain: at least one process, the caller first, each one's parent next.
 
@@ -102,12 +109,27 @@ def root_index(chain: tuple[ProcessFacts, ...]) -> int:
         the terminal's session itself, is its own root.
     """
     top = len(chain) - 1
-    while top > 0 and chain[top].manager:
+    while top > 0 and (chain[top].manager or chain[top].uid != chain[0].uid):
         top -= 1
-    outermost = next((i for i in range(top, -1, -1) if chain[i].terminal), None)
-    if outermost is None:
-        return top
-    session = chain[outermost].session
-    if chain[outermost].id.pid != session:
-        return outermost
-    return max(outermost - 1, 0)
+    index = next((i for i in range(top, -1, -1) if chain[i].terminal), top)
+    # More than one step where a leader started the next one, as `exec script` in a shell does.
+    while index > 0 and _leads_terminal(chain, index):
+        index -= 1
+    return index
+
+
+def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int) -> bool:
+    """Tell whether a process is the leader of a terminal's session, or its shell in other ways.
+
+    `su -` on Linux and `login` on macOS stay in the session as another uid, and the shell that they
+    start does not lead it. It stands in for the leader, also where its parent cannot be seen.
+    """
+    process = chain[index]
+    if not process.terminal:
+        return False
+    if process.id.pid == process.session:
+        return True
+    if index + 1 < len(chain):
+        above = chain[index + 1]
+        return above.uid != process.uid and above.session == process.session
+    return process.parent > 1 or (process.parent == 1 and process.session == 1)

@@ -4,13 +4,9 @@ It says nothing about how one is found out: adapters judge the process, this is 
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Literal
 
-SECRET_MEMORY: Final = "secret-memory"
-SCRUBBING: Final = "scrubbing"
-UNDUMPABLE: Final = "undumpable"
-CORE_DUMPS: Final = "core-dumps"
-ATTESTATION: Final = "attestation"
+ProtectionName = Literal["secret-memory", "scrubbing", "undumpable", "core-dumps", "attestation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +14,11 @@ class Protection:
     """One protection and whether it is in force.
 
     Attributes:
-        name: a stable word, one of the constants of this file.
+        name: a stable word that programs may rely on.
         on: True when it is fully in force; anything less is False.
         detail: how it is done, or what is missing, for people.
     """
 
-    name: str
+    name: ProtectionName
     on: bool
     detail: str

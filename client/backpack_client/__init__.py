@@ -1,1 +1,79 @@
-"""Backpack's thin client."""
+"""Backpack's thin client: lease keys from the daemon, in a few lines of Python.
+
+    from backpack_client import Backpack
+
+    with Backpack() as backpack, backpack.lease("OPENAI_API_KEY", reason="summarise inbox") as keys:
+        call(api_key=keys["OPENAI_API_KEY"])
+
+What stands here loads on first use: importing the package costs nothing, so that the command line's
+fast path, which lives in it, pays for neither grpc nor protobuf.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from backpack_client.aio import AsyncBackpack as AsyncBackpack
+    from backpack_client.aio import AsyncLease as AsyncLease
+    from backpack_client.api import Backpack as Backpack
+    from backpack_client.api import Lease as Lease
+    from backpack_client.failures import Failure as Failure
+    from backpack_client.held import Values as Values
+    from backpack_client.model import Deleted as Deleted
+    from backpack_client.model import Grant as Grant
+    from backpack_client.model import KeyEntry as KeyEntry
+    from backpack_client.model import LeaseInfo as LeaseInfo
+    from backpack_client.model import Protection as Protection
+    from backpack_client.model import Stored as Stored
+    from backpack_client.model import VaultState as VaultState
+    from backpack_client.model import VaultStatus as VaultStatus
+
+    __version__: str
+
+_HOMES = {
+    "AsyncBackpack": "aio",
+    "AsyncLease": "aio",
+    "Backpack": "api",
+    "Deleted": "model",
+    "Failure": "failures",
+    "Grant": "model",
+    "KeyEntry": "model",
+    "Lease": "api",
+    "LeaseInfo": "model",
+    "Protection": "model",
+    "Stored": "model",
+    "Values": "held",
+    "VaultState": "model",
+    "VaultStatus": "model",
+}
+
+__all__ = [
+    "AsyncBackpack",
+    "AsyncLease",
+    "Backpack",
+    "Deleted",
+    "Failure",
+    "Grant",
+    "KeyEntry",
+    "Lease",
+    "LeaseInfo",
+    "Protection",
+    "Stored",
+    "Values",
+    "VaultState",
+    "VaultStatus",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for from the module that has it."""
+    from importlib import import_module  # noqa: PLC0415 - paid for by those who ask for something
+
+    if name == "__version__":
+        return import_module("importlib.metadata").version("backpackd")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List what can be imported from here."""
+    return sorted([*globals(), *__all__])

@@ -23,7 +23,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms", "trouble")
+    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms")
     STATE_FIELD_NUMBER: _ClassVar[int]
     DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
     DAEMON_PID_FIELD_NUMBER: _ClassVar[int]
@@ -33,7 +33,6 @@ class StatusResponse(_message.Message):
     LEASES_OF_TREE_FIELD_NUMBER: _ClassVar[int]
     TREE_PID_FIELD_NUMBER: _ClassVar[int]
     AUTHORIZED_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
-    TROUBLE_FIELD_NUMBER: _ClassVar[int]
     state: VaultState
     daemon_version: str
     daemon_pid: int
@@ -43,8 +42,7 @@ class StatusResponse(_message.Message):
     leases_of_tree: int
     tree_pid: int
     authorized_until_ms: int
-    trouble: str
-    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ...) -> None: ...
 
 class Protection(_message.Message):
     __slots__ = ("name", "on", "detail")

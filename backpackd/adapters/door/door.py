@@ -1,0 +1,301 @@
+"""The door: lets connections in, knows who is behind each, and closes them in time.
+
+It accepts, asks the kernel who connected, holds that process, and relays to the gRPC server behind
+it under a one-time name. It decides nothing about calls. Whoever is not let in gets the end of the
+stream and a line in the log; nobody is made to wait.
+
+A connection lives no longer than the process that opened it: a child that inherited it gets no
+further under its dead parent's name.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backpackd.adapters.door.credentials import (
+    ForeignUserError,
+    ReadCredentials,
+    credentials_reader,
+)
+from backpackd.adapters.door.inner import Inner
+from backpackd.adapters.door.limits import Held, Limits, judge, longest_idle
+from backpackd.adapters.door.listener import Listener
+from backpackd.adapters.door.opening import Opening, OpeningError
+from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
+from backpackd.adapters.door.relay import Relay
+from backpackd.core.errors import ProcessGoneError
+from backpackd.core.facts import ProcessId
+from backpackd.ports import Clock, Connection, Peer, PinnedProcess
+
+_LOG = logging.getLogger(__name__)
+
+ACCEPTS_PER_TURN = 16
+"""How many connections are taken before the event loop does something else."""
+
+PAUSE_SECONDS = 0.1
+"""How long nothing is accepted after the system ran out of something."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class _RefusedError(Exception):
+    """A connection is not let in; the message says which limit stands in the way."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    connection: Connection
+    relay: Relay
+    deadline: asyncio.TimerHandle
+
+
+class Door:
+    """The connections that are open. Implements `ports.Connections`.
+
+    Everything runs in one event loop; nothing here is safe to call from another thread.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        inner: Inner,
+        *,
+        uid: int,
+        pin: Callable[[int, int], PinnedProcess],
+        tree_of: Callable[[Peer], ProcessId],
+        clock: Clock,
+        limits: Limits | None = None,
+        log: logging.Logger = _LOG,
+        credentials: ReadCredentials | None = None,
+    ) -> None:
+        """Take the listeners over; nothing is accepted before `start`.
+
+        Args:
+            listeners: closed when accepting stops.
+            inner: the way to the gRPC server.
+            uid: the only uid that is let in.
+            pin: takes a pid and its pidfd (-1 on macOS) over and holds the process.
+            tree_of: names the root of a peer's process tree; may raise ProcessGoneError.
+            clock: the boot clock says how long a connection has been idle.
+            limits: None: the defaults.
+            log: where refusals go.
+            credentials: None: this platform's.
+        """
+        self._listeners = list(listeners)
+        self._inner = inner
+        self._uid = uid
+        self._pin = pin
+        self._tree_of = tree_of
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._log = log
+        self._credentials = credentials or credentials_reader()
+        self._refusals = Refusals(log)
+        self._flush: asyncio.TimerHandle | None = None
+        self._resume: asyncio.TimerHandle | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._emptied = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        self._watch_listeners()
+
+    def find(self, name: str) -> Connection | None:
+        """Look an open connection up by the name that the server sees."""
+        entry = self._entries.get(name)
+        return entry.connection if entry else None
+
+    def connections(self) -> tuple[Connection, ...]:
+        """List the connections that are open, in the order in which they came."""
+        return tuple(entry.connection for entry in self._entries.values())
+
+    def stop_accepting(self) -> None:
+        """Close the listeners now. Connections that are open go on. Twice is harmless."""
+        if self._resume:
+            self._resume.cancel()
+            self._resume = None
+        self._ignore_listeners()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Flush what is relayed and close every connection.
+
+        For after the gRPC server has stopped. If it has not, it is told that no peer sends more.
+
+        Args:
+            grace: seconds after which what a peer does not take is dropped.
+        """
+        self.stop_accepting()
+        for entry in list(self._entries.values()):
+            entry.relay.finish()
+        if self._entries:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), grace)
+        for name in list(self._entries):
+            self._close(name)
+        if self._flush:
+            self._flush.cancel()
+            self._flush = None
+        self._refusals.flush(float("inf"))
+
+    def _watch_listeners(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _ignore_listeners(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.fileno())
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._refuse(f"to accept: {_name(error)}")
+                self._pause()
+                return
+            if not self._let_in(sock):
+                return
+
+    def _let_in(self, sock: socket.socket) -> bool:
+        """Open a connection or refuse it. False: the system ran out of something."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            try:
+                self._open(sock, undo)
+            except ForeignUserError as error:
+                self._refuse(f"a connection of uid {error.uid}")
+            except ProcessGoneError:
+                self._refuse("a connection of a process that has ended")
+            except _RefusedError as error:
+                self._refuse(f"a connection: {error}")
+            except OSError as error:
+                self._refuse(f"a connection: {_name(error)}")
+                if error.errno in _EXHAUSTED:
+                    self._pause()
+                    return False
+        return True
+
+    def _open(self, sock: socket.socket, undo: contextlib.ExitStack) -> None:
+        sock.setblocking(False)
+        peer = self._peer(sock)
+        undo.callback(peer.process.close)
+        tree = self._tree_of(peer)
+        verdict = judge(tree, self._held(), self._limits)
+        if verdict.refusal:
+            raise _RefusedError(f"too many {verdict.refusal}")
+        if verdict.evict:
+            self._close(verdict.evict)
+        inner, name = self._inner.connect()
+        undo.callback(inner.close)
+        relay = Relay(sock, inner, clock=self._clock.boot, on_close=lambda: self._close(name))
+        connection = Connection(name, peer, tree)
+        peer.process.on_exit(lambda: self._close(name))
+        self._register(connection, relay)
+        undo.pop_all()
+        undo.callback(self._close, name)
+        relay.start()
+        undo.pop_all()
+
+    def _peer(self, sock: socket.socket) -> Peer:
+        told = self._credentials(sock, self._uid)
+        try:
+            process = self._pin(told.pid, told.pidfd)
+        except BaseException:
+            if told.pidfd >= 0:
+                os.close(told.pidfd)
+            raise
+        return Peer(told.uid, told.gid, process)
+
+    def _register(self, connection: Connection, relay: Relay) -> None:
+        """Enter a connection in the table, its first request bounded in time and in bytes."""
+        name = connection.name
+        opening = Opening(self._limits.first_request_bytes)
+        deadline = asyncio.get_running_loop().call_later(
+            self._limits.first_request_seconds, self._too_late, name
+        )
+
+        def gate(data: bytes) -> bool:
+            try:
+                opening.feed(data)
+            except OpeningError as error:
+                self._refuse(f"a connection: {error}")
+                return False
+            if opening.started:
+                deadline.cancel()
+                relay.gate = None
+            return True
+
+        relay.gate = gate
+        self._entries[name] = _Entry(connection, relay, deadline)
+        self._emptied.clear()
+
+    def _too_late(self, name: str) -> None:
+        self._refuse("a connection: no request in time")
+        self._close(name)
+
+    def _close(self, name: str) -> None:
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            return
+        entry.deadline.cancel()
+        entry.relay.close()
+        for callback in entry.connection.on_close:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001  # the others still have to hear of it
+                self._log.error(  # its class only: its text may come from outside
+                    "a callback for a closed connection failed: %s", type(error).__name__
+                )
+        entry.connection.peer.process.close()
+        if not self._entries:
+            self._emptied.set()
+
+    def _held(self) -> list[Held]:
+        return [
+            Held(name, entry.connection.tree, entry.connection.calls, entry.relay.active_at)
+            for name, entry in self._entries.items()
+        ]
+
+    def _pause(self) -> None:
+        """Accept nothing for a moment, and make room: the socket stays readable meanwhile."""
+        victim = longest_idle(self._held())
+        if victim:
+            self._close(victim)
+        if self._resume is None and self._listeners:
+            self._ignore_listeners()
+            self._resume = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resume = None
+        self._watch_listeners()
+
+    def _refuse(self, what: str) -> None:
+        self._refusals.note(what, self._clock.boot())
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._flush is None and self._refusals.pending:
+            self._flush = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        self._refusals.flush(self._clock.boot())
+        self._flush_later()
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "an error without a number")

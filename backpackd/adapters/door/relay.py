@@ -1,0 +1,207 @@
+"""Carries bytes both ways between a peer's socket and the gRPC server's, and judges none of them.
+
+Works on raw non-blocking sockets. Flow control runs both ways: when one side does not take what
+the other sends, the relay stops reading, so that a stalled peer costs one bounded buffer and not
+the whole answer.
+
+Every piece is a fresh `bytes` object that is dropped once sent. A buffer that is used again would
+keep the last value that went through it for as long as the connection is open.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+
+BUFFER_BYTES = 256 * 1024
+"""How much waits in each direction before the relay stops reading."""
+
+_PIECE_BYTES = 64 * 1024
+
+_PIECES = 64
+"""How many pieces wait at most: a peer that sends single bytes to a server that does not read would
+else turn a bounded number of bytes into any number of objects."""
+
+
+class _Flow:
+    """One direction: what was read from `source` and not yet taken by `sink`."""
+
+    __slots__ = ("ended", "pieces", "reading", "sink", "size", "source", "writing")
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self.source = source
+        self.sink = sink
+        self.pieces: deque[memoryview] = deque()
+        self.size = 0
+        self.reading = False
+        self.writing = False
+        self.ended = False
+
+    def send(self) -> None:
+        """Send what waits, as far as the sink takes it.
+
+        Raises:
+            OSError: the sink is gone.
+        """
+        while self.pieces:
+            piece = self.pieces[0]
+            try:
+                sent = self.sink.send(piece)
+            except (BlockingIOError, InterruptedError):
+                return
+            self.size -= sent
+            if sent == len(piece):
+                self.pieces.popleft()
+            else:
+                self.pieces[0] = piece[sent:]
+
+
+class Relay:
+    """One connection's bytes, both ways, until either side is done.
+
+    When the peer sends no more, the server is told so and may still answer. When the server sends
+    no more, what it sent is flushed and the connection ends: a gRPC server never closes one half.
+
+    Attributes:
+        active_at: when bytes last came from either side, on the clock that was given.
+        gate: sees what the peer sent before it is relayed; False closes the relay. None: no gate.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_from_server",
+        "_loop",
+        "_on_close",
+        "_to_server",
+        "active_at",
+        "closed",
+        "gate",
+    )
+
+    def __init__(
+        self,
+        outer: socket.socket,
+        inner: socket.socket,
+        *,
+        clock: Callable[[], float],
+        on_close: Callable[[], None],
+        gate: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """Take both sockets over; nothing moves before `start`.
+
+        Args:
+            outer: the peer's side, non-blocking.
+            inner: the server's side, non-blocking.
+            clock: read at every arrival of bytes.
+            on_close: called once, when both sockets are closed.
+            gate: see the attribute.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._on_close = on_close
+        self._to_server = _Flow(outer, inner)
+        self._from_server = _Flow(inner, outer)
+        self.active_at = clock()
+        self.gate = gate
+        self.closed = False
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait in the relay, both directions together."""
+        return self._to_server.size + self._from_server.size
+
+    def start(self) -> None:
+        """Begin to relay."""
+        self._resume(self._to_server)
+        self._resume(self._from_server)
+
+    def finish(self) -> None:
+        """Take no more from the peer, let the server finish, and close when all is flushed."""
+        if not self.closed and not self._to_server.ended:
+            self._end_of(self._to_server)
+
+    def close(self) -> None:
+        """Close both sockets now, whatever is under way. Closing twice is harmless."""
+        if self.closed:
+            return
+        self.closed = True
+        self.gate = None
+        for flow in (self._to_server, self._from_server):
+            self._pause(flow)
+            self._stop_writing(flow)
+            flow.pieces.clear()
+            flow.size = 0
+        self._to_server.source.close()
+        self._to_server.sink.close()
+        self._on_close()
+
+    def _readable(self, flow: _Flow) -> None:
+        try:
+            data = flow.source.recv(_PIECE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self.active_at = self._clock()
+        if not data:
+            self._end_of(flow)
+            return
+        if flow is self._to_server and self.gate is not None and not self.gate(data):
+            self.close()
+        if self.closed:
+            return
+        flow.pieces.append(memoryview(data))
+        flow.size += len(data)
+        if not flow.writing:
+            self._send(flow)
+        if flow.size >= BUFFER_BYTES or len(flow.pieces) >= _PIECES:
+            self._pause(flow)
+
+    def _send(self, flow: _Flow) -> None:
+        try:
+            flow.send()
+        except OSError:
+            self.close()
+            return
+        if flow.pieces:
+            self._start_writing(flow)
+            return
+        self._stop_writing(flow)
+        if flow.ended:
+            self._end_sink(flow)
+        else:
+            self._resume(flow)
+
+    def _end_of(self, flow: _Flow) -> None:
+        flow.ended = True
+        self._pause(flow)
+        if not flow.pieces:
+            self._end_sink(flow)
+
+    def _end_sink(self, flow: _Flow) -> None:
+        if flow is self._from_server:
+            self.close()
+            return
+        with contextlib.suppress(OSError):
+            flow.sink.shutdown(socket.SHUT_WR)
+
+    def _pause(self, flow: _Flow) -> None:
+        if flow.reading:
+            flow.reading = False
+            self._loop.remove_reader(flow.source)
+
+    def _resume(self, flow: _Flow) -> None:
+        if not flow.reading:
+            flow.reading = True
+            self._loop.add_reader(flow.source, self._readable, flow)
+
+    def _start_writing(self, flow: _Flow) -> None:
+        if not flow.writing:
+            flow.writing = True
+            self._loop.add_writer(flow.sink, self._send, flow)
+
+    def _stop_writing(self, flow: _Flow) -> None:
+        if flow.writing:
+            flow.writing = False
+            self._loop.remove_writer(flow.sink)

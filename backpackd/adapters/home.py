@@ -1,0 +1,134 @@
+"""The daemon's home: a private directory on a local disk, held by one daemon at a time.
+
+Checks, never repairs: a home that others could read or write is refused with what to do about it.
+"""
+
+import fcntl
+import os
+import stat
+import sys
+from pathlib import Path
+
+from backpackd.core.errors import HomeError
+
+LOCK_NAME = "backpackd.lock"
+# File systems on which neither flock(2) nor fdatasync(2) can be relied on for SQLite's WAL, since
+# other machines may write, or the server may acknowledge early (sqlite.org/wal.html).
+_NETWORK = frozenset(
+    {
+        "9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs",
+        "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "ncpfs", "nfs",
+        "nfs4", "ocfs2", "smb2", "smb3", "smbfs", "webdav",
+    }
+)  # fmt: skip
+
+
+class Home:
+    """A checked and locked home. The lock is the process's: it ends with it, however it ends.
+
+    Attributes:
+        path: the directory, absolute.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let another daemon have the home."""
+        os.close(self._descriptor)
+
+
+def open_home(path: Path) -> Home:
+    """Make the home if it is not there, check it, and take its lock.
+
+    Raises:
+        HomeError: it cannot be made, is not private, lies on a network file system, or another
+            daemon uses it.
+    """
+    path = path.absolute()
+    try:
+        _make(path)
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise HomeError(f"the home {path} is not a directory: choose another with --home")
+        if status.st_uid != os.geteuid():
+            raise HomeError(
+                f"the home {path} belongs to uid {status.st_uid}: choose one of your own with "
+                "--home"
+            )
+        if status.st_mode & 0o077:
+            raise HomeError(
+                f"others can get into the home {path}: run chmod 700 on it, after a look at who "
+                "may have been there"
+            )
+        kind = file_system(path, status.st_dev)
+        if kind in _NETWORK:
+            raise HomeError(
+                f"the home {path} is on a network file system ({kind}), where a vault is not safe: "
+                "choose a local directory with --home or BACKPACK_HOME"
+            )
+        return Home(path, _lock(path))
+    except OSError as error:
+        raise HomeError(f"the home {path} cannot be used: {error.strerror}") from error
+
+
+def file_system(path: Path, device: int) -> str:
+    """Name the type of the file system that a path is on; empty when it cannot be told.
+
+    Args:
+        path: an existing directory.
+        device: its `st_dev`.
+    """
+    if sys.platform != "linux":
+        return ""
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    return kind_of_mount(mounts, os.fspath(path.resolve()), device)
+
+
+def kind_of_mount(mounts: str, path: str, device: int) -> str:
+    """Find a file system's type in the text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+
+    By device number, and where none matches (btrfs gives its subvolumes others than the mount
+    table says) by the longest mount point above the path; the later line wins, being on top.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        columns, types = fields.split(" "), rest.split(" ")
+        if len(columns) <= 4:  # noqa: PLR2004 - the mount point is the fifth column
+            continue
+        if columns[2] == number:
+            return types[0]
+        point = columns[4].encode("ascii", "surrogateescape").decode("unicode_escape")
+        above = path == point or path.startswith(point.rstrip("/") + "/")
+        if above and len(point) >= best:
+            best, kind = len(point), types[0]
+    return kind
+
+
+def _make(path: Path) -> None:
+    if path.exists():
+        return
+    # The mode is right from the moment of creation, so nobody can slip in before a chmod.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _lock(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path / LOCK_NAME, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        who = f" (pid {holder})" if holder.isdigit() else ""
+        raise HomeError(
+            f"another backpackd{who} uses the home {path}: stop it with backpack-client stop, or "
+            "give this one a home and a socket of its own"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+    return descriptor

@@ -1,0 +1,125 @@
+"""Holds a process by a descriptor, so that its pid cannot come to mean another process.
+
+It tells whether a process still runs and when it has ended. It reads nothing about it.
+"""
+
+import asyncio
+import errno
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+
+from backpackd.core.errors import ProcessGoneError
+
+# What pidfd_open(2) says of a pid that is nobody's, that is no pid at all, or that names a thread
+# instead of a process (EINVAL before Linux 6.9, ENOENT since).
+_NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+
+
+class ExitCallbacks:
+    """Callbacks that come once, from the event loop, when a descriptor becomes readable."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def add(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the descriptor is readable, soon if it is so already.
+
+        Needs a running event loop. Callbacks come in the order in which they were added.
+        """
+        if self._closed:
+            return
+        self._waiting.append(callback)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._fire)
+
+    def close(self) -> None:
+        """Call nothing any more. The caller closes the descriptor, after this."""
+        self._closed = True
+        self._waiting.clear()
+        self._stop()
+
+    def _fire(self) -> None:
+        # One for each turn of the loop, since the descriptor stays readable: a callback may close
+        # this, and then the rest must not come; or it may fail, and then the rest must.
+        callback = self._waiting.popleft()
+        if not self._waiting:
+            self._stop()
+        callback()
+
+    def _stop(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._fd)
+
+
+class PidfdProcess:
+    """A process held by a pidfd (pidfd_open(2)). Implements `ports.PinnedProcess`."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        """Take ownership of `fd`.
+
+        Args:
+            pid: the process id that belongs to the pidfd, in this pid namespace.
+            fd: a pidfd, from `pidfd_open` or `SO_PEERPIDFD`.
+        """
+        self._pid = pid
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._callbacks = ExitCallbacks(fd)
+
+    def __repr__(self) -> str:
+        return f"PidfdProcess(pid={self._pid})"
+
+    @property
+    def pid(self) -> int:
+        """Its process id, meaningful only while `alive` says so."""
+        return self._pid
+
+    def alive(self) -> bool:
+        """Tell whether it still runs; a zombie does not, and one that was let go is not known to.
+
+        A pidfd is readable from the moment when the last thread has exited (pidfd_open(2)).
+        """
+        return self._fd >= 0 and not self._poll.poll(0)
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once from the event loop when the process has ended."""
+        self._callbacks.add(callback)
+
+    def close(self) -> None:
+        """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._callbacks.close()
+            os.close(fd)
+
+
+def open_process(pid: int) -> PidfdProcess:
+    """Hold a running process by its pid.
+
+    Only the number was given, so the caller checks that it holds the process that it meant.
+
+    Raises:
+        ProcessGoneError: there is no such process, or it has ended and is not yet reaped.
+        OSError: the process could not be held for another reason, such as too many open files.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except OverflowError as error:
+        raise ProcessGoneError("not a process id") from error
+    except OSError as error:
+        if error.errno in _NO_PROCESS:
+            raise ProcessGoneError(f"process {pid} is not running") from error
+        raise
+    process = PidfdProcess(pid, fd)
+    if not process.alive():
+        process.close()
+        raise ProcessGoneError(f"process {pid} has ended")
+    return process

@@ -1,0 +1,292 @@
+"""Reads processes through psutil, where there is no /proc: macOS.
+
+What the system does not tell stays unknown: there is no pidfd inode and no systemd unit. A process
+is told apart by its pid and start time alone, checked again after every reading.
+"""
+
+import hashlib
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from backpackd.adapters.processes.pinned import ExitCallbacks
+from backpackd.core.errors import ProcessGoneError
+from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.ports import PinnedProcess
+
+if TYPE_CHECKING:
+    import psutil
+
+_CHAIN_LIMIT = 64
+_WALKS = 8
+_DIGEST_LIMIT = 1024 * 1024 * 1024
+_DIGEST_CHUNK = 1024 * 1024
+
+
+class ExitDescriptor(Protocol):
+    """Something that becomes readable when a process ends."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        ...
+
+
+def watch_exit(pid: int) -> ExitDescriptor:
+    """Ask the kernel to tell of a process's end (kqueue(2), EVFILT_PROC).
+
+    Raises:
+        ProcessGoneError: there is no such process.
+    """
+    if sys.platform == "darwin":
+        queue = select.kqueue()
+        event = select.kevent(
+            pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, fflags=select.KQ_NOTE_EXIT
+        )
+        try:
+            queue.control([event], 0)
+        except OSError as error:
+            queue.close()
+            raise ProcessGoneError(f"process {pid} is not running") from error
+        return queue
+    else:  # noqa: RET505 - as one branch of two, mypy knows it for another platform's
+        raise NotImplementedError("only macOS is watched through kqueue")
+
+
+class WatchedProcess:
+    """A process known by pid and start time. Implements `ports.PinnedProcess`."""
+
+    def __init__(self, identity: ProcessId, watch: ExitDescriptor) -> None:
+        """Take ownership of `watch`."""
+        self._identity = identity
+        self._watch: ExitDescriptor | None = watch
+        self._callbacks = ExitCallbacks(watch.fileno())
+
+    @property
+    def pid(self) -> int:
+        """Its process id, meaningful only while `alive` says so."""
+        return self._identity.pid
+
+    def alive(self) -> bool:
+        """Tell whether it still runs; neither a zombie does, nor one that was let go."""
+        if self._watch is None:
+            return False
+        try:
+            with _reading(self._identity.pid) as process:
+                return _identify(process) == self._identity and process.status() != "zombie"
+        except ProcessGoneError:
+            return False
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once from the event loop when the process has ended."""
+        self._callbacks.add(callback)
+
+    def close(self) -> None:
+        """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._callbacks.close()
+            watch.close()
+
+
+class PortableProcesses:
+    """Reads facts about processes. Implements `ports.Processes`."""
+
+    def __init__(self, watch: Callable[[int], ExitDescriptor] = watch_exit) -> None:
+        """Read through psutil.
+
+        Args:
+            watch: gives, for a pid, what becomes readable when that process ends.
+        """
+        self._watch = watch
+
+    def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
+        """Read a peer and its ancestors, each checked to be still the parent after the reading.
+
+        Raises:
+            ProcessGoneError: the peer ended meanwhile, cannot be read, or keeps changing ancestors.
+        """
+        for _ in range(_WALKS):
+            chain = self._walk(process.pid)
+            if not process.alive():
+                raise ProcessGoneError(f"process {process.pid} has ended")
+            if chain is not None:
+                return PeerFacts(uid, gid, chain)
+        raise ProcessGoneError(f"process {process.pid} or an ancestor cannot be read")
+
+    def pin(self, pid: int) -> tuple[PinnedProcess, ProcessId]:
+        """Hold a running process by its pid.
+
+        Raises:
+            ProcessGoneError: there is no such process.
+        """
+        # Watched first, identified afterwards: the other way round, the end could be missed.
+        watch = self._watch(pid)
+        try:
+            with _reading(pid) as found:
+                identity = _identify(found)
+        except BaseException:
+            watch.close()
+            raise
+        process = WatchedProcess(identity, watch)
+        if not process.alive():
+            process.close()
+            raise ProcessGoneError(f"process {pid} has ended")
+        return process, identity
+
+    def digest(self, process: ProcessId, executable: str) -> str | None:
+        """Hash what a process runs: SHA-256 as lowercase hex; None when it cannot be read.
+
+        The file is opened by its path, for there is no other way here, and counts only if the
+        process runs from that path afterwards. Reads a whole file, so call it outside the event
+        loop.
+        """
+        try:
+            with Path(executable).open("rb", buffering=0) as file:
+                opened = os.fstat(file.fileno())
+                digest = hashlib.sha256()
+                size = 0
+                while chunk := file.read(_DIGEST_CHUNK):
+                    size += len(chunk)
+                    if size > _DIGEST_LIMIT:
+                        return None
+                    digest.update(chunk)
+            with _reading(process.pid) as found:
+                if _identify(found) != process or _executable(found) != executable:
+                    return None
+            # A file put in the place of the one that was hashed.
+            now = Path(executable).stat()
+        except (OSError, ProcessGoneError):
+            return None
+        same = (opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns) == (
+            now.st_dev,
+            now.st_ino,
+            now.st_size,
+            now.st_mtime_ns,
+        )
+        return digest.hexdigest() if same else None
+
+    def boot_id(self) -> str:
+        """Name this boot: the same until the machine restarts.
+
+        Elsewhere than on macOS, it is named by the second in which it began, which a step of the
+        clock changes: what is tied to the boot then ends early.
+        """
+        if sys.platform == "darwin":
+            return subprocess.run(
+                ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=10,
+            ).stdout.strip()
+        else:  # noqa: RET505 - as one branch of two, mypy knows it for another platform's
+            import psutil  # noqa: PLC0415 - Linux runs without it
+
+            return f"boot-{int(psutil.boot_time())}"
+
+    def degraded(self) -> str:
+        """Say what weakens attestation on this machine."""
+        return "processes are told apart by pid and start time only (no pidfd on this system)"
+
+    def _walk(self, pid: int) -> tuple[ProcessFacts, ...] | None:
+        """Read a process and its ancestors; None when the reading has to start again."""
+        chain: list[ProcessFacts] = []
+        while pid > 0 and len(chain) < _CHAIN_LIMIT:
+            try:
+                with _reading(pid) as process:
+                    facts: ProcessFacts | None = _read(process)
+            except ProcessGoneError:
+                facts = None
+            if chain and not _has_parent(chain[-1].id, pid):
+                return None
+            if facts is None:
+                break
+            chain.append(facts)
+            pid = facts.parent
+        return tuple(chain) or None
+
+
+@cache
+def _reader() -> "type[psutil.Process]":
+    """Make psutil's class of processes without its guesses."""
+    import psutil  # noqa: PLC0415 - Linux runs without it
+
+    class Process(psutil.Process):
+        """A process without arguments.
+
+        From these, psutil guesses an executable that the system does not tell, and they are the
+        process's own words: one that hides what it runs would be taken for whatever it names.
+        """
+
+        def cmdline(self) -> list[str]:
+            return []
+
+    return Process
+
+
+@contextmanager
+def _reading(pid: int) -> "Iterator[psutil.Process]":
+    """Lend a process to read from; one that ends or cannot be read is ProcessGoneError."""
+    import psutil  # noqa: PLC0415 - Linux runs without it
+
+    try:
+        yield _reader()(pid)
+    except (psutil.Error, OSError, ValueError) as error:
+        raise ProcessGoneError(f"process {pid} has ended or cannot be read") from error
+
+
+def _identify(process: "psutil.Process") -> ProcessId:
+    """Tell which process a pid is, by its start in microseconds since the epoch."""
+    return ProcessId(process.pid, round(process.create_time() * 1_000_000))
+
+
+def _read(process: "psutil.Process") -> ProcessFacts:
+    """Read the facts about one process."""
+    return ProcessFacts(
+        id=_identify(process),
+        parent=process.ppid(),
+        session=os.getsid(process.pid),
+        terminal=_terminal(process),
+        uid=process.uids().effective,
+        executable=_executable(process),
+        # launchd, pid 1, starts a user's services itself: there is no manager of the user's own.
+        manager=process.pid == 1,
+        name=process.name(),
+    )
+
+
+def _has_parent(child: ProcessId, pid: int) -> bool:
+    """Tell whether a process is still the same one and still lives with this parent."""
+    try:
+        with _reading(child.pid) as process:
+            return process.ppid() == pid and _identify(process) == child
+    except ProcessGoneError:
+        return False
+
+
+def _terminal(process: "psutil.Process") -> int:
+    """Read the device number of a process's controlling terminal; 0 for none."""
+    path = process.terminal()
+    return os.stat(path).st_rdev if path else 0  # noqa: PTH116 - a device, not a file of ours
+
+
+def _executable(process: "psutil.Process") -> str | None:
+    """Read the path of what a process runs; None when the system does not tell."""
+    import psutil  # noqa: PLC0415 - Linux runs without it
+
+    try:
+        path = process.exe()
+        path.encode("utf-8")
+    except (psutil.AccessDenied, UnicodeEncodeError):
+        return None
+    return path if path.startswith("/") and not path.endswith(" (deleted)") else None

@@ -1,0 +1,90 @@
+"""Stretches passphrases with Argon2id (RFC 9106), one at a time and fairly.
+
+Each takes 64 MiB and a good part of a second on purpose, so the work runs in a thread, and waiting
+trees take turns: one that sends a hundred guesses delays another's only guess by one of them.
+"""
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from backpackd.core.errors import LimitError
+from backpackd.core.facts import ProcessId
+from backpackd.core.sealing import KEY_SIZE
+from backpackd.core.slots import Argon2idParameters
+
+MOST_WAITING = 4
+"""For each process tree."""
+MOST_TREES = 64
+
+
+class Argon2idStretcher:
+    """Implements `ports.Stretcher`."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2id")
+        self._waiting: dict[ProcessId, deque[asyncio.Future[None]]] = {}
+        self._busy = False
+
+    async def stretch(
+        self, passphrase: bytes, parameters: Argon2idParameters, tree: ProcessId
+    ) -> bytes:
+        """See `ports.Stretcher`."""
+        await self._turn(tree)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._thread, _argon2id, passphrase, parameters)
+        # The turn ends with the work, also when the caller has gone away meanwhile: the thread
+        # cannot be interrupted, and starting another beside it would break "one at a time".
+        work.add_done_callback(lambda _: self._next())
+        return await asyncio.shield(work)
+
+    def close(self) -> None:
+        """Wait for what is under way and end the thread."""
+        self._thread.shutdown()
+
+    async def _turn(self, tree: ProcessId) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        queue = self._waiting.get(tree)
+        if queue is None and len(self._waiting) >= MOST_TREES:
+            raise LimitError("too many passphrases are being checked: try again", retry_after=1)
+        if queue is not None and len(queue) >= MOST_WAITING:
+            raise LimitError(
+                "too many passphrases of this process tree are being checked: try again",
+                retry_after=1,
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tree, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """Give the turn to the tree that has waited longest since its last one."""
+        while self._waiting:
+            tree = next(iter(self._waiting))
+            queue = self._waiting.pop(tree)
+            turn = queue.popleft()
+            if queue:
+                # To the back of the line: a dict keeps the order of insertion.
+                self._waiting[tree] = queue
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
+
+def _argon2id(passphrase: bytes, parameters: Argon2idParameters) -> bytes:
+    return Argon2id(
+        salt=parameters.salt,
+        length=KEY_SIZE,
+        iterations=parameters.iterations,
+        lanes=parameters.lanes,
+        memory_cost=parameters.memory_kib,
+    ).derive(passphrase)

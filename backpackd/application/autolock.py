@@ -1,0 +1,46 @@
+"""Locks the vault by itself: after a hard maximum, and when it is idle with no live lease."""
+
+from collections.abc import Callable
+
+from backpackd.application.vault import Vault
+from backpackd.core.states import State
+
+
+class AutoLock:
+    """A source of deadlines for `Deadlines`.
+
+    Args:
+        vault: what to lock.
+        leases: counts the live leases; while there is one, the vault is not idle.
+        idle: seconds without use after which it locks.
+        longest: seconds after unlocking at which it locks, used or not.
+    """
+
+    def __init__(
+        self, vault: Vault, leases: Callable[[], int], *, idle: float, longest: float
+    ) -> None:
+        self._vault = vault
+        self._leases = leases
+        self._idle = idle
+        self._longest = longest
+
+    def expire(self, now: float) -> float | None:
+        """Lock the vault if that is due.
+
+        Returns:
+            Boot-clock seconds at which to look again; None while it is locked.
+        """
+        if self._vault.state is not State.UNLOCKED:
+            return None
+        session = self._vault.session()
+        longest = session.unlocked_at + self._longest
+        if self._leases():
+            # The end of the last lease is when idling begins, and brings us back here.
+            self._vault.touch()
+            deadline = longest
+        else:
+            deadline = min(longest, session.used_at + self._idle)
+        if now < deadline:
+            return deadline
+        self._vault.lock()
+        return None

@@ -1,0 +1,39 @@
+"""One alarm for everything that ends by itself.
+
+Each source drops what is due and says when it is next needed; the timer is set to the earliest.
+Nothing polls, and nothing relies on the alarm alone: whatever has a deadline checks it at use too.
+"""
+
+from collections.abc import Callable
+
+from backpackd.ports import Clock, Timer
+
+Source = Callable[[float], float | None]
+"""Takes boot-clock seconds, ends what is due, returns when it is next needed; None: not."""
+
+
+class Deadlines:
+    """Runs the sources when the earliest of their deadlines comes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sources: list[Source] = []
+        self._timer: Timer | None = None
+
+    def attach(self, timer: Timer) -> None:
+        """Take the alarm into use; it calls `review`."""
+        self._timer = timer
+
+    def add(self, source: Source) -> None:
+        """Add a source, for good."""
+        self._sources.append(source)
+
+    def review(self) -> None:
+        """End what is due and set the alarm anew; called by the alarm and after every change."""
+        now = self._clock.boot()
+        # A source may end something of another one, so the next deadlines are asked for last.
+        for source in self._sources:
+            source(now)
+        coming = [deadline for source in self._sources if (deadline := source(now)) is not None]
+        if self._timer is not None:
+            self._timer.set(min(coming, default=None))

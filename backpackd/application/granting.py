@@ -1,0 +1,166 @@
+"""Adding, listing and taking back grants. For the operator; who that is is not decided here."""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from backpackd.application.access import Access
+from backpackd.application.vault import Draft, Session, Vault
+from backpackd.core import selectors
+from backpackd.core.errors import (
+    GrantUnknownError,
+    InvalidRequestError,
+    LimitError,
+    ProcessGoneError,
+    ProcessUnknownError,
+)
+from backpackd.core.grants import (
+    DEFAULT_MAX_TTL,
+    LONGEST_TTL,
+    MAX_GRANTS,
+    MAX_PATTERNS,
+    MAX_REASON,
+    Grant,
+)
+from backpackd.core.names import check_pattern
+from backpackd.core.selectors import Selector
+from backpackd.ports import Processes
+
+_LONGEST_VALID = 10 * 365 * 24 * 3600
+_MOST_USES = 1_000_000
+
+
+class Granting:
+    """The grants of one vault.
+
+    Args:
+        vault: holds them in its authority record.
+        access: knows which leases rest on them.
+        processes: looks up the roots of process trees.
+        uid: the user whom the daemon serves.
+    """
+
+    def __init__(self, vault: Vault, access: Access, processes: Processes, uid: int) -> None:
+        self._vault = vault
+        self._access = access
+        self._processes = processes
+        self._uid = uid
+
+    async def add(
+        self,
+        patterns: Sequence[str],
+        selector: str,
+        *,
+        max_ttl: int,
+        valid: int,
+        uses: int,
+        reason: str,
+    ) -> Grant:
+        """Add a grant, durably before it returns.
+
+        Args:
+            patterns: 1 to 64 key names or patterns.
+            selector: whom it is given to.
+            max_ttl: the longest a lease may live, in seconds; 0 for the default.
+            valid: for how many seconds it stands; 0 until taken back.
+            uses: how many leases it allows; 0 for any number.
+            reason: at most 256 characters.
+
+        Raises:
+            InvalidRequestError: something is not well-formed or out of bounds.
+            ProcessUnknownError: the root of a `tree:` is not running.
+            LimitError: there are too many grants.
+        """
+        if not 1 <= len(patterns) <= MAX_PATTERNS:
+            raise InvalidRequestError(f"a grant names 1 to {MAX_PATTERNS} keys or patterns")
+        if len(reason) > MAX_REASON:
+            raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
+        if max_ttl > LONGEST_TTL:
+            raise InvalidRequestError(f"the longest lease is {LONGEST_TTL // 86400} days")
+        if valid > _LONGEST_VALID or uses > _MOST_USES:
+            raise InvalidRequestError("a grant stands for at most 10 years and a million uses")
+        now_ms = self._vault.now_ms()
+        grant = Grant(
+            id=secrets.token_hex(8),
+            patterns=tuple(check_pattern(pattern) for pattern in patterns),
+            selector=self._resolve(selectors.parse(selector)),
+            max_ttl=max_ttl or DEFAULT_MAX_TTL,
+            expires_at_ms=now_ms + valid * 1000 if valid else None,
+            uses_left=uses or None,
+            created_at_ms=now_ms,
+            reason=reason,
+        )
+
+        async def draft(session: Session) -> Draft:
+            kept = {old.id: old for old in self._standing(session)}
+            if len(kept) >= MAX_GRANTS:
+                raise LimitError(f"there are {MAX_GRANTS} grants: take some back first")
+            record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
+            return Draft(record)
+
+        await self._vault.change(draft)
+        return grant
+
+    def all(self) -> list[Grant]:
+        """Return every grant that still allows something, oldest first."""
+        standing = self._standing(self._vault.session())
+        return sorted(standing, key=lambda grant: (grant.created_at_ms, grant.id))
+
+    async def remove(self, grant_id: str) -> int:
+        """Take a grant back, durably, and end the leases that rest on it.
+
+        Returns:
+            How many leases ended.
+
+        Raises:
+            GrantUnknownError: there is no such grant.
+        """
+
+        async def draft(session: Session) -> Draft:
+            grants = dict(session.authority.grants)
+            if grants.pop(grant_id, None) is None:
+                raise GrantUnknownError("no such grant: see the list of grants")
+            return Draft(session.authority.next(self._vault.now_ms(), grants=grants))
+
+        await self._vault.change(draft)
+        return len(self._access.revoke_grant(grant_id))
+
+    def _resolve(self, selector: Selector) -> Selector:
+        """Tie a `tree:` to the very process that has this pid now."""
+        if selector.kind == "uid" and int(selector.value) != self._uid:
+            raise InvalidRequestError(
+                f"this daemon serves uid {self._uid} only: grant to uid:{self._uid}",
+                reason="invalid-selector",
+            )
+        if selector.kind != "tree":
+            return selector
+        try:
+            process, found = self._processes.pin(int(selector.value))
+        except ProcessGoneError:
+            raise ProcessUnknownError(
+                "no process with this pid is running: a tree is granted while its root runs"
+            ) from None
+        process.close()
+        return replace(selector, process=found, boot_id=self._processes.boot_id())
+
+    def _standing(self, session: Session) -> Iterable[Grant]:
+        """Return the grants but for those that can never allow anything again."""
+        now_ms = max(self._vault.now_ms(), session.authority.latest_ms)
+        in_use = self._access.grants_in_use()
+        for grant in session.authority.grants.values():
+            spent = grant.uses_left == 0 and grant.id not in in_use
+            if not grant.expired(now_ms) and not spent and self._subject_lives(grant.selector):
+                yield grant
+
+    def _subject_lives(self, selector: Selector) -> bool:
+        if selector.kind != "tree":
+            return True
+        if selector.boot_id != self._processes.boot_id():
+            return False
+        assert selector.process is not None
+        try:
+            process, found = self._processes.pin(selector.process.pid)
+        except ProcessGoneError:
+            return False
+        process.close()
+        return found == selector.process

@@ -1,0 +1,224 @@
+"""Stored keys: putting, deleting, listing and opening them in an unlocked vault.
+
+Who may do which is not decided here. Every row that is read is held against what the session knows
+of it, so that a row which was changed, put back or removed behind the daemon's back is found.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from backpackd.application.vault import Draft, Session, Vault
+from backpackd.core import records
+from backpackd.core.errors import DamageError, KeyExistsError, KeyUnknownError, LimitError
+from backpackd.core.names import check_names, check_value
+from backpackd.core.records import KeyHead
+from backpackd.core.rows import KeyRow, RowHead
+from backpackd.core.sealing import SALT_SIZE, OpenError
+from backpackd.ports import Store
+
+MOST_AT_ONCE = 1000
+MOST_STORED = 100_000
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What putting keys did, or in a dry run would have done.
+
+    Attributes:
+        created: how many new keys.
+        replaced: how many got a new value.
+        skipped: names that were stored already and were left alone.
+    """
+
+    created: int
+    replaced: int
+    skipped: tuple[str, ...]
+
+
+class Keys:
+    """The keys of one vault."""
+
+    def __init__(self, vault: Vault, store: Store) -> None:
+        self._vault = vault
+        self._store = store
+
+    async def put(
+        self,
+        values: Sequence[tuple[str, bytes]],
+        *,
+        replace: bool = False,
+        skip_existing: bool = False,
+        dry_run: bool = False,
+    ) -> PutResult:
+        """Store keys, all or none, durably before it returns.
+
+        Args:
+            values: names and values.
+            replace: give keys that are stored already the new value.
+            skip_existing: leave keys that are stored already alone.
+            dry_run: decide, and store nothing.
+
+        Raises:
+            InvalidRequestError: a name or a value is not well-formed, or named twice.
+            KeyExistsError: one is stored already, and neither `replace` nor `skip_existing` is set.
+        """
+        names = check_names([name for name, _ in values], most=MOST_AT_ONCE)
+        fresh = {name: check_value(value) for name, (_, value) in zip(names, values, strict=True)}
+        result = PutResult(0, 0, ())
+
+        async def draft(session: Session) -> Draft | None:
+            nonlocal result
+            indexes = _indexes(session, names)
+            stored = [name for name in names if indexes[name] in session.rows]
+            if stored and not replace and not skip_existing:
+                raise KeyExistsError(
+                    f"{len(stored)} of the {len(names)} keys stored already: to give them the new "
+                    "value, put them with replace"
+                )
+            skipped = tuple(stored) if not replace else ()
+            replaced = 0 if skipped else len(stored)
+            chosen = [name for name in names if name not in skipped]
+            result = PutResult(len(chosen) - replaced, replaced, skipped)
+            if len(session.rows) + result.created > MOST_STORED:
+                raise LimitError(f"a vault holds at most {MOST_STORED} keys: delete some first")
+            if dry_run or not chosen:
+                return None
+            since = await self._created(session, [indexes[name] for name in stored if replaced])
+            now_ms = self._vault.now_ms()
+            rows = []
+            with session.open_master() as master:
+                for name in chosen:
+                    before = session.rows.get(indexes[name])
+                    row = records.seal_row(
+                        master,
+                        vault_id=session.vault_id,
+                        head=KeyHead(name, since.get(indexes[name], now_ms), now_ms),
+                        value=fresh[name],
+                        version=before.version + 1 if before else 1,
+                        salts=(secrets.token_bytes(SALT_SIZE), secrets.token_bytes(SALT_SIZE)),
+                    )
+                    rows.append(row)
+            return Draft(session.authority.next(now_ms), put=rows)
+
+        await self._vault.change(draft)
+        return result
+
+    async def delete(self, wanted: Sequence[str]) -> None:
+        """Delete keys, all or none, durably before it returns.
+
+        Raises:
+            KeyUnknownError: one is not stored.
+        """
+        names = check_names(list(wanted), most=MOST_AT_ONCE)
+
+        async def draft(session: Session) -> Draft:
+            heads = [session.rows.get(index) for index in _indexes(session, names).values()]
+            found = [head for head in heads if head is not None]
+            if len(found) < len(names):
+                raise KeyUnknownError(
+                    f"{len(names) - len(found)} of the {len(names)} keys are not stored: nothing "
+                    "was deleted"
+                )
+            return Draft(session.authority.next(self._vault.now_ms()), delete=found)
+
+        await self._vault.change(draft)
+
+    async def list(self, wanted: Callable[[str], bool]) -> list[KeyHead]:
+        """Return the heads of the keys whose names are wanted, in the order of their names.
+
+        Raises:
+            DamageError: a row is not what was sealed.
+        """
+        session = self._vault.session()
+        async with self._vault.steady():
+            stored = await self._store.sealed_heads()
+            if {row.index: row for row, _ in stored} != session.rows:
+                raise _damaged("a key")
+        found = []
+        for place, (row, sealed) in enumerate(stored):
+            if place % _BATCH == 0:
+                # Others are served in between: ten thousand rows take a good part of a second.
+                await asyncio.sleep(0)
+            with session.open_master() as master:
+                try:
+                    head = records.open_head(
+                        master, vault_id=session.vault_id, row=row, sealed=sealed
+                    )
+                except OpenError as error:
+                    raise _damaged("a key") from error
+            if wanted(head.name):
+                found.append(head)
+        return sorted(found, key=lambda head: head.name)
+
+    async def open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the values of keys, all or none.
+
+        Args:
+            session: in which the caller decided; the names are checked.
+            names: which keys.
+
+        Raises:
+            KeyUnknownError: one is not stored.
+            DamageError: a row is not what the vault wrote last.
+        """
+        indexes = _indexes(session, names)
+        missing = [name for name in names if indexes[name] not in session.rows]
+        if missing:
+            raise KeyUnknownError(f"{len(missing)} of the {len(names)} keys are not stored")
+        expected = {index: session.rows[index] for index in indexes.values()}
+        rows = await self._store.rows(expected)
+        values = {}
+        with session.open_master() as master:
+            for name in names:
+                index = indexes[name]
+                row = _genuine(rows.get(index), expected[index], session.rows.get(index), name)
+                try:
+                    values[name] = records.open_value(master, vault_id=session.vault_id, row=row)
+                except OpenError as error:
+                    raise _damaged(name) from error
+        return values
+
+    async def _created(self, session: Session, indexes: Sequence[bytes]) -> Mapping[bytes, int]:
+        """Return since when keys are stored, for those that get a new value."""
+        rows = await self._store.rows(indexes)
+        since = {}
+        with session.open_master() as master:
+            for index, row in rows.items():
+                try:
+                    head = records.open_head(
+                        master, vault_id=session.vault_id, row=row.row_head, sealed=row.head
+                    )
+                except OpenError as error:
+                    raise _damaged("a key") from error
+                since[index] = head.created_at_ms
+        return since
+
+
+def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
+    with session.open_master() as master:
+        return {name: records.row_index(master, session.vault_id, name) for name in names}
+
+
+def _genuine(row: KeyRow | None, expected: RowHead, now: RowHead | None, name: str) -> KeyRow:
+    """Return the row that was read if it is the one that the vault wrote last.
+
+    Args:
+        row: as read from the store.
+        expected: what the session knew before reading.
+        now: what it knows after; a put of our own may have come in between, and either will do.
+        name: of the key, which the caller knows to exist.
+    """
+    if row is None or row.row_head not in {expected, now}:
+        raise _damaged(name)
+    return row
+
+
+def _damaged(what: str) -> DamageError:
+    return DamageError(
+        f"the stored row of {what} is not the one that the vault wrote: it was changed, put back "
+        "or removed behind the daemon's back; restore the vault from a backup",
+        reason="row-changed",
+    )

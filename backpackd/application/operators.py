@@ -1,0 +1,121 @@
+"""Operator authority: which connections have proven the passphrase, and for how long.
+
+It belongs to one connection. There is no token that could be copied or stolen, and it ends with
+the connection, after five minutes, or when the vault locks. Wrong passphrases are throttled for
+each process tree, wherever a passphrase is taken.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from backpackd.core.errors import (
+    LimitError,
+    NotAuthorizedError,
+    ThrottledError,
+    WrongPassphraseError,
+)
+from backpackd.core.facts import ProcessId
+from backpackd.core.throttle import Throttle
+from backpackd.ports import Clock, Connection
+
+DURATION = 300.0
+"""Seconds."""
+MOST_WAITING = 8
+"""Passphrases of one process tree that may wait for each other."""
+
+_Result = TypeVar("_Result")
+
+
+class PassphraseGate:
+    """Lets passphrases of a process tree through one at a time, with delays after wrong ones."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._throttle = Throttle()
+        self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
+
+    async def try_one(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Run an attempt that raises WrongPassphraseError when the passphrase is wrong.
+
+        Raises:
+            ThrottledError: this tree has to wait first; nothing was tried.
+            WrongPassphraseError: it was wrong; says from when on the next try is possible.
+            LimitError: too many attempts of this tree are waiting.
+        """
+        turn, waiting = self._turns.get(tree, (asyncio.Lock(), 0))
+        if waiting >= MOST_WAITING:
+            raise LimitError("too many passphrases of this process tree are waiting: try again")
+        self._turns[tree] = (turn, waiting + 1)
+        try:
+            async with turn:
+                return await self._try(tree, attempt)
+        finally:
+            turn, waiting = self._turns.pop(tree)
+            if waiting > 1:
+                self._turns[tree] = (turn, waiting - 1)
+
+    async def _try(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        delay = self._throttle.delay(tree, self._clock.boot())
+        if delay > 0:
+            raise ThrottledError(
+                f"too many wrong passphrases: the next try is possible in {delay:.0f} s",
+                retry_after=delay,
+            )
+        try:
+            result = await attempt()
+        except WrongPassphraseError as error:
+            delay = self._throttle.failed(tree, self._clock.boot())
+            if delay > 0:
+                raise WrongPassphraseError(
+                    f"{error.message}; the next try is possible in {delay:.0f} s", retry_after=delay
+                ) from None
+            raise
+        self._throttle.succeeded(tree)
+        return result
+
+
+class Operators:
+    """The connections that have operator authority."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def admit(self, connection: Connection) -> float:
+        """Give a connection operator authority; its passphrase has just been verified.
+
+        Returns:
+            How many seconds it lasts.
+        """
+        if connection.name not in self._until:
+            connection.on_close.append(lambda: self._drop(connection.name))
+        self._until[connection.name] = self._clock.boot() + DURATION
+        return DURATION
+
+    def remaining(self, connection: Connection) -> float:
+        """Return for how many more seconds a connection has authority; 0 without it."""
+        return max(0.0, self._until.get(connection.name, 0.0) - self._clock.boot())
+
+    def has(self, connection: Connection) -> bool:
+        """Tell whether a connection has operator authority now."""
+        return self.remaining(connection) > 0
+
+    def require(self, connection: Connection) -> None:
+        """Return if a connection has operator authority.
+
+        Raises:
+            NotAuthorizedError: it has not.
+        """
+        if not self.has(connection):
+            raise NotAuthorizedError(
+                "this needs operator authority on the connection: authorize with the passphrase "
+                "first"
+            )
+
+    def drop_all(self) -> None:
+        """End every authority."""
+        self._until.clear()
+
+    def _drop(self, name: str) -> None:
+        self._until.pop(name, None)

@@ -1,0 +1,426 @@
+"""The vault: its state, its master key, and the one way in which it changes.
+
+While unlocked there is a `Session`: the master key in the secret arena, the authority record, and
+the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
+the session at its start; after an `await` the session itself says whether it is over.
+
+Changes go through `change`, one after the other, each as a task of its own: a caller that goes
+away in the middle cannot leave memory and store telling different stories.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+
+from backpackd.core import authority as authorities
+from backpackd.core import passphrases, slots, states
+from backpackd.core.authority import Authority
+from backpackd.core.errors import DamageError, LockedError, WrongPassphraseError
+from backpackd.core.facts import ProcessId
+from backpackd.core.records import RowSet
+from backpackd.core.rows import Change, KeyRow, RowHead, SlotRow, StoredVault
+from backpackd.core.sealing import SALT_SIZE
+from backpackd.core.slots import Slot, SlotError, WrongSecretError
+from backpackd.core.states import Event, State
+from backpackd.ports import Clock, SecretArena, SecretSlot, Store, Stretcher
+
+_VAULT_ID_SIZE = 16
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """An unlocked vault.
+
+    Attributes:
+        vault_id: 16 bytes.
+        master: the master key in the arena.
+        authority: the authority record, opened.
+        sealed: the same record as it is stored.
+        rows: what is known of every stored key, by row index.
+        slots: by slot id.
+        unlocked_at: boot-clock seconds.
+        used_at: boot-clock seconds of the last use.
+        over: True once the vault was locked.
+    """
+
+    vault_id: bytes
+    master: SecretSlot
+    authority: Authority
+    sealed: bytes
+    rows: dict[bytes, RowHead]
+    slots: dict[bytes, Slot]
+    unlocked_at: float
+    used_at: float
+    over: bool = False
+
+    @contextmanager
+    def open_master(self) -> Iterator[memoryview]:
+        """Lend the master key for one operation, without an `await` inside.
+
+        Raises:
+            LockedError: the vault was locked since the session began.
+        """
+        self.check()
+        with self.master.open() as view:
+            yield view
+
+    def check(self) -> None:
+        """Return if the vault is still unlocked by this session.
+
+        Raises:
+            LockedError: it was locked meanwhile.
+        """
+        if self.over:
+            raise LockedError("the vault was locked meanwhile: unlock it first")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a change is to do; `Vault.change` adds the authority record and makes it durable.
+
+    Attributes:
+        authority: the record's next generation; its rows are brought up to date by `change`.
+        put: rows to store.
+        delete: rows to remove.
+        put_slots: slots to store.
+        delete_slots: slots to remove.
+    """
+
+    authority: Authority
+    put: Sequence[KeyRow] = ()
+    delete: Sequence[RowHead] = ()
+    put_slots: Sequence[Slot] = ()
+    delete_slots: Sequence[Slot] = ()
+
+
+class Vault:
+    """One vault and its three states.
+
+    Attributes:
+        on_unlock: called, in order, when the vault has been unlocked.
+        on_lock: called, in order, when the master key has been dropped.
+
+    Args:
+        store: where it is kept.
+        arena: where its master key lives while unlocked.
+        stretcher: turns passphrases into slot secrets.
+        clock: the time.
+    """
+
+    def __init__(
+        self, store: Store, arena: SecretArena, stretcher: Stretcher, clock: Clock
+    ) -> None:
+        self._store = store
+        self._arena = arena
+        self._stretcher = stretcher
+        self._clock = clock
+        self._state = State.UNINITIALIZED
+        self._session: Session | None = None
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_unlock: list[Callable[[], None]] = []
+        self.on_lock: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> State:
+        """Which of the three states it is in."""
+        return self._state
+
+    async def open(self) -> None:
+        """Look at what is stored; the vault is locked or uninitialized after it.
+
+        Raises:
+            DamageError: what is stored is no vault.
+        """
+        if await self._store.load() is not None:
+            self._state = State.LOCKED
+
+    def session(self) -> Session:
+        """Return the session of the unlocked vault.
+
+        Raises:
+            LockedError: it is locked.
+            UninitializedError: there is none.
+        """
+        states.require_unlocked(self._state)
+        assert self._session is not None
+        return self._session
+
+    def touch(self) -> None:
+        """Note a use of the vault, which puts off locking when idle."""
+        if self._session is not None:
+            self._session.used_at = self._clock.boot()
+
+    async def init(self, passphrase: bytes, tree: ProcessId) -> None:
+        """Make a new vault with one passphrase slot and leave it unlocked.
+
+        Raises:
+            AlreadyInitializedError: there is one.
+            InvalidRequestError: the passphrase is refused.
+        """
+        states.after(self._state, Event.INIT)
+        normal = passphrases.check_new(passphrase)
+        parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
+        secret = await self._stretcher.stretch(normal, parameters, tree)
+        await self._alone(lambda: self._init(parameters, secret))
+
+    async def _init(self, parameters: slots.Argon2idParameters, secret: bytes) -> None:
+        # Asked again: of two at once, one has won by now.
+        states.after(self._state, Event.INIT)
+        vault_id, slot_id = secrets.token_bytes(_VAULT_ID_SIZE), secrets.token_bytes(slots.ID_SIZE)
+        master, signing_key = secrets.token_bytes(slots.MASTER_SIZE), secrets.token_bytes(32)
+        slot = slots.make(
+            master,
+            vault_id=vault_id,
+            slot_id=slot_id,
+            generation=1,
+            stretching=parameters,
+            secret=secret,
+            signing_key=signing_key,
+        )
+        salt = secrets.token_bytes(SALT_SIZE)
+        authority = Authority(
+            generation=1,
+            master_generation=1,
+            rows=RowSet(),
+            slots={slot_id.hex(): slot.digest},
+            signing_key=authorities.seal_signing_key(master, vault_id, signing_key, salt),
+            latest_ms=self.now_ms(),
+        )
+        sealed = authority.seal(master, vault_id, secrets.token_bytes(SALT_SIZE))
+        stored = StoredVault(vault_id, sealed, (SlotRow(slot_id, slot.encode()),))
+        await self._store.create(stored)
+        self._begin(Event.INIT, master, stored, authority=authority, rows={}, slots={slot_id: slot})
+
+    async def unlock(self, passphrase: bytes, tree: ProcessId) -> None:
+        """Load the master key, after everything stored has been verified.
+
+        On an unlocked vault it verifies the passphrase and changes nothing.
+
+        Raises:
+            WrongPassphraseError: no slot opens with it.
+            DamageError: a slot, the authority record or the set of rows is not what was sealed.
+            UninitializedError: there is no vault.
+        """
+        states.after(self._state, Event.UNLOCK)
+        if self._state is State.UNLOCKED:
+            await self.verify(passphrase, tree)
+            return
+        stored = await self._stored()
+        slot, master = await self._open_any(
+            _decode_slots(stored), stored.vault_id, passphrase, tree
+        )
+        await self._alone(lambda: self._unlock(slot, master))
+
+    async def _unlock(self, slot: Slot, master: bytes) -> None:
+        if self._state is State.UNLOCKED:
+            return
+        # Read again: the vault may have been unlocked, changed and locked since.
+        stored = await self._stored()
+        found = _decode_slots(stored)
+        if slot not in found:
+            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+        authority = Authority.open(master, stored.vault_id, stored.authority)
+        authority.check_slots(found)
+        heads = await self._store.heads()
+        rows = RowSet().change(master, stored.vault_id, add=heads, drop=())
+        authority.check_rows(rows)
+        by_index = {head.index: head for head in heads}
+        by_id = {slot.slot_id: slot for slot in found}
+        self._begin(Event.UNLOCK, master, stored, authority=authority, rows=by_index, slots=by_id)
+
+    def _begin(
+        self,
+        event: Event,
+        master: bytes,
+        stored: StoredVault,
+        *,
+        authority: Authority,
+        rows: dict[bytes, RowHead],
+        slots: dict[bytes, Slot],
+    ) -> None:
+        now = self._clock.boot()
+        self._session = Session(
+            stored.vault_id,
+            self._arena.store(master),
+            authority,
+            stored.authority,
+            rows,
+            slots,
+            now,
+            now,
+        )
+        self._state = states.after(self._state, event)
+        for callback in self.on_unlock:
+            callback()
+
+    async def verify(self, passphrase: bytes, tree: ProcessId) -> Slot:
+        """Check a passphrase against the unlocked vault and return the slot that it opens.
+
+        Raises:
+            WrongPassphraseError: no slot opens with it.
+            LockedError: the vault is locked, or was locked meanwhile.
+        """
+        session = self.session()
+        found = list(session.slots.values())
+        slot, master = await self._open_any(found, session.vault_id, passphrase, tree)
+        with session.open_master() as current:
+            if not slots.same_master(master, current):
+                raise _damaged_slots()
+        return slot
+
+    async def change_passphrase(self, current: bytes, replacement: bytes, tree: ProcessId) -> None:
+        """Put a new passphrase in place of the one slot that `current` opens.
+
+        Raises:
+            WrongPassphraseError: no slot opens with `current`.
+            InvalidRequestError: the replacement is refused.
+        """
+        normal = passphrases.check_new(replacement)
+        old = await self.verify(current, tree)
+        parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
+        secret = await self._stretcher.stretch(normal, parameters, tree)
+
+        async def draft(session: Session) -> Draft:
+            if session.slots.get(old.slot_id) is not old:
+                raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+            with session.open_master() as master:
+                sealed_key = session.authority.signing_key
+                slot = slots.make(
+                    master,
+                    vault_id=session.vault_id,
+                    slot_id=secrets.token_bytes(slots.ID_SIZE),
+                    generation=session.authority.master_generation,
+                    stretching=parameters,
+                    secret=secret,
+                    signing_key=authorities.open_signing_key(master, session.vault_id, sealed_key),
+                )
+            digests = {**session.authority.slots, slot.slot_id.hex(): slot.digest}
+            del digests[old.slot_id.hex()]
+            record = session.authority.next(self.now_ms(), slots=digests)
+            return Draft(record, put_slots=[slot], delete_slots=[old])
+
+        await self.change(draft)
+
+    def lock(self) -> None:
+        """Drop the master key at once; everything that rests on it ends with it."""
+        self._state = states.after(self._state, Event.LOCK)
+        session, self._session = self._session, None
+        if session is not None:
+            session.over = True
+            session.master.wipe()
+            for callback in self.on_lock:
+                callback()
+
+    async def change(self, draft: Callable[[Session], Awaitable[Draft | None]]) -> None:
+        """Make one change durable and then visible, alone and whole.
+
+        Args:
+            draft: builds the change from the session as it is when its turn comes; what it
+                raises is raised here and nothing is changed; None changes nothing.
+
+        Raises:
+            LockedError: the vault is locked.
+            StoreError: nothing was stored.
+        """
+
+        async def apply() -> None:
+            session = self.session()
+            plan = await draft(session)
+            if plan is None:
+                return
+            before = [
+                session.rows[row.index] for row in plan.put if row.index in session.rows
+            ] + list(plan.delete)
+            with session.open_master() as master:
+                rows = session.authority.rows.change(
+                    master, session.vault_id, add=[row.row_head for row in plan.put], drop=before
+                )
+                record = replace(plan.authority, rows=rows)
+                salt = secrets.token_bytes(SALT_SIZE)
+                sealed = record.seal(master, session.vault_id, salt)
+            await self._store.commit(
+                Change(
+                    session.sealed,
+                    sealed,
+                    plan.put,
+                    [row.index for row in plan.delete],
+                    [SlotRow(slot.slot_id, slot.encode()) for slot in plan.put_slots],
+                    [slot.slot_id for slot in plan.delete_slots],
+                )
+            )
+            session.authority, session.sealed = record, sealed
+            for row in plan.delete:
+                del session.rows[row.index]
+            for put in plan.put:
+                session.rows[put.index] = put.row_head
+            for gone in plan.delete_slots:
+                del session.slots[gone.slot_id]
+            for slot in plan.put_slots:
+                session.slots[slot.slot_id] = slot
+
+        await self._alone(apply)
+
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[None]:
+        """Hold off changes, so that what the store and the session say is of one moment."""
+        async with self._changing:
+            yield
+
+    def now_ms(self) -> int:
+        """The wall clock as Unix time in milliseconds."""
+        return int(self._clock.wall() * 1000)
+
+    async def settle(self) -> None:
+        """Wait for changes that are under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _alone(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Run a piece of work after those before it, to its end, whatever becomes of the caller."""
+
+        async def in_turn() -> None:
+            async with self._changing:
+                await work()
+
+        task = asyncio.create_task(in_turn())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _stored(self) -> StoredVault:
+        stored = await self._store.load()
+        if stored is None or len(stored.vault_id) != _VAULT_ID_SIZE:
+            raise DamageError("the vault file is gone or incomplete: restore it from a backup")
+        return stored
+
+    async def _open_any(
+        self, found: Sequence[Slot], vault_id: bytes, passphrase: bytes, tree: ProcessId
+    ) -> tuple[Slot, bytes]:
+        normal = passphrases.normalise(passphrase)
+        for slot in found:
+            secret = await self._stretcher.stretch(normal, slot.stretching, tree)
+            try:
+                return slot, slots.open_slot(slot, vault_id=vault_id, secret=secret)
+            except WrongSecretError:
+                continue
+            except SlotError as error:
+                raise _damaged_slots() from error
+        raise WrongPassphraseError("wrong passphrase: it opens no slot of this vault")
+
+
+def _decode_slots(stored: StoredVault) -> list[Slot]:
+    try:
+        return [Slot.decode(row.slot_id, row.body) for row in stored.slots]
+    except SlotError as error:
+        raise _damaged_slots() from error
+
+
+def _damaged_slots() -> DamageError:
+    return DamageError(
+        "a slot in the vault file was altered: the master key in it is not the one that this "
+        "vault signed, so it is not used; restore the file from a backup",
+        reason="slots-changed",
+    )

@@ -1,0 +1,242 @@
+"""The composition root: the one place where the daemon's parts are made and joined.
+
+It decides nothing. A new store, service or platform is put into place here.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+
+from backpackd import __version__
+from backpackd.adapters import hardening, service_manager
+from backpackd.adapters.clock import SystemClock, boot_timer
+from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.inner import InnerSocket, name_of_peer
+from backpackd.adapters.door.listener import (
+    Listener,
+    launchd_listeners,
+    open_listener,
+    passed_listeners,
+)
+from backpackd.adapters.home import open_home
+from backpackd.adapters.processes.linux import LinuxProcesses
+from backpackd.adapters.processes.pinned import PidfdProcess
+from backpackd.adapters.processes.portable import PortableProcesses
+from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.stores.sqlite import SqliteStore
+from backpackd.adapters.stretching import Argon2idStretcher
+from backpackd.application.access import Access
+from backpackd.application.autolock import AutoLock
+from backpackd.application.deadlines import Deadlines
+from backpackd.application.granting import Granting
+from backpackd.application.keys import Keys
+from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.vault import Vault
+from backpackd.config import Settings
+from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
+from backpackd.rpc.calls import Calls, Service
+from backpackd.rpc.grants import GrantsService
+from backpackd.rpc.keys import KeysService
+from backpackd.rpc.leases import LeasesService
+from backpackd.rpc.standard import add_standard
+from backpackd.rpc.vault import About, VaultService
+
+_LOG = logging.getLogger("backpackd")
+
+MAX_MESSAGE = 8 * 1024 * 1024
+"""The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
+_LAUNCHD_SOCKETS = "Listeners"
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 100),
+)
+_MOST_CALLS = 1024
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        HomeError: the home or the socket cannot be used.
+        DamageError: the stored vault cannot be used.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+    )
+    asyncio.run(_serve(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Application:
+    """The parts that know what Backpack does, joined."""
+
+    vault: Vault
+    keys: Keys
+    access: Access
+    operators: Operators
+    granting: Granting
+    gate: PassphraseGate
+    deadlines: Deadlines
+    clock: Clock
+
+
+def _application(
+    settings: Settings, store: Store, vault: Vault, processes: Processes, clock: Clock
+) -> _Application:
+    deadlines = Deadlines(clock)
+    keys = Keys(vault, store)
+    access = Access(vault, keys, processes, clock, deadlines)
+    operators = Operators(clock)
+    autolock = AutoLock(vault, access.count, idle=settings.idle, longest=settings.longest)
+    deadlines.add(access.expire)
+    deadlines.add(autolock.expire)
+    vault.on_lock += [access.drop_all, operators.drop_all, _log_locked]
+    granting = Granting(vault, access, processes, os.geteuid())
+    gate = PassphraseGate(clock)
+    return _Application(vault, keys, access, operators, granting, gate, deadlines, clock)
+
+
+def _services(parts: _Application, about: About) -> list[Service]:
+    vault, access, operators = parts.vault, parts.access, parts.operators
+    return [
+        VaultService(
+            vault,
+            access,
+            operators,
+            parts.gate,
+            deadlines=parts.deadlines,
+            clock=parts.clock,
+            about=about,
+        ),
+        KeysService(vault, parts.keys, access, operators),
+        LeasesService(access, operators, parts.clock),
+        GrantsService(vault, parts.granting, access, operators),
+    ]
+
+
+async def _serve(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        home = open_home(settings.home)
+        stack.callback(home.close)
+        listeners = _listeners(settings)
+        for listener in listeners:
+            stack.callback(listener.close)
+        arena, clock = Arena(), SystemClock()
+        stack.callback(arena.close)
+        processes, pin = _processes()
+        store = SqliteStore(home.path)
+        stack.push_async_callback(store.close)
+        stretcher = Argon2idStretcher()
+        stack.callback(stretcher.close)
+        vault = Vault(store, arena, stretcher, clock)
+        await vault.open()
+        stack.callback(vault.lock)
+        stack.push_async_callback(vault.settle)
+        parts = _application(settings, store, vault, processes, clock)
+        timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
+        stack.callback(timer.close)
+        parts.deadlines.attach(timer)
+
+        inner = InnerSocket.make(home.path)
+        stack.callback(inner.close)
+        door = Door(
+            listeners,
+            inner,
+            uid=os.geteuid(),
+            pin=pin,
+            tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
+            clock=clock,
+        )
+
+        def find(peer: str) -> Connection | None:
+            name = name_of_peer(peer)
+            return door.find(name) if name else None
+
+        about = About(
+            version=__version__,
+            pid=os.getpid(),
+            supervised=service_manager.supervised(os.environ),
+            started_at_ms=int(clock.wall() * 1000),
+            protections=lambda: hardening.protections(arena, processes.degraded()),
+        )
+        calls = Calls(find, lambda: vault.state)
+        services = _services(parts, about)
+        server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
+        server.add_generic_rpc_handlers([calls.handler(service) for service in services])
+        names = [service.descriptor.full_name for service in services]
+        health = add_standard(server, calls, names)
+        server.add_insecure_port(inner.address)
+        inner.hide()
+        await server.start()
+        await door.start()
+        _announce(settings, listeners, about)
+
+        await _stopped()
+        _LOG.info("stopping: finishing the calls under way")
+        service_manager.notify(os.environ, service_manager.STOPPING)
+        door.stop_accepting()
+        calls.close()
+        await health.close()
+        await server.stop(settings.grace)
+        await door.close()
+    _LOG.info("stopped")
+
+
+def _processes(
+    platform: str = sys.platform,
+) -> tuple[Processes, Callable[[int, int], PinnedProcess]]:
+    """Choose what reads processes on this platform, and what holds a peer by pid and pidfd."""
+    if platform == "linux":
+        return LinuxProcesses(), PidfdProcess
+    portable = PortableProcesses()
+    return portable, lambda pid, _: portable.pin(pid)[0]
+
+
+def _listeners(settings: Settings) -> list[Listener]:
+    """Take the sockets that a service manager passed, else open our own."""
+    passed = passed_listeners(os.environ, os.getpid())
+    if not passed and sys.platform == "darwin":
+        passed = launchd_listeners(_LAUNCHD_SOCKETS)
+    return passed or [open_listener(settings.socket)]
+
+
+def _announce(settings: Settings, listeners: list[Listener], about: About) -> None:
+    """Say where the daemon listens and what protects it, then tell the service manager."""
+    _LOG.info("backpackd %s, pid %d, home %s", about.version, about.pid, settings.home)
+    for listener in listeners:
+        _LOG.info("listening on %s", listener.path)
+    for protection in about.protections():
+        level = logging.INFO if protection.on else logging.WARNING
+        state = "on" if protection.on else "OFF"
+        _LOG.log(level, "%s: %s (%s)", protection.name, state, protection.detail)
+    service_manager.notify(os.environ, service_manager.READY)
+    interval = service_manager.watchdog_interval(os.environ, os.getpid())
+    if interval is not None:
+        _watchdog(interval)
+
+
+def _watchdog(interval: float) -> None:
+    """Tell the service manager, for as long as the event loop turns, that it does."""
+    service_manager.notify(os.environ, service_manager.WATCHDOG)
+    asyncio.get_running_loop().call_later(interval, _watchdog, interval)
+
+
+async def _stopped() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+def _log_locked() -> None:
+    _LOG.info("the vault is locked")

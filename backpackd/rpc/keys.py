@@ -1,0 +1,72 @@
+"""The service `backpack.v1.Keys`."""
+
+from collections.abc import AsyncIterator
+
+from backpack_proto.v1 import keys_pb2 as pb
+from backpackd.application.access import Access
+from backpackd.application.keys import Keys
+from backpackd.application.operators import Operators
+from backpackd.application.vault import Vault
+from backpackd.ports import Connection
+
+_BATCH = 500
+
+
+class KeysService:
+    """Turns messages into calls on stored keys."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Keys"]
+
+    def __init__(self, vault: Vault, keys: Keys, access: Access, operators: Operators) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._access = access
+        self._operators = operators
+
+    async def put_keys(
+        self, connection: Connection, request: pb.PutKeysRequest
+    ) -> pb.PutKeysResponse:
+        """Answer `PutKeys`."""
+        self._operators.require(connection)
+        result = await self._keys.put(
+            [(key.name, key.value) for key in request.keys],
+            replace=request.replace,
+            skip_existing=request.skip_existing,
+            dry_run=request.dry_run,
+        )
+        self._vault.touch()
+        return pb.PutKeysResponse(
+            created=result.created, replaced=result.replaced, skipped=result.skipped
+        )
+
+    async def list_keys(
+        self, connection: Connection, request: pb.ListKeysRequest
+    ) -> AsyncIterator[pb.ListKeysResponse]:
+        """Answer `ListKeys`."""
+        if request.all:
+            self._operators.require(connection)
+            heads = await self._keys.list(lambda _: True)
+        else:
+            heads = await self._keys.list(await self._access.allowed_names(connection))
+        self._vault.touch()
+        for start in range(0, len(heads), _BATCH):
+            yield pb.ListKeysResponse(
+                keys=[
+                    pb.KeyEntry(
+                        name=head.name,
+                        created_at_ms=head.created_at_ms,
+                        updated_at_ms=head.updated_at_ms,
+                    )
+                    for head in heads[start : start + _BATCH]
+                ]
+            )
+
+    async def delete_keys(
+        self, connection: Connection, request: pb.DeleteKeysRequest
+    ) -> pb.DeleteKeysResponse:
+        """Answer `DeleteKeys`."""
+        self._operators.require(connection)
+        await self._keys.delete(list(request.names))
+        ended = sum(len(self._access.revoke_key(name)) for name in request.names)
+        self._vault.touch()
+        return pb.DeleteKeysResponse(deleted=len(request.names), leases_ended=ended)

@@ -1,0 +1,126 @@
+"""The service `backpack.v1.Vault`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backpack_proto.v1 import vault_pb2 as pb
+from backpackd.application.access import Access
+from backpackd.application.deadlines import Deadlines
+from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.vault import Vault
+from backpackd.core.protections import Protection
+from backpackd.core.states import State
+from backpackd.ports import Clock, Connection
+
+_STATES = {
+    State.UNINITIALIZED: pb.VAULT_STATE_UNINITIALIZED,
+    State.LOCKED: pb.VAULT_STATE_LOCKED,
+    State.UNLOCKED: pb.VAULT_STATE_UNLOCKED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the daemon says of itself.
+
+    Attributes:
+        version: of the daemon.
+        pid: its own.
+        supervised: whether a service manager runs it.
+        started_at_ms: Unix time in milliseconds.
+        protections: finds out which protections are on.
+    """
+
+    version: str
+    pid: int
+    supervised: bool
+    started_at_ms: int
+    protections: Callable[[], list[Protection]]
+
+
+class VaultService:
+    """Turns messages into calls of the vault."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Vault"]
+
+    def __init__(
+        self,
+        vault: Vault,
+        access: Access,
+        operators: Operators,
+        gate: PassphraseGate,
+        *,
+        deadlines: Deadlines,
+        clock: Clock,
+        about: About,
+    ) -> None:
+        self._vault = vault
+        self._access = access
+        self._operators = operators
+        self._gate = gate
+        self._deadlines = deadlines
+        self._clock = clock
+        self._about = about
+
+    async def status(self, connection: Connection, _: pb.StatusRequest) -> pb.StatusResponse:
+        """Answer `Status`."""
+        root = self._access.attest(connection).root.id
+        return pb.StatusResponse(
+            state=_STATES[self._vault.state],
+            daemon_version=self._about.version,
+            daemon_pid=self._about.pid,
+            supervised=self._about.supervised,
+            started_at_ms=self._about.started_at_ms,
+            protections=[
+                pb.Protection(name=found.name, on=found.on, detail=found.detail)
+                for found in self._about.protections()
+            ],
+            leases_of_tree=len(self._access.leases_of(root)),
+            tree_pid=root.pid,
+            authorized_until_ms=self._until(self._operators.remaining(connection)),
+        )
+
+    async def init(self, connection: Connection, request: pb.InitRequest) -> pb.InitResponse:
+        """Answer `Init`."""
+        tree = connection.tree
+        await self._gate.try_one(tree, lambda: self._vault.init(request.passphrase, tree))
+        self._deadlines.review()
+        return pb.InitResponse()
+
+    async def unlock(self, connection: Connection, request: pb.UnlockRequest) -> pb.UnlockResponse:
+        """Answer `Unlock`."""
+        tree = connection.tree
+        await self._gate.try_one(tree, lambda: self._vault.unlock(request.passphrase, tree))
+        self._deadlines.review()
+        return pb.UnlockResponse()
+
+    async def lock(self, _: Connection, __: pb.LockRequest) -> pb.LockResponse:
+        """Answer `Lock`."""
+        ended = self._access.count()
+        self._vault.lock()
+        return pb.LockResponse(leases_ended=ended)
+
+    async def authorize(
+        self, connection: Connection, request: pb.AuthorizeRequest
+    ) -> pb.AuthorizeResponse:
+        """Answer `Authorize`."""
+        tree = connection.tree
+        await self._gate.try_one(tree, lambda: self._vault.verify(request.passphrase, tree))
+        remaining = self._operators.admit(connection)
+        self._vault.touch()
+        return pb.AuthorizeResponse(authorized_until_ms=self._until(remaining))
+
+    async def change_passphrase(
+        self, connection: Connection, request: pb.ChangePassphraseRequest
+    ) -> pb.ChangePassphraseResponse:
+        """Answer `ChangePassphrase`."""
+        tree = connection.tree
+        await self._gate.try_one(
+            tree,
+            lambda: self._vault.change_passphrase(request.current, request.replacement, tree),
+        )
+        self._vault.touch()
+        return pb.ChangePassphraseResponse()
+
+    def _until(self, remaining: float) -> int:
+        return int((self._clock.wall() + remaining) * 1000) if remaining > 0 else 0

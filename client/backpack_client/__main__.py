@@ -1,0 +1,43 @@
+"""Entry point of `backpack-client`: a plain `get` takes the fast path, all else the full command.
+
+Imports for the fast path only: a test holds that neither grpc nor google.protobuf nor click is
+loaded by it.
+"""
+
+import os
+import sys
+
+from backpack_client.fastpath import HandOver, get
+
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command that the process was started with.
+
+    Returns:
+        The exit code. A `get` that took the fast path does not return: it ends the process.
+    """
+    arguments = sys.argv[1:]
+    plain = get.parse(arguments[1:]) if arguments[:1] == ["get"] else None
+    if plain is not None:
+        try:
+            code = get.run(plain)
+        except HandOver:
+            pass
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        else:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            # Python's own way out takes apart what the kernel frees at once. Nothing is lost: the
+            # value went out by write(2), standard error was flushed, no thread, child, temporary
+            # file or exit handler of ours exists.
+            os._exit(code)
+    from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
+
+    return full_main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+r"""Reads `.env` text: names and values out of files that every program reads in its own way.
+
+Pure: bytes in, entries out. The rule is to take a value only where all common readers agree on what
+it is, and to skip the rest with the reason: a key that silently differs from what the program saw
+before is worse than one that is missing. No value, nor any text that could be a part of one, is in
+a reason, an error or a repr.
+
+What is read:
+
+* `NAME=value`, with `export` before it and spaces around the `=` allowed; empty lines and lines
+  that begin with `#` are nothing. Line ends may be LF or CRLF; a byte order mark is dropped.
+* Without quotes, the value ends at the end of the line or before ` #`; a backslash is a backslash.
+* In single quotes, everything is taken as it stands, newlines included.
+* In double quotes, `\n`, `\t`, `\r`, `\"`, `\\`, `\$` and a backslash at the end of a line (which
+  joins it to the next) mean what they mean elsewhere; other backslashes stay.
+
+What is skipped: empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of single quotes,
+text behind a closing quote, a backslash at the end of an unquoted line, PEM blocks without quotes,
+values over 64 KiB, names that no key can have, and all but the last of a name that comes again.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from backpack_client.failures import is_key_name
+
+VALUE_LIMIT = 64 * 1024
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "\n": ""}
+_ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([^\s=#'\"]+)[ \t]*=")
+_EXPANSION = re.compile(r"\$[A-Za-z_{(]|`")
+_COMMENT = re.compile(r"[ \t]+#")
+_REST = re.compile(r"[ \t]*(?:#.*)?\Z")
+_SPECIAL = re.compile(r'["\\$`]')
+_PEM_BEGIN = "-----BEGIN "
+_PEM_END = "-----END "
+_NOT_EXPANDED = (
+    "has a $NAME, ${NAME}, $(...) or backquotes, which are not expanded here: write the value "
+    "itself, in single quotes"
+)
+
+
+class DotenvError(ValueError):
+    """The text cannot be read as a whole.
+
+    Attributes:
+        message: lowercase; what is wrong and where, without any of the text.
+        line: the line's number, from 1.
+    """
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key to import.
+
+    Attributes:
+        name: a name that a key can have.
+        value: 1 to 65536 bytes; never shown.
+        line: where it begins, from 1.
+    """
+
+    name: str
+    value: bytes = field(repr=False)
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that was left out.
+
+    Attributes:
+        line: where it begins, from 1.
+        name: its name, where that is one that a key can have: of other text, no one can tell that
+            it is not a piece of a value.
+        reason: why, and what to do about it where something can be done.
+    """
+
+    line: int
+    name: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a text holds: entries by the order of their lines, and what was left out."""
+
+    entries: tuple[Entry, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def parse(data: bytes) -> Parsed:
+    """Read `.env` text.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        DotenvError: it is not UTF-8, or a quote is never closed.
+    """
+    return _last_of_each(_Reader(_decode(data)).read())
+
+
+def _decode(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        # Not chained: that exception carries the data.
+        raise DotenvError(f"line {line} is not UTF-8 text: save the file as UTF-8", line) from None
+    return text.replace("\r\n", "\n")
+
+
+class _Reader:
+    """Goes through the text once, line by line or from quote to quote."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._line = 1
+
+    def read(self) -> list[Entry | Skipped]:
+        """Read all there is, in the order of the lines."""
+        found = []
+        while self._at < len(self._text):
+            item = self._statement()
+            if item is not None:
+                found.append(item)
+        return found
+
+    def _statement(self) -> Entry | Skipped | None:
+        start = self._line
+        line = self._peek_line()
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            self._advance_line()
+            return None
+        indent = len(line) - len(line.lstrip(" \t"))
+        assignment = _ASSIGNMENT.match(line, indent)
+        if assignment is None:
+            self._advance_line()
+            return Skipped(start, None, "not of the form NAME=value")
+        name = assignment[1]
+        rest = line[assignment.end() :]
+        blanks = len(rest) - len(rest.lstrip(" \t"))
+        quote = rest[blanks : blanks + 1]
+        if quote in {"'", '"'}:
+            self._advance(assignment.end() + blanks + 1)
+            value, trouble = self._quoted(quote, start)
+        else:
+            self._advance_line()
+            value, trouble = self._unquoted(rest)
+        return _judge(start, name, value, trouble)
+
+    def _quoted(self, quote: str, start: int) -> tuple[str, str]:
+        value, trouble = self._literal() if quote == "'" else self._escaped()
+        if value is None:
+            raise DotenvError(
+                f"the quote that opens in line {start} is never closed: close it, or put the "
+                "value in quotes of the other kind",
+                start,
+            )
+        rest = self._peek_line()
+        self._advance_line()
+        if not _REST.match(rest):
+            trouble = "has text behind the closing quote, which programs read differently"
+        return value, trouble
+
+    def _literal(self) -> tuple[str | None, str]:
+        end = self._text.find("'", self._at)
+        if end < 0:
+            return None, ""
+        value = self._text[self._at : end]
+        self._advance(end + 1 - self._at)
+        return value, ""
+
+    def _escaped(self) -> tuple[str | None, str]:
+        parts = []
+        expands = False
+        at = self._at
+        while True:
+            special = _SPECIAL.search(self._text, at)
+            if special is None:
+                return None, ""
+            stop = special.start()
+            parts.append(self._text[at:stop])
+            if self._text[stop] == '"':
+                break
+            if self._text[stop] == "\\":
+                following = self._text[stop + 1 : stop + 2]
+                parts.append(_ESCAPES.get(following, "\\" + following))
+                at = stop + 2
+            else:
+                expands = expands or _EXPANSION.match(self._text, stop) is not None
+                parts.append(self._text[stop])
+                at = stop + 1
+        self._advance(stop + 1 - self._at)
+        return "".join(parts), _NOT_EXPANDED if expands else ""
+
+    def _unquoted(self, rest: str) -> tuple[str, str]:
+        comment = _COMMENT.search(rest)
+        value = (rest[: comment.start()] if comment else rest).strip()
+        if value.startswith(_PEM_BEGIN) and _PEM_END not in value:
+            self._skip_past(_PEM_END)
+            return value, "has several lines without quotes: put it in single quotes"
+        if value.endswith("\\"):
+            while self._peek_line().rstrip().endswith("\\"):
+                self._advance_line()
+            self._advance_line()
+            return value, "ends in a backslash, which programs read differently: use quotes"
+        if _EXPANSION.search(value):
+            return value, _NOT_EXPANDED
+        return value, ""
+
+    def _skip_past(self, marker: str) -> None:
+        found = self._text.find(marker, self._at)
+        if found >= 0:
+            self._advance(found - self._at)
+            self._advance_line()
+
+    def _peek_line(self) -> str:
+        end = self._text.find("\n", self._at)
+        return self._text[self._at :] if end < 0 else self._text[self._at : end]
+
+    def _advance_line(self) -> None:
+        self._advance(len(self._peek_line()) + 1)
+
+    def _advance(self, count: int) -> None:
+        end = min(self._at + count, len(self._text))
+        self._line += self._text.count("\n", self._at, end)
+        self._at = end
+
+
+def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:
+    if not is_key_name(name):
+        return Skipped(
+            line, None, "its name is not one for a key: a letter or _, then letters, digits, _ . -"
+        )
+    data = value.encode()
+    if not trouble and not data:
+        trouble = "has no value"
+    if not trouble and len(data) > VALUE_LIMIT:
+        trouble = f"its value has over {VALUE_LIMIT} bytes"
+    return Skipped(line, name, trouble) if trouble else Entry(name, data, line)
+
+
+def _last_of_each(found: Iterable[Entry | Skipped]) -> Parsed:
+    items = list(found)
+    last = {item.name: item for item in items if item.name is not None}
+    entries: list[Entry] = []
+    skipped: list[Skipped] = []
+    for item in items:
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        elif last[item.name] is item:
+            entries.append(item)
+        else:
+            # Where the last one was itself skipped, the name is left out: its value is that one.
+            skipped.append(
+                Skipped(item.line, item.name, f"comes again in line {last[item.name].line}")
+            )
+    return Parsed(tuple(entries), tuple(skipped))

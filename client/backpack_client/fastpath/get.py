@@ -1,0 +1,118 @@
+"""The command `get` in its plain form, without gRPC, protobuf or click.
+
+Takes the arguments apart, asks the daemon once and prints. What is not in the plain form, help and
+mistakes in the arguments included, is the full command's business, so that there is one place that
+explains them.
+"""
+
+import os
+import sys
+
+from backpack_client import address
+from backpack_client.durations import parse_duration
+from backpack_client.failures import EXIT_DONE, Failure, is_key_name, printable, usage
+from backpack_client.fastpath import malformed, messages, output, unary
+
+METHOD = "/backpack.v1.Leases/GetKeys"
+DEFAULT_WAIT = 60
+
+_FLAGS = {"--json": output.JSON, "--export": output.EXPORT}
+_OPTIONS = ("--ttl", "--wait", "--reason")
+
+
+class Arguments:
+    """What a plain `get` was asked for.
+
+    Attributes:
+        names: at least one.
+        form: how to print, see `output`.
+        options: the texts given for --ttl, --wait and --reason.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.form = output.PLAIN
+        self.options: dict[str, str] = {}
+
+
+def parse(arguments: "list[str]") -> Arguments | None:
+    """Take the arguments after `get` apart.
+
+    Returns:
+        The parts; None where they are not of the plain form: at least one name, each option and
+        flag at most once.
+    """
+    parsed = Arguments()
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith("-"):
+            parsed.names.append(argument)
+        elif argument in _FLAGS and parsed.form == output.PLAIN:
+            parsed.form = _FLAGS[argument]
+        else:
+            option, equals, value = argument.partition("=")
+            given = value if equals else next(left, None)
+            if option not in _OPTIONS or option in parsed.options or given is None:
+                return None
+            parsed.options[option] = given
+    return parsed if parsed.names else None
+
+
+def run(arguments: Arguments) -> int:
+    """Lease the keys and print their values; failures go to standard error.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        HandOver: something came up that the full command must do.
+    """
+    try:
+        _run(arguments)
+    except Failure as failure:
+        if failure.message and sys.stderr is not None:
+            sys.stderr.write(failure.render())
+        return failure.exit_code
+    return EXIT_DONE
+
+
+def _run(arguments: Arguments) -> None:
+    names = arguments.names
+    options = arguments.options
+    for name in names:
+        if not is_key_name(name):
+            raise usage(
+                f"not a key's name: {printable(name, 64)}",
+                hint="letters, digits, _, . and -, up to 128, a letter or _ first",
+            )
+    output.check_form(names, arguments.form)
+    ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
+    wait = parse_duration(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
+    request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")))
+    connection = address.connect(address.socket_path(os.environ), patience=float(wait))
+    try:
+        facts = {"backpack-names": " ".join(names)}
+        answer = messages.decode_response(unary.call(connection, METHOD, request, wait, facts))
+    finally:
+        connection.close()
+    # Printed under names that the caller trusts, so they must be the ones he asked for.
+    if [name for name, _ in answer.keys] != names:
+        raise malformed("other keys than those asked for")
+    output.write(
+        output.render(
+            answer.keys,
+            arguments.form,
+            lease_id=answer.lease_id,
+            expires_at_ms=answer.expires_at_ms,
+            remaining_seconds=answer.remaining_seconds,
+        )
+    )
+
+
+def _utf8(reason: str) -> str:
+    try:
+        reason.encode("utf-8")
+    except UnicodeEncodeError:
+        # Arguments of other bytes reach Python as lone surrogates.
+        raise usage("the reason is not UTF-8 text") from None
+    return reason

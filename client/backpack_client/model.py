@@ -1,0 +1,144 @@
+"""What the daemon answers, as plain values. Nothing here talks to anybody or knows protobuf.
+
+Times are datetimes in UTC, durations are seconds, and None stands where there is none.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, unique
+
+
+@unique
+class VaultState(StrEnum):
+    """The states that a vault can be in."""
+
+    UNKNOWN = "unknown"
+    UNINITIALIZED = "uninitialized"
+    LOCKED = "locked"
+    UNLOCKED = "unlocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """One protection of the running daemon.
+
+    Attributes:
+        name: a stable word, such as `secret-memory`.
+        on: True when it is fully in force.
+        detail: how it is done, or what is missing.
+    """
+
+    name: str
+    on: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class VaultStatus:
+    """The daemon and its vault.
+
+    Attributes:
+        state: uninitialized, locked or unlocked.
+        daemon_version: as in `backpackd --version`.
+        daemon_pid: the daemon's process id, as it sees itself.
+        supervised: True when a service manager runs it, so that stopping is its job.
+        started_at: when it started.
+        protections: what guards its memory and its door.
+        leases_of_tree: live leases of the caller's own process tree.
+        tree_pid: the root of that tree: what `tree:PID` in a grant would name.
+        authorized_until: until when this connection has operator authority.
+        trouble: why the stored vault cannot be used; empty otherwise.
+    """
+
+    state: VaultState
+    daemon_version: str
+    daemon_pid: int
+    supervised: bool
+    started_at: datetime
+    protections: tuple[Protection, ...]
+    leases_of_tree: int
+    tree_pid: int
+    authorized_until: datetime | None
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """A stored key without its value."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a put did.
+
+    Attributes:
+        created: how many keys are new.
+        replaced: how many got a new value.
+        skipped: names that were left alone.
+    """
+
+    created: int
+    replaced: int
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did: how many keys went, and how many leases ended with them."""
+
+    deleted: int
+    leases_ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A standing permission.
+
+    Attributes:
+        id: what `ungrant` takes.
+        patterns: key names, or patterns in which `*` stands for any run of characters.
+        selector: whom it is given to.
+        max_ttl_seconds: the longest lease that it allows.
+        expires_at: when it ends; None: when it is taken back.
+        uses_left: how many leases it still allows; None: any number.
+        created_at: when it was given.
+        reason: the operator's words.
+    """
+
+    id: str
+    patterns: tuple[str, ...]
+    selector: str
+    max_ttl_seconds: int
+    expires_at: datetime | None
+    uses_left: int | None
+    created_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    """A lease as the daemon tells of it, without values.
+
+    Attributes:
+        id: what `revoke` takes.
+        names: the keys that it hands out.
+        holder_pid: the root of the process tree that holds it.
+        grant_ids: the grants that it rests on.
+        issued_at: when it began.
+        expires_at: when it ends unless renewed.
+        max_expires_at: no renewal goes past this.
+        remaining_seconds: how long it lived still when the daemon answered.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    holder_pid: int
+    grant_ids: tuple[str, ...]
+    issued_at: datetime
+    expires_at: datetime
+    max_expires_at: datetime
+    remaining_seconds: int

@@ -1,0 +1,103 @@
+"""Who is let in, and who must go: plain values and integer clocks."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backpackd.adapters.door.limits import Held, Limits, Verdict, judge, longest_idle
+from backpackd.core.facts import ProcessId
+
+ONE = ProcessId(1, 1)
+TWO = ProcessId(2, 2)
+THREE = ProcessId(3, 3)
+SMALL = Limits(per_tree=3, total=5)
+
+
+def held(*rows: tuple[str, ProcessId, int, int]) -> list[Held]:
+    return [Held(name, tree, calls, idle_since) for name, tree, calls, idle_since in rows]
+
+
+def test_a_newcomer_below_every_limit_is_let_in_and_nobody_goes() -> None:
+    assert judge(ONE, held(("a", ONE, 0, 1)), SMALL) == Verdict()
+
+
+def test_a_tree_at_its_limit_loses_its_own_longest_idle_connection() -> None:
+    open_ = held(("a", ONE, 0, 5), ("b", ONE, 0, 2), ("c", ONE, 1, 1), ("d", TWO, 0, 0))
+    assert judge(ONE, open_, SMALL) == Verdict(evict="b")
+
+
+def test_a_tree_at_its_limit_with_calls_on_every_connection_is_refused() -> None:
+    open_ = held(("a", ONE, 1, 5), ("b", ONE, 1, 2), ("c", ONE, 1, 1), ("d", TWO, 0, 0))
+    assert judge(ONE, open_, SMALL).refusal == "connections of one process tree"
+
+
+def test_a_full_door_takes_the_longest_idle_connection_of_the_busiest_tree() -> None:
+    open_ = held(
+        ("a", ONE, 0, 9), ("b", ONE, 0, 7), ("c", ONE, 0, 8), ("d", TWO, 0, 0), ("e", TWO, 0, 1)
+    )
+    assert judge(THREE, open_, SMALL) == Verdict(evict="b")
+
+
+def test_a_full_door_passes_over_calls_in_progress_while_another_tree_has_idle_ones() -> None:
+    open_ = held(
+        ("a", ONE, 1, 0), ("b", ONE, 1, 0), ("c", ONE, 1, 0), ("d", TWO, 0, 9), ("e", TWO, 1, 1)
+    )
+    assert judge(THREE, open_, SMALL) == Verdict(evict="d")
+
+
+def test_a_flood_of_calls_that_wait_keeps_no_other_tree_out() -> None:
+    open_ = held(
+        ("a", ONE, 1, 4), ("b", ONE, 1, 3), ("c", ONE, 1, 5), ("d", TWO, 1, 0), ("e", TWO, 1, 1)
+    )
+    assert judge(THREE, open_, SMALL) == Verdict(evict="b")
+
+
+def test_the_only_connection_of_a_tree_is_not_taken_in_the_middle_of_a_call() -> None:
+    trees = [ProcessId(n, n) for n in range(5)]
+    open_ = [Held(str(n), tree, 1, n) for n, tree in enumerate(trees)]
+    assert judge(ProcessId(9, 9), open_, SMALL).refusal == "connections in total"
+
+
+def test_the_busiest_tree_gets_no_more_at_the_cost_of_others() -> None:
+    open_ = held(
+        ("a", ONE, 1, 0), ("b", ONE, 1, 0), ("c", TWO, 0, 0), ("d", TWO, 0, 0), ("e", THREE, 0, 0)
+    )
+    assert judge(ONE, open_, SMALL).refusal == "connections in total"
+
+
+def test_nothing_is_idle_where_every_connection_has_a_call() -> None:
+    assert longest_idle(held(("a", ONE, 1, 0), ("b", TWO, 2, 0))) is None
+
+
+_TREES = st.sampled_from([ONE, TWO, THREE, ProcessId(4, 4)])
+_STEPS = st.lists(st.tuples(_TREES, st.integers(0, 1)), max_size=60)
+
+
+@given(_STEPS)
+def test_no_sequence_of_newcomers_exceeds_a_limit(steps: list[tuple[ProcessId, int]]) -> None:
+    now: dict[str, Held] = {}
+    for at, (tree, calls) in enumerate(steps):
+        verdict = judge(tree, list(now.values()), SMALL)
+        if verdict.refusal:
+            assert verdict.evict is None
+            continue
+        if verdict.evict:
+            del now[verdict.evict]
+        now[str(at)] = Held(str(at), tree, calls, at)
+        assert len(now) <= SMALL.total
+        assert sum(one.tree == tree for one in now.values()) <= SMALL.per_tree
+
+
+@given(_STEPS)
+def test_a_tree_without_connections_gets_in_whatever_two_trees_did(
+    steps: list[tuple[ProcessId, int]],
+) -> None:
+    now: dict[str, Held] = {}
+    for at, (tree, calls) in enumerate(steps):
+        if tree not in (ONE, TWO):
+            continue
+        verdict = judge(tree, list(now.values()), SMALL)
+        if verdict.evict:
+            del now[verdict.evict]
+        if not verdict.refusal:
+            now[str(at)] = Held(str(at), tree, calls, at)
+    assert judge(THREE, list(now.values()), SMALL).refusal is None

@@ -1,0 +1,224 @@
+"""What the documents promise about the code, checked against the code."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backpack_client import failures
+
+from backpackd.adapters.door.limits import Limits
+from backpackd.application import access, keys, operators
+from backpackd.core import grants, leases, names, passphrases, throttle
+from backpackd.core.errors import BackpackError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SERVICE_FILES = sorted([*(ROOT / "systemd").iterdir(), *(ROOT / "launchd").iterdir()])
+
+# [text](target), with the target up to a title or the closing parenthesis.
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)")
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+MACHINE_PATH = re.compile(r"(?<![\w$~}./-])/(?:work|root|home|Users|mnt|workspace)(?:/|\b)")
+REASON_ROW = re.compile(r"^\| `([a-z][a-z-]*)` \| ([A-Z_]+) \|", re.MULTILINE)
+METHOD_ROW = re.compile(r"^\| `(backpack\.v1\.\w+/\w+)` \|", re.MULTILINE)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def subclasses(of: type[BackpackError]) -> Iterator[type[BackpackError]]:
+    for one in of.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+def reasons_of_classes() -> dict[str, str]:
+    """Every reason that a class has, with its status; branches that only group have none."""
+    return {
+        one.reason: one.status.value
+        for one in subclasses(BackpackError)
+        if one.reason != BackpackError.reason
+    }
+
+
+def reasons_raised() -> set[str]:
+    """Every reason given where an error is made: `SomethingError(..., reason="word")`."""
+    found = set()
+    for path in (ROOT / "backpackd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            if not called.endswith("Error"):
+                continue
+            for keyword in node.keywords:
+                if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant):
+                    found.add(str(keyword.value.value))
+    return found
+
+
+def metadata_sent() -> set[str]:
+    """Every string of the daemon that has the form of a trailing metadata name of ours."""
+    return {
+        node.value
+        for path in (ROOT / "backpackd").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"backpack-[a-z-]+", node.value)
+        and node.value != "backpack-client"
+    }
+
+
+def rpcs() -> set[str]:
+    """Every method of the API as its full name on the wire, without the leading slash."""
+    found = set()
+    for path in sorted((ROOT / "proto").rglob("*.proto")):
+        text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+        for service, body in re.findall(
+            r"service (\w+) \{(.*?)^\}", text, re.DOTALL | re.MULTILINE
+        ):
+            found |= {f"backpack.v1.{service}/{name}" for name in re.findall(r"rpc (\w+)\(", body)}
+    return found
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that a document's headings get where it is shown on the web."""
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> list[tuple[Path, str]]:
+    return [
+        (document, target)
+        for document in DOCUMENTS
+        for target in LINK.findall(FENCE.sub("", document.read_text(encoding="utf-8")))
+        if not re.match(r"[a-z]+:", target)
+    ]
+
+
+@pytest.mark.parametrize("reason", sorted(reasons_of_classes()))
+def test_every_reason_of_the_taxonomy_stands_in_the_protocol_with_its_status(reason: str) -> None:
+    assert dict(REASON_ROW.findall(PROTOCOL)).get(reason) == reasons_of_classes()[reason]
+
+
+def test_every_reason_that_the_daemon_raises_stands_in_the_protocol() -> None:
+    assert reasons_raised() - {reason for reason, _ in REASON_ROW.findall(PROTOCOL)} == set()
+
+
+def test_the_protocol_names_no_reason_that_the_daemon_does_not_have() -> None:
+    documented = {reason for reason, _ in REASON_ROW.findall(PROTOCOL)}
+    assert documented - reasons_raised() - set(reasons_of_classes()) == set()
+
+
+def test_no_reason_stands_in_the_protocol_twice() -> None:
+    documented = [reason for reason, _ in REASON_ROW.findall(PROTOCOL)]
+    assert len(documented) == len(set(documented))
+
+
+def test_every_metadata_name_that_the_daemon_sends_stands_in_the_protocol() -> None:
+    assert {name for name in metadata_sent() if f"`{name}`" not in PROTOCOL} == set()
+
+
+def test_the_table_of_methods_is_the_api() -> None:
+    assert set(METHOD_ROW.findall(PROTOCOL)) == rpcs()
+    assert rpcs()
+
+
+@pytest.mark.parametrize(
+    ("what", "limit"),
+    [
+        ("value", f"1 to {names.MAX_VALUE} bytes"),
+        (
+            "patterns in a grant",
+            f"1 to {grants.MAX_PATTERNS}, of at most {names.MAX_NAME} characters",
+        ),
+        ("reason of a grant or a lease", f"{grants.MAX_REASON} characters"),
+        ("grants", str(grants.MAX_GRANTS)),
+        (
+            "lease: shortest, by default",
+            f"{leases.SHORTEST_TTL} second, {leases.DEFAULT_TTL // 60} minutes",
+        ),
+        (
+            "longest lease that a grant allows: by default, at most",
+            f"{grants.DEFAULT_MAX_TTL // 3600} hours, {grants.LONGEST_TTL // 86400} days",
+        ),
+        (
+            "passphrase",
+            f"{passphrases.MAX_BYTES} bytes; a new one at least 12 characters",
+        ),
+        (
+            "connections of one process tree, of all",
+            f"{Limits().per_tree}, {Limits().total}",
+        ),
+        ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
+        ("keys in a vault", str(keys.MOST_STORED)),
+        (
+            "live leases of one process tree, of all",
+            f"{access.MOST_OF_TREE}, {access.MOST_LEASES}",
+        ),
+        ("names in `GetKeys`", f"1 to {access.MOST_NAMES}, each once"),
+        ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),
+        (
+            "until the first request on a connection",
+            f"{Limits().first_request_seconds:.0f} seconds, 64 KiB",
+        ),
+    ],
+)
+def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: str) -> None:
+    assert f"\n| {what} | {limit} |\n" in PROTOCOL
+
+
+def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforced() -> None:
+    assert passphrases.MIN_CHARACTERS == 12
+    assert Limits().first_request_bytes == 64 * 1024
+
+
+def test_the_delays_in_the_protocol_are_those_of_the_throttle() -> None:
+    assert throttle.FREE_TRIES == 2
+    assert (
+        f"{throttle.FIRST_DELAY:.0f} second, doubling up to {throttle.LONGEST_DELAY:.0f}"
+        in PROTOCOL
+    )
+
+
+def test_the_exit_codes_in_the_protocol_are_those_of_the_client() -> None:
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", PROTOCOL, re.MULTILINE)}
+    assert documented == {
+        value for name, value in vars(failures).items() if name.startswith("EXIT_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "target"), links(), ids=lambda part: part if isinstance(part, str) else part.name
+)
+def test_a_relative_link_resolves(document: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    found = (document.parent / path).resolve() if path else document
+    assert found.exists()
+    assert found.is_relative_to(ROOT), "a link must not leave the repository"
+    if anchor:
+        assert anchor in anchors(found)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *SERVICE_FILES], ids=relative)
+def test_a_document_names_no_path_of_one_machine(document: Path) -> None:
+    assert MACHINE_PATH.findall(document.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", ["/root/x", "in /work/main", "`/home/ann`", "(/Users/ann)"])
+def test_the_search_for_machine_paths_finds_one(path: str) -> None:
+    assert MACHINE_PATH.search(path)
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs" / "decisions").iterdir()), ids=relative)
+def test_a_decision_says_why_and_what_else_was_weighed(record: Path) -> None:
+    assert re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", record.name)
+    headings = re.findall(r"^## (.+)$", record.read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == ["Context", "Decision", "What else was weighed", "Consequences"]

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backpack_client import failures
 
+from backpack_client import failures
+from backpackd import daemon
 from backpackd.adapters.door.limits import Limits
 from backpackd.application import access, keys, operators
+from backpackd.config import Settings
 from backpackd.core import grants, leases, names, passphrases, throttle
 from backpackd.core.errors import BackpackError
+from backpackd.rpc.calls import WHILE_LOCKED
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -63,16 +66,22 @@ def reasons_raised() -> set[str]:
 
 
 def metadata_sent() -> set[str]:
-    """Every string of the daemon that has the form of a trailing metadata name of ours."""
-    return {
-        node.value
-        for path in (ROOT / "backpackd").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"backpack-[a-z-]+", node.value)
-        and node.value != "backpack-client"
-    }
+    """Every name of trailing metadata of ours: as it is, or as a member of an error's `facts`."""
+    found = set()
+    for path in (ROOT / "backpackd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "facts":
+                assert isinstance(node.value, ast.Dict), (
+                    "facts are written out where they are given"
+                )
+                for key in node.value.keys:
+                    assert isinstance(key, ast.Constant)
+                    found.add(f"backpack-{key.value!s}")
+            elif isinstance(node, ast.Constant) and re.fullmatch(
+                r"backpack-(?!client)[a-z-]+[a-z]", str(node.value)
+            ):
+                found.add(str(node.value))
+    return found
 
 
 def rpcs() -> set[str]:
@@ -178,6 +187,28 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforced() -> None:
     assert passphrases.MIN_CHARACTERS == 12
     assert Limits().first_request_bytes == 64 * 1024
+
+
+def test_the_limits_of_the_grpc_server_are_those_in_the_protocol() -> None:
+    options = dict(daemon._SERVER_OPTIONS)
+    assert f"| one message, in either direction | {daemon.MAX_MESSAGE >> 20} MiB |" in PROTOCOL
+    assert f"| metadata of one call | {options['grpc.max_metadata_size'] >> 10} KiB |" in PROTOCOL
+    calls = f"{options['grpc.max_concurrent_streams']}, {daemon._MOST_CALLS}"
+    assert f"| calls at once on one connection, in all | {calls} |" in PROTOCOL
+
+
+def test_the_threat_model_says_when_the_vault_locks_by_itself() -> None:
+    settings = Settings(Path(), "")
+    text = " ".join((ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8").split())
+    assert f"not used for {settings.idle / 3600:.0f} hours and no lease is live" in text
+    assert f"or for {settings.longest / 3600:.0f} hours at most" in text
+
+
+def test_the_methods_that_answer_while_locked_are_those_in_the_protocol() -> None:
+    rows = re.findall(
+        r"^\| `backpack\.v1\.\w+/(\w+)` \|[^|]*\| (yes|no) \|", PROTOCOL, re.MULTILINE
+    )
+    assert {name for name, locked in rows if locked == "yes"} == WHILE_LOCKED
 
 
 def test_the_delays_in_the_protocol_are_those_of_the_throttle() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from backpackd.daemon import _LAUNCHD_SOCKETS
+
 ROOT = Path(__file__).resolve().parents[1]
 SOCKET = ROOT / "systemd" / "backpackd.socket"
 SERVICE = ROOT / "systemd" / "backpackd.service"
@@ -109,6 +111,7 @@ def test_the_service_has_exactly_the_directives_that_work_everywhere() -> None:
         "NotifyAccess": ["main"],
         "WatchdogSec": ["20"],
         "Restart": ["on-failure"],
+        "RestartSec": ["1"],
         "NoNewPrivileges": ["yes"],
         "MemoryDenyWriteExecute": ["yes"],
         "LockPersonality": ["yes"],
@@ -153,7 +156,8 @@ def test_the_units_name_each_other() -> None:
 def test_launchd_listens_for_the_daemon_on_a_private_socket() -> None:
     agent = plistlib.loads(AGENT.read_bytes())
     assert agent["Sockets"] == {
-        "Listener": {"SockPathName": "@SOCKET@", "SockPathMode": 0o600},
+        # The name by which the daemon asks launchd for it.
+        _LAUNCHD_SOCKETS: {"SockPathName": "@SOCKET@", "SockPathMode": 0o600},
     }
 
 

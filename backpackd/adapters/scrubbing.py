@@ -115,8 +115,10 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
     pid = str(os.getpid())
     if os.environ.get(_MARKER) == pid:
         # Again in this process, for what a start-up hook of Python may have set, or a forger.
-        for name in set(os.environ) - set(kept) - set(_SCRUB):
+        for name in set(os.environ) - set(kept):
             del os.environ[name]
+        # For child processes: while reading its variable, glibc cuts it up in place.
+        os.environ.update(_SCRUB)
         return
     interpreter = sys.executable or ""  # None where Python does not know its own path
     flags = ["-P", "-s"] if sys.flags.no_user_site else ["-P"]

@@ -28,11 +28,9 @@ def main() -> int:
         except KeyboardInterrupt:
             return _INTERRUPTED
         else:
-            if sys.stderr is not None:
-                sys.stderr.flush()
             # Python's own way out takes apart what the kernel frees at once. Nothing is lost: the
-            # value went out by write(2), standard error was flushed, no thread, child, temporary
-            # file or exit handler of ours exists.
+            # value went out by write(2), a failure's message was flushed, and no thread, child,
+            # temporary file or exit handler of ours exists.
             os._exit(code)
     from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
 

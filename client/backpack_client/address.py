@@ -143,10 +143,11 @@ def connect(path: str, patience: float = CONNECT_PATIENCE) -> _socket.socket:
     """
     directory = check_directory(os.path.dirname(path))
     name = os.path.basename(path)
+    owner = _owner(directory)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         _connect(connection, path, directory, name, patience)
-        _check_listener(connection, directory)
+        _check_listener(connection, owner)
     except BaseException:
         connection.close()
         raise
@@ -187,6 +188,13 @@ def _user_home(environ: "Mapping[str, str]") -> str:
         return pwd.getpwuid(os.getuid()).pw_dir.rstrip("/")
     except KeyError:
         raise usage("this user has no home directory", hint="set HOME") from None
+
+
+def _owner(directory: str) -> int:
+    try:
+        return os.stat(directory).st_uid
+    except OSError as error:
+        raise no_daemon(directory, _why(error)) from None
 
 
 def _check_one(path: str, status: os.stat_result, *, sticky_will_do: bool) -> None:
@@ -232,12 +240,12 @@ def _connect(
             os.close(descriptor)
 
 
-def _check_listener(connection: _socket.socket, directory: str) -> None:
+def _check_listener(connection: _socket.socket, owner: int) -> None:
     uid = _listener_uid(connection)
     if uid == os.geteuid():
         return
     # With socket activation the kernel names who listens, and for a system service that is root.
-    if uid == 0 and os.stat(directory).st_uid == 0:
+    if uid == 0 and owner == 0:
         return
     raise _not_trusted(f"uid {uid} listens at the socket, not you")
 

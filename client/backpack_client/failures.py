@@ -68,7 +68,11 @@ _BY_STATUS = {
     "FAILED_PRECONDITION": (EXIT_FAILED, "failed-precondition", ""),
     "PERMISSION_DENIED": (EXIT_DENIED, "denied", ""),
     "UNAUTHENTICATED": (EXIT_DENIED, "unauthenticated", ""),
-    "DEADLINE_EXCEEDED": (EXIT_WAITING, "deadline", "call again, or allow it more time: --wait"),
+    "DEADLINE_EXCEEDED": (
+        EXIT_WAITING,
+        "deadline",
+        "try again; get can be given more time by --wait",
+    ),
     "UNIMPLEMENTED": (
         EXIT_FAILED,
         "unimplemented",

@@ -41,6 +41,7 @@ class World(ABC):
     def parent_of_spawned(self) -> int:
         """Give the pid of the parent of what `spawn` starts."""
 
+    @abstractmethod
     def close(self) -> None:
         """End what still runs."""
 
@@ -103,6 +104,9 @@ class MemoryWorld(World):
 
     def parent_of_spawned(self) -> int:
         return 100
+
+    def close(self) -> None:
+        self._memory.kill(100)
 
 
 class FileOfPidfd:
@@ -172,7 +176,8 @@ class TestProcessesContract:
         told: list[str] = []
         done = asyncio.Event()
         process.on_exit(lambda: told.append("first"))
-        process.on_exit(lambda: (told.append("second"), done.set())[0])
+        process.on_exit(lambda: told.append("second"))
+        process.on_exit(done.set)
         world.end(pid)
         await asyncio.wait_for(done.wait(), 30)
         assert told == ["first", "second"]
@@ -310,14 +315,19 @@ def test_no_descriptor_stays_open_after_pinning_and_attesting() -> None:
 
 async def test_a_callback_that_fails_does_not_keep_the_others_from_coming() -> None:
     told: list[object] = []
+
+    def fail() -> None:
+        raise KeyError
+
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: told.append(type(context["exception"])))
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        process = PidfdProcess(child.pid, os.pidfd_open(child.pid))
-        done = asyncio.Event()
-        process.on_exit(lambda: {}["absent"])
-        process.on_exit(done.set)
-        child.kill()
-        await asyncio.wait_for(done.wait(), 30)
+    child = await asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE)
+    process = PidfdProcess(child.pid, os.pidfd_open(child.pid))
+    done = asyncio.Event()
+    process.on_exit(fail)
+    process.on_exit(done.set)
+    child.kill()
+    await asyncio.wait_for(done.wait(), 30)
+    await child.wait()
     assert told == [KeyError]
     process.close()

@@ -187,6 +187,11 @@ def test_what_the_daemon_and_the_service_manager_need_is_kept(tmp_path: Path) ->
     assert second_start(tmp_path, needed)["environ"].items() >= needed.items()
 
 
+@glibc
+def test_a_child_process_of_the_daemon_is_scrubbed_as_well(tmp_path: Path) -> None:
+    assert found(second_start(tmp_path, {})["environ"])
+
+
 def test_cleaning_a_clean_environment_changes_nothing() -> None:
     once = clean_environment({"HOME": "/", "LC_TIME": "C", "LD_PRELOAD": "x", "": "y"})
     assert once == {"HOME": "/", "LC_TIME": "C"}

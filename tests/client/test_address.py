@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
 from backpack_client import address
 from backpack_client.failures import EXIT_NO_DAEMON, EXIT_USAGE, Failure
 

@@ -1,10 +1,11 @@
 """Lengths of time as people write them."""
 
 import pytest
-from backpack_client.durations import MAXIMUM_SECONDS, format_duration, parse_duration
-from backpack_client.failures import EXIT_USAGE, Failure
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client.durations import MAXIMUM_SECONDS, format_duration, parse_duration
+from backpack_client.failures import EXIT_USAGE, Failure
 
 
 @pytest.mark.parametrize(

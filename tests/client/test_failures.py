@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from backpack_client import failures
-from backpack_client.failures import Failure, from_status, is_key_name, no_daemon, printable
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client import failures
+from backpack_client.failures import Failure, from_status, is_key_name, no_daemon, printable
 
 BIDI = "\u202e\u2066\u200f"
 

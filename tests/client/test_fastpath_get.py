@@ -7,8 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
 from backpack_client import __main__ as entry
 from backpack_client.fastpath import HandOver, get, hpack, output
 from backpack_proto.v1 import leases_pb2
@@ -226,7 +228,13 @@ def test_what_the_fast_path_does_not_do_goes_to_the_full_command_as_it_came(
         return 42
 
     monkeypatch.setattr(get, "run", unknown)
-    monkeypatch.setattr("backpack_client.cli.main.main", full)
+    monkeypatch.setitem(sys.modules, "backpack_client.cli.main", SimpleNamespace(main=full))
     monkeypatch.setattr(sys, "argv", ["backpack-client", *arguments])
     assert entry.main() == 42
     assert seen == [arguments]
+
+
+def test_a_failure_that_nobody_reads_still_has_its_exit_code(daemon: Daemon) -> None:
+    daemon.says = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    done = run(daemon, "A", shell='"$@" 2>/dev/full')
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from backpack_client.failures import Failure, printable
-from backpack_client.fastpath import get, messages, unary
-from backpack_client.address import connect
-from backpack_proto.v1 import leases_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client.address import connect
+from backpack_client.failures import Failure, printable
+from backpack_client.fastpath import HandOver, get, messages, unary
+from backpack_proto.v1 import leases_pb2
 
 Handler = Callable[[leases_pb2.GetKeysRequest, grpc.ServicerContext], leases_pb2.GetKeysResponse]
 
@@ -49,12 +50,9 @@ def serving(
 def ask(
     path: str, names: list[str], *, ttl: int = 0, reason: str = "", seconds: int = 60
 ) -> messages.Answer:
-    connection = connect(path)
-    try:
-        request = messages.encode_request(names, ttl, reason)
+    request = messages.encode_request(names, ttl, reason)
+    with contextlib.closing(connect(path)) as connection:
         return messages.decode_response(unary.call(connection, get.METHOD, request, seconds, {}))
-    finally:
-        connection.close()
 
 
 def echo(
@@ -194,12 +192,12 @@ def test_an_exception_in_the_server_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_method_that_the_server_does_not_have_points_at_the_versions(tmp_path: Path) -> None:
-    with serving(tmp_path, echo) as path, pytest.raises(Failure) as caught:
-        connection = connect(path)
-        try:
-            unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60, {})
-        finally:
-            connection.close()
+    with (
+        serving(tmp_path, echo) as path,
+        contextlib.closing(connect(path)) as connection,
+        pytest.raises(Failure) as caught,
+    ):
+        unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60, {})
     assert "different versions" in caught.value.hint
 
 
@@ -252,15 +250,15 @@ def test_a_server_that_stops_during_the_call_is_no_daemon(tmp_path: Path) -> Non
     assert caught.value.exit_code == 7
 
 
-def test_a_server_that_compresses_is_asked_not_to(tmp_path: Path) -> None:
+def test_what_a_server_compresses_is_handed_over(tmp_path: Path) -> None:
     def handler(
         request: leases_pb2.GetKeysRequest, context: grpc.ServicerContext
     ) -> leases_pb2.GetKeysResponse:
         context.set_compression(grpc.Compression.Gzip)
         return large(request, context)
 
-    with serving(tmp_path, handler) as path:
-        assert ask(path, ["A"]).keys == [("A", VALUE_AT_MOST)]
+    with serving(tmp_path, handler) as path, pytest.raises(HandOver, match="compressed"):
+        ask(path, ["A"])
 
 
 def test_get_prints_the_value_and_a_newline(

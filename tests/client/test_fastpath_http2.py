@@ -1,11 +1,12 @@
 """The reader of one call's answer, fed by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backpack_client.failures import EXIT_NO_DAEMON, Failure
 from backpack_client.fastpath import HandOver, hpack, http2
 from backpack_client.fastpath.http2 import Reply
-from hypothesis import given
-from hypothesis import strategies as st
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)

@@ -1,12 +1,13 @@
 """The messages of GetKeys by hand, against protobuf itself."""
 
 import pytest
-from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, messages
-from backpack_proto.v1 import leases_pb2
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client.failures import Failure
+from backpack_client.fastpath import HandOver, messages
+from backpack_proto.v1 import leases_pb2
 
 names = st.text(st.sampled_from("ABC_xyz019.-"), min_size=1, max_size=128)
 utf8 = st.text(st.characters(codec="utf-8"), max_size=100)

@@ -7,10 +7,11 @@ import sys
 import threading
 
 import pytest
-from backpack_client.failures import EXIT_FAILED, EXIT_USAGE, Failure
-from backpack_client.fastpath import output
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client.failures import EXIT_FAILED, EXIT_USAGE, Failure
+from backpack_client.fastpath import output
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 shell_texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)

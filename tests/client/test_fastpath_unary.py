@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, hpack, unary
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpack_client.failures import Failure
+from backpack_client.fastpath import HandOver, hpack, unary
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:

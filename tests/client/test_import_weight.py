@@ -2,60 +2,111 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
+import grpc
 import pytest
 
-HEAVY = {
-    *("grpc", "google", "click", "rich", "platformdirs", "cryptography", "keyring", "backpackd"),
-    *("backpack_proto", "json", "re", "argparse", "pathlib", "socket", "struct", "enum", "typing"),
-    *("dataclasses", "collections", "functools", "asyncio", "logging", "ssl", "select", "shlex"),
-    *("subprocess", "inspect", "importlib", "contextlib", "tempfile", "threading", "urllib"),
+from backpack_proto.v1 import leases_pb2
+
+# What the whole of a `get` may load besides what Python itself loads to start.
+ALLOWED = {
+    "_socket",
+    "errno",
+    "backpack_client",
+    "backpack_client.__main__",
+    "backpack_client.address",
+    "backpack_client.durations",
+    "backpack_client.failures",
+    "backpack_client.fastpath",
+    "backpack_client.fastpath.get",
+    "backpack_client.fastpath.hpack",
+    "backpack_client.fastpath.http2",
+    "backpack_client.fastpath.messages",
+    "backpack_client.fastpath.output",
+    "backpack_client.fastpath.unary",
 }
 
-REPORT = "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+GET = "import sys; from backpack_client.__main__ import main; sys.exit(main())"
 
 
-def modules_after(program: str, socket_path: Path) -> set[str]:
-    """Say what is loaded after a program, besides what Python itself loads to start."""
-
-    def loaded(source: str) -> set[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys\n{source}{REPORT}"],
-            env={"BACKPACK_SOCKET": str(socket_path), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            check=True,
+@pytest.fixture
+def socket_path(tmp_path: Path) -> Iterator[Path]:
+    def handler(
+        request: leases_pb2.GetKeysRequest, context: grpc.ServicerContext
+    ) -> leases_pb2.GetKeysResponse:
+        if request.names == ["REFUSED"]:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+        return leases_pb2.GetKeysResponse(
+            keys=[leases_pb2.LeasedKey(name=name, value=b"v") for name in request.names]
         )
-        return set(done.stderr.decode().splitlines()[-1].split())
 
-    return loaded(program) - loaded("")
+    methods = {
+        "GetKeys": grpc.unary_unary_rpc_method_handler(
+            handler,
+            leases_pb2.GetKeysRequest.FromString,
+            leases_pb2.GetKeysResponse.SerializeToString,
+        )
+    }
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("backpack.v1.Leases", methods),)
+    )
+    server.add_insecure_port(f"unix:{tmp_path / 's'}")
+    server.start()
+    yield tmp_path / "s"
+    server.stop(0).wait()
+
+
+def imported(program: str, *arguments: str, socket_path: Path) -> tuple[int, set[str]]:
+    """Run a program; give its exit code and the names of all modules it imported."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program, *arguments],
+        env={"BACKPACK_SOCKET": str(socket_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        check=False,
+    )
+    lines = done.stderr.decode().splitlines()
+    names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    return done.returncode, names
 
 
 def test_the_entry_point_loads_nothing_heavy(tmp_path: Path) -> None:
-    loaded = modules_after("import backpack_client.__main__\n", tmp_path / "none")
-    assert loaded == {"_socket", "backpack_client", "errno"}
-    assert not loaded & HEAVY
+    _, bare = imported("pass", socket_path=tmp_path)
+    code, names = imported("import backpack_client.__main__", socket_path=tmp_path)
+    assert code == 0
+    assert names - bare == ALLOWED
 
 
-@pytest.mark.parametrize("form", ["", "--json", "--export"])
-def test_a_whole_get_loads_nothing_more(form: str, tmp_path: Path) -> None:
-    server = (
-        "import _socket, os, time\n"
-        "from backpack_client.fastpath import get, hpack\n"
-        "def frame(kind, flags, stream, payload):\n"
-        "    size = len(payload).to_bytes(3, 'big')\n"
-        "    return size + bytes((kind, flags)) + stream.to_bytes(4, 'big') + payload\n"
-        "listener = _socket.socket(_socket.AF_UNIX)\n"
-        "listener.bind(os.environ['BACKPACK_SOCKET'])\n"
-        "listener.listen()\n"
-        "if not os.fork():\n"
-        "    _, listener = listener._accept()[0], listener\n"
-    )
-    assert server
-    program = (
-        "from backpack_client.fastpath import get, messages, unary\n"
-        "answer = bytes.fromhex('12060a01411201' + '76')\n"
-        "class Connection:\n"
-        "    def close(self): pass\n"
-    )
-    assert program
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["A"], 0),
+        (["A", "B", "--json", "--ttl=5m", "--wait", "30"], 0),
+        (["A", "B", "--export", "--reason", "why"], 0),
+        (["REFUSED"], 5),
+    ],
+)
+def test_a_whole_get_loads_nothing_more(
+    arguments: list[str], exit_code: int, socket_path: Path
+) -> None:
+    _, bare = imported("pass", socket_path=socket_path)
+    code, names = imported(GET, "get", *arguments, socket_path=socket_path)
+    assert code == exit_code
+    assert names - bare == ALLOWED
+
+
+def test_a_get_without_a_daemon_loads_nothing_more(tmp_path: Path) -> None:
+    _, bare = imported("pass", socket_path=tmp_path)
+    code, names = imported(GET, "get", "A", socket_path=tmp_path / "none")
+    assert code == 7
+    assert names - bare == ALLOWED
+
+
+def test_python_itself_loads_none_of_what_is_to_be_avoided(tmp_path: Path) -> None:
+    # Otherwise the tests above would prove nothing.
+    _, bare = imported("pass", socket_path=tmp_path)
+    heavy = ("grpc", "google.protobuf", "click", "re", "json", "socket", "pathlib", "typing")
+    assert not bare & set(heavy)

@@ -54,17 +54,17 @@ def parse_stat(line: bytes, pid: int) -> Stat:
             which has no session any more.
     """
     fields = _fields(line, pid)
+    parent, session, start = fields[_PARENT], fields[_SESSION], fields[_START]
+    terminal = fields[_TERMINAL]
+    if not (
+        parent.isdigit()
+        and session.isdigit()
+        and start.isdigit()
+        and terminal.removeprefix(b"-").isdigit()
+    ):
+        raise ProcessLookupError
     name = line[line.index(b"(") + 1 : line.rindex(b")")]
-    try:
-        return Stat(
-            name,
-            parent=int(fields[_PARENT]),
-            session=int(fields[_SESSION]),
-            terminal=int(fields[_TERMINAL]),
-            start=int(fields[_START]),
-        )
-    except ValueError as error:
-        raise ProcessLookupError from error
+    return Stat(name, int(parent), int(session), int(terminal), int(start))
 
 
 def _fields(line: bytes, pid: int) -> list[bytes]:
@@ -160,7 +160,7 @@ class StatFile:
         Raises:
             OSError: the process has been reaped.
         """
-        return int(_fields(os.pread(self.fd, _STAT_BYTES, 0), self.pid)[_PARENT])
+        return self.read().parent
 
     def close(self) -> None:
         """Give the descriptor back."""

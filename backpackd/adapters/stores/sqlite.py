@@ -74,8 +74,6 @@ FORMATS: tuple[Format, ...] = (
 )
 """Every version so far, oldest first. Opening an older file upgrades it in one transaction."""
 
-_TAGS = "substr(head, -16) || substr(value, -16)"
-
 
 class SqliteStore:
     """Implements `ports.Store` in one directory.
@@ -101,10 +99,11 @@ class SqliteStore:
 
     async def heads(self) -> list[RowHead]:
         """See `ports.Store`."""
+        statement = "SELECT row_index, version, substr(head, -16), substr(value, -16) FROM keys"
         return await self._run(
             lambda: [
-                RowHead(*row)
-                for row in self._open().execute(f"SELECT row_index, version, {_TAGS} FROM keys")  # noqa: S608 - a constant
+                RowHead(index, version, tags + more)
+                for index, version, tags, more in self._open().execute(statement)
             ]
         )
 
@@ -115,12 +114,11 @@ class SqliteStore:
 
     async def sealed_heads(self) -> list[tuple[RowHead, bytes]]:
         """See `ports.Store`."""
+        statement = "SELECT row_index, version, head, substr(value, -16) FROM keys"
         return await self._run(
             lambda: [
-                (RowHead(index, version, tags), head)
-                for index, version, tags, head in self._open().execute(
-                    f"SELECT row_index, version, {_TAGS}, head FROM keys"  # noqa: S608 - a constant
-                )
+                (RowHead(index, version, head[-16:] + tag), head)
+                for index, version, head, tag in self._open().execute(statement)
             ]
         )
 

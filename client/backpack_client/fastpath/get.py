@@ -8,7 +8,7 @@ explains them.
 import os
 import sys
 
-from backpack_client import address
+from backpack_client.address import connect, socket_path
 from backpack_client.durations import parse_duration
 from backpack_client.failures import EXIT_DONE, Failure, is_key_name, printable, usage
 from backpack_client.fastpath import malformed, messages, output, unary
@@ -70,8 +70,7 @@ def run(arguments: Arguments) -> int:
     try:
         _run(arguments)
     except Failure as failure:
-        if failure.message and sys.stderr is not None:
-            sys.stderr.write(failure.render())
+        _tell(failure)
         return failure.exit_code
     return EXIT_DONE
 
@@ -89,7 +88,7 @@ def _run(arguments: Arguments) -> None:
     ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
     wait = parse_duration(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
     request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")))
-    connection = address.connect(address.socket_path(os.environ), patience=float(wait))
+    connection = connect(socket_path(os.environ), patience=float(wait))
     try:
         facts = {"backpack-names": " ".join(names)}
         answer = messages.decode_response(unary.call(connection, METHOD, request, wait, facts))
@@ -107,6 +106,17 @@ def _run(arguments: Arguments) -> None:
             remaining_seconds=answer.remaining_seconds,
         )
     )
+
+
+def _tell(failure: Failure) -> None:
+    if not failure.message or sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(failure.render())
+        sys.stderr.flush()
+    except OSError:
+        # Nobody reads it: the exit code still tells.
+        return
 
 
 def _utf8(reason: str) -> str:

@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-from backpack_client.failures import EXIT_FAILED, Failure, usage
+from backpack_client.failures import EXIT_FAILED, Failure, printable, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_form(names: "Sequence[str]", form: str) -> None:
         for name in names:
             if "." in name or "-" in name:
                 raise usage(
-                    f"{name} cannot be the name of a shell variable",
+                    f"{printable(name, 128)} cannot be the name of a shell variable",
                     hint="get it without --export, into a variable of another name",
                 )
     if sys.stdout is None:

@@ -1,0 +1,397 @@
+"""Starts and stops the daemon: by the service manager where it is installed, else detached.
+
+A detached daemon begins in a new session with an environment of few known variables, so that
+nothing of the shell that happened to start it changes what it loads or where it writes. Nothing
+here polls: readiness is a message from the daemon, an exit is told by the kernel.
+"""
+
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from backpack_client import address
+from backpack_client.api import Backpack
+from backpack_client.failures import Failure, printable
+
+START_SECONDS = 15.0
+# Longer than the time that the daemon gives requests under way.
+STOP_SECONDS = 20.0
+LOG_NAME = "backpackd.log"
+SOCKET_UNIT = "backpackd.socket"
+SERVICE_UNIT = "backpackd.service"
+
+_PASSED = frozenset(
+    {"HOME", "PATH", "LANG", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "TZ", "USER", "LOGNAME"}
+)
+_PASSED_PREFIXES = ("XDG_", "BACKPACK_")
+_SYSTEMCTL_SECONDS = 30.0
+_LOG_LINES = 10
+_LOG_TAIL = 16 * 1024
+_DATAGRAM = 4096
+# What a socket address surely takes, see unix(7).
+_SAFE_PATH = 90
+# SOL_LOCAL and LOCAL_PEERPID of macOS's sys/un.h.
+_SOL_LOCAL = 0
+_LOCAL_PEERPID = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Which daemon, and how to find it.
+
+    Attributes:
+        socket: absolute path of its socket.
+        home: absolute path of its home.
+        environ: the environment that they were found in.
+    """
+
+    socket: str
+    home: str
+    environ: Mapping[str, str]
+
+
+def find(environ: Mapping[str, str], explicit: str | None = None) -> Daemon:
+    """Say which daemon is meant.
+
+    Args:
+        environ: the environment.
+        explicit: a socket from the command line, which goes before everything else.
+
+    Raises:
+        Failure: a usage failure; a variable is not of the form.
+    """
+    return Daemon(address.socket_path(environ, explicit), address.home_path(environ), environ)
+
+
+def runs(daemon: Daemon) -> bool:
+    """Tell whether somebody listens at the daemon's socket.
+
+    Raises:
+        Failure: whoever does is not to be trusted.
+    """
+    try:
+        address.connect(daemon.socket).close()
+    except Failure as failure:
+        if failure.reason == "no-daemon":
+            return False
+        raise
+    return True
+
+
+def start(daemon: Daemon) -> str:
+    """Start the daemon, and return when it answers.
+
+    Returns:
+        How it was started, in a few words for a person.
+
+    Raises:
+        Failure: it did not start, with what it said.
+    """
+    if _managed(daemon):
+        _systemctl("start", SOCKET_UNIT)
+        return f"by the service manager ({SOCKET_UNIT})"
+    pid = _start_detached(daemon)
+    return f"pid {pid}, log in {Path(daemon.home, LOG_NAME)}" if pid else "it was starting already"
+
+
+def stop(daemon: Daemon) -> None:
+    """Stop the daemon, and return when it has ended.
+
+    Raises:
+        Failure: none runs (`no-daemon`), it is not this user's to stop, or it goes on.
+    """
+    with Backpack(daemon.socket) as backpack:
+        if backpack.status().supervised:
+            _stop_managed(daemon)
+            return
+    with _PinnedListener(daemon.socket) as process:
+        # Asked after the process was pinned: since that very pid still answers, the pin holds the
+        # daemon, and not another process that got the number of a daemon that had ended.
+        with Backpack(daemon.socket) as backpack:
+            answering = backpack.status().daemon_pid
+        if answering != process.pid:
+            raise Failure(
+                "the process that listens is not the one that answers",
+                reason="not-ours",
+                hint="it may run in a container: stop it there",
+            )
+        process.terminate()
+        if not process.wait(STOP_SECONDS):
+            raise Failure(
+                f"the daemon (pid {process.pid}) still runs {STOP_SECONDS:.0f} s after it was "
+                "told to stop",
+                reason="still-running",
+                hint=f"see {Path(daemon.home, LOG_NAME)}; to end it: kill -KILL {process.pid}",
+            )
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Pick the variables that a daemon is given."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+    }
+
+
+class _PinnedListener:
+    """The process that listens at a socket, held so that its pid cannot come to mean another."""
+
+    def __init__(self, path: str) -> None:
+        connection = socket.socket(fileno=address.connect(path).detach())
+        try:
+            self.pid, uid = _listener(connection)
+        finally:
+            connection.close()
+        if uid != os.geteuid():
+            raise Failure(
+                f"the daemon belongs to uid {uid}",
+                reason="not-ours",
+                hint="only that user can stop it",
+            )
+        try:
+            self._descriptor = _pin(self.pid)
+        except OSError as error:
+            raise Failure(
+                f"the daemon (pid {self.pid}) is gone already: {_why(error)}", reason="gone"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def terminate(self) -> None:
+        if sys.platform == "linux":
+            signal.pidfd_send_signal(self._descriptor, signal.SIGTERM)
+        else:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._descriptor], (), (), seconds)
+        return bool(ready)
+
+
+def _listener(connection: socket.socket) -> tuple[int, int]:
+    if sys.platform == "darwin":
+        # That it is this user's or root's, address.connect has checked; root's is supervised.
+        return connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID), os.geteuid()
+    # struct ucred of unix(7).
+    pid, uid, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
+    return pid, uid
+
+
+def _pin(pid: int) -> int:
+    if sys.platform == "darwin":
+        queue = select.kqueue()
+        queue.control(
+            [select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)], 0
+        )
+        return os.dup(queue.fileno())
+    return os.pidfd_open(pid)
+
+
+def _managed(daemon: Daemon) -> bool:
+    # The unit knows nothing of these variables, so it would start another daemon than is meant.
+    if daemon.environ.get("BACKPACK_HOME") or daemon.environ.get("BACKPACK_PROFILE"):
+        return False
+    if sys.platform != "linux" or shutil.which("systemctl") is None:
+        return False
+    shown = _run_systemctl("show", "--property=LoadState", "--property=Listen", SOCKET_UNIT)
+    lines = shown.stdout.splitlines()
+    return "LoadState=loaded" in lines and f"Listen={daemon.socket} (Stream)" in lines
+
+
+def _stop_managed(daemon: Daemon) -> None:
+    if not _managed(daemon):
+        raise Failure(
+            "a service manager runs the daemon, and it is not your systemd",
+            reason="supervised",
+            hint="stop it there",
+        )
+    _systemctl("stop", SOCKET_UNIT, SERVICE_UNIT)
+
+
+def _systemctl(*arguments: str) -> None:
+    done = _run_systemctl(*arguments)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["it did not say why"]
+        raise Failure(
+            f"the service manager could not {arguments[0]} the daemon: {printable(said[0], 200)}",
+            reason="service-manager",
+            hint=f"see: systemctl --user status {SERVICE_UNIT}",
+        )
+
+
+def _run_systemctl(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = ["systemctl", "--user", "--no-pager", *arguments]
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SYSTEMCTL_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.CompletedProcess(command, 1, "", "systemctl did not answer")
+
+
+def _start_detached(daemon: Daemon) -> int | None:
+    """Start it and wait until it is ready; None: another one had been started meanwhile."""
+    log = _open_log(daemon.home)
+    try:
+        begins = os.fstat(log).st_size
+        with _private_directory() as directory, _Readiness(directory) as readiness:
+            child = subprocess.Popen(
+                _command(daemon),
+                env={**clean_environment(daemon.environ), "NOTIFY_SOCKET": readiness.address},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=0o077,
+            )
+            readiness.watch(child)
+            outcome = readiness.wait(START_SECONDS)
+    finally:
+        os.close(log)
+    if outcome == "ready":
+        return child.pid
+    if outcome == "exited" and runs(daemon):
+        return None
+    if outcome == "late":
+        child.terminate()
+    raise Failure(
+        "the daemon did not start"
+        if outcome == "exited"
+        else f"the daemon was not ready within {START_SECONDS:.0f} s and was stopped",
+        reason="not-started",
+        hint=_tail(daemon.home, begins),
+    )
+
+
+def _command(daemon: Daemon) -> list[str]:
+    # -P: a module that lies in some directory must not take a daemon module's place.
+    python = [sys.executable, "-P", "-m", "backpackd"]
+    return [*python, "--home", daemon.home, "--socket", daemon.socket]
+
+
+def _private_directory() -> "tempfile.TemporaryDirectory[str]":
+    # mkdtemp makes it 0700: nobody else can send a READY into it. A long TMPDIR does not fit into a
+    # socket address.
+    short = len(os.fsencode(tempfile.gettempdir())) < _SAFE_PATH // 2
+    return tempfile.TemporaryDirectory(prefix="backpack-", dir=None if short else "/tmp")  # noqa: S108 - see above
+
+
+class _Readiness:
+    """Waits for a child's READY=1 (sd_notify(3)) or its end, whichever comes first."""
+
+    def __init__(self, directory: str) -> None:
+        self.address = str(Path(directory, "ready"))
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ended, self._end = socket.socketpair()
+        try:
+            self._notices.bind(self.address)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The other end is the watching thread's to close.
+        self._notices.close()
+        self._ended.close()
+
+    def watch(self, child: "subprocess.Popen[bytes]") -> None:
+        # A thread, since macOS has no pidfd; where the child becomes a daemon, it ends with us.
+        threading.Thread(target=self._reap, args=(child,), daemon=True).start()
+
+    def wait(self, patience: float) -> str:
+        poller = select.poll()
+        poller.register(self._notices, select.POLLIN)
+        poller.register(self._ended, select.POLLIN)
+        while events := poller.poll(patience * 1000):
+            ready = {descriptor for descriptor, _ in events}
+            if self._notices.fileno() in ready:
+                notice = self._notices.recv(_DATAGRAM)
+                if b"READY=1" in notice.split(b"\n"):
+                    return "ready"
+            elif self._ended.fileno() in ready:
+                return "exited"
+        return "late"
+
+    def _reap(self, child: "subprocess.Popen[bytes]") -> None:
+        child.wait()
+        self._end.close()
+
+
+def _open_log(home: str) -> int:
+    try:
+        _make_directory(Path(home))
+        directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.fstat(directory).st_uid != os.geteuid():
+                raise Failure(
+                    f"{printable(home, 256)} belongs to uid {os.fstat(directory).st_uid}",
+                    reason="home-not-ours",
+                    hint="choose another home: BACKPACK_HOME",
+                )
+            # Not following a link: whoever planted one would choose the file that is written to.
+            return os.open(
+                LOG_NAME,
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+                dir_fd=directory,
+            )
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Failure(
+            f"cannot keep a log in {printable(home, 256)}: {_why(error)}",
+            reason="home-not-usable",
+            hint="choose another home: BACKPACK_HOME",
+        ) from None
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and what is missing above it, 0700 from creation each."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _tail(home: str, begins: int) -> str:
+    path = Path(home, LOG_NAME)
+    with path.open("rb") as log:
+        log.seek(max(begins, log.seek(0, os.SEEK_END) - _LOG_TAIL))
+        lines = log.read().decode(errors="replace").splitlines()
+    said = [printable(line, 300) for line in lines[-_LOG_LINES:] if line.strip()]
+    return "\n".join([*said, f"its log: {printable(str(path), 256)}"])
+
+
+def _why(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()

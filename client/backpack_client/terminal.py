@@ -1,0 +1,353 @@
+"""All prompting and printing of the command line, but for the values that `get` prints.
+
+Its rules:
+
+1. Standard output carries what was asked for: listings and JSON here, values in `fastpath.output`.
+   Everything else goes to standard error, so that output can be piped.
+2. A passphrase is asked for on the controlling terminal (/dev/tty) without echo, never read from
+   standard input unless `--passphrase-file -` says so, and never taken from an argument or the
+   environment, where other programs could read it.
+3. Before a passphrase or a value is read, this process makes itself undumpable: no core file holds
+   it and no other process of the user can attach.
+4. A new passphrase is asked for twice.
+5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
+   no text can move the cursor, forge a line or reorder what is read.
+6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import resource
+import stat
+import sys
+import termios
+from collections.abc import Iterator, Sequence
+
+from backpack_client.failures import Failure, printable, usage
+
+PASSPHRASE_LIMIT = 1024
+VALUE_LIMIT = 64 * 1024
+STANDARD_INPUT = "-"
+
+_LINE_LIMIT = 1024
+_CELL_LIMIT = 256
+_ATTEMPTS = 3
+# A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
+# BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
+_TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
+_PR_SET_DUMPABLE = 4
+_PT_DENY_ATTACH = 31
+
+
+def say(text: str) -> None:
+    """Write lines for a person to standard error."""
+    if sys.stderr is None:
+        return
+    for line in text.split("\n"):
+        sys.stderr.write(printable(line, _LINE_LIMIT) + "\n")
+    sys.stderr.flush()
+
+
+def show_failure(failure: Failure) -> None:
+    """Write a failure and its hint to standard error. One without a message is kept quiet."""
+    if sys.stderr is not None and failure.message:
+        sys.stderr.write(failure.render())
+        sys.stderr.flush()
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Write lines to standard output."""
+    for line in lines:
+        sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
+    sys.stdout.flush()
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to standard output: boxed on a terminal, aligned plain text elsewhere."""
+    cells = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_boxed(headers, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    for row in (headers, *cells):
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def check_standard_input(*paths: str | None) -> None:
+    """Refuse to read two things from standard input.
+
+    Raises:
+        Failure: a usage failure; more than one of the paths is `-`.
+    """
+    if paths.count(STANDARD_INPUT) > 1:
+        raise usage(
+            "only one thing can come from standard input", hint="give the other one as a file"
+        )
+
+
+def passphrase(prompt: str, path: str | None) -> bytes:
+    """Get a passphrase: out of a file where one is named, else from the person.
+
+    Args:
+        prompt: what to ask for, such as "passphrase".
+        path: a file that nobody else can read, `-` for standard input, None to ask.
+
+    Raises:
+        Failure: there is no terminal to ask on, or the file cannot be used.
+    """
+    make_undumpable()
+    if path is not None:
+        return _passphrase_file(path)
+    return _ask(prompt, "add --passphrase-file FILE, or - for standard input")
+
+
+def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
+    """Get a new passphrase: like `passphrase`, but asked for twice.
+
+    Args:
+        prompt: what to ask for, such as "new passphrase".
+        path: as for `passphrase`.
+        option: the option that `path` came from, for the hint.
+
+    Raises:
+        Failure: as for `passphrase`; also when the two differed three times.
+    """
+    make_undumpable()
+    if path is not None:
+        return _passphrase_file(path)
+    hint = f"add {option} FILE, or - for standard input"
+    for _ in range(_ATTEMPTS):
+        first = _ask(prompt, hint)
+        if _ask(f"{prompt}, once more", hint) == first:
+            return first
+        say("the two were not the same: try again")
+    raise Failure("the two passphrases were never the same", reason="not-the-same")
+
+
+def value(name: str, path: str | None) -> bytes:
+    """Get the value of a key: out of a file where one is named, else from the person.
+
+    The line end of a value that is a single line of text is dropped, so that a file made with an
+    editor or `echo` gives the value that was meant. A value of several lines (a PEM file) or of
+    other bytes is taken as it is, byte for byte.
+
+    Args:
+        name: the key, for the prompt.
+        path: any readable file, `-` for standard input, None to ask.
+
+    Raises:
+        Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
+    """
+    make_undumpable()
+    if path is None:
+        return _ask(f"value of {name}", "add --value-file FILE, or - for standard input")
+    with _reading("value", path, "--value-file") as (descriptor, _):
+        data = _read(descriptor, VALUE_LIMIT + 2, f"a value has at most {VALUE_LIMIT} bytes")
+    data = _without_line_end(data)
+    if not data:
+        raise usage("the value is empty", hint="a key has a value of at least one byte")
+    return data
+
+
+def file_bytes(path: str, limit: int) -> bytes:
+    """Read a whole file that holds values.
+
+    Raises:
+        Failure: it cannot be read, or has more than `limit` bytes.
+    """
+    make_undumpable()
+    with _reading("file", path, "a file") as (descriptor, _):
+        return _read(descriptor, limit, f"it has over {limit} bytes")
+
+
+def make_undumpable() -> None:
+    """Keep other processes of the user and core files away from this process's memory.
+
+    Raises:
+        Failure: the system refused, so nothing secret is to be read.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        result = libc.ptrace(_PT_DENY_ATTACH, 0, None, 0)
+    else:
+        result = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if result != 0:
+        raise Failure(
+            "cannot keep other programs out of this process: "
+            + os.strerror(ctypes.get_errno()).lower(),
+            reason="not-protected",
+        )
+
+
+def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    # Only here: rich costs more to load than most commands take.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in cells:
+        # As Text, so that square brackets in a cell are not taken for markup.
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _passphrase_file(path: str) -> bytes:
+    with _reading("passphrase", path, "--passphrase-file") as (descriptor, status):
+        if path != STANDARD_INPUT:
+            _check_private(path, status)
+        data = _read(
+            descriptor, PASSPHRASE_LIMIT + 2, f"a passphrase has at most {PASSPHRASE_LIMIT} bytes"
+        )
+    # One line end only: what is more is a part of the passphrase, or a mistake to be told.
+    data = _chomp(data)
+    if not data:
+        raise usage("the passphrase is empty", hint="write it into the file that you name")
+    return data
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    shown = printable(path, _CELL_LIMIT)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        raise usage(f"{shown} is not a file", hint="name a regular file or a pipe")
+    if status.st_uid not in (0, os.geteuid()):
+        raise Failure(
+            f"{shown} belongs to uid {status.st_uid}, who knows what it says",
+            reason="passphrase-file-not-private",
+            hint="keep the passphrase in a file of your own",
+        )
+    if status.st_mode & 0o077:
+        raise Failure(
+            f"{shown} can be read or changed by others (mode {status.st_mode & 0o7777:04o})",
+            reason="passphrase-file-not-private",
+            hint=f"run: chmod 600 {shown}",
+        )
+
+
+@contextlib.contextmanager
+def _reading(what: str, path: str, option: str) -> Iterator[tuple[int, os.stat_result]]:
+    # The file is opened once and everything is asked of the descriptor: a path that is looked at
+    # first and opened later may be another file by then.
+    if path == STANDARD_INPUT:
+        descriptor = _standard_input(what, option)
+        yield descriptor, os.fstat(descriptor)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise usage(f"cannot read {printable(path, _CELL_LIMIT)}: {_why(error)}", hint="") from None
+    try:
+        yield descriptor, os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _standard_input(what: str, option: str) -> int:
+    if sys.stdin is None:
+        raise usage("standard input is closed", hint=f"name a file: {option} FILE")
+    if sys.stdin.isatty():
+        # What is typed into standard input is shown on the screen.
+        raise usage(
+            f"the {what} would be shown while it is typed",
+            hint=f"leave {option} out to be asked, or pipe it in",
+        )
+    return sys.stdin.fileno()
+
+
+def _read(descriptor: int, limit: int, too_much: str) -> bytes:
+    data = b""
+    try:
+        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+            data += more
+    except OSError as error:
+        raise usage(f"cannot read it: {_why(error)}", hint="") from None
+    if len(data) > limit:
+        raise usage(too_much, hint="")
+    return data
+
+
+def _without_line_end(data: bytes) -> bytes:
+    line = _chomp(data)
+    if line == data or b"\n" in line:
+        return data
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        # Bytes that are no text may end in 0x0a and mean it.
+        return data
+    return line
+
+
+def _chomp(data: bytes) -> bytes:
+    return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
+
+
+def _ask(prompt: str, without_terminal: str) -> bytes:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise Failure(
+            f"there is no terminal to ask for the {prompt} on",
+            reason="no-terminal",
+            hint=without_terminal,
+        ) from None
+    try:
+        with _without_echo(terminal):
+            os.write(terminal, f"{printable(prompt, _CELL_LIMIT)}: ".encode())
+            line = _read_line(terminal)
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+    if not line:
+        raise Failure(f"no {prompt} was typed", reason="nothing-typed", hint="try again")
+    return line
+
+
+@contextlib.contextmanager
+def _without_echo(terminal: int) -> Iterator[None]:
+    before = termios.tcgetattr(terminal)
+    quiet = termios.tcgetattr(terminal)
+    quiet[3] &= ~termios.ECHO
+    # Ctrl-Z would hand the terminal back with the echo off, and take up the prompt with it on.
+    quiet[6][termios.VSUSP] = b"\0"
+    # TCSAFLUSH drops what was typed before the prompt stood there: it was meant for something else.
+    termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+        # The newline that ended the input was not echoed either.
+        os.write(terminal, b"\n")
+
+
+def _read_line(terminal: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(terminal, _TYPED_LIMIT + 1)
+        if not more:
+            break
+        line += more
+    if len(line) > _TYPED_LIMIT:
+        # The terminal may have cut it: better nothing than a part.
+        raise usage("that is too long to be typed", hint="put it into a file and name that")
+    return line.removesuffix(b"\n")
+
+
+def _why(error: OSError | ValueError) -> str:
+    number = error.errno if isinstance(error, OSError) else errno.EINVAL
+    return os.strerror(number or errno.EINVAL).lower()

@@ -1,0 +1,218 @@
+"""Runs real daemons for tests, each on a home and socket of its own, and talks plain gRPC to them.
+
+No client code of ours is used here: what tests the daemon should not stand on what it serves.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from backpack_proto.v1 import (
+    grants_pb2,
+    grants_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    leases_pb2,
+    leases_pb2_grpc,
+    vault_pb2,
+    vault_pb2_grpc,
+)
+
+PASSPHRASE = b"seven quiet otters"
+READY_SECONDS = 30.0
+
+
+class Client:
+    """One connection to a daemon: plain gRPC stubs, with short cuts for what most tests need."""
+
+    def __init__(self, path: Path) -> None:
+        self._channel = grpc.insecure_channel(
+            f"unix:{path}",
+            options=[
+                # A connection of its own, since operator authority belongs to a connection.
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+                ("grpc.max_send_message_length", 16 * 1024 * 1024),
+            ],
+        )
+        self.channel: Any = self._channel
+        self.vault: Any = vault_pb2_grpc.VaultStub(self.channel)
+        self.keys: Any = keys_pb2_grpc.KeysStub(self.channel)
+        self.leases: Any = leases_pb2_grpc.LeasesStub(self.channel)
+        self.grants: Any = grants_pb2_grpc.GrantsStub(self.channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def status(self) -> vault_pb2.StatusResponse:
+        response: vault_pb2.StatusResponse = self.vault.Status(vault_pb2.StatusRequest())
+        return response
+
+    def init(self, passphrase: bytes = PASSPHRASE) -> None:
+        self.vault.Init(vault_pb2.InitRequest(passphrase=passphrase))
+
+    def unlock(self, passphrase: bytes = PASSPHRASE) -> None:
+        self.vault.Unlock(vault_pb2.UnlockRequest(passphrase=passphrase))
+
+    def lock(self) -> None:
+        self.vault.Lock(vault_pb2.LockRequest())
+
+    def authorize(self, passphrase: bytes = PASSPHRASE) -> None:
+        self.vault.Authorize(vault_pb2.AuthorizeRequest(passphrase=passphrase))
+
+    def put(self, name: str, value: bytes, *, replace: bool = False) -> None:
+        key = keys_pb2.KeyValue(name=name, value=value)
+        self.keys.PutKeys(keys_pb2.PutKeysRequest(keys=[key], replace=replace))
+
+    def delete(self, *names: str) -> None:
+        self.keys.DeleteKeys(keys_pb2.DeleteKeysRequest(names=names))
+
+    def list(self, *, everything: bool = True) -> list[str]:
+        batches = self.keys.ListKeys(keys_pb2.ListKeysRequest(all=everything))
+        return [key.name for batch in batches for key in batch.keys]
+
+    def grant(self, *patterns: str, to: str | None = None, uses: int = 0, valid: int = 0) -> str:
+        request = grants_pb2.AddGrantRequest(
+            patterns=patterns, selector=to or f"uid:{os.geteuid()}", uses=uses, valid_seconds=valid
+        )
+        grant_id: str = self.grants.AddGrant(request).grant.id
+        return grant_id
+
+    def get(self, *names: str, ttl: int = 0) -> leases_pb2.GetKeysResponse:
+        request = leases_pb2.GetKeysRequest(names=names, ttl_seconds=ttl)
+        response: leases_pb2.GetKeysResponse = self.leases.GetKeys(request)
+        return response
+
+    def value(self, name: str) -> bytes:
+        return self.get(name).keys[0].value
+
+
+class RunningDaemon:
+    """A daemon process. Knows its own pid and stops nothing else."""
+
+    def __init__(
+        self,
+        home: Path,
+        path: Path,
+        *,
+        command: list[str] | None = None,
+        environ: dict[str, str] | None = None,
+        preexec: Callable[[], None] | None = None,
+    ) -> None:
+        self.home = home
+        self.socket = path
+        self.log = home.parent / f"{home.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command or [sys.executable, "-m", "backpackd"]
+        self._environ = environ
+        self._preexec = preexec
+        self._clients: list[Client] = []
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready.
+
+        Raises:
+            AssertionError: it ended instead; holds what it logged.
+        """
+        with tempfile.TemporaryDirectory() as directory, self.log.open("ab") as log:
+            ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with ready:
+                address = f"{directory}/ready"
+                ready.bind(address)
+                Path(directory).chmod(0o711)
+                Path(address).chmod(0o777)
+                ready.settimeout(0.05)
+                environ = dict(os.environ) if self._environ is None else self._environ
+                self.process = subprocess.Popen(
+                    [*self._command, "--home", str(self.home), "--socket", str(self.socket)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**environ, "NOTIFY_SOCKET": address},
+                    # Nothing else runs in the test's process at this point.
+                    preexec_fn=self._preexec,  # noqa: PLW1509
+                )
+                self._await_ready(ready)
+
+    def _await_ready(self, ready: socket.socket) -> None:
+        assert self.process is not None
+        for _ in range(int(READY_SECONDS / 0.05)):
+            try:
+                if b"READY=1" in ready.recv(4096):
+                    return
+            except TimeoutError:
+                assert self.process.poll() is None, self.log_text()
+        raise AssertionError(f"not ready in time: {self.log_text()}")
+
+    def client(self) -> Client:
+        """Open a connection, closed with the daemon."""
+        client = Client(self.socket)
+        self._clients.append(client)
+        return client
+
+    def operator(self) -> Client:
+        """Open a connection with operator authority to a new or unlocked vault."""
+        client = self.client()
+        if client.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED:
+            client.init()
+        client.authorize()
+        return client
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def terminate(self) -> int:
+        """Stop it in an orderly way and return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """Kill it where it stands."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(READY_SECONDS)
+        self.process = None
+        return status
+
+    def close(self) -> None:
+        """Stop it if it runs."""
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.terminate()
+            else:
+                self.process = None
+        for client in self._clients:
+            client.close()
+
+
+def failure(call: Callable[[], object]) -> tuple[str, str]:
+    """Return the status and the `backpack-reason` with which a call fails.
+
+    Raises:
+        AssertionError: it did not fail.
+    """
+    try:
+        call()
+    except grpc.RpcError as error:
+        told: Any = error
+        metadata = dict(told.trailing_metadata() or ())
+        return told.code().name, str(metadata.get("backpack-reason", ""))
+    raise AssertionError("the call did not fail")

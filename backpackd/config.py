@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pwd
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
             directories depend on. An empty variable counts as unset.
 
     Raises:
-        HomeError: BACKPACK_PROFILE is not the name of a profile, or there is no home to be found.
+        HomeError: BACKPACK_PROFILE is not the name of a profile, or a path is relative.
     """
     parser = argparse.ArgumentParser(
         prog="backpackd",
@@ -68,7 +69,7 @@ def home_path(environ: Mapping[str, str]) -> str:
     """Say where the vault is: BACKPACK_HOME, else the platform's directory for user data."""
     name = _profiled(environ)
     if given := environ.get("BACKPACK_HOME"):
-        return given
+        return _absolute("BACKPACK_HOME", given)
     if sys.platform == "darwin":
         return f"{_user_home(environ)}/Library/Application Support/{name}"
     data = environ.get("XDG_DATA_HOME", "")
@@ -85,7 +86,7 @@ def socket_path(environ: Mapping[str, str]) -> str:
     """
     name = _profiled(environ)
     if given := environ.get("BACKPACK_SOCKET"):
-        return given
+        return _absolute("BACKPACK_SOCKET", given)
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
         return f"{runtime.rstrip('/')}/{name}/backpackd.sock"
@@ -104,8 +105,13 @@ def _profiled(environ: Mapping[str, str]) -> str:
     return f"backpack-{profile}"
 
 
+def _absolute(name: str, path: str) -> str:
+    # Relative to what? Daemon and client need not have the same working directory.
+    if not path.startswith("/"):
+        raise HomeError(f"{name} is not an absolute path: begin it with /")
+    return path
+
+
 def _user_home(environ: Mapping[str, str]) -> str:
     home = environ.get("HOME", "")
-    if not home.startswith("/"):
-        raise HomeError("HOME is not set: set it, or say --home and --socket")
-    return home.rstrip("/")
+    return (home if home.startswith("/") else pwd.getpwuid(os.geteuid()).pw_dir).rstrip("/")

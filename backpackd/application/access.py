@@ -14,7 +14,7 @@ from backpackd.application.deadlines import Deadlines
 from backpackd.application.keys import Keys
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.authority import Authority
-from backpackd.core.decision import Allow, applicable, decide
+from backpackd.core.decision import Allow, Deny, applicable, decide
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
@@ -198,6 +198,11 @@ class Access:
         decision = decide(facts, names, authority, self._vault.now_ms(), boot_id)
         if isinstance(decision, Allow):
             return decision
+        if isinstance(decision, Deny):
+            raise DeniedError(
+                "a rule of the policy denies the keys asked for; no grant was looked for",
+                reason="denied-by-rule",
+            )
         root = facts.root.id.pid
         raise DeniedError(
             "no grant covers the keys asked for: the operator can grant them to this process "
@@ -253,9 +258,7 @@ class Access:
         ttl: int,
         max_ttl: int,
     ) -> Lease:
-        if len(self._leases) >= MOST_LEASES or (
-            len(self._leases.of_holder(holder, now=self._clock.boot())) >= MOST_OF_TREE
-        ):
+        if len(self._leases) >= MOST_LEASES or (self._leases.count_of(holder) >= MOST_OF_TREE):
             raise LimitError("too many live leases: give some back, or let them end, and try again")
         self._watch(holder)
         now_ms = self._vault.now_ms()

@@ -124,6 +124,10 @@ class LeaseTable:
         """Return the live leases of a process tree, oldest first."""
         return self._live(self._by_holder.get(holder, ()), now)
 
+    def count_of(self, holder: ProcessId) -> int:
+        """Return how many leases a process tree holds."""
+        return len(self._by_holder.get(holder, ()))
+
     def live(self, *, now: float) -> list[Lease]:
         """Return every live lease, oldest first."""
         return self._live(self._leases, now)

@@ -1,0 +1,46 @@
+"""Daemon and client keep a copy each of the rule where home and socket are: held together here."""
+
+import pytest
+from backpack_client import address
+from backpack_client.failures import Failure
+
+from backpackd import config
+from backpackd.core.errors import HomeError
+
+_ENVIRONMENTS: list[dict[str, str]] = [
+    {"HOME": "/home/u"},
+    {"HOME": "/home/u/"},
+    {"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/1", "XDG_DATA_HOME": "/data"},
+    {"HOME": "/home/u", "XDG_RUNTIME_DIR": "relative", "XDG_DATA_HOME": "relative"},
+    {"HOME": "/home/u", "BACKPACK_PROFILE": "dev", "XDG_RUNTIME_DIR": "/run/user/1/"},
+    {"HOME": "/home/u", "BACKPACK_PROFILE": "dev"},
+    {"HOME": "/home/u", "BACKPACK_HOME": "/h", "BACKPACK_SOCKET": "/s", "BACKPACK_PROFILE": "x"},
+    {"HOME": "/home/u", "BACKPACK_HOME": "", "BACKPACK_SOCKET": "", "BACKPACK_PROFILE": ""},
+    {},
+]
+
+
+@pytest.mark.parametrize("environ", _ENVIRONMENTS)
+def test_daemon_and_client_agree_on_home_and_socket(environ: dict[str, str]) -> None:
+    assert config.home_path(environ) == address.home_path(environ)
+    assert config.socket_path(environ) == address.socket_path(environ)
+
+
+@pytest.mark.parametrize("profile", ["a/b", "..", "a b", "é", "x" * 33])
+def test_both_refuse_what_is_no_profile(profile: str) -> None:
+    environ = {"HOME": "/home/u", "BACKPACK_PROFILE": profile}
+    with pytest.raises(HomeError):
+        config.home_path(environ)
+    with pytest.raises(Failure):
+        address.home_path(environ)
+
+
+@pytest.mark.parametrize("name", ["BACKPACK_HOME", "BACKPACK_SOCKET"])
+def test_both_refuse_a_relative_path(name: str) -> None:
+    environ = {"HOME": "/home/u", name: "here/or/there"}
+    daemon = {"BACKPACK_HOME": config.home_path, "BACKPACK_SOCKET": config.socket_path}[name]
+    client = {"BACKPACK_HOME": address.home_path, "BACKPACK_SOCKET": address.socket_path}[name]
+    with pytest.raises(HomeError):
+        daemon(environ)
+    with pytest.raises(Failure):
+        client(environ)

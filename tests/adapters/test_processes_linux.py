@@ -60,97 +60,6 @@ def attest(pid: int, uid: int | None = None) -> PeerFacts:
         process.close()
 
 
-STAT_AFTER_NAME = b"S 7 8 9 34816 8 4194304 " + b"0 " * 12 + b"4711 1000 10\n"
-
-
-class TestStat:
-    @pytest.mark.parametrize(
-        "name",
-        [
-            b"plain",
-            b"two words",
-            b"",
-            b")",
-            b") R 1 1 1",
-            b"a\nb) S 1 (c",
-            b"(((",
-            b"\xff\xfe) 0",
-            b") R 1 1 1 0 -1 0\n",
-        ],
-    )
-    def test_no_name_passes_for_the_fields_after_it(self, name: bytes) -> None:
-        stat = procfs.parse_stat(b"5 (" + name + b") " + STAT_AFTER_NAME, 5)
-        assert stat == (name, 7, 9, 34816, 4711)
-
-    @pytest.mark.parametrize(
-        "line",
-        [
-            b"",
-            b"\n",
-            b"5 (sh\n",
-            b"6 (sh) " + STAT_AFTER_NAME,
-            b"55 (sh) " + STAT_AFTER_NAME,
-            b"5 (sh) " + STAT_AFTER_NAME[:-1],
-            b"5 (sh) S 7 8 9 34816\n",
-            b"5 (sh) " + STAT_AFTER_NAME.replace(b"4711", b"soon"),
-            b"5 (sh) " + STAT_AFTER_NAME.replace(b" 7 ", b" -1 "),
-            b"5 (sh) " + STAT_AFTER_NAME.replace(b"7 8 9", b"7 8 -1"),
-            b"5 (sh) " + STAT_AFTER_NAME.replace(b"4711", b"4_711"),
-        ],
-    )
-    def test_a_line_of_another_form_is_no_process(self, line: bytes) -> None:
-        with pytest.raises(ProcessLookupError):
-            procfs.parse_stat(line, 5)
-
-
-class TestUnit:
-    @pytest.mark.parametrize(
-        ("path", "unit"),
-        [
-            ("/system.slice/cron.service", "cron.service"),
-            ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
-            ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
-            (
-                "/user.slice/user-1000.slice/user@1000.service/app.slice/agent.service",
-                "agent.service",
-            ),
-            (
-                "/user.slice/user-1000.slice/user@1000.service/app.slice/app-a\\x2db@1.service",
-                "app-a\\x2db@1.service",
-            ),
-            ("/user.slice/user-1000.slice/user@1000.service/init.scope", "init.scope"),
-            ("/user.slice/user-1000.slice/user@1000.service", "user@1000.service"),
-            ("/system.slice/_cgroup.service", "cgroup.service"),
-            ("/", None),
-            ("/system.slice", None),
-            ("/container/agent.service", None),
-            ("/../../system.slice/agent.service", None),
-            ("/system.slice/agent.service (deleted)", None),
-            ("/system.slice/agent .service", None),
-            ("/system.slice/\x1b[2Jagent.service", None),
-        ],
-    )
-    def test_the_unit_is_the_one_that_the_manager_made(self, path: str, unit: str | None) -> None:
-        assert procfs.parse_unit(f"0::{path}\n".encode()) == unit
-
-    @pytest.mark.parametrize(
-        "below",
-        ["backup.service", "payload/backup.service", "user@1.service/backup.service"],
-    )
-    def test_a_unit_stays_itself_whatever_cgroups_it_makes(self, below: str) -> None:
-        path = f"0::/system.slice/agent.service/{below}\n"
-        assert procfs.parse_unit(path.encode()) == "agent.service"
-
-    def test_only_the_unified_hierarchy_counts(self) -> None:
-        text = b"1:name=systemd:/system.slice/backup.service\n0::/system.slice/agent.service\n"
-        assert procfs.parse_unit(text) == "agent.service"
-        assert procfs.parse_unit(b"1:name=0::/system.slice/backup.service\n") is None
-
-    def test_two_unified_lines_are_none(self) -> None:
-        text = b"0::/system.slice/a.service\n0::/system.slice/b.service\n"
-        assert procfs.parse_unit(text) is None
-
-
 @pytest.mark.parametrize("name", [") R 1 1 1", "a b", "x\ny (z) S 1", ")))) 0 0"])
 def test_a_process_cannot_change_its_parent_by_its_name(start: Start, name: str) -> None:
     pid = start(*python(f"open('/proc/self/comm', 'w').write({name!r})"))
@@ -200,16 +109,30 @@ def test_an_executable_larger_than_the_limit_has_no_digest(
     assert LinuxProcesses().digest(facts.id, facts.executable or "") is None
 
 
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o775), (0, 0o757), (NOBODY, 0o755)])
 def test_the_digest_of_a_file_that_the_user_can_write_is_not_remembered(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, mode: int
 ) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make files of root and of another user")
     program = tmp_path / "program"
     shutil.copy("/bin/sh", program)
-    program.chmod(0o777)
+    os.chown(program, owner, 0)
+    program.chmod(mode)
     processes = LinuxProcesses()
     facts = attest(start(program, "-c", "echo ready; read line")).process
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     assert processes.digest(facts.id, str(program)) is not None
+    assert processes._digests == {}
+
+
+def test_a_daemon_of_root_remembers_no_digest(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = attest(start("/bin/sh", "-c", "echo ready; read line")).process
+    processes = LinuxProcesses()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert processes.digest(facts.id, facts.executable or "") is not None
     assert processes._digests == {}
 
 
@@ -345,191 +268,26 @@ class TestKernel:
         with pytest.raises(ProcessGoneError):
             open_process(thread)
 
+    def test_a_zombie_cannot_be_held(self, start: Start) -> None:
+        pid = start(*python(""))
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ProcessGoneError):
+            open_process(pid)
+
+    def test_a_descriptor_that_was_given_back_is_not_asked_again(self) -> None:
+        process = open_process(os.getpid())
+        number = process._fd
+        process.close()
+        # The lowest free number is given out next: the same one.
+        assert os.eventfd(0) == number
+        assert not process.alive()
+        os.close(number)
+
     @pytest.mark.parametrize("pid", [0, -1, 2**31, 2**80])
     def test_a_number_that_is_no_pid_is_no_process(self, pid: int) -> None:
         with pytest.raises(ProcessGoneError):
             open_process(pid)
-
-
-# Runs as pid 1 of a pid namespace of its own, where it decides which pid comes next.
-RECYCLING = """
-import os, signal, sys
-from pathlib import Path
-from backpackd.adapters.processes import linux, procfs
-from backpackd.adapters.processes.linux import LinuxProcesses
-from backpackd.core.errors import ProcessGoneError
-
-def child(pid=None, then=signal.pause):
-    if pid is not None:
-        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
-    forked = os.fork()
-    if forked == 0:
-        then()
-        os._exit(0)
-    assert pid in (None, forked), (pid, forked)
-    return forked
-
-def end(pid):
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-processes = LinuxProcesses()
-"""
-
-
-def run_in_pid_namespace(code: str) -> None:
-    users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("needs unshare, from util-linux")
-    command = [unshare, *users, "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to make a pid namespace")
-    done = subprocess.run(
-        [*command, sys.executable, "-c", RECYCLING + textwrap.dedent(code)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=REPOSITORY,
-    )
-    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["done"]), done.stderr
-
-
-class TestRecycledPid:
-    def test_a_recycled_pid_is_another_process(self) -> None:
-        run_in_pid_namespace("""
-            first = child(300)
-            pinned, identity = processes.pin(300)
-            executable = processes.attest(pinned, 0, 0).process.executable
-            assert processes.digest(identity, executable)
-            end(300)
-            child(300)
-            assert not pinned.alive()
-            try:
-                processes.attest(pinned, 0, 0)
-            except ProcessGoneError:
-                pass
-            else:
-                raise AssertionError("a recycled pid was attested")
-            again, other = processes.pin(300)
-            assert other != identity
-            assert processes.digest(identity, executable) is None
-            assert processes.digest(other, executable)
-            print("done")
-        """)
-
-    def test_a_recycled_pid_within_one_tick_is_another_process(self) -> None:
-        run_in_pid_namespace("""
-            if processes._unique:
-                seen = {}
-                for _ in range(200):
-                    child(300)
-                    pinned, identity = processes.pin(300)
-                    pinned.close()
-                    end(300)
-                    assert identity not in seen
-                    seen[identity] = identity.start
-                assert len(set(seen.values())) < len(seen), "no two within one tick"
-            print("done")
-        """)
-
-    def test_a_recycled_pid_of_an_ancestor_is_not_in_the_chain(self) -> None:
-        run_in_pid_namespace("""
-            up, told = os.pipe()
-
-            def parent():
-                os.write(told, b"%d" % child())
-                signal.pause()
-
-            child(300, parent)
-            peer = int(os.read(up, 20))
-            pinned, _ = processes.pin(peer)
-            assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 300, 1]
-
-            opened = procfs.StatFile.open
-            recycled = []
-
-            def recycle_and_open(pid):
-                if pid == 300 and not recycled:
-                    end(300)
-                    recycled.append(child(300))
-                return opened(pid)
-
-            procfs.StatFile.open = recycle_and_open
-            assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
-            assert recycled == [300]
-            print("done")
-        """)
-
-    def test_a_pid_recycled_between_two_readings_of_an_ancestor_is_not_in_the_chain(self) -> None:
-        run_in_pid_namespace("""
-            up, told = os.pipe()
-
-            def parent():
-                os.write(told, b"%d" % child())
-                signal.pause()
-
-            child(300, parent)
-            peer = int(os.read(up, 20))
-            pinned, _ = processes.pin(peer)
-            read = procfs.read_executable
-            recycled = []
-
-            def recycle_and_read(pid):
-                if pid == 300 and not recycled:
-                    end(300)
-                    recycled.append(child(300))
-                return read(pid)
-
-            procfs.read_executable = recycle_and_read
-            assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
-            assert recycled == [300]
-            print("done")
-        """)
-
-    def test_a_manager_is_told_by_its_parent_its_user_and_its_name(self) -> None:
-        run_in_pid_namespace("""
-            up, told = os.pipe()
-
-            def named(name, uid=0):
-                def run():
-                    Path("/proc/self/comm").write_text(name)
-                    os.setuid(uid)
-                    os.write(told, b"%d\\n" % child())
-                    signal.pause()
-                return run
-
-            for name, uid, peer_uid, manager in [
-                ("systemd", 0, 0, True),
-                ("systemd", 0, 1000, False),
-                ("systemd2", 0, 0, False),
-            ]:
-                above = child(then=named(name, uid))
-                peer = int(os.read(up, 20))
-                pinned, _ = processes.pin(peer)
-                facts = processes.attest(pinned, peer_uid, 0)
-                assert facts.chain[1].id.pid == above
-                assert facts.chain[1].manager is manager, name
-                assert facts.root.id.pid == (peer if manager else above)
-            print("done")
-        """)
-
-    def test_a_proc_of_another_namespace_is_refused(self) -> None:
-        run_in_pid_namespace("""
-            from backpackd.core.errors import TroubleError
-            libc = __import__("ctypes").CDLL(None, use_errno=True)
-            CLONE_NEWPID = 0x20000000
-            assert libc.unshare(CLONE_NEWPID) == 0
-            if (inner := os.fork()) == 0:
-                try:
-                    LinuxProcesses()
-                except TroubleError:
-                    os._exit(0)
-                os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]) == 0
-            print("done")
-        """)
 
 
 def test_where_proc_hides_other_users_the_chain_ends_at_them() -> None:

@@ -1,7 +1,6 @@
 """What is particular to reading through psutil: what it guesses, and what it cannot know."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +43,8 @@ def test_what_the_system_does_not_tell_is_not_guessed_from_arguments(
 ) -> None:
     implementation = type(psutil.Process()._proc)  # type: ignore[attr-defined]
     monkeypatch.setattr(implementation, "exe", lambda _: "")
-    assert psutil.Process().exe() != "", "psutil guesses no more: the guard can go"
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: ["/bin/sh"])
+    assert psutil.Process().exe() == "/bin/sh"
     assert own_facts().executable is None
 
 
@@ -86,18 +86,10 @@ def test_ancestors_that_keep_changing_end_in_a_refusal(monkeypatch: pytest.Monke
         own_facts()
 
 
-def test_an_executable_that_was_replaced_has_no_digest(tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    shutil.copy("/bin/sh", program)
-    processes = PortableProcesses(NeverReady)
-    with subprocess.Popen([program, "-c", "read line"], stdin=subprocess.PIPE) as child:
-        process, identity = processes.pin(child.pid)
-        assert processes.digest(identity, str(program)) is not None
-        program.unlink()
-        shutil.copy("/bin/cat", program)
-        assert processes.digest(identity, str(program)) is None
-        process.close()
-        child.kill()
+def test_a_file_at_the_path_of_an_executable_is_not_taken_for_what_runs() -> None:
+    facts = own_facts()
+    assert facts.executable is not None
+    assert PortableProcesses(NeverReady).digest(facts.id, facts.executable) is None
 
 
 def test_what_weakens_attestation_is_said() -> None:

@@ -107,7 +107,7 @@ class LinuxProcesses:
         """
         try:
             pinned = open_process(process.pid)
-        except ProcessGoneError:
+        except (OSError, ProcessGoneError):
             return None
         try:
             with Path(f"/proc/{process.pid}/exe").open("rb", buffering=0) as file:

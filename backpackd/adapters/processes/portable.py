@@ -4,7 +4,6 @@ What the system does not tell stays unknown: there is no pidfd inode and no syst
 is told apart by its pid and start time alone, checked again after every reading.
 """
 
-import hashlib
 import os
 import select
 import subprocess
@@ -12,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from backpackd.adapters.processes.pinned import ExitCallbacks
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 _CHAIN_LIMIT = 64
 _WALKS = 8
-_DIGEST_LIMIT = 1024 * 1024 * 1024
-_DIGEST_CHUNK = 1024 * 1024
 
 
 class ExitDescriptor(Protocol):
@@ -143,37 +139,13 @@ class PortableProcesses:
             raise ProcessGoneError(f"process {pid} has ended")
         return process, identity
 
-    def digest(self, process: ProcessId, executable: str) -> str | None:
-        """Hash what a process runs: SHA-256 as lowercase hex; None when it cannot be read.
+    def digest(self, process: ProcessId, executable: str) -> str | None:  # noqa: ARG002 - the port
+        """Give no digest: what a process runs cannot be opened here.
 
-        The file is opened by its path, for there is no other way here, and counts only if the
-        process runs from that path afterwards. Reads a whole file, so call it outside the event
-        loop.
+        Only what stands at the path by now could be hashed. Whoever starts a program of his own and
+        then puts a trusted one in its place would have the trusted one's digest.
         """
-        try:
-            with Path(executable).open("rb", buffering=0) as file:
-                opened = os.fstat(file.fileno())
-                digest = hashlib.sha256()
-                size = 0
-                while chunk := file.read(_DIGEST_CHUNK):
-                    size += len(chunk)
-                    if size > _DIGEST_LIMIT:
-                        return None
-                    digest.update(chunk)
-            with _reading(process.pid) as found:
-                if _identify(found) != process or _executable(found) != executable:
-                    return None
-            # A file put in the place of the one that was hashed.
-            now = Path(executable).stat()
-        except (OSError, ProcessGoneError):
-            return None
-        same = (opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns) == (
-            now.st_dev,
-            now.st_ino,
-            now.st_size,
-            now.st_mtime_ns,
-        )
-        return digest.hexdigest() if same else None
+        return None
 
     def boot_id(self) -> str:
         """Name this boot: the same until the machine restarts.
@@ -196,7 +168,10 @@ class PortableProcesses:
 
     def degraded(self) -> str:
         """Say what weakens attestation on this machine."""
-        return "processes are told apart by pid and start time only (no pidfd on this system)"
+        return (
+            "processes are told apart by pid and start time, and executables have no digest "
+            "(this system has neither pidfds nor /proc)"
+        )
 
     def _walk(self, pid: int) -> tuple[ProcessFacts, ...] | None:
         """Read a process and its ancestors; None when the reading has to start again."""

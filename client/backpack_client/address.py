@@ -118,6 +118,8 @@ def check_directory(path: str) -> str:
     while True:
         try:
             status = os.stat(current, follow_symlinks=False)
+        except FileNotFoundError:
+            raise no_daemon(path, "there is no such directory") from None
         except OSError as error:
             raise no_daemon(path, _why(error)) from None
         _check_one(current, status, sticky_will_do=current != resolved)

@@ -130,9 +130,11 @@ def test_connecting_by_a_long_path_leaves_no_descriptor_open(tmp_path: Path) -> 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("place", ["none", "no/directory/none"])
-def test_without_a_socket_there_is_no_daemon(place: str, tmp_path: Path) -> None:
-    with pytest.raises(Failure, match=r"no such socket") as caught:
+@pytest.mark.parametrize(
+    ("place", "what"), [("none", "no such socket"), ("no/directory/none", "no such directory")]
+)
+def test_without_a_socket_there_is_no_daemon(place: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=what) as caught:
         address.connect(str(tmp_path / place))
     assert caught.value.exit_code == EXIT_NO_DAEMON
     assert caught.value.hint == "run: backpack-client start"
@@ -189,6 +191,13 @@ def test_a_link_is_judged_by_where_it_leads(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     with listening(tmp_path / "open" / "s"), pytest.raises(Failure, match="written by others"):
         address.connect(str(tmp_path / "link" / "s"))
+
+
+def test_a_link_to_a_private_directory_is_followed(tmp_path: Path) -> None:
+    directory = private(tmp_path / "private")
+    (tmp_path / "link").symlink_to("private")
+    with listening(directory / "s"):
+        address.connect(str(tmp_path / "link" / "s")).close()
 
 
 @needs_root

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -259,6 +262,27 @@ def test_what_a_server_compresses_is_handed_over(tmp_path: Path) -> None:
 
     with serving(tmp_path, handler) as path, pytest.raises(HandOver, match="compressed"):
         ask(path, ["A"])
+
+
+def test_the_full_command_does_what_was_handed_over(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def handler(
+        request: leases_pb2.GetKeysRequest, context: grpc.ServicerContext
+    ) -> leases_pb2.GetKeysResponse:
+        asked.extend(request.names)
+        context.set_compression(grpc.Compression.Gzip)
+        return large(request, context)
+
+    with serving(tmp_path, handler) as path:
+        done = subprocess.run(
+            [sys.executable, "-m", "backpack_client", "get", "A"],
+            env={**os.environ, "BACKPACK_SOCKET": path},
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, VALUE_AT_MOST + b"\n")
+    assert asked == ["A", "A"]
 
 
 def test_get_prints_the_value_and_a_newline(

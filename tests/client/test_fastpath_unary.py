@@ -121,6 +121,15 @@ def test_a_peer_that_goes_silent_is_waited_for_no_longer_than_asked(
     assert caught.value.exit_code == 6
 
 
+def test_a_peer_that_keeps_talking_is_waited_for_no_longer_than_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 0.5, 0.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock, 2.0))
+    with pytest.raises(Failure, match="did not answer in time"):
+        call(HELLO, hang_up=False, seconds=1)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -129,7 +138,12 @@ def test_a_peer_that_goes_silent_is_waited_for_no_longer_than_asked(
             HELLO + ending((":status", "404"), ("content-type", "text/html")), id="another status"
         ),
         pytest.param(
-            HELLO + frame(1, 4, 1, hpack.encode([(":status", "103")])) + OK, id="early hints"
+            HELLO
+            + frame(
+                1, 4, 1, hpack.encode([(":status", "103"), ("content-type", "application/grpc")])
+            )
+            + OK,
+            id="early hints",
         ),
         pytest.param(
             HELLO

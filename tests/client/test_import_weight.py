@@ -77,7 +77,8 @@ def test_the_entry_point_loads_nothing_heavy(tmp_path: Path) -> None:
     _, bare = imported("pass", socket_path=tmp_path)
     code, names = imported("import backpack_client.__main__", socket_path=tmp_path)
     assert code == 0
-    assert names - bare == ALLOWED
+    assert "backpack_client.fastpath.unary" in names
+    assert names - bare <= ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -95,14 +96,16 @@ def test_a_whole_get_loads_nothing_more(
     _, bare = imported("pass", socket_path=socket_path)
     code, names = imported(GET, "get", *arguments, socket_path=socket_path)
     assert code == exit_code
-    assert names - bare == ALLOWED
+    assert "backpack_client.fastpath.unary" in names
+    assert names - bare <= ALLOWED
 
 
 def test_a_get_without_a_daemon_loads_nothing_more(tmp_path: Path) -> None:
     _, bare = imported("pass", socket_path=tmp_path)
     code, names = imported(GET, "get", "A", socket_path=tmp_path / "none")
     assert code == 7
-    assert names - bare == ALLOWED
+    assert "backpack_client.fastpath.unary" in names
+    assert names - bare <= ALLOWED
 
 
 def test_python_itself_loads_none_of_what_is_to_be_avoided(tmp_path: Path) -> None:

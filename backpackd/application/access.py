@@ -205,8 +205,8 @@ class Access:
             )
         root = facts.root.id.pid
         raise DeniedError(
-            "no grant covers the keys asked for: the operator can grant them to this process "
-            f"tree with tree:{root}, or to every program of this user with uid:{facts.uid}",
+            f"no grant covers the keys asked for: one to tree:{root} (this process tree) or to "
+            f"uid:{facts.uid} (every program of this user) would allow them",
             facts={"tree-pid": str(root), "uid": str(facts.uid)},
         )
 

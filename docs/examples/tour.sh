@@ -21,10 +21,19 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-say() { printf '\n# %s\n' "$*"; }
+say() {
+    echo
+    printf '# %s\n' "$@"
+}
 show() {
     printf '$ %s\n' "$*" | sed "s|$place|PLACE|g; s|$here/||g"
-    "$@" 2>&1 | sed "s|$place|PLACE|g"
+    code=0
+    "$@" >"$place/out" 2>&1 || code=$?
+    sed "s|$place|PLACE|g" "$place/out"
+    if [ "$code" -ne 0 ]; then
+        echo "the tour ends here: this should have worked (exit status $code)" >&2
+        exit 1
+    fi
 }
 show_refused() {
     printf '$ %s\n' "$*" | sed "s|$here/||g"
@@ -51,8 +60,8 @@ show backpack-client put DEMO_API_KEY --value-file "$value" --passphrase-file "$
 say "Any process may ask, and nobody has granted anything yet: an agent is refused."
 show_refused python "$here/agent.py" DEMO_API_KEY
 
-say "Grant it: here to every program of this user, once, for an hour. An agent's process tree"
-say "(tree:PID) is the stronger subject; see backpack-client grant --help."
+say "Grant it for one lease within the hour, here to every program of this user." \
+    "An agent's process tree (tree:PID) is the stronger subject: backpack-client grant --help"
 show backpack-client grant DEMO_API_KEY --to "uid:$(id -u)" --for 1h --uses 1 \
     --reason "the tour" --passphrase-file "$passphrase"
 

@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
 from google.protobuf.message import Message
 
 from backpack_client.durations import format_duration, parse_duration
-from backpack_client.failures import Failure, from_status, is_key_name, no_daemon, printable, usage
+from backpack_client.failures import (
+    EXIT_FAILED,
+    EXIT_WAITING,
+    Failure,
+    from_status,
+    is_key_name,
+    no_daemon,
+    printable,
+    usage,
+)
 from backpack_client.model import (
     Deleted,
     Grant,
@@ -25,6 +33,7 @@ from backpack_client.model import (
     VaultState,
     VaultStatus,
 )
+from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
 
 Answer = TypeVar("Answer")
 
@@ -321,6 +330,8 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
     if not reason and code == "DEADLINE_EXCEEDED":
         return Failure(
             f"the daemon did not answer within {format_duration(timeout)}",
+            # A get that waits is what this exit code is for, on the fast path as well.
+            exit_code=EXIT_WAITING if call.names else EXIT_FAILED,
             reason="no-answer",
             hint="see whether it answers at all: backpack-client status",
         )
@@ -429,7 +440,6 @@ def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
         leases_of_tree=response.leases_of_tree,
         tree_pid=response.tree_pid,
         authorized_until=_time_or_none(response.authorized_until_ms),
-        trouble=response.trouble,
     )
 
 

@@ -47,7 +47,6 @@ class VaultStatus:
         leases_of_tree: live leases of the caller's own process tree.
         tree_pid: the root of that tree: what `tree:PID` in a grant would name.
         authorized_until: until when this connection has operator authority.
-        trouble: why the stored vault cannot be used; empty otherwise.
     """
 
     state: VaultState
@@ -59,7 +58,6 @@ class VaultStatus:
     leases_of_tree: int
     tree_pid: int
     authorized_until: datetime | None
-    trouble: str
 
 
 @dataclass(frozen=True, slots=True)

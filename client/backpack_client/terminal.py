@@ -24,7 +24,7 @@ import resource
 import stat
 import sys
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from backpack_client.failures import Failure, printable, usage
 
@@ -35,6 +35,7 @@ STANDARD_INPUT = "-"
 _LINE_LIMIT = 1024
 _CELL_LIMIT = 256
 _ATTEMPTS = 3
+_PIPE_IT = "leave {} out to be asked, or pipe it in"
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
@@ -152,9 +153,8 @@ def value(name: str, path: str | None) -> bytes:
     make_undumpable()
     if path is None:
         return _ask(f"value of {name}", "add --value-file FILE, or - for standard input")
-    with _reading("value", path, "--value-file") as (descriptor, _):
-        data = _read(descriptor, VALUE_LIMIT + 2, f"a value has at most {VALUE_LIMIT} bytes")
-    data = _without_line_end(data)
+    with _reading("value", path, _PIPE_IT.format("--value-file")) as (descriptor, _):
+        data = _read(descriptor, VALUE_LIMIT, "a value", _without_line_end)
     if not data:
         raise usage("the value is empty", hint="a key has a value of at least one byte")
     return data
@@ -167,8 +167,8 @@ def file_bytes(path: str, limit: int) -> bytes:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
     make_undumpable()
-    with _reading("file", path, "a file") as (descriptor, _):
-        return _read(descriptor, limit, f"it has over {limit} bytes")
+    with _reading("file", path, "pipe it in, or name a file") as (descriptor, _):
+        return _read(descriptor, limit, "a file")
 
 
 def make_undumpable() -> None:
@@ -207,14 +207,11 @@ def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None
 
 
 def _passphrase_file(path: str) -> bytes:
-    with _reading("passphrase", path, "--passphrase-file") as (descriptor, status):
+    with _reading("passphrase", path, _PIPE_IT.format("--passphrase-file")) as (descriptor, status):
         if path != STANDARD_INPUT:
             _check_private(path, status)
-        data = _read(
-            descriptor, PASSPHRASE_LIMIT + 2, f"a passphrase has at most {PASSPHRASE_LIMIT} bytes"
-        )
-    # One line end only: what is more is a part of the passphrase, or a mistake to be told.
-    data = _chomp(data)
+        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
+        data = _read(descriptor, PASSPHRASE_LIMIT, "a passphrase", _chomp)
     if not data:
         raise usage("the passphrase is empty", hint="write it into the file that you name")
     return data
@@ -239,11 +236,11 @@ def _check_private(path: str, status: os.stat_result) -> None:
 
 
 @contextlib.contextmanager
-def _reading(what: str, path: str, option: str) -> Iterator[tuple[int, os.stat_result]]:
+def _reading(what: str, path: str, hint: str) -> Iterator[tuple[int, os.stat_result]]:
     # The file is opened once and everything is asked of the descriptor: a path that is looked at
     # first and opened later may be another file by then.
     if path == STANDARD_INPUT:
-        descriptor = _standard_input(what, option)
+        descriptor = _standard_input(what, hint)
         yield descriptor, os.fstat(descriptor)
         return
     try:
@@ -256,28 +253,27 @@ def _reading(what: str, path: str, option: str) -> Iterator[tuple[int, os.stat_r
         os.close(descriptor)
 
 
-def _standard_input(what: str, option: str) -> int:
+def _standard_input(what: str, hint: str) -> int:
     if sys.stdin is None:
-        raise usage("standard input is closed", hint=f"name a file: {option} FILE")
+        raise usage("standard input is closed", hint="name a file")
     if sys.stdin.isatty():
         # What is typed into standard input is shown on the screen.
-        raise usage(
-            f"the {what} would be shown while it is typed",
-            hint=f"leave {option} out to be asked, or pipe it in",
-        )
+        raise usage(f"the {what} would be shown while it is typed", hint=hint)
     return sys.stdin.fileno()
 
 
-def _read(descriptor: int, limit: int, too_much: str) -> bytes:
-    data = b""
+def _read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] = bytes) -> bytes:
+    most = limit + len(b"\r\n")
+    data = bytearray()
     try:
-        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+        while len(data) <= most and (more := os.read(descriptor, most + 1 - len(data))):
             data += more
     except OSError as error:
         raise usage(f"cannot read it: {_why(error)}", hint="") from None
-    if len(data) > limit:
-        raise usage(too_much, hint="")
-    return data
+    trimmed = trim(bytes(data))
+    if len(trimmed) > limit:
+        raise usage(f"{what} has at most {limit} bytes, and this has more", hint="")
+    return trimmed
 
 
 def _without_line_end(data: bytes) -> bytes:

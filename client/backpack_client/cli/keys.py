@@ -1,0 +1,247 @@
+"""The commands for keys: put, import, list, get, delete."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backpack_client import dotenv, terminal
+from backpack_client.cli.session import (
+    Session,
+    all_option,
+    count,
+    json_option,
+    local_time,
+    milliseconds,
+    passphrase_option,
+)
+from backpack_client.durations import parse_duration
+from backpack_client.failures import Failure, is_key_name, printable, usage
+from backpack_client.fastpath import output
+
+if TYPE_CHECKING:
+    from backpack_client.api import Backpack
+
+# As much as one call carries, see channel.MESSAGE_LIMIT.
+_FILE_LIMIT = 8 * 1024 * 1024
+_DEFAULT_WAIT = "60s"
+_STORED_ALREADY = (
+    "stored already, and nothing was changed",
+    "add --replace for new values; import also takes --skip-existing",
+)
+_NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list --all")
+
+
+@click.command("put")
+@click.argument("name")
+@click.option(
+    "--value-file",
+    metavar="FILE",
+    help="Read the value from FILE, or - for standard input, instead of asking.",
+)
+@click.option("--replace", is_flag=True, help="Give a key that is stored already a new value.")
+@passphrase_option
+@click.pass_obj
+def put(
+    session: Session,
+    name: str,
+    value_file: str | None,
+    replace: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Store the key NAME.
+
+    Its value is asked for on the terminal, without echo. Values have up to 64 KiB. From a file or a
+    pipe, the line end of a value that is one line of text is dropped; everything else (PEM files,
+    other bytes) is stored byte for byte.
+    """
+    terminal.check_standard_input(value_file, passphrase_file)
+    if not is_key_name(name):
+        raise usage(
+            f"not a key name: {printable(name, 64)}",
+            hint="a letter or _, then up to 127 letters, digits, _, . and -",
+        )
+    value = None if value_file is None else terminal.value(name, value_file)
+    with session.operator(passphrase_file) as backpack:
+        if value is None:
+            value = terminal.value(name, None)
+        with _naming_those(backpack, [name], stored=True):
+            stored = backpack.put({name: value}, replace=replace)
+    terminal.say(f"{name} is {'replaced' if stored.replaced else 'stored'}")
+    if stored.created:
+        terminal.say(f"to let a process tree lease it: backpack-client grant {name} --to tree:PID")
+
+
+@click.command("import")
+@click.argument("file", metavar="FILE.env")
+@click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
+@click.option("--skip-existing", is_flag=True, help="Leave keys that are stored already alone.")
+@click.option("--dry-run", is_flag=True, help="Say what would be stored, store nothing.")
+@passphrase_option
+@click.pass_obj
+def import_(
+    session: Session,
+    *,
+    file: str,
+    replace: bool,
+    skip_existing: bool,
+    dry_run: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Store the keys of a .env file, all of them or none.
+
+    Lines that programs read in different ways are skipped, each with the reason: empty values,
+    $NAME and ${NAME} outside of single quotes, and what is not NAME=value. Values are never shown.
+    """
+    terminal.check_standard_input(file, passphrase_file)
+    if replace and skip_existing:
+        raise click.UsageError("--replace and --skip-existing exclude each other")
+    shown = printable(file, 256)
+    try:
+        parsed = dotenv.parse(terminal.file_bytes(file, _FILE_LIMIT))
+    except dotenv.DotenvError as error:
+        raise Failure(f"{shown}: {error.message}", reason="not-dotenv") from None
+    for skipped in parsed.skipped:
+        what = f"{skipped.name} " if skipped.name else ""
+        terminal.say(f"line {skipped.line}: skipped: {what}{skipped.reason}")
+    if not parsed.entries:
+        raise Failure(f"{shown} holds nothing to import", reason="nothing-to-import")
+    keys = {entry.name: entry.value for entry in parsed.entries}
+    with (
+        session.operator(passphrase_file) as backpack,
+        _naming_those(backpack, keys, stored=True),
+    ):
+        stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+    _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
+    if not dry_run and file != terminal.STANDARD_INPUT and Path(file).is_file():
+        terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
+
+
+def _report_import(created: int, replaced: int, skipped: tuple[str, ...], *, dry_run: bool) -> None:
+    done = "would store" if dry_run else "stored"
+    also = "replace" if dry_run else "replaced"
+    terminal.say(f"{done} {count(created, 'new key')}, {also} {replaced}")
+    if skipped:
+        terminal.say(f"stored already and left alone: {', '.join(skipped)}")
+
+
+@click.command("list")
+@all_option("Every key, and not only those that your process tree may lease")
+@json_option
+@passphrase_option
+@click.pass_obj
+def list_(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
+    """List keys, without their values.
+
+    Without --all: those that your process tree may lease.
+
+    JSON: one object with keys: a list of objects with name, created_at_ms, updated_at_ms.
+    """
+    with session.reader(every=every, passphrase_file=passphrase_file) as backpack:
+        keys = backpack.list(all=every)
+    if as_json:
+        terminal.print_json(
+            {
+                "keys": [
+                    {
+                        "name": key.name,
+                        "created_at_ms": milliseconds(key.created_at),
+                        "updated_at_ms": milliseconds(key.updated_at),
+                    }
+                    for key in keys
+                ]
+            }
+        )
+    elif keys:
+        terminal.print_table(
+            ("NAME", "STORED", "CHANGED"),
+            [(key.name, local_time(key.created_at), local_time(key.updated_at)) for key in keys],
+        )
+    elif every:
+        terminal.say("no keys are stored; store one: backpack-client put NAME")
+    else:
+        terminal.say("your process tree may lease no key; every key: backpack-client list --all")
+
+
+@click.command("get")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--ttl", metavar="T", help="How long the lease is to live (default: 15m).")
+@click.option(
+    "--wait",
+    metavar="T",
+    default=_DEFAULT_WAIT,
+    show_default=True,
+    help="How long to wait for the answer.",
+)
+@click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
+@click.option("--json", "form", flag_value=output.JSON, help="Write names, values and the lease.")
+@click.option("--export", "form", flag_value=output.EXPORT, help="Write lines for a shell to eval.")
+@click.pass_obj
+def get(
+    session: Session,
+    *,
+    names: tuple[str, ...],
+    ttl: str | None,
+    wait: str,
+    reason: str,
+    form: str | None,
+) -> None:
+    """Lease keys and print their values.
+
+    Writes the value of one key and a newline to standard output. Several keys need --json or
+    --export. The lease runs out by itself.
+
+    JSON: one object with keys (name to value) and lease: an object with id, expires_at_ms,
+    remaining_seconds.
+    """
+    form = form or output.PLAIN
+    output.check_form(names, form)
+    with session.connect(float(parse_duration(wait))) as backpack:
+        values = backpack.get(*names, ttl=ttl, reason=reason)
+    output.write(
+        output.render(
+            [(name, values.bytes(name)) for name in names],
+            form,
+            lease_id=values.lease.id,
+            expires_at_ms=milliseconds(values.lease.expires_at) or 0,
+            remaining_seconds=values.lease.remaining_seconds,
+        )
+    )
+
+
+@click.command("delete")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@passphrase_option
+@click.pass_obj
+def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None) -> None:
+    """Delete keys, and end their leases.
+
+    All of them or none. It cannot be undone.
+    """
+    with (
+        session.operator(passphrase_file) as backpack,
+        _naming_those(backpack, names, stored=False),
+    ):
+        done = backpack.delete(*names)
+    terminal.say(f"{count(done.deleted, 'key')} deleted, {count(done.leases_ended, 'lease')} ended")
+
+
+@contextmanager
+def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -> Iterator[None]:
+    """Say which keys a refusal is about: the operator may know, and the daemon only counts them."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.reason != ("key-exists" if stored else "no-such-key"):
+            raise
+        known = {key.name for key in backpack.list(all=True)}
+        about = ", ".join(name for name in names if (name in known) is stored)
+        what, hint = _STORED_ALREADY if stored else _NOT_STORED
+        raise Failure(
+            f"{what}: {about}", exit_code=failure.exit_code, reason=failure.reason, hint=hint
+        ) from None
+
+
+COMMANDS = {command.name: command for command in (put, import_, list_, get, delete)}

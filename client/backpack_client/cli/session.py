@@ -1,0 +1,142 @@
+"""What every command needs: which daemon is meant, a connection to it, operator authority, options.
+
+It decides when a passphrase is asked for; how is `terminal`'s business.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from backpack_client import terminal
+from backpack_client.failures import from_status
+
+if TYPE_CHECKING:
+    from backpack_client.api import Backpack
+    from backpack_client.model import VaultStatus
+    from backpack_client.startup import Daemon
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DISTRIBUTION = "backpackd"
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(self, environ: Mapping[str, str], socket: str | None) -> None:
+        self._environ = environ
+        self._socket = socket
+
+    @staticmethod
+    def client_version() -> str:
+        """Give the client's version; "unknown" where it runs without being installed."""
+        try:
+            return version(_DISTRIBUTION)
+        except PackageNotFoundError:
+            return "unknown"
+
+    @property
+    def daemon(self) -> "Daemon":
+        """The daemon that is meant."""
+        from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
+
+        return startup.find(self._environ, self._socket)
+
+    def connect(self, timeout: float | None = None) -> "Backpack":
+        """Make the connection to the daemon; nothing is sent yet.
+
+        Args:
+            timeout: how long to wait for each answer, in seconds; None: the default.
+        """
+        from backpack_client.api import Backpack  # noqa: PLC0415 - as above
+        from backpack_client.calls import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
+
+        return Backpack(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
+
+    @contextmanager
+    def operator(self, passphrase_file: str | None) -> "Iterator[Backpack]":
+        """Open a connection that has operator authority.
+
+        Nobody is asked for a passphrase that could not be used: there must be a daemon, and the
+        vault must be unlocked.
+        """
+        with self.connect() as backpack:
+            status = backpack.status()
+            self.note_version(status)
+            if status.state != "unlocked":
+                raise _not_unlocked(status)
+            backpack.authorize(terminal.passphrase("passphrase", passphrase_file))
+            yield backpack
+
+    @contextmanager
+    def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Backpack]":
+        """Open a connection for a listing: with operator authority where it covers everything."""
+        if every:
+            with self.operator(passphrase_file) as backpack:
+                yield backpack
+            return
+        if passphrase_file is not None:
+            raise click.UsageError("--passphrase-file is for --all only")
+        with self.connect() as backpack:
+            yield backpack
+
+    def note_version(self, status: "VaultStatus") -> None:
+        """Say so on standard error when client and daemon are not of one version."""
+        own = self.client_version()
+        if status.daemon_version != own:
+            terminal.say(
+                f"note: this client is version {own}, the daemon {status.daemon_version}: "
+                "restart the daemon after an upgrade (backpack-client stop, then start)"
+            )
+
+
+def passphrase_option(command: Command) -> Command:
+    """Add --passphrase-file."""
+    return click.option(
+        "--passphrase-file",
+        metavar="FILE",
+        help="Read the passphrase from FILE (private to you), or - for standard input, instead of "
+        "asking on the terminal.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(
+        command
+    )
+
+
+def all_option(what: str) -> Callable[[Command], Command]:
+    """Add --all; `what` says of whom else things are shown then."""
+    return click.option("--all", "every", is_flag=True, help=f"{what}; asks for the passphrase.")
+
+
+def milliseconds(moment: datetime | None) -> int | None:
+    """Write a time for JSON: milliseconds since the epoch, as everywhere in the API."""
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def local_time(moment: datetime) -> str:
+    """Write a time for people, in their own time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds_until(moment: datetime) -> float:
+    """Tell how long it is until a time, by this machine's clock."""
+    return (moment - datetime.now(UTC)).total_seconds()
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things: "1 lease", "2 leases"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _not_unlocked(status: "VaultStatus") -> Exception:
+    if status.state == "uninitialized":
+        return from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
+    return from_status("FAILED_PRECONDITION", "locked", "the vault is locked", {})

@@ -1,0 +1,233 @@
+"""The commands for the vault and the daemon: init, unlock, lock, status, passwd, start, stop."""
+
+import os
+from collections.abc import Callable
+
+import click
+
+from backpack_client import terminal
+from backpack_client.cli.session import (
+    Session,
+    count,
+    json_option,
+    local_time,
+    milliseconds,
+    passphrase_option,
+    seconds_until,
+)
+from backpack_client.durations import format_duration
+from backpack_client.failures import INIT_HINT, UNLOCK_HINT, Failure, from_status
+from backpack_client.model import VaultStatus
+
+_no_start_option = click.option(
+    "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."
+)
+_ATTEMPTS = 3
+
+
+@click.command("init")
+@passphrase_option
+@_no_start_option
+@click.pass_obj
+def init(session: Session, passphrase_file: str | None, no_start: bool) -> None:
+    """Make a new vault, and leave it unlocked.
+
+    Starts the daemon when none runs, then asks twice for a passphrase of at least 12 characters.
+    Nobody can open the vault without it, and nothing can restore it: choose one you will keep.
+    """
+    _ensure_daemon(session, no_start)
+    with session.connect() as backpack:
+        status = backpack.status()
+        session.note_version(status)
+        if status.state != "uninitialized":
+            # Before a passphrase is chosen in vain. The daemon decides the same again.
+            raise from_status(
+                "FAILED_PRECONDITION", "already-initialized", "there is a vault already", {}
+            )
+        _retyping(
+            lambda: backpack.init(terminal.new_passphrase("new passphrase", passphrase_file)),
+            passphrase_file,
+        )
+    terminal.say(
+        "the vault is made and unlocked\n"
+        "next, store a key:      backpack-client put OPENAI_API_KEY\n"
+        "or all of a .env file:  backpack-client import .env"
+    )
+
+
+@click.command("unlock")
+@passphrase_option
+@_no_start_option
+@click.pass_obj
+def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> None:
+    """Unlock the vault, so that keys can be leased. Starts the daemon when none runs."""
+    _ensure_daemon(session, no_start)
+    with session.connect() as backpack:
+        status = backpack.status()
+        session.note_version(status)
+        if status.state == "uninitialized":
+            raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
+        backpack.unlock(terminal.passphrase("passphrase", passphrase_file))
+    terminal.say("the vault is unlocked")
+
+
+@click.command("lock")
+@click.pass_obj
+def lock(session: Session) -> None:
+    """Lock the vault and end every lease. Needs no passphrase."""
+    with session.connect() as backpack:
+        ended = backpack.lock()
+    terminal.say(f"the vault is locked; {count(ended, 'lease')} ended")
+
+
+@click.command("status")
+@json_option
+@click.pass_obj
+def status(session: Session, as_json: bool) -> None:
+    """Show the state of vault and daemon.
+
+    Also tells which protections are on, and which process tree the daemon takes you for.
+
+    JSON: one object with state (uninitialized, locked, unlocked), socket, client_version,
+    daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
+    leases_of_tree, and protections: a list of objects with name, on, detail.
+    """
+    with session.connect() as backpack:
+        answer = backpack.status()
+    session.note_version(answer)
+    socket = session.daemon.socket
+    if as_json:
+        terminal.print_json(
+            {
+                "state": str(answer.state),
+                "socket": socket,
+                "client_version": session.client_version(),
+                "daemon_version": answer.daemon_version,
+                "daemon_pid": answer.daemon_pid,
+                "supervised": answer.supervised,
+                "started_at_ms": milliseconds(answer.started_at),
+                "tree_pid": answer.tree_pid,
+                "leases_of_tree": answer.leases_of_tree,
+                "protections": [
+                    {"name": each.name, "on": each.on, "detail": each.detail}
+                    for each in answer.protections
+                ],
+            }
+        )
+        return
+    keeper = "run by the service manager" if answer.supervised else "started by hand"
+    age = format_duration(-seconds_until(answer.started_at))
+    lines = [
+        f"vault      {answer.state}",
+        f"daemon     version {answer.daemon_version}, pid {answer.daemon_pid}, {keeper}",
+        f"           up for {age}, since {local_time(answer.started_at)}",
+        f"socket     {socket}",
+        f"your tree  {_tree(answer)}",
+    ]
+    width = max((len(each.name) for each in answer.protections), default=0)
+    for number, each in enumerate(answer.protections):
+        title = "" if number else "protected"
+        mark = "on " if each.on else "OFF"
+        lines.append(f"{title:<10} {mark} {each.name.ljust(width)}  {each.detail}".rstrip())
+    terminal.print_lines(lines)
+    if answer.state == "uninitialized":
+        terminal.say(f"to make a vault, {INIT_HINT}")
+    elif answer.state == "locked":
+        terminal.say(f"to lease keys, {UNLOCK_HINT}")
+
+
+@click.command("passwd")
+@passphrase_option
+@click.option(
+    "--new-passphrase-file",
+    metavar="FILE",
+    help="Read the new passphrase from FILE, or - for standard input, instead of asking.",
+)
+@click.pass_obj
+def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: str | None) -> None:
+    """Change the passphrase. Keys, grants and leases stay as they are."""
+    terminal.check_standard_input(passphrase_file, new_passphrase_file)
+    with session.connect() as backpack:
+        if backpack.status().state == "uninitialized":
+            raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
+        current = terminal.passphrase("current passphrase", passphrase_file)
+        _retyping(
+            lambda: backpack.change_passphrase(
+                current,
+                terminal.new_passphrase(
+                    "new passphrase", new_passphrase_file, "--new-passphrase-file"
+                ),
+            ),
+            new_passphrase_file,
+        )
+    terminal.say("the passphrase is changed; the old one opens nothing any more")
+
+
+@click.command("start")
+@click.pass_obj
+def start(session: Session) -> None:
+    """Start the daemon.
+
+    systemd starts it where its user unit is installed; else it runs in the background, with its log
+    in the home.
+    """
+    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
+
+    daemon = session.daemon
+    how = None if startup.runs(daemon) else startup.start(daemon)
+    with session.connect() as backpack:
+        answer = backpack.status()
+    if how is None:
+        terminal.say(f"the daemon runs already (pid {answer.daemon_pid})")
+    else:
+        terminal.say(f"the daemon is started: {how}")
+    if answer.state == "uninitialized":
+        terminal.say(f"there is no vault yet; {INIT_HINT}")
+    elif answer.state == "locked":
+        terminal.say(f"the vault is locked; {UNLOCK_HINT}")
+
+
+@click.command("stop")
+@click.pass_obj
+def stop(session: Session) -> None:
+    """Stop the daemon. Every lease ends and the vault is locked."""
+    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
+
+    daemon = session.daemon
+    if not startup.runs(daemon):
+        terminal.say("no daemon runs: there is nothing to stop")
+        return
+    startup.stop(daemon)
+    terminal.say("the daemon is stopped")
+
+
+def _tree(answer: VaultStatus) -> str:
+    if answer.tree_pid == os.getpid():
+        # From an interactive shell, whose pid is never swept in: this pid is about to end.
+        return "this command alone; what is started from a shell is a tree of its own"
+    return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
+
+
+def _ensure_daemon(session: Session, no_start: bool) -> None:
+    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
+
+    daemon = session.daemon
+    if no_start or startup.runs(daemon):
+        return
+    terminal.say(f"the daemon is started: {startup.start(daemon)}")
+
+
+def _retyping(attempt: Callable[[], None], path: str | None) -> None:
+    """Try; while a person types, let him choose again when the passphrase was too weak."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            attempt()
+        except Failure as failure:
+            if failure.reason != "weak-passphrase" or path is not None or not left:
+                raise
+            terminal.show_failure(failure)
+        else:
+            return
+
+
+COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd, start, stop)}

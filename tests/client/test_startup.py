@@ -1,0 +1,265 @@
+"""Starting and stopping real daemons. Each test stops what it started, by its pid."""
+
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backpack_client import Backpack, Failure, startup
+from daemons import RunningDaemon
+from fake_daemon import fake_daemon, status
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def daemon_at(tmp_path: Path) -> Iterator[startup.Daemon]:
+    found = startup.find(os.environ)
+    yield found
+    if startup.runs(found):
+        startup.stop(found)
+
+
+def pid_of(daemon: startup.Daemon) -> int:
+    with Backpack(daemon.socket) as backpack:
+        return backpack.status().daemon_pid
+
+
+def instead_of_daemons(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> "list[subprocess.Popen[bytes]]":
+    """Let other programs be started where daemons would be; returns those that were."""
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def start(_command: object, **options: object) -> "subprocess.Popen[bytes]":
+        started.append(real([sys.executable, "-c", code], **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return started
+
+
+def test_a_daemon_is_started_answers_and_is_stopped(daemon_at: startup.Daemon) -> None:
+    assert not startup.runs(daemon_at)
+    said = startup.start(daemon_at)
+    pid = pid_of(daemon_at)
+    assert f"pid {pid}" in said
+    watching = os.pidfd_open(pid)
+    startup.stop(daemon_at)
+    assert not startup.runs(daemon_at)
+    ended, _, _ = select.select([watching], (), (), 0)
+    os.close(watching)
+    assert ended, "stop returned before the exit"
+
+
+def test_a_started_daemon_stands_apart_from_its_starter(daemon_at: startup.Daemon) -> None:
+    startup.start(daemon_at)
+    process = Path("/proc", str(pid_of(daemon_at)))
+    assert os.getsid(pid_of(daemon_at)) == pid_of(daemon_at)
+    assert str((process / "cwd").readlink()) == "/"
+    assert str((process / "fd" / "0").readlink()) == "/dev/null"
+
+
+def test_the_log_and_the_home_are_private_from_creation(daemon_at: startup.Daemon) -> None:
+    before = os.umask(0)
+    try:
+        startup.start(daemon_at)
+    finally:
+        os.umask(before)
+    home = Path(daemon_at.home)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / startup.LOG_NAME).stat().st_mode) == 0o600
+
+
+def test_a_daemon_gets_few_variables() -> None:
+    environ = {
+        "HOME": "/h",
+        "PATH": "/bin",
+        "XDG_RUNTIME_DIR": "/r",
+        "BACKPACK_HOME": "/b",
+        "LD_PRELOAD": "/evil.so",
+        "PYTHONPATH": "/evil",
+        "OPENAI_API_KEY": "v",
+        "NOTIFY_SOCKET": "/n",
+        "GRPC_TRACE": "all",
+    }
+    assert set(startup.clean_environment(environ)) == {
+        "HOME",
+        "PATH",
+        "XDG_RUNTIME_DIR",
+        "BACKPACK_HOME",
+    }
+
+
+def test_a_daemon_that_cannot_start_is_told_with_its_own_words(
+    daemon_at: startup.Daemon, daemon: RunningDaemon
+) -> None:
+    # A second daemon on the same home, at another socket.
+    other = startup.find(os.environ, daemon_at.socket + ".other")
+    with pytest.raises(Failure) as caught:
+        startup.start(other)
+    assert caught.value.reason == "not-started"
+    assert str(daemon.pid) in caught.value.hint or "lock" in caught.value.hint.lower()
+
+
+def test_only_what_this_start_logged_is_shown(
+    daemon_at: startup.Daemon, daemon: RunningDaemon
+) -> None:
+    log = Path(daemon_at.home, startup.LOG_NAME)
+    log.write_text("an older line\n")
+    other = startup.find(os.environ, daemon_at.socket + ".other")
+    with pytest.raises(Failure) as caught:
+        startup.start(other)
+    assert "an older line" not in caught.value.hint
+
+
+def test_a_daemon_that_another_one_started_meanwhile_is_as_good(
+    daemon_at: startup.Daemon, daemon: RunningDaemon
+) -> None:
+    assert startup.start(daemon_at) == "it was starting already"
+
+
+def test_a_daemon_that_never_gets_ready_is_stopped(
+    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = instead_of_daemons(monkeypatch, "import time; time.sleep(600)")
+    monkeypatch.setattr(startup, "START_SECONDS", 0.1)
+    with pytest.raises(Failure, match="not ready"):
+        startup.start(daemon_at)
+    assert started[0].wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_a_daemon_gets_no_other_variables_when_it_is_started(
+    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "v")
+    instead_of_daemons(monkeypatch, "import os; print(sorted(os.environ))")
+    with pytest.raises(Failure) as caught:
+        startup.start(startup.find(os.environ))
+    assert "NOTIFY_SOCKET" in caught.value.hint
+    assert "OPENAI_API_KEY" not in caught.value.hint
+
+
+def test_a_log_that_is_a_link_is_not_written_to(daemon_at: startup.Daemon, tmp_path: Path) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    victim = tmp_path / "victim"
+    victim.write_text("")
+    (home / startup.LOG_NAME).symlink_to(victim)
+    with pytest.raises(Failure) as caught:
+        startup.start(daemon_at)
+    assert caught.value.reason == "home-not-usable"
+    assert victim.read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
+def test_a_home_of_another_user_is_refused(daemon_at: startup.Daemon) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    os.chown(home, 65534, 65534)
+    with pytest.raises(Failure, match="65534"):
+        startup.start(daemon_at)
+
+
+def test_stopping_none_is_a_failure_that_says_so(daemon_at: startup.Daemon) -> None:
+    with pytest.raises(Failure) as caught:
+        startup.stop(daemon_at)
+    assert caught.value.reason == "no-daemon"
+
+
+def test_a_process_that_only_claims_another_pid_is_not_signalled(tmp_path: Path) -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        with fake_daemon(tmp_path) as fake:
+            fake.answers["Status"] = lambda _: status(daemon_pid=victim.pid)
+            with pytest.raises(Failure) as caught:
+                startup.stop(startup.find(os.environ, fake.path))
+        assert caught.value.reason == "not-ours"
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait(PATIENCE)
+
+
+def test_a_supervised_daemon_is_left_to_its_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "_managed", lambda _: False)
+    with fake_daemon(tmp_path) as fake:
+        fake.answers["Status"] = lambda _: status(daemon_pid=os.getpid(), supervised=True)
+        with pytest.raises(Failure) as caught:
+            startup.stop(startup.find(os.environ, fake.path))
+    assert caught.value.reason == "supervised"
+
+
+FAKE_SYSTEMCTL = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in
+  *show*) echo "Listen={socket} (Stream)"; echo "LoadState={state}" ;;
+  *) exit {code} ;;
+esac
+"""
+
+
+def systemctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, state: str = "loaded", code: int = 0
+) -> tuple[startup.Daemon, Path]:
+    monkeypatch.delenv("BACKPACK_HOME")
+    found = startup.find(os.environ)
+    log = tmp_path / "systemctl.log"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(FAKE_SYSTEMCTL.format(log=log, socket=found.socket, state=state, code=code))
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return startup.find(os.environ), log
+
+
+def test_where_the_unit_is_installed_the_service_manager_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, log = systemctl(tmp_path, monkeypatch)
+    assert "service manager" in startup.start(found)
+    assert "start backpackd.socket" in log.read_text().splitlines()[-1]
+
+
+def test_a_service_manager_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = systemctl(tmp_path, monkeypatch, code=1)
+    with pytest.raises(Failure) as caught:
+        startup.start(found)
+    assert caught.value.reason == "service-manager"
+
+
+@pytest.mark.parametrize("change", ["home", "profile", "socket", "state"])
+def test_a_unit_for_another_daemon_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    state = "not-found" if change == "state" else "loaded"
+    found, _ = systemctl(tmp_path, monkeypatch, state=state)
+    if change == "home":
+        monkeypatch.setenv("BACKPACK_HOME", str(tmp_path / "home"))
+    if change == "profile":
+        monkeypatch.setenv("BACKPACK_PROFILE", "staging")
+    path = found.socket + ".other" if change == "socket" else found.socket
+    assert not startup._managed(startup.find(os.environ, path))
+
+
+def test_a_listener_that_does_not_speak_the_protocol_is_not_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        process = startup._PinnedListener(str(path))
+        assert process.pid == os.getpid()
+        assert not process.wait(0.0)
+        process.close()

@@ -1,0 +1,264 @@
+"""Prompting and printing. Prompts are tested on a real pseudo-terminal."""
+
+import ctypes
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backpack_client import terminal
+from backpack_client.failures import Failure
+from pseudo_terminal import Terminal, read_screen
+
+MARK = "marker-of-a-value"
+
+
+@pytest.fixture(autouse=True)
+def _dumpable_as_before() -> Iterator[None]:
+    """Undo what protects a short-lived command, so that this test process stays as it was."""
+    libc = ctypes.CDLL(None)
+    before = libc.prctl(3, 0, 0, 0, 0)
+    yield
+    libc.prctl(4, before, 0, 0, 0)
+
+
+def private(path: Path, data: bytes, mode: int = 0o600) -> str:
+    path.write_bytes(data)
+    path.chmod(mode)
+    return str(path)
+
+
+def python(code: str) -> Terminal:
+    return Terminal(["-c", code])
+
+
+ASK = """
+import sys
+from backpack_client import terminal
+from backpack_client.failures import Failure
+try:
+    print(repr({call}))
+except Failure as failure:
+    print(failure.reason)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_passphrase_is_asked_for_without_echo() -> None:
+    with python(ASK.format(call='terminal.passphrase("passphrase", None)')) as at:
+        at.expect(b"passphrase: ")
+        assert not termios.tcgetattr(at.screen)[3] & termios.ECHO
+        at.type(MARK.encode() + b"\n")
+        code, output = at.end()
+        assert (code, output) == (0, f"b'{MARK}'\n".encode())
+        assert MARK.encode() not in at.shown
+
+
+def test_the_echo_is_back_after_the_prompt_is_interrupted() -> None:
+    with python(ASK.format(call='terminal.passphrase("passphrase", None)')) as at:
+        before = termios.tcgetattr(at.screen)
+        at.expect(b"passphrase: ")
+        at.type(b"half of it\x03")
+        code, output = at.end()
+        assert (code, output) == (130, b"")
+        assert termios.tcgetattr(at.screen) == before
+
+
+def test_a_new_passphrase_is_asked_for_twice_until_both_are_the_same() -> None:
+    with python(ASK.format(call='terminal.new_passphrase("new", None)')) as at:
+        at.expect(b"new: ")
+        at.type(b"one\n")
+        at.expect(b"new, once more: ")
+        at.type(b"other\n")
+        at.expect(b"new: ")
+        at.type(b"one\n")
+        at.expect(b"new, once more: ")
+        at.type(b"one\n")
+        _, output = at.end()
+    assert output.endswith(b"b'one'\n")
+
+
+def test_a_value_too_long_for_a_terminal_line_is_refused_and_not_cut() -> None:
+    with python(ASK.format(call='terminal.value("K", None)')) as at:
+        at.expect(b"value of K: ")
+        at.type(b"x" * 4090)
+        at.type(b"y" * 10 + b"\n")
+        _, output = at.end()
+    assert output == b"usage\n"
+
+
+def test_an_end_of_file_at_the_prompt_is_no_passphrase() -> None:
+    with python(ASK.format(call='terminal.passphrase("passphrase", None)')) as at:
+        at.expect(b"passphrase: ")
+        at.type(b"\x04")
+        _, output = at.end()
+    assert output == b"nothing-typed\n"
+
+
+def test_without_a_terminal_the_hint_names_the_option() -> None:
+    code = ASK.format(call='terminal.passphrase("passphrase", None)').replace(
+        "print(failure.reason)", "print(failure.hint)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert "--passphrase-file" in done.stdout
+
+
+def test_the_process_is_undumpable_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(terminal, "make_undumpable", lambda: order.append("undumpable"))
+    path = private(tmp_path / "p", b"x\n")
+    real_open = os.open
+
+    def opening(name: str, flags: int) -> int:
+        order.append("open")
+        return real_open(name, flags)
+
+    monkeypatch.setattr(os, "open", opening)
+    terminal.passphrase("passphrase", path)
+    terminal.new_passphrase("passphrase", path)
+    terminal.value("K", path)
+    terminal.file_bytes(path, 100)
+    assert order == ["undumpable", "open"] * 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the flag with prctl(2)")
+def test_undumpable_means_that_the_kernel_says_so() -> None:
+    terminal.make_undumpable()
+    assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "passphrase"),
+    [(b"p\n", b"p"), (b"p\r\n", b"p"), (b"p", b"p"), (b" p \n", b" p "), (b"p\n\n", b"p\n")],
+)
+def test_one_line_end_of_a_passphrase_file_is_dropped(
+    tmp_path: Path, data: bytes, passphrase: bytes
+) -> None:
+    assert terminal.passphrase("passphrase", private(tmp_path / "p", data)) == passphrase
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o666])
+def test_a_passphrase_file_that_others_can_read_or_write_is_refused(
+    tmp_path: Path, mode: int
+) -> None:
+    path = private(tmp_path / "p", MARK.encode(), mode)
+    with pytest.raises(Failure, match="by others") as caught:
+        terminal.passphrase("passphrase", path)
+    assert "chmod 600" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+def test_a_passphrase_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = private(tmp_path / "p", b"x")
+    os.chown(path, 65534, 65534)
+    with pytest.raises(Failure, match="65534"):
+        terminal.passphrase("passphrase", path)
+
+
+def test_a_directory_or_device_is_no_passphrase_file(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "/dev/null", "/dev/zero"):
+        with pytest.raises(Failure, match="not a file"):
+            terminal.passphrase("passphrase", path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"x" * 1025, b"x" * 100_000])
+def test_an_empty_or_oversized_passphrase_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Failure):
+        terminal.passphrase("passphrase", private(tmp_path / "p", data))
+
+
+def test_a_passphrase_comes_through_a_pipe_that_a_shell_opened() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"from a pipe\n")
+    os.close(writing)
+    assert terminal.passphrase("passphrase", f"/dev/fd/{reading}") == b"from a pipe"
+    os.close(reading)
+
+
+def test_a_file_that_is_not_there_is_a_usage_failure(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        terminal.passphrase("passphrase", str(tmp_path / "none"))
+    assert caught.value.exit_code == 2
+
+
+def test_only_one_thing_comes_from_standard_input() -> None:
+    terminal.check_standard_input("-", "file", None)
+    with pytest.raises(Failure) as caught:
+        terminal.check_standard_input("-", None, "-")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"v\n", b"v"),
+        (b"v\r\n", b"v"),
+        (b"v", b"v"),
+        (b"v\r", b"v\r"),
+        (b"v \n", b"v "),
+        (b"one\ntwo\n", b"one\ntwo\n"),
+        (b"v\n\n", b"v\n\n"),
+        (b"\xff\xfe\n", b"\xff\xfe\n"),
+        (b"x" * 65536, b"x" * 65536),
+        (b"x" * 65536 + b"\n", b"x" * 65536),
+    ],
+)
+def test_only_a_single_line_of_text_loses_its_line_end(
+    tmp_path: Path, data: bytes, value: bytes
+) -> None:
+    assert terminal.value("K", private(tmp_path / "v", data, 0o644)) == value
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"x" * (65536 + 3)])
+def test_an_empty_or_oversized_value_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Failure):
+        terminal.value("K", private(tmp_path / "v", data))
+
+
+def test_what_came_from_outside_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[2Jb\u202ec"
+    terminal.say(hostile)
+    terminal.print_lines([hostile])
+    terminal.print_table(["H"], [[hostile + "\n"]])
+    terminal.print_json({"k": hostile})
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert len(err.splitlines()) == 1
+
+
+def test_a_table_is_aligned_text_where_output_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal.print_table(["NAME", "B"], [["K", "1"], ["LONGER", ""]])
+    assert capsys.readouterr().out == "NAME    B\nK       1\nLONGER\n"
+
+
+def test_a_table_is_boxed_on_a_terminal() -> None:
+    code = 'from backpack_client import terminal; terminal.print_table(["NAME"], [["[red]K"]])'
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    shown = b""
+    while more := read_screen(screen):
+        shown += more
+    os.close(screen)
+    os.waitpid(pid, 0)
+    assert "\u2502".encode() in shown
+    assert b"[red]K" in shown

@@ -32,7 +32,9 @@ from backpackd.ports import Connection
 _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
-WHILE_LOCKED = frozenset({"Status", "Init", "Unlock", "Lock"})
+WHILE_LOCKED = frozenset(
+    f"backpack.v1.Vault.{name}" for name in ("Status", "Init", "Unlock", "Lock")
+)
 """The methods that answer while the vault is locked or not yet made. A list of what may, so that
 a new method is closed until somebody opens it."""
 
@@ -98,7 +100,7 @@ class Calls:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         method = getattr(service, _WORD.sub("_", descriptor.name).lower())
         parse = GetMessageClass(descriptor.input_type).FromString
-        locked_too = descriptor.name in WHILE_LOCKED
+        locked_too = descriptor.full_name in WHILE_LOCKED
 
         def admit(raw: bytes) -> Message:
             if not locked_too:
@@ -111,23 +113,27 @@ class Calls:
                     reason="malformed-request",
                 ) from None
 
-        async def unary(raw: bytes, context: Context) -> bytes:
-            async def answer() -> bytes:
-                with self.enter(context) as connection:
-                    message: Message = await method(connection, admit(raw))
-                    return message.SerializeToString()
+        async def answer(raw: bytes, context: Context) -> bytes:
+            with self.enter(context) as connection:
+                message: Message = await method(connection, admit(raw))
+                return message.SerializeToString()
 
-            response: bytes = await _guarded(answer(), context)
+        async def answer_all(raw: bytes, context: Context) -> None:
+            with self.enter(context) as connection:
+                responses: AsyncIterator[Message] = method(connection, admit(raw))
+                async for response in responses:
+                    await context.write(response.SerializeToString())
+
+        async def unary(raw: bytes, context: Context) -> bytes:
+            work = answer(raw, context)
+            del raw  # grpcio keeps this frame with the error of an aborted call
+            response: bytes = await _guarded(work, context)
             return response
 
         async def stream(raw: bytes, context: Context) -> None:
-            async def answer() -> None:
-                with self.enter(context) as connection:
-                    responses: AsyncIterator[Message] = method(connection, admit(raw))
-                    async for response in responses:
-                        await context.write(response.SerializeToString())
-
-            await _guarded(answer(), context)
+            work = answer_all(raw, context)
+            del raw  # as above
+            await _guarded(work, context)
 
         # Without a deserializer the raw bytes arrive here, and a malformed request is an error of
         # ours instead of an exception inside grpcio.
@@ -136,30 +142,41 @@ class Calls:
         return grpc.unary_unary_rpc_method_handler(unary)
 
 
-async def _guarded(answer: Awaitable[Any], context: Context) -> Any:
+async def _guarded(work: Awaitable[Any], context: Context) -> Any:
+    """Await a call's work and end the call with the error that it raises, if any.
+
+    grpcio keeps the error of the last aborted call until the next call comes, and then in a cycle
+    until the collector runs. So the error that it gets to see carries no frames: theirs hold the
+    request, with a passphrase or a value in it.
+    """
     try:
-        return await answer
+        return await work
     except BackpackError as error:
-        await abort(context, error)
+        code, message = grpc.StatusCode[error.status.value], error.message
+        metadata = _metadata(error)
     except grpc.aio.AbortError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
         incident = secrets.token_hex(4)
         _LOG.error("incident %s: %s at %s", incident, type(error).__name__, _place(error))
-        await context.abort(
-            grpc.StatusCode.INTERNAL,
-            f"internal error, incident {incident}: see the daemon's log",
-            (("backpack-reason", "internal"), ("backpack-incident", incident)),
-        )
+        code = grpc.StatusCode.INTERNAL
+        message = f"internal error, incident {incident}: see the daemon's log"
+        metadata = (("backpack-reason", "internal"), ("backpack-incident", incident))
+    # Outside of the `except`, so that the error is not the context of the one that abort raises.
+    return await context.abort(code, message, metadata)
 
 
 async def abort(context: Context, error: BackpackError) -> NoReturn:
     """End a call with an error of ours: status, message, reason, and what else it knows."""
+    await context.abort(grpc.StatusCode[error.status.value], error.message, _metadata(error))
+
+
+def _metadata(error: BackpackError) -> tuple[tuple[str, str], ...]:
     metadata = [("backpack-reason", error.reason)]
     if error.retry_after is not None:
         metadata.append(("backpack-retry-after-ms", str(int(error.retry_after * 1000))))
     metadata += [(f"backpack-{name}", text) for name, text in error.facts.items()]
-    await context.abort(grpc.StatusCode[error.status.value], error.message, tuple(metadata))
+    return tuple(metadata)
 
 
 def _place(error: BaseException) -> str:

@@ -6,35 +6,28 @@ that does hold what is looked for.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from backpack_proto.v1 import grants_pb2 as gpb
-from backpack_proto.v1 import keys_pb2 as kpb
-from backpack_proto.v1 import leases_pb2 as lpb
-from backpack_proto.v1 import vault_pb2 as vpb
-from backpack_proto.v1.grants_pb2_grpc import GrantsStub
-from backpack_proto.v1.keys_pb2_grpc import KeysStub
-from backpack_proto.v1.leases_pb2_grpc import LeasesStub
-from backpack_proto.v1.vault_pb2_grpc import VaultStub
+from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 from backpackd.adapters.clock import SystemClock
 from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.vault import Vault
 from backpackd.core.facts import ProcessId
+from daemons import PASSPHRASE, Client, RunningDaemon, failure
 
 WINDOW = 16
 # Of a window of 16 bytes at any place, 8 that begin at a multiple of 8 are a part.
@@ -42,8 +35,8 @@ ANCHOR = 8
 
 CALLS = 3000
 CONNECTIONS = 6
-# A bound on what would otherwise hang, not a measurement.
-HANG = 60.0
+GIVEN_UP = 100
+LOOKS = 5
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem"),
@@ -125,48 +118,6 @@ def windows(data: bytes, needle: bytes) -> Iterator[tuple[int, int]]:
             place = data.find(anchor, place + 1)
 
 
-@dataclass
-class Daemon:
-    """A running daemon on a home of its own."""
-
-    process: subprocess.Popen[bytes]
-    home: Path
-    socket: str
-
-    def channel(self) -> grpc.Channel:
-        """Open a new connection to it."""
-        # Without this option, gRPC shares one connection among equal channels.
-        return grpc.insecure_channel(
-            f"unix:{self.socket}", options=[("grpc.use_local_subchannel_pool", 1)]
-        )
-
-
-@contextmanager
-def daemon(directory: Path) -> Iterator[Daemon]:
-    """Run a daemon, a child of this process."""
-    path = str(directory / "r" / "s")
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backpackd", "--home", directory / "h", "--socket", path],
-            stderr=log,
-        )
-    try:
-        running = Daemon(process, directory / "h", path)
-        with running.channel() as channel:
-            VaultStub(channel).Status(vpb.StatusRequest(), wait_for_ready=True, timeout=HANG)
-        yield running
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(HANG)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Give a directory whose paths fit into a socket address."""
-    with tempfile.TemporaryDirectory(prefix="bp") as path:
-        yield Path(path)
-
-
 async def master_key(home: Path, passphrase: bytes) -> bytes:
     """Open a copy of a vault as the daemon does and return its master key."""
     arena, store, stretcher = Arena(), SqliteStore(home), Argon2idStretcher()
@@ -182,18 +133,47 @@ async def master_key(home: Path, passphrase: bytes) -> bytes:
         arena.close()
 
 
-def lease_over_and_over(running: Daemon, names: list[str], values: Mapping[str, bytes]) -> None:
-    """Lease keys thousands of times, over several connections that stay open meanwhile."""
-    channels = [running.channel() for _ in range(CONNECTIONS)]
-    stubs = [LeasesStub(channel) for channel in channels]
+def lease_over_and_over(clients: list[Client], values: Mapping[str, bytes]) -> None:
+    """Lease keys thousands of times, one by one and all together."""
+    names = list(values)
     for call in range(CALLS):
-        wanted = [names[call % len(names)]] if call % 10 else names
-        reply = stubs[call % CONNECTIONS].GetKeys(lpb.GetKeysRequest(names=wanted), timeout=HANG)
+        wanted = names if call % 10 == 0 else [names[call % len(names)]]
+        reply = clients[call % len(clients)].get(*wanted)
         assert {key.name: key.value for key in reply.keys} == {
             name: values[name] for name in wanted
         }
-    for channel in channels[1:]:
-        channel.close()
+
+
+@contextlib.contextmanager
+def operator(daemon: RunningDaemon, passphrase: bytes) -> Iterator[Client]:
+    """Open a connection with operator authority for a while.
+
+    gRPC keeps the block that it read last, up to 128 KiB, for as long as the connection is open
+    and nothing follows. So an operator closes when done, as the command line does.
+    """
+    client = Client(daemon.socket)
+    try:
+        if client.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED:
+            client.init(passphrase)
+        client.authorize(passphrase)
+        yield client
+    finally:
+        client.close()
+
+
+def left(daemon: RunningDaemon, needles: Mapping[str, bytes]) -> set[str]:
+    """Say which needles are still there when the daemon is done with what it was sent.
+
+    What a connection held is given back a moment after it was closed, so this looks again a few
+    times. The daemon has nothing to do meanwhile: what is kept until the next call or the next
+    collection of garbage stays, and is found.
+    """
+    found: set[str] = set()
+    for _ in range(LOOKS):
+        found = {each.needle for each in scan(daemon.pid, needles)}
+        if not found:
+            break
+    return found
 
 
 def test_the_scan_finds_a_value_in_a_process_that_holds_it() -> None:
@@ -214,53 +194,108 @@ def test_the_scan_finds_a_value_in_a_process_that_holds_it() -> None:
 
 @pytest.mark.parametrize("start", range(17))
 def test_the_scan_finds_a_window_at_any_place_of_the_needle(start: int) -> None:
-    needle = secrets.token_bytes(32)
+    needle = bytes(range(1, 33))
     data = bytes(100) + needle[start : start + WINDOW] + bytes(100)
     assert list(windows(data, needle)) == [(100, WINDOW)]
 
 
 def test_the_scan_leaves_shorter_pieces_alone() -> None:
-    needle = secrets.token_bytes(32)
+    needle = bytes(range(1, 33))
     assert not list(windows(bytes(9) + needle[3 : 3 + WINDOW - 1] + bytes(9), needle))
 
 
-def test_root_finds_no_master_key_no_passphrase_and_no_value(directory: Path) -> None:
-    passphrase, wrong = secrets.token_hex(20).encode(), secrets.token_hex(20).encode()
-    values = {f"K{number}": secrets.token_bytes(32) for number in range(8)}
+def test_root_finds_no_master_key_no_passphrase_and_no_value(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    passphrase = secrets.token_hex(20).encode()
     # Long values repeat a block, so that two blocks hold every window that they have.
     long_block, longest_block = secrets.token_bytes(64), secrets.token_bytes(64)
-    values["LONG"] = long_block * 50
-    values["LONGEST"] = longest_block * 1024
-    replaced = secrets.token_bytes(32)
-    with daemon(directory) as running:
-        with running.channel() as channel:
-            vault = VaultStub(channel)
-            vault.Init(vpb.InitRequest(passphrase=passphrase), timeout=HANG)
-            vault.Lock(vpb.LockRequest(), timeout=HANG)
-            with pytest.raises(grpc.RpcError):
-                vault.Unlock(vpb.UnlockRequest(passphrase=wrong), timeout=HANG)
-            vault.Unlock(vpb.UnlockRequest(passphrase=passphrase), timeout=HANG)
-            vault.Authorize(vpb.AuthorizeRequest(passphrase=passphrase), timeout=HANG)
-            keys = KeysStub(channel)
-            keys.PutKeys(
-                kpb.PutKeysRequest(keys=[kpb.KeyValue(name="K0", value=replaced)]), timeout=HANG
-            )
-            pairs = [kpb.KeyValue(name=name, value=value) for name, value in values.items()]
-            keys.PutKeys(kpb.PutKeysRequest(keys=pairs, replace=True), timeout=HANG)
-            GrantsStub(channel).AddGrant(
-                gpb.AddGrantRequest(patterns=["*"], selector=f"uid:{os.geteuid()}"), timeout=HANG
-            )
-        lease_over_and_over(running, list(values), values)
-        copy = shutil.copytree(running.home, directory / "copy")
-        master = asyncio.run(master_key(copy, passphrase))
-        needles = {
-            "master key": master,
-            "passphrase": passphrase,
-            "wrong passphrase": wrong,
-            "replaced value": replaced,
-            **values,
-            "LONG": long_block * 2,
-            "LONGEST": longest_block * 2,
-        }
-        found = scan(running.process.pid, needles)
-    assert found == []
+    values = {f"K{number}": secrets.token_bytes(32) for number in range(8)}
+    values |= {"LONG": long_block * 50, "LONGEST": longest_block * 1024}
+    first = Client(daemon.socket)
+    first.init(passphrase)
+    first.lock()
+    first.unlock(passphrase)
+    first.close()
+    with operator(daemon, passphrase) as client:
+        for name, value in values.items():
+            client.put(name, value)
+        client.grant("*")
+    clients = [daemon.client() for _ in range(CONNECTIONS)]
+    lease_over_and_over(clients, values)
+    copy = shutil.copytree(daemon.home, tmp_path / "copy")
+    needles = {
+        **values,
+        "LONG": long_block * 2,
+        "LONGEST": longest_block * 2,
+        "master key": asyncio.run(master_key(copy, passphrase)),
+        "passphrase": passphrase,
+    }
+    # What it holds for sure, to show that the right process is looked at.
+    control = {"socket path": str(daemon.socket).encode()}
+    assert {each.needle for each in scan(daemon.pid, control)} == {"socket path"}
+    assert left(daemon, needles) == set()
+
+
+def test_root_finds_nothing_of_what_a_failed_call_carried(daemon: RunningDaemon) -> None:
+    passphrase = secrets.token_hex(20).encode()
+    carried = {
+        name: secrets.token_hex(20).encode()
+        for name in ("second init", "wrong", "wrong current", "unauthorized", "stored", "malformed")
+    }
+    client = Client(daemon.socket)
+    client.init(passphrase)
+    failed = [
+        failure(lambda: client.init(carried["second init"])),
+        failure(lambda: client.put("A", carried["unauthorized"])),
+        failure(lambda: client.authorize(carried["wrong"])),
+    ]
+    client.close()
+    with operator(daemon, passphrase) as client:
+        client.put("A", secrets.token_bytes(32))
+        failed += [
+            failure(lambda: client.put("A", carried["stored"])),
+            failure(
+                lambda: client.channel.unary_unary("/backpack.v1.Keys/PutKeys")(
+                    b"\x0a\xff\xff\xff\x7f" + carried["malformed"]
+                )
+            ),
+            failure(
+                lambda: client.vault.ChangePassphrase(
+                    vault_pb2.ChangePassphraseRequest(
+                        current=carried["wrong current"], replacement=passphrase
+                    )
+                )
+            ),
+        ]
+    assert [reason for _, reason in failed] == [
+        "already-initialized",
+        "not-authorized",
+        "wrong-passphrase",
+        "key-exists",
+        "malformed-request",
+        "wrong-passphrase",
+    ]
+    assert left(daemon, carried) == set()
+
+
+def test_root_finds_nothing_of_calls_that_their_callers_gave_up(daemon: RunningDaemon) -> None:
+    value = secrets.token_bytes(32)
+    with operator(daemon, PASSPHRASE) as client:
+        client.grant("*")
+        for call in range(GIVEN_UP):
+            give_up(client.keys.PutKeys, put_request(value), call)
+        for call in range(GIVEN_UP):
+            give_up(client.leases.GetKeys, leases_pb2.GetKeysRequest(names=["A"]), call)
+    assert left(daemon, {"value": value}) == set()
+
+
+def give_up(method: Any, request: object, call: int) -> None:
+    """Call with a deadline between none at all and one that is just enough."""
+    with contextlib.suppress(grpc.RpcError):
+        method(request, timeout=0.001 * (call % 8))
+
+
+def put_request(value: bytes) -> keys_pb2.PutKeysRequest:
+    key = keys_pb2.KeyValue(name="A", value=value)
+    return keys_pb2.PutKeysRequest(keys=[key], replace=True)

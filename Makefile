@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
+	$(BIN)/python -m compileall -q backpackd client proto
 	$(BIN)/python tests/bench/run.py
 
 proto: $(VENV)/.installed-dev

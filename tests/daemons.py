@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from backpack_proto.v1 import (
     grants_pb2,
@@ -156,6 +157,17 @@ class RunningDaemon:
             except TimeoutError:
                 assert self.process.poll() is None, self.log_text()
         raise AssertionError(f"not ready in time: {self.log_text()}")
+
+    def refused(self) -> str:
+        """Start it where it must not start, and return what it says as it ends with status 1."""
+        self.log.touch()
+        before = len(self.log.read_bytes())
+        with pytest.raises(AssertionError):
+            self.start()
+        assert self.process is not None
+        assert self.process.wait() == 1
+        self.process = None
+        return self.log.read_bytes()[before:].decode()
 
     def client(self) -> Client:
         """Open a connection, closed with the daemon."""

@@ -1,9 +1,9 @@
 """Daemon and client keep a copy each of the rule where home and socket are: held together here."""
 
 import pytest
+
 from backpack_client import address
 from backpack_client.failures import Failure
-
 from backpackd import config
 from backpackd.core.errors import HomeError
 

@@ -3,8 +3,10 @@
 Checks, never repairs: a home that others could read or write is refused with what to do about it.
 """
 
+import contextlib
 import fcntl
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -16,11 +18,14 @@ LOCK_NAME = "backpackd.lock"
 # other machines may write, or the server may acknowledge early (sqlite.org/wal.html).
 _NETWORK = frozenset(
     {
-        "9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs",
-        "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "ncpfs", "nfs",
-        "nfs4", "ocfs2", "smb2", "smb3", "smbfs", "webdav",
+        "9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph",
+        "fuse.ceph-fuse", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs",
+        "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
+        "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs", "webdav",
     }
 )  # fmt: skip
+# How the mount table writes white space and backslashes in paths: \040 for a space.
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Home:
@@ -70,7 +75,10 @@ def open_home(path: Path) -> Home:
             )
         return Home(path, _lock(path))
     except OSError as error:
-        raise HomeError(f"the home {path} cannot be used: {error.strerror}") from error
+        raise HomeError(
+            f"the home {path} cannot be used ({error.strerror}): choose another with --home or "
+            "BACKPACK_HOME"
+        ) from error
 
 
 def file_system(path: Path, device: int) -> str:
@@ -82,30 +90,30 @@ def file_system(path: Path, device: int) -> str:
     """
     if sys.platform != "linux":
         return ""
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    return kind_of_mount(mounts, os.fspath(path.resolve()), device)
+    mounts = Path("/proc/self/mountinfo").read_bytes()
+    return kind_of_mount(mounts, os.fsencode(path.resolve()), device)
 
 
-def kind_of_mount(mounts: str, path: str, device: int) -> str:
+def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
     """Find a file system's type in the text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 
     By device number, and where none matches (btrfs gives its subvolumes others than the mount
     table says) by the longest mount point above the path; the later line wins, being on top.
     """
-    number = f"{os.major(device)}:{os.minor(device)}"
-    best, kind = -1, ""
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        columns, types = fields.split(" "), rest.split(" ")
+    number = b"%d:%d" % (os.major(device), os.minor(device))
+    best, kind = -1, b""
+    for line in mounts.split(b"\n"):
+        fields, _, rest = line.partition(b" - ")
+        columns, types = fields.split(b" "), rest.split(b" ")
         if len(columns) <= 4:  # noqa: PLR2004 - the mount point is the fifth column
             continue
         if columns[2] == number:
-            return types[0]
-        point = columns[4].encode("ascii", "surrogateescape").decode("unicode_escape")
-        above = path == point or path.startswith(point.rstrip("/") + "/")
+            return types[0].decode("ascii", "replace")
+        point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), columns[4])
+        above = path == point or path.startswith(point.rstrip(b"/") + b"/")
         if above and len(point) >= best:
             best, kind = len(point), types[0]
-    return kind
+    return kind.decode("ascii", "replace")
 
 
 def _make(path: Path) -> None:
@@ -129,6 +137,9 @@ def _lock(path: Path) -> int:
             f"another backpackd{who} uses the home {path}: stop it with backpack-client stop, or "
             "give this one a home and a socket of its own"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+    # For people only, so a full disk, which has no room for it, does not keep the daemon from
+    # starting and handing out what is stored.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
     return descriptor

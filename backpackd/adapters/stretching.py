@@ -27,6 +27,7 @@ class Argon2idStretcher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2id")
         self._waiting: dict[ProcessId, deque[asyncio.Future[None]]] = {}
         self._busy = False
+        self._served: ProcessId | None = None
 
     async def stretch(
         self, passphrase: bytes, parameters: Argon2idParameters, tree: ProcessId
@@ -46,7 +47,7 @@ class Argon2idStretcher:
 
     async def _turn(self, tree: ProcessId) -> None:
         if not self._busy:
-            self._busy = True
+            self._busy, self._served = True, tree
             return
         queue = self._waiting.get(tree)
         if queue is None and len(self._waiting) >= MOST_TREES:
@@ -58,12 +59,26 @@ class Argon2idStretcher:
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tree, deque()).append(turn)
+        if self._served in self._waiting:
+            # Whoever is being served now stands behind all others: a dict keeps the order.
+            self._waiting[self._served] = self._waiting.pop(self._served)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.cancelled():
+                self._leave(tree, turn)
+            else:
+                # It had just been given the turn.
                 self._next()
             raise
+
+    def _leave(self, tree: ProcessId, turn: asyncio.Future[None]) -> None:
+        """Take a waiter that has gone away out of the line, so that it takes up no place."""
+        queue = self._waiting.get(tree)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._waiting[tree]
 
     def _next(self) -> None:
         """Give the turn to the tree that has waited longest since its last one."""
@@ -72,9 +87,10 @@ class Argon2idStretcher:
             queue = self._waiting.pop(tree)
             turn = queue.popleft()
             if queue:
-                # To the back of the line: a dict keeps the order of insertion.
+                # To the back of the line.
                 self._waiting[tree] = queue
             if not turn.done():
+                self._served = tree
                 turn.set_result(None)
                 return
         self._busy = False

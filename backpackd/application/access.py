@@ -6,9 +6,11 @@ leaves, and the lease stands, with its holder watched, before the reply is made.
 """
 
 import asyncio
+import errno
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.keys import Keys
@@ -59,7 +61,7 @@ class Access:
         self._clock = clock
         self._deadlines = deadlines
         self._leases = LeaseTable()
-        self._watched: dict[ProcessId, PinnedProcess] = {}
+        self._watched: dict[ProcessId | str, PinnedProcess] = {}
 
     def attest(self, connection: Connection) -> PeerFacts:
         """Read who a caller is, now.
@@ -95,12 +97,15 @@ class Access:
         if len(reason) > MAX_REASON:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         facts = await self._digested(self.attest(connection), session.authority)
-        decision = self._decide(facts, names, session.authority)
+        self._decide(facts, names, session.authority)
+        self._check_room(facts.root.id)
         values = await self._keys.open(session, names)
-        grants = await self._spend(session, facts, names, decision)
+        decision = await self._spend(session, facts, names)
         # From here to the reply nothing waits, so nothing can come in between.
         session.check()
-        lease = self._issue(facts.root.id, names, grants, ttl=ttl, max_ttl=decision.max_ttl)
+        self._keys.require(session, names)
+        self._check_room(facts.root.id)
+        lease = self._issue(facts.root.id, names, decision, ttl, self._latest_ms(session))
         self._vault.touch()
         self._deadlines.review()
         return Handout(lease, tuple(values.items()))
@@ -151,6 +156,24 @@ class Access:
         """Return how many leases there are."""
         return len(self._leases)
 
+    async def delete_keys(self, wanted: Sequence[str]) -> int:
+        """Delete keys, durably, and end the leases that hold them.
+
+        Returns:
+            How many leases ended.
+
+        Raises:
+            KeyUnknownError: one is not stored; nothing was deleted.
+        """
+        ended = 0
+
+        def then() -> None:
+            nonlocal ended
+            ended = sum(len(self.revoke_key(name)) for name in wanted)
+
+        await self._keys.delete(wanted, then)
+        return ended
+
     def revoke_id(self, lease_id: str) -> list[Lease]:
         """End one lease."""
         return self._after(self._leases.end(lease_id))
@@ -190,7 +213,8 @@ class Access:
     def expire(self, now: float) -> float | None:
         """End the leases that are due; a source for `Deadlines`."""
         ended, coming = self._leases.expire(now)
-        self._forget(ended)
+        if ended:
+            self._let_go()
         return coming
 
     def _decide(self, facts: PeerFacts, names: Sequence[str], authority: Authority) -> Allow:
@@ -227,83 +251,119 @@ class Access:
                     digests[path] = digest
         return replace(facts, digests=digests)
 
-    async def _spend(
-        self, session: Session, facts: PeerFacts, names: Sequence[str], decision: Allow
-    ) -> tuple[Grant, ...]:
+    async def _spend(self, session: Session, facts: PeerFacts, names: Sequence[str]) -> Allow:
         """Spend one use of every counted grant, durably, and return what the lease rests on.
 
-        Decided anew on the record as it is when the turn comes: of two callers at once, only one
-        gets the last use, and a grant that was taken back meanwhile allows nothing.
+        Decided anew on the record as it is now, and when uses are counted, as it is when the turn
+        comes: of two callers at once, only one gets the last use, and a grant that was taken back
+        meanwhile allows nothing.
         """
+        decision = self._decide(facts, names, session.authority)
         if all(grant.uses_left is None for grant in decision.grants):
-            return self._decide(facts, names, session.authority).grants
-        spent: tuple[Grant, ...] = ()
+            return decision
 
         async def draft(now: Session) -> Draft:
-            nonlocal spent
+            nonlocal decision
             session.check()
-            spent = self._decide(facts, names, now.authority).grants
-            grants = now.authority.with_grants([grant.used() for grant in spent])
+            self._keys.require(session, names)
+            decision = self._decide(facts, names, now.authority)
+            grants = now.authority.with_grants([grant.used() for grant in decision.grants])
             return Draft(now.authority.next(self._vault.now_ms(), grants=grants))
 
         await self._vault.change(draft)
-        return spent
+        return decision
+
+    def _latest_ms(self, session: Session) -> int:
+        # Never earlier than the record has seen, for a clock that was set back.
+        return max(self._vault.now_ms(), session.authority.latest_ms)
+
+    def _check_room(self, holder: ProcessId) -> None:
+        # The leases of one tree are counted only where there are enough to matter.
+        most = len(self._leases)
+        if most >= MOST_LEASES or (
+            most >= MOST_OF_TREE and len(self.leases_of(holder)) >= MOST_OF_TREE
+        ):
+            raise LimitError("too many live leases: give some back, or let them end, and try again")
 
     def _issue(
-        self,
-        holder: ProcessId,
-        names: tuple[str, ...],
-        grants: Sequence[Grant],
-        *,
-        ttl: int,
-        max_ttl: int,
+        self, holder: ProcessId, names: tuple[str, ...], decision: Allow, ttl: int, now_ms: int
     ) -> Lease:
-        if len(self._leases) >= MOST_LEASES or (self._leases.count_of(holder) >= MOST_OF_TREE):
-            raise LimitError("too many live leases: give some back, or let them end, and try again")
-        self._watch(holder)
-        now_ms = self._vault.now_ms()
-        ends = [grant.expires_at_ms for grant in grants if grant.expires_at_ms is not None]
+        ends = [g.expires_at_ms for g in decision.grants if g.expires_at_ms is not None]
         # A lease ends with the grant that it rests on.
-        longest = min([float(max_ttl), *((end - now_ms) / 1000 for end in ends)])
+        longest = min([float(decision.max_ttl), *((end - now_ms) / 1000 for end in ends)])
+        if longest <= 0:
+            raise DeniedError(
+                "the grant that covers the keys asked for has just expired: the operator can add "
+                "another"
+            )
+        self._watch_all(holder, decision.grants)
         return self._leases.issue(
             lease_id=secrets.token_hex(16),
             names=names,
             holder=holder,
-            grant_ids=tuple(grant.id for grant in grants),
+            grant_ids=tuple(grant.id for grant in decision.grants),
             now=self._clock.boot(),
             ttl=max(ttl, SHORTEST_TTL) if ttl else DEFAULT_TTL,
             max_ttl=longest,
         )
 
-    def _watch(self, holder: ProcessId) -> None:
-        """Watch for the end of a process tree's root, so that its leases end with it."""
-        if holder in self._watched:
-            return
+    def _watch_all(self, holder: ProcessId, grants: Sequence[Grant]) -> None:
+        """Watch for the ends of what a lease rests on: its holder, and the roots of `tree:`."""
         try:
-            process, found = self._processes.pin(holder.pid)
-        except ProcessGoneError:
-            raise PeerUnknownError("the root of the process tree has ended: start anew") from None
-        if found != holder:
-            # The pid is another process's by now: what was attested has ended.
-            process.close()
-            raise PeerUnknownError("the root of the process tree has ended: start anew")
-        self._watched[holder] = process
-        process.on_exit(lambda: self._gone(holder))
+            self._watch(holder, holder, lambda: self._leases.end_holder(holder))
+            for grant in grants:
+                if grant.selector.process is not None:
+                    ended = partial(self._leases.end_grant, grant.id)
+                    self._watch(grant.id, grant.selector.process, ended)
+        except BaseException:
+            self._let_go()
+            raise
 
-    def _gone(self, holder: ProcessId) -> None:
-        self._after(self._leases.end_holder(holder))
+    def _watch(
+        self, what: ProcessId | str, process: ProcessId, end: Callable[[], list[Lease]]
+    ) -> None:
+        """End leases when a process ends.
+
+        Args:
+            what: the holder or the id of the grant that ends with it.
+            process: which.
+            end: ends the leases.
+        """
+        held = self._watched.get(what)
+        if held is None:
+            try:
+                held, found = self._processes.pin(process.pid)
+            except ProcessGoneError:
+                raise _tree_gone() from None
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise
+                raise LimitError(
+                    "too many process trees hold leases: let some end, and try again"
+                ) from None
+            if found != process:
+                # The pid is another process's by now: what was attested has ended.
+                held.close()
+                raise _tree_gone()
+            self._watched[what] = held
+
+            def ended() -> None:
+                self._after(end())
+
+            held.on_exit(ended)
+        if not held.alive():
+            raise _tree_gone()
 
     def _after(self, ended: list[Lease]) -> list[Lease]:
-        self._forget(ended)
+        if ended:
+            self._let_go()
         self._deadlines.review()
         return ended
 
-    def _forget(self, ended: Sequence[Lease]) -> None:
-        live = self._leases.holders() if ended else set()
-        for holder in {lease.holder for lease in ended} - live:
-            process = self._watched.pop(holder, None)
-            if process is not None:
-                process.close()
+    def _let_go(self) -> None:
+        """Watch no longer what no lease rests on."""
+        for what in self._watched.keys() - self._leases.holders() - self._leases.grants():
+            self._watched.pop(what).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,3 +379,7 @@ class NameFilter:
     def __call__(self, name: str) -> bool:
         """Tell whether one of the grants covers a name."""
         return any(grant.covers(name) for grant in self.grants)
+
+
+def _tree_gone() -> PeerUnknownError:
+    return PeerUnknownError("the root of the process tree has ended: start anew")

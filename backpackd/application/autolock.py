@@ -23,6 +23,7 @@ class AutoLock:
         self._leases = leases
         self._idle = idle
         self._longest = longest
+        self._busy = False
 
     def expire(self, now: float) -> float | None:
         """Lock the vault if that is due.
@@ -31,15 +32,16 @@ class AutoLock:
             Boot-clock seconds at which to look again; None while it is locked.
         """
         if self._vault.state is not State.UNLOCKED:
+            self._busy = False
             return None
         session = self._vault.session()
-        longest = session.unlocked_at + self._longest
-        if self._leases():
+        deadline = session.unlocked_at + self._longest
+        was_busy, self._busy = self._busy, self._leases() > 0
+        if was_busy or self._busy:
             # The end of the last lease is when idling begins, and brings us back here.
             self._vault.touch()
-            deadline = longest
-        else:
-            deadline = min(longest, session.used_at + self._idle)
+        if not self._busy:
+            deadline = min(deadline, session.used_at + self._idle)
         if now < deadline:
             return deadline
         self._vault.lock()

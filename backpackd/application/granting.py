@@ -122,8 +122,14 @@ class Granting:
                 raise GrantUnknownError("no such grant: see the list of grants")
             return Draft(session.authority.next(self._vault.now_ms(), grants=grants))
 
-        await self._vault.change(draft)
-        return len(self._access.revoke_grant(grant_id))
+        ended = 0
+
+        def then() -> None:
+            nonlocal ended
+            ended = len(self._access.revoke_grant(grant_id))
+
+        await self._vault.change(draft, then)
+        return ended
 
     def _resolve(self, selector: Selector) -> Selector:
         """Tie a `tree:` to the very process that has this pid now."""

@@ -7,6 +7,7 @@ of it, so that a row which was changed, put back or removed behind the daemon's 
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from backpackd.application.vault import Draft, Session, Vault
@@ -75,8 +76,8 @@ class Keys:
             stored = [name for name in names if indexes[name] in session.rows]
             if stored and not replace and not skip_existing:
                 raise KeyExistsError(
-                    f"{len(stored)} of the {len(names)} keys stored already: to give them the new "
-                    "value, put them with replace"
+                    f"{len(stored)} of the {len(names)} keys are stored already: to give them the "
+                    "new value, put them with replace"
                 )
             skipped = tuple(stored) if not replace else ()
             replaced = 0 if skipped else len(stored)
@@ -86,7 +87,9 @@ class Keys:
                 raise LimitError(f"a vault holds at most {MOST_STORED} keys: delete some first")
             if dry_run or not chosen:
                 return None
-            since = await self._created(session, [indexes[name] for name in stored if replaced])
+            since = await self._created(
+                session, {indexes[name]: name for name in stored if replaced}
+            )
             now_ms = self._vault.now_ms()
             rows = []
             with session.open_master() as master:
@@ -106,8 +109,12 @@ class Keys:
         await self._vault.change(draft)
         return result
 
-    async def delete(self, wanted: Sequence[str]) -> None:
+    async def delete(self, wanted: Sequence[str], then: Callable[[], None] | None = None) -> None:
         """Delete keys, all or none, durably before it returns.
+
+        Args:
+            wanted: which.
+            then: see `Vault.change`.
 
         Raises:
             KeyUnknownError: one is not stored.
@@ -124,7 +131,7 @@ class Keys:
                 )
             return Draft(session.authority.next(self._vault.now_ms()), delete=found)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, then)
 
     async def list(self, wanted: Callable[[str], bool]) -> list[KeyHead]:
         """Return the heads of the keys whose names are wanted, in the order of their names.
@@ -134,6 +141,7 @@ class Keys:
         """
         session = self._vault.session()
         async with self._vault.steady():
+            session.check()
             stored = await self._store.sealed_heads()
             if {row.index: row for row, _ in stored} != session.rows:
                 raise _damaged("a key")
@@ -153,6 +161,17 @@ class Keys:
                 found.append(head)
         return sorted(found, key=lambda head: head.name)
 
+    def require(self, session: Session, names: Sequence[str]) -> None:
+        """Return if all these keys are stored.
+
+        Raises:
+            KeyUnknownError: one is not.
+        """
+        indexes = _indexes(session, names)
+        missing = sum(index not in session.rows for index in indexes.values())
+        if missing:
+            raise KeyUnknownError(f"{missing} of the {len(names)} keys are not stored")
+
     async def open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
         """Return the values of keys, all or none.
 
@@ -164,35 +183,39 @@ class Keys:
             KeyUnknownError: one is not stored.
             DamageError: a row is not what the vault wrote last.
         """
+        self.require(session, names)
         indexes = _indexes(session, names)
-        missing = [name for name in names if indexes[name] not in session.rows]
-        if missing:
-            raise KeyUnknownError(f"{len(missing)} of the {len(names)} keys are not stored")
         expected = {index: session.rows[index] for index in indexes.values()}
         rows = await self._store.rows(expected)
+        # One may have been deleted meanwhile, which is no damage.
+        self.require(session, names)
         values = {}
         with session.open_master() as master:
             for name in names:
                 index = indexes[name]
-                row = _genuine(rows.get(index), expected[index], session.rows.get(index), name)
+                row = _genuine(rows.get(index), {expected[index], session.rows[index]}, name)
                 try:
                     values[name] = records.open_value(master, vault_id=session.vault_id, row=row)
                 except OpenError as error:
                     raise _damaged(name) from error
         return values
 
-    async def _created(self, session: Session, indexes: Sequence[bytes]) -> Mapping[bytes, int]:
-        """Return since when keys are stored, for those that get a new value."""
-        rows = await self._store.rows(indexes)
+    async def _created(self, session: Session, names: Mapping[bytes, str]) -> dict[bytes, int]:
+        """Return since when keys are stored, for those that get a new value.
+
+        A row that is not genuine is found here, since it would be written over next.
+        """
+        rows = await self._store.rows(names)
         since = {}
         with session.open_master() as master:
-            for index, row in rows.items():
+            for index, name in names.items():
+                row = _genuine(rows.get(index), {session.rows[index]}, name)
                 try:
                     head = records.open_head(
                         master, vault_id=session.vault_id, row=row.row_head, sealed=row.head
                     )
                 except OpenError as error:
-                    raise _damaged("a key") from error
+                    raise _damaged(name) from error
                 since[index] = head.created_at_ms
         return since
 
@@ -202,16 +225,16 @@ def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
         return {name: records.row_index(master, session.vault_id, name) for name in names}
 
 
-def _genuine(row: KeyRow | None, expected: RowHead, now: RowHead | None, name: str) -> KeyRow:
-    """Return the row that was read if it is the one that the vault wrote last.
+def _genuine(row: KeyRow | None, known: AbstractSet[RowHead], name: str) -> KeyRow:
+    """Return the row that was read if it is one that the vault wrote last.
 
     Args:
         row: as read from the store.
-        expected: what the session knew before reading.
-        now: what it knows after; a put of our own may have come in between, and either will do.
+        known: what the session knew before reading and what it knows after: a put of our own may
+            have come in between, and either will do.
         name: of the key, which the caller knows to exist.
     """
-    if row is None or row.row_head not in {expected, now}:
+    if row is None or row.row_head not in known:
         raise _damaged(name)
     return row
 

@@ -7,6 +7,7 @@ each process tree, wherever a passphrase is taken.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import TypeVar
 
 from backpackd.core.errors import (
@@ -59,7 +60,7 @@ class PassphraseGate:
         delay = self._throttle.delay(tree, self._clock.boot())
         if delay > 0:
             raise ThrottledError(
-                f"too many wrong passphrases: the next try is possible in {delay:.0f} s",
+                f"too many wrong passphrases: the next try is possible in {ceil(delay)} s",
                 retry_after=delay,
             )
         try:
@@ -68,7 +69,8 @@ class PassphraseGate:
             delay = self._throttle.failed(tree, self._clock.boot())
             if delay > 0:
                 raise WrongPassphraseError(
-                    f"{error.message}; the next try is possible in {delay:.0f} s", retry_after=delay
+                    f"{error.message}; the next try is possible in {ceil(delay)} s",
+                    retry_after=delay,
                 ) from None
             raise
         self._throttle.succeeded(tree)
@@ -88,9 +90,12 @@ class Operators:
         Returns:
             How many seconds it lasts.
         """
+        now = self._clock.boot()
+        # A connection that closed while its passphrase was checked is heard of no more.
+        self._until = {name: until for name, until in self._until.items() if until > now}
         if connection.name not in self._until:
             connection.on_close.append(lambda: self._drop(connection.name))
-        self._until[connection.name] = self._clock.boot() + DURATION
+        self._until[connection.name] = now + DURATION
         return DURATION
 
     def remaining(self, connection: Connection) -> float:

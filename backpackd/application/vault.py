@@ -11,13 +11,18 @@ away in the middle cannot leave memory and store telling different stories.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from backpackd.core import authority as authorities
 from backpackd.core import passphrases, slots, states
 from backpackd.core.authority import Authority
-from backpackd.core.errors import DamageError, LockedError, WrongPassphraseError
+from backpackd.core.errors import (
+    BackpackError,
+    DamageError,
+    LockedError,
+    WrongPassphraseError,
+)
 from backpackd.core.facts import ProcessId
 from backpackd.core.records import RowSet
 from backpackd.core.rows import Change, KeyRow, RowHead, SlotRow, StoredVault
@@ -27,6 +32,9 @@ from backpackd.core.states import Event, State
 from backpackd.ports import Clock, SecretArena, SecretSlot, Store, Stretcher
 
 _VAULT_ID_SIZE = 16
+_MOST_SLOTS = 32
+"""More than anybody needs: each one is stretched for, up to a gibibyte, before a passphrase is
+wrong, and whoever can write the file could plant thousands."""
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +126,7 @@ class Vault:
         self._clock = clock
         self._state = State.UNINITIALIZED
         self._session: Session | None = None
+        self._locks = 0
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_unlock: list[Callable[[], None]] = []
@@ -159,14 +168,16 @@ class Vault:
         Raises:
             AlreadyInitializedError: there is one.
             InvalidRequestError: the passphrase is refused.
+            LockedError: it was made, and locked before it could be left unlocked.
         """
         states.after(self._state, Event.INIT)
+        locks = self._locks
         normal = passphrases.check_new(passphrase)
         parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
         secret = await self._stretcher.stretch(normal, parameters, tree)
-        await self._alone(lambda: self._init(parameters, secret))
+        await self._alone(lambda: self._init(parameters, secret, locks))
 
-    async def _init(self, parameters: slots.Argon2idParameters, secret: bytes) -> None:
+    async def _init(self, parameters: slots.Argon2idParameters, secret: bytes, locks: int) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
         vault_id, slot_id = secrets.token_bytes(_VAULT_ID_SIZE), secrets.token_bytes(slots.ID_SIZE)
@@ -191,8 +202,16 @@ class Vault:
         )
         sealed = authority.seal(master, vault_id, secrets.token_bytes(SALT_SIZE))
         stored = StoredVault(vault_id, sealed, (SlotRow(slot_id, slot.encode()),))
-        await self._store.create(stored)
-        self._begin(Event.INIT, master, stored, authority=authority, rows={}, slots={slot_id: slot})
+        try:
+            await self._store.create(stored)
+        except BackpackError:
+            # There may be one after all: put there meanwhile, or ours, made and not yet opened.
+            with suppress(BackpackError):
+                await self.open()
+            raise
+        self._state = states.after(states.after(self._state, Event.INIT), Event.LOCK)
+        self._check_not_locked(locks)
+        self._begin(master, stored, authority=authority, rows={}, slots={slot_id: slot})
 
     async def unlock(self, passphrase: bytes, tree: ProcessId) -> None:
         """Load the master key, after everything stored has been verified.
@@ -203,8 +222,10 @@ class Vault:
             WrongPassphraseError: no slot opens with it.
             DamageError: a slot, the authority record or the set of rows is not what was sealed.
             UninitializedError: there is no vault.
+            LockedError: it was locked while this was under way; the later word counts.
         """
         states.after(self._state, Event.UNLOCK)
+        locks = self._locks
         if self._state is State.UNLOCKED:
             await self.verify(passphrase, tree)
             return
@@ -212,10 +233,14 @@ class Vault:
         slot, master = await self._open_any(
             _decode_slots(stored), stored.vault_id, passphrase, tree
         )
-        await self._alone(lambda: self._unlock(slot, master))
+        await self._alone(lambda: self._unlock(slot, master, locks))
 
-    async def _unlock(self, slot: Slot, master: bytes) -> None:
+    async def _unlock(self, slot: Slot, master: bytes, locks: int) -> None:
         if self._state is State.UNLOCKED:
+            # Another one was faster; what opened this slot must have led to the same key.
+            with self.session().open_master() as current:
+                if not slots.same_master(master, current):
+                    raise _damaged_slots()
             return
         # Read again: the vault may have been unlocked, changed and locked since.
         stored = await self._stored()
@@ -229,11 +254,16 @@ class Vault:
         authority.check_rows(rows)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
-        self._begin(Event.UNLOCK, master, stored, authority=authority, rows=by_index, slots=by_id)
+        self._check_not_locked(locks)
+        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id)
+
+    def _check_not_locked(self, locks: int) -> None:
+        # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
+        if self._locks != locks:
+            raise LockedError("the vault was locked meanwhile: unlock it again")
 
     def _begin(
         self,
-        event: Event,
         master: bytes,
         stored: StoredVault,
         *,
@@ -252,7 +282,7 @@ class Vault:
             now,
             now,
         )
-        self._state = states.after(self._state, event)
+        self._state = states.after(self._state, Event.UNLOCK)
         for callback in self.on_unlock:
             callback()
 
@@ -307,27 +337,38 @@ class Vault:
     def lock(self) -> None:
         """Drop the master key at once; everything that rests on it ends with it."""
         self._state = states.after(self._state, Event.LOCK)
+        self._locks += 1
         session, self._session = self._session, None
         if session is not None:
             session.over = True
             session.master.wipe()
-            for callback in self.on_lock:
-                callback()
+            # Every one of them, also where one of them fails.
+            with ExitStack() as stack:
+                for callback in reversed(self.on_lock):
+                    stack.callback(callback)
 
-    async def change(self, draft: Callable[[Session], Awaitable[Draft | None]]) -> None:
+    async def change(
+        self,
+        draft: Callable[[Session], Awaitable[Draft | None]],
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Make one change durable and then visible, alone and whole.
 
         Args:
             draft: builds the change from the session as it is when its turn comes; what it
                 raises is raised here and nothing is changed; None changes nothing.
+            then: called once the change is visible, in the same moment and whether or not the
+                caller is still there: for what must not outlive the change.
 
         Raises:
-            LockedError: the vault is locked.
+            LockedError: the vault is locked, or was locked before the change had its turn.
             StoreError: nothing was stored.
         """
+        session = self.session()
 
         async def apply() -> None:
-            session = self.session()
+            # What entitled the caller ended with the session, so a later one will not do.
+            session.check()
             plan = await draft(session)
             if plan is None:
                 return
@@ -360,6 +401,8 @@ class Vault:
                 del session.slots[gone.slot_id]
             for slot in plan.put_slots:
                 session.slots[slot.slot_id] = slot
+            if then is not None:
+                then()
 
         await self._alone(apply)
 
@@ -387,8 +430,21 @@ class Vault:
 
         task = asyncio.create_task(in_turn())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        task.add_done_callback(self._finished)
+        # Waiting does not cancel what is waited for.
+        await asyncio.wait([task])
+        try:
+            task.result()
+        finally:
+            # An error holds this frame, the frame the task, and the task the error: values in the
+            # error's other frames would stay in memory until the collector comes round.
+            del task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Asked for, so that asyncio does not log its text when the caller has gone away.
+            task.exception()
 
     async def _stored(self) -> StoredVault:
         stored = await self._store.load()
@@ -412,6 +468,11 @@ class Vault:
 
 
 def _decode_slots(stored: StoredVault) -> list[Slot]:
+    if not 1 <= len(stored.slots) <= _MOST_SLOTS:
+        raise DamageError(
+            "the vault file holds no slot, or more than there can be: restore it from a backup",
+            reason="slots-changed",
+        )
     try:
         return [Slot.decode(row.slot_id, row.body) for row in stored.slots]
     except SlotError as error:

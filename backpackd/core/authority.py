@@ -71,8 +71,9 @@ class Authority:
         Raises:
             DamageError: one was altered, swapped, put back, added or removed.
         """
-        stored = {slot.slot_id.hex(): slot.digest for slot in slots}
-        if stored != dict(self.slots):
+        # As lists: in a crafted file two slots may have one id, and a dict would hide the first.
+        stored = [(slot.slot_id.hex(), slot.digest) for slot in slots]
+        if sorted(stored) != sorted(self.slots.items()):
             raise DamageError(
                 "the slots in the vault file are not the ones that the vault knows: one was "
                 "changed, swapped, added or removed; restore the file from a backup",

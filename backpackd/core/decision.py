@@ -46,7 +46,7 @@ def decide(
 
     Args:
         facts: the caller, as attested just now.
-        names: key names, checked.
+        names: key names, checked; at least one.
         authority: the vault's authority record.
         now_ms: the wall clock, Unix time in milliseconds.
         boot_id: of the running system.

@@ -58,6 +58,8 @@ class BackpackError(Exception):
 class CallerError(BackpackError):
     """The request itself is at fault: sending it again will not help."""
 
+    status = Status.INVALID_ARGUMENT
+
 
 class InvalidRequestError(CallerError):
     """The request is not of the form that the API describes."""

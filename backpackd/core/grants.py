@@ -6,8 +6,9 @@ Values only; who may add one is not decided here.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backpackd.core import canonical, names
+from backpackd.core import canonical, names, selectors
 from backpackd.core.canonical import CanonicalError
+from backpackd.core.errors import InvalidRequestError
 from backpackd.core.facts import ProcessId
 from backpackd.core.selectors import Selector
 
@@ -63,15 +64,11 @@ class Grant:
         return replace(self, uses_left=self.uses_left - 1)
 
     def encode(self) -> dict[str, Any]:
-        """Return the grant as plain data for canonical JSON."""
-        process = self.selector.process
-        tree = None
-        if process is not None:
-            tree = {
-                "boot": self.selector.boot_id,
-                "start": process.start,
-                "unique": process.unique,
-            }
+        """Return the grant as plain data for canonical JSON.
+
+        Raises:
+            ValueError: its `tree:` selector was never tied to a process; nothing could read that.
+        """
         return {
             "created": self.created_at_ms,
             "expires": self.expires_at_ms,
@@ -80,7 +77,7 @@ class Grant:
             "patterns": list(self.patterns),
             "reason": self.reason,
             "selector": self.selector.text,
-            "tree": tree,
+            "tree": _encode_tree(self.selector),
             "uses": self.uses_left,
         }
 
@@ -110,10 +107,17 @@ class Grant:
             raise CanonicalError("not a grant")
         if not all(type(pattern) is str for pattern in found["patterns"]):
             raise CanonicalError("not a grant")
+        if found["max_ttl"] < 1 or (optional["uses"] or 0) < 0:
+            raise CanonicalError("not a grant")
+        try:
+            patterns = tuple(names.check_pattern(pattern) for pattern in found["patterns"])
+            selector = selectors.parse(found["selector"])
+        except InvalidRequestError as error:
+            raise CanonicalError("not a grant") from error
         return cls(
             found["id"],
-            tuple(found["patterns"]),
-            _decode_selector(found["selector"], optional["tree"]),
+            patterns,
+            _tied(selector, optional["tree"]),
             found["max_ttl"],
             optional["expires"],
             optional["uses"],
@@ -122,13 +126,20 @@ class Grant:
         )
 
 
-def _decode_selector(text: str, tree: object) -> Selector:
-    kind, _, value = text.partition(":")
-    if kind != "tree":
-        return Selector(kind, value)
+def _encode_tree(selector: Selector) -> dict[str, Any] | None:
+    if selector.kind != "tree":
+        return None
+    process = selector.process
+    if process is None or selector.boot_id is None:
+        raise ValueError("a tree: selector without its process")
+    return {"boot": selector.boot_id, "start": process.start, "unique": process.unique}
+
+
+def _tied(selector: Selector, tree: object) -> Selector:
+    if selector.kind != "tree":
+        if tree is not None:
+            raise CanonicalError("a process for a selector that names none")
+        return selector
     found = canonical.members(tree, boot=str, start=int, unique=int)
-    if not value.isdigit():
-        raise CanonicalError("not a selector")
-    return Selector(
-        kind, value, ProcessId(int(value), found["start"], found["unique"]), found["boot"]
-    )
+    process = ProcessId(int(selector.value), found["start"], found["unique"])
+    return replace(selector, process=process, boot_id=found["boot"])

@@ -10,14 +10,16 @@ Times are seconds on the boot clock and come in as arguments. Leases are in memo
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from backpackd.core.facts import ProcessId
 
 DEFAULT_TTL = 15 * 60
 SHORTEST_TTL = 1
 """Seconds."""
+_SLACK = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -48,16 +50,16 @@ class Lease:
 class LeaseTable:
     """Live leases, by id, key, holder and grant, with a heap of deadlines.
 
-    The heap holds (deadline, id) and may hold deadlines that a renewal has outdated; those are
-    passed over when they come up, and cleared when they are more than half of it.
+    The heap holds (deadline, id) and may hold deadlines of leases that were renewed or ended since;
+    those are passed over when they come up, and cleared when they are more than half of it.
     """
 
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
         self._heap: list[tuple[float, str]] = []
-        self._by_key: dict[str, set[str]] = {}
-        self._by_holder: dict[ProcessId, set[str]] = {}
-        self._by_grant: dict[str, set[str]] = {}
+        self._by_key: _Index[str] = _Index()
+        self._by_holder: _Index[ProcessId] = _Index()
+        self._by_grant: _Index[str] = _Index()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -87,10 +89,13 @@ class LeaseTable:
         ttl = min(ttl, max_ttl)
         lease = Lease(lease_id, names, holder, grant_ids, now, ttl, now + ttl, now + max_ttl)
         self._leases[lease_id] = lease
+        for name in names:
+            self._by_key.add(name, lease_id)
+        self._by_holder.add(holder, lease_id)
+        for grant_id in grant_ids:
+            self._by_grant.add(grant_id, lease_id)
         heapq.heappush(self._heap, (lease.expires_at, lease_id))
-        for index, keys in self._indexes(lease):
-            for key in keys:
-                index.setdefault(key, set()).add(lease_id)
+        self._tidy()
         return lease
 
     def renew(self, lease_id: str, *, now: float, ttl: float | None) -> Lease | None:
@@ -110,9 +115,7 @@ class LeaseTable:
         wished = now + (lease.ttl if ttl is None else ttl)
         lease.expires_at = min(wished, lease.max_expires_at)
         heapq.heappush(self._heap, (lease.expires_at, lease_id))
-        if len(self._heap) > 2 * len(self._leases) + 64:
-            self._heap = [(lease.expires_at, lease.id) for lease in self._leases.values()]
-            heapq.heapify(self._heap)
+        self._tidy()
         return lease
 
     def get(self, lease_id: str, *, now: float) -> Lease | None:
@@ -122,11 +125,11 @@ class LeaseTable:
 
     def of_holder(self, holder: ProcessId, *, now: float) -> list[Lease]:
         """Return the live leases of a process tree, oldest first."""
-        return self._live(self._by_holder.get(holder, ()), now)
+        return self._live(self._by_holder.of(holder), now)
 
     def count_of(self, holder: ProcessId) -> int:
         """Return how many leases a process tree holds."""
-        return len(self._by_holder.get(holder, ()))
+        return len(self._by_holder.of(holder))
 
     def live(self, *, now: float) -> list[Lease]:
         """Return every live lease, oldest first."""
@@ -134,11 +137,11 @@ class LeaseTable:
 
     def holders(self) -> set[ProcessId]:
         """Return the roots of the process trees that hold leases."""
-        return set(self._by_holder)
+        return self._by_holder.keys()
 
     def grants(self) -> set[str]:
         """Return the ids of the grants that leases rest on."""
-        return set(self._by_grant)
+        return self._by_grant.keys()
 
     def end(self, lease_id: str) -> list[Lease]:
         """End one lease and return it in a list, or an empty list when there is none."""
@@ -146,15 +149,15 @@ class LeaseTable:
 
     def end_key(self, name: str) -> list[Lease]:
         """End every lease that holds a key and return them."""
-        return self._end(self._by_key.get(name, ()))
+        return self._end(self._by_key.of(name))
 
     def end_holder(self, holder: ProcessId) -> list[Lease]:
         """End every lease of a process tree and return them."""
-        return self._end(self._by_holder.get(holder, ()))
+        return self._end(self._by_holder.of(holder))
 
     def end_grant(self, grant_id: str) -> list[Lease]:
         """End every lease that rests on a grant and return them."""
-        return self._end(self._by_grant.get(grant_id, ()))
+        return self._end(self._by_grant.of(grant_id))
 
     def end_all(self) -> list[Lease]:
         """End every lease and return them."""
@@ -192,17 +195,57 @@ class LeaseTable:
             if lease is None:
                 continue
             ended.append(lease)
-            for index, keys in self._indexes(lease):
-                for key in keys:
-                    index[key].discard(lease_id)
-                    if not index[key]:
-                        del index[key]
+            for name in lease.names:
+                self._by_key.drop(name, lease_id)
+            self._by_holder.drop(lease.holder, lease_id)
+            for grant_id in lease.grant_ids:
+                self._by_grant.drop(grant_id, lease_id)
+        self._tidy()
         return ended
 
-    def _indexes(self, lease: Lease) -> list[tuple[dict, Iterable]]:  # type: ignore[type-arg]
-        # Three indexes with keys of different types, walked alike.
-        return [
-            (self._by_key, lease.names),
-            (self._by_holder, (lease.holder,)),
-            (self._by_grant, lease.grant_ids),
-        ]
+    def _tidy(self) -> None:
+        # At every change, endings included: whoever takes leases and gives them back in a loop
+        # would otherwise fill the memory with deadlines that are weeks away.
+        if len(self._heap) > 2 * len(self._leases) + _SLACK:
+            self._heap = [(lease.expires_at, lease.id) for lease in self._leases.values()]
+            heapq.heapify(self._heap)
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class _Index(Generic[_Key]):
+    """Finds leases by one thing that they have.
+
+    Where only one lease has it, its id stands bare: most do, and a set of one takes 216 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[_Key, str | set[str]] = {}
+
+    def keys(self) -> set[_Key]:
+        """Return everything that some lease has."""
+        return set(self._ids)
+
+    def of(self, key: _Key) -> Collection[str]:
+        """Return the ids of the leases that have this."""
+        found = self._ids.get(key, ())
+        return (found,) if isinstance(found, str) else found
+
+    def add(self, key: _Key, lease_id: str) -> None:
+        """Note that a lease has this."""
+        found = self._ids.setdefault(key, lease_id)
+        if isinstance(found, set):
+            found.add(lease_id)
+        elif found != lease_id:
+            self._ids[key] = {found, lease_id}
+
+    def drop(self, key: _Key, lease_id: str) -> None:
+        """Note that a lease no longer has this."""
+        found = self._ids.get(key)
+        if isinstance(found, set):
+            found.discard(lease_id)
+            if len(found) == 1:
+                self._ids[key] = found.pop()
+        elif found == lease_id:
+            del self._ids[key]

@@ -5,6 +5,7 @@ attacker with the file would try first.
 """
 
 import unicodedata
+from contextlib import suppress
 from itertools import pairwise
 
 from backpackd.core.errors import InvalidRequestError
@@ -12,19 +13,23 @@ from backpackd.core.errors import InvalidRequestError
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
 _FEWEST_DIFFERENT = 5
+_FEWEST_STEPS = 5
 _DIGITS_ONLY = 20
-_LEFT_OVER = 5
+_LEFT_OVER_LETTERS = 5
+_LEFT_OVER = 20
 
+# What people put between words and digits, and an attacker tries with and without.
+_SEPARATORS = str.maketrans("", "", " -_.,:;/+()'\"")
 # The words that fill the top of published lists of leaked passwords, longest first where one holds
 # another. What is left of a passphrase without them is what an attacker has to guess.
 _COMMON = (
-    "qwertyuiop", "qwertzuiop", "administrator", "asdfghjkl", "zxcvbnm", "1q2w3e4r5t", "1qaz2wsx",
-    "correcthorsebatterystaple", "correct horse battery staple", "correct-horse-battery-staple",
-    "passphrase", "passwort", "password", "passw0rd", "p@ssw0rd", "p@ssword", "default-key",
-    "defaultkey", "changeme", "letmein", "iloveyou", "sunshine", "princess", "football",
-    "baseball", "superman", "starwars", "trustno1", "whatever", "michael", "charlie", "welcome",
-    "monkey", "dragon", "master", "shadow", "killer", "secret", "backpack", "default", "qwerty",
-    "qwertz", "azerty", "admin", "login", "hello", "abc123", "asdfgh", "iloveu", "test", "root",
+    "correcthorsebatterystaple", "qwertyuiop", "qwertzuiop", "administrator", "asdfghjkl",
+    "zxcvbnm", "1q2w3e4r5t", "1qaz2wsx", "passphrase", "passwort", "password", "passw0rd",
+    "p@ssw0rd", "p@ssword", "defaultkey", "changeme", "letmein", "iloveyou", "sunshine", "princess",
+    "football", "baseball", "superman", "starwars", "trustno1", "whatever", "michael", "charlie",
+    "welcome", "monkey", "dragon", "master", "shadow", "killer", "secret", "backpack", "default",
+    "qwerty", "qwertz", "azerty", "admin", "login", "hello", "abc123", "asdfgh", "iloveu", "test",
+    "root",
 )  # fmt: skip
 
 
@@ -40,11 +45,13 @@ def normalise(passphrase: bytes) -> bytes:
         raise InvalidRequestError(
             "a passphrase is 1 to 1024 bytes long", reason="invalid-passphrase"
         )
-    try:
+    text = None
+    with suppress(UnicodeDecodeError):
         text = passphrase.decode("utf-8")
-    except UnicodeDecodeError:
-        # `from None`: the original holds the passphrase itself.
-        raise InvalidRequestError("a passphrase is UTF-8", reason="invalid-passphrase") from None
+    if text is None:
+        # Raised out here: the error of `decode` holds the passphrase, and inside an `except` it
+        # would hang on to this one as its context, `from None` or not.
+        raise InvalidRequestError("a passphrase is UTF-8", reason="invalid-passphrase")
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise InvalidRequestError(
             "a passphrase holds no control characters, such as line ends",
@@ -60,28 +67,37 @@ def check_new(passphrase: bytes) -> bytes:
         InvalidRequestError: it is not (`weak-passphrase`); the message says in which way.
     """
     normal = normalise(passphrase)
-    text = normal.decode("utf-8").casefold()
-    if len(text) < MIN_CHARACTERS:
+    typed = normal.decode("utf-8")
+    if len(typed) < MIN_CHARACTERS:
         raise _weak(f"has fewer than {MIN_CHARACTERS} characters")
-    if text.isdigit() and len(text) < _DIGITS_ONLY:
+    text = typed.casefold()
+    bare = text.translate(_SEPARATORS)
+    if bare.isdigit() and len(bare) < _DIGITS_ONLY:
         raise _weak(f"is digits only and shorter than {_DIGITS_ONLY}")
     if len(set(text)) < _FEWEST_DIFFERENT:
         raise _weak("repeats a few characters")
-    if any(text == (text[:size] * len(text))[: len(text)] for size in range(1, 7)):
+    if _repeats(text):
         raise _weak("repeats a short piece")
-    if _is_run(text):
-        raise _weak("is a run of neighbouring characters")
-    rest = text
+    if _steps(text) < _FEWEST_STEPS:
+        raise _weak("is made of runs of neighbouring characters")
+    rest = bare
     for word in _COMMON:
         rest = rest.replace(word, "")
-    if rest != text and sum(character.isalpha() for character in rest) < _LEFT_OVER:
+    letters = sum(character.isalpha() for character in rest)
+    if rest != bare and letters < _LEFT_OVER_LETTERS and len(rest) < _LEFT_OVER:
         raise _weak("is made of the commonest passwords")
     return normal
 
 
-def _is_run(text: str) -> bool:
-    steps = {ord(after) - ord(before) for before, after in pairwise(text)}
-    return steps in ({1}, {-1})
+def _repeats(text: str) -> bool:
+    """Tell whether it is one piece, too short by itself, at least twice."""
+    sizes = range(1, min(MIN_CHARACTERS, len(text) // 2 + 1))
+    return any(text == (text[:size] * len(text))[: len(text)] for size in sizes)
+
+
+def _steps(text: str) -> int:
+    """Count the characters that are not the one before, nor its neighbour."""
+    return 1 + sum(abs(ord(after) - ord(before)) > 1 for before, after in pairwise(text))
 
 
 def _weak(how: str) -> InvalidRequestError:

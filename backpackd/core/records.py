@@ -15,11 +15,23 @@ from dataclasses import dataclass
 
 from backpackd.core import canonical
 from backpackd.core.canonical import CanonicalError, context
-from backpackd.core.errors import InvalidRequestError
+from backpackd.core.errors import DamageError, InvalidRequestError
 from backpackd.core.names import MAX_VALUE, check_name
 from backpackd.core.rows import KeyRow, RowHead
-from backpackd.core.sealing import OpenError, Secret, derive, open_sealed, pad, seal, unpad
+from backpackd.core.sealing import (
+    TAG_SIZE,
+    OpenError,
+    Secret,
+    derive,
+    open_sealed,
+    pad,
+    seal,
+    unpad,
+)
 
+INDEX_SIZE = 32
+MAX_VERSION = 2**63 - 1
+"""The largest number that a store can keep."""
 _MODULUS = 1 << 256
 
 
@@ -64,7 +76,7 @@ def seal_row(
         salts: two times 32 fresh random bytes.
     """
     index = row_index(master, vault_id, head.name)
-    place = context(vault_id, index, version.to_bytes(8, "big"))
+    place = _place(vault_id, index, version)
     described = canonical.encode(
         {"created": head.created_at_ms, "name": head.name, "updated": head.updated_at_ms}
     )
@@ -82,7 +94,7 @@ def open_head(master: Secret, *, vault_id: bytes, row: RowHead, sealed: bytes) -
     Raises:
         OpenError: altered, of another row or version, or not of the form.
     """
-    place = context(vault_id, row.index, row.version.to_bytes(8, "big"))
+    place = _place(vault_id, row.index, row.version)
     described = unpad(open_sealed(master, sealed, kind="key-head", bound_to=place))
     try:
         found = canonical.members(canonical.decode(described), created=int, name=str, updated=int)
@@ -97,7 +109,7 @@ def open_value(master: Secret, *, vault_id: bytes, row: KeyRow) -> bytes:
     Raises:
         OpenError: altered, of another row or version, or not of the form.
     """
-    place = context(vault_id, row.index, row.version.to_bytes(8, "big"))
+    place = _place(vault_id, row.index, row.version)
     value = unpad(open_sealed(master, row.value, kind="key-value", bound_to=place))
     if not 1 <= len(value) <= MAX_VALUE:
         raise OpenError("not the value of a key")
@@ -123,7 +135,11 @@ class RowSet:
     def change(
         self, master: Secret, vault_id: bytes, *, add: Iterable[RowHead], drop: Iterable[RowHead]
     ) -> "RowSet":
-        """Return the hash of the set with some rows added and others dropped."""
+        """Return the hash of the set with some rows added and others dropped.
+
+        Raises:
+            DamageError: what is added or dropped cannot be a row that the vault wrote.
+        """
         key = derive(master, salt=vault_id, purpose="row-set")
         count, total = self.count, self.total
         for row in add:
@@ -137,6 +153,24 @@ class RowSet:
         return f"{self.total:064x}"
 
 
+def _place(vault_id: bytes, index: bytes, version: int) -> bytes:
+    if not 1 <= version <= MAX_VERSION:
+        raise OpenError("not the version of a row")
+    return context(vault_id, index, version.to_bytes(8, "big"))
+
+
 def _term(key: bytes, row: RowHead) -> int:
+    # Sizes first. The parts are joined without their lengths, so a row with a longer index and
+    # shorter tags could stand for another one: the key would be gone and the hash the same.
+    if (
+        len(row.index) != INDEX_SIZE
+        or not 1 <= row.version <= MAX_VERSION
+        or len(row.tags) != 2 * TAG_SIZE
+    ):
+        raise DamageError(
+            "a key row in the vault file is none that the vault wrote; restore the file from a "
+            "backup",
+            reason="rows-changed",
+        )
     item = row.index + row.version.to_bytes(8, "big") + row.tags
     return int.from_bytes(hmac.digest(key, item, "sha256"), "big")

@@ -82,21 +82,24 @@ def pad(message: bytes) -> bytes:
     The true length stands in the first 4 bytes, big-endian; the rest is zeros.
     """
     framed = len(message).to_bytes(4, "big") + message
-    size = 256
-    while size < len(framed) and size < 4096:  # noqa: PLR2004 - the steps that the docstring names
-        size *= 2
-    steps = -(-len(framed) // size)
-    return framed.ljust(steps * size, b"\0")
+    return framed.ljust(_padded_size(len(framed)), b"\0")
 
 
 def unpad(padded: bytes) -> bytes:
     """Take the padding off again.
 
     Raises:
-        OpenError: the length does not fit or the padding is not zeros.
+        OpenError: `pad` would not have written this.
     """
     length = int.from_bytes(padded[:4], "big")
     message, rest = padded[4 : 4 + length], padded[4 + length :]
-    if len(message) != length or any(rest):
+    if len(padded) != _padded_size(4 + length) or any(rest):
         raise OpenError("padding is not what it should be")
     return message
+
+
+def _padded_size(framed: int) -> int:
+    size = 256
+    while size < framed and size < 4096:  # noqa: PLR2004 - the steps that `pad` names
+        size *= 2
+    return -(-framed // size) * size

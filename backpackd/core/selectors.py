@@ -17,7 +17,9 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # systemd.unit(5): letters, digits and ":-_.\@", with a suffix that names the type.
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope|slice)", re.ASCII)
+_MAX_PID = 2**31 - 1
 _MAX_ID = 2**32 - 2
+"""The largest uid; the one above means "none" to chown(2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def parse(text: str) -> Selector:
 def _well_formed(kind: str, value: str) -> bool:
     match kind:
         case "tree":
-            return bool(_NUMBER.fullmatch(value)) and int(value) > 0
+            return bool(_NUMBER.fullmatch(value)) and 0 < int(value) <= _MAX_PID
         case "uid":
             return bool(_NUMBER.fullmatch(value)) and int(value) <= _MAX_ID
         case "exe":

@@ -32,6 +32,7 @@ _STRETCHING_SALT_SIZE = 16
 _MOST_ITERATIONS = 16
 _MOST_LANES = 16
 _MOST_MEMORY_KIB = 1024 * 1024
+_MOST_GENERATIONS = 2**63 - 1
 
 
 class SlotError(Exception):
@@ -91,7 +92,7 @@ class Argon2idParameters:
         )
         if found["name"] != "argon2id":
             raise CanonicalError("an unknown way to stretch a passphrase")
-        salt = canonical.from_text(found["salt"], size=16)
+        salt = canonical.from_text(found["salt"], size=_STRETCHING_SALT_SIZE)
         return cls(salt, found["iterations"], found["lanes"], found["memory_kib"])
 
 
@@ -154,8 +155,10 @@ class Slot:
                 stretching=dict,
                 wrap=str,
             )
-            if found["kind"] != "passphrase" or found["generation"] < 1 or len(slot_id) != ID_SIZE:
+            if found["kind"] != "passphrase" or len(slot_id) != ID_SIZE:
                 raise SlotError("an unknown kind of slot")
+            if not 1 <= found["generation"] <= _MOST_GENERATIONS:
+                raise SlotError("a generation out of bounds")
             return cls(
                 slot_id,
                 Argon2idParameters.decode(found["stretching"]),

@@ -43,13 +43,18 @@ class KeysService:
         self, connection: Connection, request: pb.ListKeysRequest
     ) -> AsyncIterator[pb.ListKeysResponse]:
         """Answer `ListKeys`."""
+        session = self._vault.session()
         if request.all:
             self._operators.require(connection)
             heads = await self._keys.list(lambda _: True)
         else:
             heads = await self._keys.list(await self._access.allowed_names(connection))
-        self._vault.touch()
+        if heads:
+            # A caller that may see nothing does not keep the vault unlocked by asking.
+            self._vault.touch()
         for start in range(0, len(heads), _BATCH):
+            # Names are as telling as values, and a slow reader may take its time.
+            session.check()
             yield pb.ListKeysResponse(
                 keys=[
                     pb.KeyEntry(
@@ -66,7 +71,6 @@ class KeysService:
     ) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
         self._operators.require(connection)
-        await self._keys.delete(list(request.names))
-        ended = sum(len(self._access.revoke_key(name)) for name in request.names)
+        ended = await self._access.delete_keys(list(request.names))
         self._vault.touch()
         return pb.DeleteKeysResponse(deleted=len(request.names), leases_ended=ended)

@@ -1,66 +1,126 @@
-"""gRPC's standard health and reflection services, behind the same guard as our own."""
+"""gRPC's standard health and reflection services, behind the same guard as our own.
+
+Both have calls that stay open for as long as their callers like, so both count and bound those,
+and both end them when the daemon stops.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import aio as reflection
 from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as REFLECTION
 
-from backpackd.core.errors import BackpackError, ShuttingDownError
+from backpackd.core.errors import BackpackError, LimitError, ShuttingDownError
+from backpackd.core.facts import ProcessId
 from backpackd.rpc.calls import Calls, Context, abort
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+MOST_OF_TREE = 16
+"""Open calls of one process tree: else one tree takes up every call that the server allows."""
 _REFLECTION = REFLECTION.services_by_name["ServerReflection"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health.HealthServicer):
-    """The health service; whether the daemon serves, not whether the vault is unlocked."""
+class OpenCalls:
+    """Guards the calls that stay open.
+
+    Attributes:
+        closing: set when the daemon stops.
+    """
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__()
         self._calls = calls
-        self._watching: set[asyncio.Task[None]] = set()
+        self._by_tree: Counter[ProcessId] = Counter()
+        self.closing = asyncio.Event()
+
+    async def close(self) -> None:
+        """Let the open calls end: they would hold the daemon up."""
+        self.closing.set()
+
+    @contextmanager
+    def enter(self, context: Context) -> Iterator[None]:
+        """Count a call in.
+
+        Raises:
+            LimitError: this process tree has too many of them.
+            BackpackError: see `Calls.enter`.
+        """
+        with self._calls.enter(context) as connection:
+            tree = connection.tree
+            if self._by_tree[tree] >= MOST_OF_TREE:
+                raise LimitError("too many open calls of this process tree: end some first")
+            self._by_tree[tree] += 1
+            try:
+                yield
+            finally:
+                self._by_tree[tree] -= 1
+                if not self._by_tree[tree]:
+                    del self._by_tree[tree]
+
+    async def until_closing(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Pass requests on until the caller or the daemon ends."""
+        closing = asyncio.ensure_future(self.closing.wait())
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(requests))
+                try:
+                    await asyncio.wait([coming, closing], return_when=asyncio.FIRST_COMPLETED)
+                    if not coming.done():
+                        raise ShuttingDownError("the daemon is stopping")
+                    request = coming.result()
+                except StopAsyncIteration:
+                    return
+                finally:
+                    coming.cancel()
+                yield request
+        finally:
+            closing.cancel()
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """The health service: whether the daemon serves, not whether the vault is unlocked."""
+
+    def __init__(self, calls: Calls, open_calls: OpenCalls, names: Sequence[str]) -> None:
+        self._calls = calls
+        self._open = open_calls
+        self._names = {"", *names}
 
     async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802 - gRPC's name
         """Answer `Check`."""
         try:
             with self._calls.enter(context):
-                return await super().Check(request, context)
+                if request.service not in self._names:
+                    await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+                return health_pb2.HealthCheckResponse(status=_SERVING)
         except BackpackError as error:
             await abort(context, error)
 
     async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802 - gRPC's name
-        """Answer `Watch`."""
+        """Answer `Watch`. There is one change to tell of, and it ends the call."""
         try:
-            with self._calls.enter(context):
-                watch = asyncio.create_task(super().Watch(request, context))
-                self._watching.add(watch)
-                try:
-                    await asyncio.wait([watch])
-                finally:
-                    watch.cancel()
-                    self._watching.discard(watch)
+            with self._open.enter(context):
+                status = _SERVING if request.service in self._names else _UNKNOWN
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                await self._open.closing.wait()
+                await context.write(health_pb2.HealthCheckResponse(status=_NOT_SERVING))
                 raise ShuttingDownError("the daemon is stopping")
         except BackpackError as error:
             await abort(context, error)
-
-    async def close(self) -> None:
-        """Tell watchers that the daemon stops, and end their calls: they would hold it up."""
-        await self.enter_graceful_shutdown()
-        for watch in self._watching:
-            watch.cancel()
 
 
 class Reflection:
     """The reflection service, by which tools learn the API from the daemon itself."""
 
-    def __init__(self, calls: Calls, names: Sequence[str]) -> None:
-        self._calls = calls
+    def __init__(self, open_calls: OpenCalls, names: Sequence[str]) -> None:
+        self._open = open_calls
         # Typed as a coroutine by its stubs, and an async generator in fact.
         self._servicer: Any = reflection.ReflectionServicer(names)
 
@@ -69,14 +129,15 @@ class Reflection:
     ) -> AsyncIterator[Any]:
         """Answer `ServerReflectionInfo`."""
         try:
-            with self._calls.enter(context):
-                async for response in self._servicer.ServerReflectionInfo(requests, context):
+            with self._open.enter(context):
+                asked = self._open.until_closing(requests)
+                async for response in self._servicer.ServerReflectionInfo(asked, context):
                     yield response
         except BackpackError as error:
             await abort(context, error)
 
 
-def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) -> Health:
+def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) -> OpenCalls:
     """Add both services to a server.
 
     Args:
@@ -85,12 +146,11 @@ def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) ->
         names: the full names of our own services.
 
     Returns:
-        The health service, to be told when the daemon stops.
+        Their open calls, to be told when the daemon stops.
     """
-    serving = Health(calls)
-    health_pb2_grpc.add_HealthServicer_to_server(serving, server)
-    known = [*names, HEALTH, _REFLECTION]
-    reflecting = Reflection(calls, known)
+    open_calls = OpenCalls(calls)
+    health_pb2_grpc.add_HealthServicer_to_server(Health(calls, open_calls, names), server)
+    reflecting = Reflection(open_calls, [*names, HEALTH, _REFLECTION])
     add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # its stubs lack types
     add(reflecting, server)
-    return serving
+    return open_calls

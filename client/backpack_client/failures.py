@@ -193,6 +193,9 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     line = f"backpack-client grant {' '.join(names)} --to"
     every = f"or for every program of yours: {line} uid:{os.geteuid()}"
     pid = _number(facts, "backpack-tree-pid")
+    if pid == os.getpid():
+        # Typed at a shell's prompt, this very command is the whole tree, and gone in a moment.
+        return f"to allow it for an agent that runs: {line} tree:PID (the agent's pid)\n{every}"
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
     return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"

@@ -15,10 +15,15 @@ def main() -> int:
     """Do one task with the key named on the command line."""
     name = sys.argv[1]
     try:
-        with Backpack() as backpack, backpack.lease(name, ttl="5m", reason="sign a greeting") as keys:
+        with (
+            Backpack() as backpack,
+            backpack.lease(name, ttl="5m", reason="sign a greeting") as keys,
+        ):
             value = keys.bytes(name)
             signature = hmac.new(value, b"hello", hashlib.sha256).hexdigest()
-            sys.stdout.write(f"agent: leased {name}, signed a message with it: {signature[:16]}...\n")
+            sys.stdout.write(
+                f"agent: leased {name}, signed a message with it: {signature[:16]}...\n"
+            )
             sys.stdout.write(f"agent: live leases of my process tree: {len(backpack.leases())}\n")
         sys.stdout.write("agent: task done, lease given back\n")
     except Failure as failure:

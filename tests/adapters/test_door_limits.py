@@ -1,9 +1,12 @@
 """Who is let in, and who must go: plain values and integer clocks."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.adapters.door.limits import Held, Limits, Verdict, judge, longest_idle
+from backpackd.adapters.door.limits import Limits, Verdict, judge, longest_idle
 from backpackd.core.facts import ProcessId
 
 ONE = ProcessId(1, 1)
@@ -12,8 +15,23 @@ THREE = ProcessId(3, 3)
 SMALL = Limits(per_tree=3, total=5)
 
 
-def held(*rows: tuple[str, ProcessId, int, int]) -> list[Held]:
-    return [Held(name, tree, calls, idle_since) for name, tree, calls, idle_since in rows]
+@dataclass
+class Open:
+    name: str
+    tree: ProcessId
+    calls: int
+    idle_since: int
+
+
+def by_tree(rows: Iterable[Open]) -> dict[ProcessId, list[Open]]:
+    trees: dict[ProcessId, list[Open]] = {}
+    for row in rows:
+        trees.setdefault(row.tree, []).append(row)
+    return trees
+
+
+def held(*rows: tuple[str, ProcessId, int, int]) -> dict[ProcessId, list[Open]]:
+    return by_tree(Open(*row) for row in rows)
 
 
 def test_a_newcomer_below_every_limit_is_let_in_and_nobody_goes() -> None:
@@ -53,7 +71,7 @@ def test_a_flood_of_calls_that_wait_keeps_no_other_tree_out() -> None:
 
 def test_the_only_connection_of_a_tree_is_not_taken_in_the_middle_of_a_call() -> None:
     trees = [ProcessId(n, n) for n in range(5)]
-    open_ = [Held(str(n), tree, 1, n) for n, tree in enumerate(trees)]
+    open_ = by_tree(Open(str(n), tree, 1, n) for n, tree in enumerate(trees))
     assert judge(ProcessId(9, 9), open_, SMALL).refusal == "connections in total"
 
 
@@ -74,15 +92,15 @@ _STEPS = st.lists(st.tuples(_TREES, st.integers(0, 1)), max_size=60)
 
 @given(_STEPS)
 def test_no_sequence_of_newcomers_exceeds_a_limit(steps: list[tuple[ProcessId, int]]) -> None:
-    now: dict[str, Held] = {}
+    now: dict[str, Open] = {}
     for at, (tree, calls) in enumerate(steps):
-        verdict = judge(tree, list(now.values()), SMALL)
+        verdict = judge(tree, by_tree(now.values()), SMALL)
         if verdict.refusal:
             assert verdict.evict is None
             continue
         if verdict.evict:
             del now[verdict.evict]
-        now[str(at)] = Held(str(at), tree, calls, at)
+        now[str(at)] = Open(str(at), tree, calls, at)
         assert len(now) <= SMALL.total
         assert sum(one.tree == tree for one in now.values()) <= SMALL.per_tree
 
@@ -91,13 +109,13 @@ def test_no_sequence_of_newcomers_exceeds_a_limit(steps: list[tuple[ProcessId, i
 def test_a_tree_without_connections_gets_in_whatever_two_trees_did(
     steps: list[tuple[ProcessId, int]],
 ) -> None:
-    now: dict[str, Held] = {}
+    now: dict[str, Open] = {}
     for at, (tree, calls) in enumerate(steps):
         if tree not in (ONE, TWO):
             continue
-        verdict = judge(tree, list(now.values()), SMALL)
+        verdict = judge(tree, by_tree(now.values()), SMALL)
         if verdict.evict:
             del now[verdict.evict]
         if not verdict.refusal:
-            now[str(at)] = Held(str(at), tree, calls, at)
-    assert judge(THREE, list(now.values()), SMALL).refusal is None
+            now[str(at)] = Open(str(at), tree, calls, at)
+    assert judge(THREE, by_tree(now.values()), SMALL).refusal is None

@@ -36,6 +36,11 @@ def listener(path: str) -> Iterator[Listener]:
     opened.close()
 
 
+def descriptors() -> int:
+    """Count the descriptors that are open in this process."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
 def connected(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         try:
@@ -79,9 +84,9 @@ def test_the_mode_is_right_at_the_bind_and_not_by_a_chmod_after_it(
     class Watched(socket.socket):
         def bind(self, address: object, /) -> None:
             super().bind(address)  # type: ignore[arg-type]
-            seen.append(stat.S_IMODE(os.stat(path).st_mode))
+            seen.append(stat.S_IMODE(Path(path).stat().st_mode))
 
-    monkeypatch.setattr(module.socket, "socket", Watched)
+    monkeypatch.setattr(socket, "socket", Watched)
     open_listener(path).close()
     assert seen == [0o600]
 
@@ -129,11 +134,11 @@ def test_after_a_refusal_nothing_stays_held(path: str) -> None:
     leave_dead_socket(path)
     Path(path).unlink()
     Path(path).write_text("mine")
-    descriptors = len(os.listdir("/dev/fd"))
+    before = descriptors()
     with pytest.raises(HomeError, match="is no socket"):
         open_listener(path)
     assert Path(path).read_text() == "mine"
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert descriptors() == before
     Path(path).unlink()
     open_listener(path).close()
 
@@ -224,7 +229,7 @@ def test_the_stale_socket_on_a_long_path_is_taken_over(tmp_path: Path) -> None:
 def test_a_path_that_is_too_long_is_refused_in_words_where_there_is_no_way_around(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(HomeError, match="longer than a socket address"):
         open_listener(str(tmp_path / ("d" * 120) / "s"))
 
@@ -340,7 +345,8 @@ environ = {"LISTEN_PID": os.environ.get("LISTEN_PID", str(os.getpid())),
            "LISTEN_FDS": os.environ["LISTEN_FDS"]}
 try:
     for one in passed_listeners(environ, os.getpid()):
-        print(one.fileno(), one.path, os.get_inheritable(one.fileno()), os.get_blocking(one.fileno()))
+        fd = one.fileno()
+        print(fd, one.path, os.get_inheritable(fd), os.get_blocking(fd))
         one.close()
 except HomeError as error:
     print("refused:", error)
@@ -392,6 +398,13 @@ def test_a_passed_datagram_socket_is_refused(tmp_path: Path) -> None:
         assert passed([sock.fileno()]).startswith("refused: descriptor 3 is not a listening")
 
 
+def test_a_passed_socket_of_packets_is_refused_though_it_listens(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        assert passed([sock.fileno()]).startswith("refused: descriptor 3 is not a listening")
+
+
 def test_a_passed_network_socket_is_refused() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -419,13 +432,15 @@ def test_nothing_is_taken_that_is_not_meant_for_this_process(environ: dict[str, 
     assert passed_listeners(environ, 7) == []
 
 
-@pytest.mark.parametrize("count", ["", "0", "-1", "+1", " 1", "1 ", "01", "1e1", "17", "٣", "9" * 99])
+@pytest.mark.parametrize(
+    "count", ["", "0", "-1", "+1", " 1", "1 ", "01", "1e1", "17", "\u0663", "9" * 99]
+)
 def test_rubbish_in_listen_fds_is_refused(count: str) -> None:
     with pytest.raises(HomeError, match="LISTEN_FDS"):
         passed_listeners({"LISTEN_PID": "7", "LISTEN_FDS": count}, 7)
 
 
-@pytest.mark.parametrize("pid", ["", "0", "-7", "+7", "7 ", "07", "seven", "٧", "9" * 99])
+@pytest.mark.parametrize("pid", ["", "0", "-7", "+7", "7 ", "07", "seven", "\u0667", "9" * 99])
 def test_rubbish_in_listen_pid_is_refused(pid: str) -> None:
     with pytest.raises(HomeError, match="LISTEN_PID"):
         passed_listeners({"LISTEN_PID": pid, "LISTEN_FDS": "1"}, 7)

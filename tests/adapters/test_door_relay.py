@@ -145,6 +145,14 @@ async def test_what_waits_for_the_server_goes_out_before_its_end_of_stream(line:
     assert len(await everything(line.server)) == count
 
 
+async def test_the_end_of_stream_waits_for_the_last_few_bytes_before_it(line: Line) -> None:
+    fill(line.relay._to_server.sink, MIB)
+    line.peer.send(b"tail")
+    line.peer.shutdown(socket.SHUT_WR)
+    await turns()
+    assert (await everything(line.server)).endswith(b"tail")
+
+
 async def test_a_server_that_closes_ends_the_connection_after_its_last_byte(line: Line) -> None:
     data = bytes(MIB)
     sending = asyncio.create_task(sent(line.server, data))

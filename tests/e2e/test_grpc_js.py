@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from daemons import RunningDaemon
 
 _HERE = Path(__file__).parent

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from daemons import PASSPHRASE
 
 _NOBODY = 65534
@@ -60,7 +61,9 @@ def place() -> Iterator[Path]:
         shutil.rmtree(place)
 
 
-def _as_user(place: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _as_user(
+    place: Path, *arguments: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     user = place / "user"
     return subprocess.run(
         [place / "venv" / "bin" / "python", "-m", "backpack_client", *arguments],

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backpackd.core.errors import ProcessGoneError
+from backpackd.core.errors import HomeError, ProcessGoneError
 
 SO_PEERPIDFD = 77
 """asm-generic/socket.h; the same number on every architecture that Backpack is built for."""
@@ -30,8 +30,12 @@ SO_PEERPIDFD = 77
 _UCRED = struct.Struct("=iII")
 _INT = struct.Struct("=i")
 
+_NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+"""How kernels say that a number is no process (any more), or a thread of one (pidfd_open(2))."""
+
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
+_LOCAL_PEERPID = 2
 _LOCAL_PEERTOKEN = 6
 _XUCRED = struct.Struct("=IIh2x16I")
 _XUCRED_VERSION = 0
@@ -78,17 +82,31 @@ or not in this pid namespace, OSError when the kernel does not answer.
 """
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """Ask for the number of the process at the other end, and nothing more.
+
+    A number may come to mean another process: it serves to count and to compare, not to identify.
+
+    Raises:
+        OSError: the kernel does not answer.
+    """
+    if sys.platform == "darwin":
+        return sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(raw)[0])
+
+
 def credentials_reader(platform: str = sys.platform) -> ReadCredentials:
     """Choose the implementation for a platform.
 
     Raises:
-        NotImplementedError: there is none.
+        HomeError: there is none.
     """
     if platform == "linux":
         return linux_credentials
     if platform == "darwin":
         return darwin_credentials
-    raise NotImplementedError(f"no peer credentials on {platform}")
+    raise HomeError(f"backpackd runs on Linux and macOS, and this is {platform}")
 
 
 def linux_credentials(sock: socket.socket, uid: int) -> Credentials:
@@ -124,7 +142,7 @@ def _peer_pidfd(sock: socket.socket, pid: int) -> int:
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
             return pidfd_by_number(pid, time.clock_gettime(time.CLOCK_BOOTTIME))
-        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENODATA):
+        if error.errno in _NO_PROCESS:
             raise ProcessGoneError from None
         raise
     return int(_INT.unpack(raw)[0])
@@ -148,7 +166,7 @@ def pidfd_by_number(pid: int, accepted_at: float) -> int:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
-        if error.errno in (errno.ESRCH, errno.EINVAL):
+        if error.errno in _NO_PROCESS:
             raise ProcessGoneError from None
         raise
     try:

@@ -14,16 +14,17 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
 
 from backpackd.adapters.door.credentials import (
     ForeignUserError,
     ReadCredentials,
     credentials_reader,
+    peer_pid,
 )
 from backpackd.adapters.door.inner import Inner
-from backpackd.adapters.door.limits import Held, Limits, judge, longest_idle
+from backpackd.adapters.door.limits import Limits, judge, longest_idle
 from backpackd.adapters.door.listener import Listener
 from backpackd.adapters.door.opening import Opening, OpeningError
 from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
@@ -34,11 +35,16 @@ from backpackd.ports import Clock, Connection, Peer, PinnedProcess
 
 _LOG = logging.getLogger(__name__)
 
-ACCEPTS_PER_TURN = 16
-"""How many connections are taken before the event loop does something else."""
+ACCEPTS_PER_TURN = 256
+"""How many connections are taken from the queue before the event loop does something else."""
+
+OPENS_PER_TURN = 16
+"""How many of them are looked at closely."""
 
 PAUSE_SECONDS = 0.1
 """How long nothing is accepted after the system ran out of something."""
+
+_MOST_SHARES = 4096
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -49,9 +55,23 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class _Entry:
+    """One open connection; implements `limits.Held`."""
+
     connection: Connection
     relay: Relay
     deadline: asyncio.TimerHandle
+
+    @property
+    def name(self) -> str:
+        return self.connection.name
+
+    @property
+    def calls(self) -> int:
+        return self.connection.calls
+
+    @property
+    def idle_since(self) -> float:
+        return self.relay.active_at
 
 
 class Door:
@@ -99,6 +119,8 @@ class Door:
         self._flush: asyncio.TimerHandle | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._entries: dict[str, _Entry] = {}
+        self._trees: dict[ProcessId, dict[str, _Entry]] = {}
+        self._shares: dict[int, int] = {}
         self._emptied = asyncio.Event()
 
     async def start(self) -> None:
@@ -156,10 +178,14 @@ class Door:
             loop.remove_reader(listener.fileno())
 
     def _accept(self, listener: Listener) -> None:
+        opens = 0
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 sock = listener.accept()
-            except (BlockingIOError, InterruptedError):
+            except BlockingIOError:
+                self._shares.clear()
+                return
+            except InterruptedError:
                 return
             except ConnectionAbortedError:
                 continue
@@ -167,8 +193,30 @@ class Door:
                 self._refuse(f"to accept: {_name(error)}")
                 self._pause()
                 return
-            if not self._let_in(sock):
+            if not self._within_share(sock):
+                sock.close()
+                self._refuse("a connection: too many of one process at once")
+                continue
+            opens += 1
+            if not self._let_in(sock) or opens == OPENS_PER_TURN:
                 return
+
+    def _within_share(self, sock: socket.socket) -> bool:
+        """Tell whether a process may have yet another connection while others wait.
+
+        The queue of the listening socket is served in its order, so a process that connects and
+        closes without end would fill it and keep everybody else out. Until the queue has been
+        empty once, a process gets as many as its whole tree may hold; the rest goes unexamined,
+        which is fast enough to empty the queue.
+        """
+        try:
+            pid = peer_pid(sock)
+        except OSError:
+            return False
+        if len(self._shares) >= _MOST_SHARES:
+            self._shares.clear()
+        share = self._shares[pid] = self._shares.get(pid, 0) + 1
+        return share <= self._limits.per_tree
 
     def _let_in(self, sock: socket.socket) -> bool:
         """Open a connection or refuse it. False: the system ran out of something."""
@@ -194,7 +242,7 @@ class Door:
         peer = self._peer(sock)
         undo.callback(peer.process.close)
         tree = self._tree_of(peer)
-        verdict = judge(tree, self._held(), self._limits)
+        verdict = judge(tree, self._by_tree(), self._limits)
         if verdict.refusal:
             raise _RefusedError(f"too many {verdict.refusal}")
         if verdict.evict:
@@ -240,7 +288,9 @@ class Door:
             return True
 
         relay.gate = gate
-        self._entries[name] = _Entry(connection, relay, deadline)
+        entry = _Entry(connection, relay, deadline)
+        self._entries[name] = entry
+        self._trees.setdefault(connection.tree, {})[name] = entry
         self._emptied.clear()
 
     def _too_late(self, name: str) -> None:
@@ -251,6 +301,10 @@ class Door:
         entry = self._entries.pop(name, None)
         if entry is None:
             return
+        tree = self._trees[entry.connection.tree]
+        del tree[name]
+        if not tree:
+            del self._trees[entry.connection.tree]
         entry.deadline.cancel()
         entry.relay.close()
         for callback in entry.connection.on_close:
@@ -264,15 +318,12 @@ class Door:
         if not self._entries:
             self._emptied.set()
 
-    def _held(self) -> list[Held]:
-        return [
-            Held(name, entry.connection.tree, entry.connection.calls, entry.relay.active_at)
-            for name, entry in self._entries.items()
-        ]
+    def _by_tree(self) -> dict[ProcessId, ValuesView[_Entry]]:
+        return {tree: entries.values() for tree, entries in self._trees.items()}
 
     def _pause(self) -> None:
         """Accept nothing for a moment, and make room: the socket stays readable meanwhile."""
-        victim = longest_idle(self._held())
+        victim = longest_idle(self._by_tree())
         if victim:
             self._close(victim)
         if self._resume is None and self._listeners:

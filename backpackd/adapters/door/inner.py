@@ -20,17 +20,14 @@ import os
 import re
 import secrets
 import socket
-import struct
 import sys
 from pathlib import Path
 from typing import Protocol, Self
 
+from backpackd.adapters.door.credentials import peer_pid
 from backpackd.core.errors import HomeError
 
 _SOCKET = "inner.sock"
-_UCRED = struct.Struct("=iII")
-_SOL_LOCAL = 0
-_LOCAL_PEERPID = 2
 _NAME = r"backpack-[0-9a-f]{32}"
 _LINUX_PEER = re.compile(rf"unix-abstract:({_NAME})", re.ASCII)
 _DARWIN_PEER = re.compile(rf"unix:(/[^\x00%]*/{_NAME})", re.ASCII)
@@ -176,10 +173,5 @@ class InnerSocket:
 
 def _check_listener(sock: socket.socket) -> None:
     """Ask the kernel which process listens at the other end, and accept this one only."""
-    if sys.platform == "darwin":
-        pid = sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
-    else:
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid = _UCRED.unpack(raw)[0]
-    if pid != os.getpid():
+    if peer_pid(sock) != os.getpid():
         raise ConnectionRefusedError("another process listens on the inner socket")

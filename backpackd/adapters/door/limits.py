@@ -15,9 +15,9 @@ Two rules follow from one aim, that no process tree can keep another one out:
   else a flood of calls that wait would keep `panic` out, which a flood of idle ones cannot.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from backpackd.core.facts import ProcessId
 
@@ -39,21 +39,27 @@ class Limits:
     first_request_bytes: int = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One connection that is open.
+class Held(Protocol):
+    """One connection that is open."""
 
-    Attributes:
-        name: what the verdict calls it by.
-        tree: the process tree that it counts for.
-        calls: how many calls are in progress on it.
-        idle_since: when bytes last went through it, on any clock.
-    """
+    @property
+    def name(self) -> str:
+        """What the verdict calls it by."""
+        ...
 
-    name: str
-    tree: ProcessId
-    calls: int
-    idle_since: float
+    @property
+    def calls(self) -> int:
+        """How many calls are in progress on it."""
+        ...
+
+    @property
+    def idle_since(self) -> float:
+        """When bytes last went through it, on any clock."""
+        ...
+
+
+Trees = Mapping[ProcessId, Collection[Held]]
+"""Every connection that is open, by the process tree that it counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,53 +75,48 @@ class Verdict:
     evict: str | None = None
 
 
-def judge(tree: ProcessId, held: Sequence[Held], limits: Limits) -> Verdict:
-    """Decide whether a connection of `tree` is let in beside those that are `held`.
+def judge(tree: ProcessId, trees: Trees, limits: Limits) -> Verdict:
+    """Decide whether a connection of `tree` is let in beside those that are open.
 
     Args:
         tree: the process tree that the newcomer counts for.
-        held: every connection that is open.
+        trees: what is open.
         limits: what is allowed.
 
     Returns:
         A refusal, or an admission with at most one connection to close for it.
     """
-    counts = Counter(one.tree for one in held)
-    own = counts[tree]
+    siblings = trees.get(tree, ())
+    own = len(siblings)
     if own >= limits.per_tree:
-        victim = longest_idle([one for one in held if one.tree == tree])
+        victim = _first_to_go([siblings], with_calls=False)
         return Verdict(evict=victim) if victim else Verdict("connections of one process tree")
-    if len(held) < limits.total:
+    if sum(map(len, trees.values())) < limits.total:
         return Verdict()
     # A tree with no more than the newcomer's has no part to give up: two trees would evict each
     # other for ever. Its own idle ones are the newcomer's to trade in.
-    larger = [one for one in held if one.tree == tree or counts[one.tree] > own]
-    victim = longest_idle(larger)
+    larger = [one for one in trees.values() if one is siblings or len(one) > own]
+    victim = _first_to_go(larger, with_calls=False)
     if victim is None:
-        much_larger = [one for one in held if counts[one.tree] > own + 1]
-        victim = _of_busiest_tree(much_larger)
+        much_larger = [one for one in larger if len(one) > own + 1]
+        victim = _first_to_go(much_larger, with_calls=True)
     return Verdict(evict=victim) if victim else Verdict("connections in total")
 
 
-def longest_idle(held: Sequence[Held]) -> str | None:
+def longest_idle(trees: Trees) -> str | None:
     """Name the connection to close first: of the busiest tree, the one idle for longest.
-
-    Args:
-        held: those that may be closed; one with a call in progress is passed over, but counts
-            for how busy its tree is.
 
     Returns:
         Its name; None when every one has a call in progress.
     """
-    counts = Counter(one.tree for one in held)
-    return _first_to_go([one for one in held if not one.calls], counts)
+    return _first_to_go(trees.values(), with_calls=False)
 
 
-def _of_busiest_tree(held: Sequence[Held]) -> str | None:
-    return _first_to_go(held, Counter(one.tree for one in held))
-
-
-def _first_to_go(held: Sequence[Held], counts: Counter[ProcessId]) -> str | None:
-    if not held:
-        return None
-    return min(held, key=lambda one: (-counts[one.tree], one.idle_since)).name
+def _first_to_go(trees: Iterable[Collection[Held]], *, with_calls: bool) -> str | None:
+    candidates = (
+        (-len(tree), one.idle_since, one.name)
+        for tree in trees
+        for one in tree
+        if with_calls or not one.calls
+    )
+    return min(candidates, default=(0, 0, None))[2]

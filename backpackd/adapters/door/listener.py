@@ -26,7 +26,7 @@ FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 _MOST_PASSED = 16
-_BACKLOG = 256
+_BACKLOG = 1024
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

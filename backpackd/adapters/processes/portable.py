@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from backpackd.adapters.processes.pinned import ExitCallbacks
-from backpackd.core.errors import ProcessGoneError
+from backpackd.core.errors import HomeError, ProcessGoneError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
@@ -55,7 +55,7 @@ def watch_exit(pid: int) -> ExitDescriptor:
             raise ProcessGoneError(f"process {pid} is not running") from error
         return queue
     else:  # noqa: RET505 - as one branch of two, mypy knows it for another platform's
-        raise NotImplementedError("only macOS is watched through kqueue")
+        raise HomeError("backpackd runs on Linux and macOS only")
 
 
 class WatchedProcess:

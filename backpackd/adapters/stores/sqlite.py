@@ -9,9 +9,13 @@ It stores sealed bytes and understands none of them. The rules:
 4. A vault is made under another name and linked into place when it is complete. So a file of that
    name that is empty or cut short is a damaged vault, never "no vault yet", and nothing here ever
    overwrites one.
+5. A file that is refused stays as it is, byte for byte. It is looked at read-only first: SQLite
+   folds the write-ahead log into the file when a connection that may write is closed.
 """
 
 import asyncio
+import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -34,6 +38,10 @@ from backpackd.core.rows import Change, KeyRow, RowHead, SlotRow, StoredVault
 FILE_NAME = "vault.db"
 APPLICATION_ID = 0x4250434B
 """`BPCK`, so that file(1) and a restored backup can tell what this is."""
+
+_DRAFT_NAME = FILE_NAME + ".new"
+_COMPANIONS = ("-wal", "-journal", "-shm")
+"""What SQLite keeps beside a file (sqlite.org/tempfiles.html)."""
 
 _Result = TypeVar("_Result")
 
@@ -138,7 +146,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise _translate(error) from error
             except OSError as error:
-                raise StoreError(f"the vault file cannot be used: {error.strerror}") from error
+                raise _translate_os(error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -156,6 +164,8 @@ class SqliteStore:
         if self._connection is None:
             if not self._present():
                 return None
+            # A daemon that was killed just after it made the vault leaves the other name behind.
+            self._remove_draft()
             self._connection = self._connect_checked()
         row = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
         if row is None:
@@ -165,7 +175,7 @@ class SqliteStore:
 
     def _present(self) -> bool:
         """Tell whether there is a vault file, and refuse one that is not safe to use."""
-        for suffix in ("", "-wal", "-journal"):
+        for suffix in ("", *_COMPANIONS):
             path = self._path.with_name(FILE_NAME + suffix)
             try:
                 status = path.lstat()
@@ -187,26 +197,45 @@ class SqliteStore:
         return True
 
     def _refuse_orphans(self) -> None:
-        # A write-ahead log without its vault means that the vault was removed or renamed. A new
-        # one in its place would make SQLite apply the old log to the new file.
-        if self._path.with_name(FILE_NAME + "-wal").exists():
-            raise DamageError(
-                f"{FILE_NAME} is missing and {FILE_NAME}-wal is there: put the vault file back, or "
-                "move the rest of it away"
-            )
+        # A log or journal without its vault means that the vault was removed or renamed. A new one
+        # in its place would make SQLite apply the old log to the new file.
+        for suffix in ("-wal", "-journal"):
+            orphan = self._path.with_name(FILE_NAME + suffix)
+            if os.path.lexists(orphan):
+                raise DamageError(
+                    f"{FILE_NAME} is missing and {orphan.name} is there: put the vault file back, "
+                    "or move the rest of it away"
+                )
 
     def _connect_checked(self) -> sqlite3.Connection:
+        self._look()
         connection = self._connect(self._path, "rw")
         try:
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            # Everything is checked before the first write, so a refused file stays as it is.
+            # Checked again, now that nobody else can write, and before the first write of ours.
             version = self._check_format(connection)
+            # Left by the look above. No one else has it open: the file is locked.
+            self._path.with_name(FILE_NAME + "-shm").unlink(missing_ok=True)
             connection.execute("PRAGMA journal_mode=WAL")
             self._upgrade(connection, version)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _look(self) -> None:
+        """Refuse a file that is no vault of ours without a chance of changing it."""
+        if self._path.with_name(FILE_NAME + "-journal").exists():
+            # Rolled back by SQLite before anything can be read, for which it has to write.
+            return
+        try:
+            with contextlib.closing(self._connect(self._path, "ro")) as connection:
+                self._check_format(connection)
+        except sqlite3.Error as error:
+            damage = _translate(error)
+            if isinstance(damage, DamageError):
+                raise damage from error
+            # A full disk, for one, has no room for the index that a read-only connection needs.
+            # Whether the file can be used is decided by the connection that will use it.
 
     def _check_format(self, connection: sqlite3.Connection) -> int:
         """Check the whole file and return the version of its schema."""
@@ -225,9 +254,20 @@ class SqliteStore:
         if version not in known:
             raise DamageError("the vault file has an unknown format: restore it from a backup")
         _check_schema(connection, known[version])
-        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        if self._cut_short(connection) or (
+            connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+        ):
             raise DamageError("the vault file is damaged: restore it from a backup")
         return int(version)
+
+    def _cut_short(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether the last page is incomplete, which SQLite takes for zeros."""
+        log = self._path.with_name(FILE_NAME + "-wal")
+        if log.exists() and log.stat().st_size:
+            # A write that found no room may have left such a page; it is whole in the log.
+            return False
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        return self._path.stat().st_size % int(page_size) != 0
 
     def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
         for form in self._formats:
@@ -246,23 +286,29 @@ class SqliteStore:
             check_same_thread=True,
             timeout=1,
         )
-        for pragma in (
-            "synchronous=FULL",
-            "secure_delete=ON",
-            "trusted_schema=OFF",
-            "cell_size_check=ON",
-            "temp_store=MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        # Locking comes first, before anything reads the file: SQLite then keeps its index of the
+        # log in its own memory, which needs no room on the disk. Only a writer can lock.
+        locking = ["locking_mode=EXCLUSIVE"] if mode == "rw" else []
+        try:
+            for pragma in (
+                *locking,
+                "synchronous=FULL",
+                "secure_delete=ON",
+                "trusted_schema=OFF",
+                "cell_size_check=ON",
+                "temp_store=MEMORY",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _create(self, vault: StoredVault) -> None:
         if self._connection is not None or self._present():
             raise AlreadyInitializedError("there is a vault already; to use it, unlock it")
-        draft = self._path.with_name(FILE_NAME + ".new")
-        # Only one daemon holds the home's lock, so a draft is the rest of one that was killed.
-        for suffix in ("", "-journal", "-wal"):
-            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+        draft = self._path.with_name(_DRAFT_NAME)
+        self._remove_draft()
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         try:
             connection = self._connect(draft, "rw")
@@ -278,10 +324,17 @@ class SqliteStore:
                 raise AlreadyInitializedError("there is a vault already") from None
             _sync(self._path.parent)
         finally:
-            draft.unlink(missing_ok=True)
+            self._remove_draft()
         self._connection = self._connect_checked()
 
+    def _remove_draft(self) -> None:
+        # Only one daemon holds the home's lock, so a draft is the rest of one that was killed.
+        for suffix in ("", *_COMPANIONS):
+            self._path.with_name(_DRAFT_NAME + suffix).unlink(missing_ok=True)
+
     def _fill(self, connection: sqlite3.Connection, vault: StoredVault) -> None:
+        # Here and not once it is in its place, so that no moment leaves a journal beside a vault.
+        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         with _transaction(connection):
             for statement in self._formats[-1].schema:
@@ -378,4 +431,16 @@ def _translate(error: sqlite3.Error) -> BackpackError:
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreError("another program has the vault file open: close it and try again")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StoreError(f"the vault file cannot be read or written ({name}): nothing was stored")
+    return StoreError(
+        f"the vault file cannot be read or written ({name}): nothing was stored; see to the home's "
+        "disk and permissions, then try again"
+    )
+
+
+def _translate_os(error: OSError) -> BackpackError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError("no room on the disk: nothing was stored; make room and try again")
+    return StoreError(
+        f"the vault file cannot be used ({error.strerror}): see to the home's disk and "
+        "permissions, then try again"
+    )

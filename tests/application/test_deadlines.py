@@ -1,0 +1,60 @@
+"""One alarm, set to the earliest of all deadlines."""
+
+from backpackd.application.deadlines import Deadlines
+from fakes import FakeClock, FakeTimer
+
+
+def joined(*coming: float | None) -> tuple[Deadlines, FakeTimer, list[float]]:
+    """Return deadlines with sources that answer these, their timer, and when they were asked."""
+    timer, asked = FakeTimer(), list[float]()
+    deadlines = Deadlines(FakeClock())
+    deadlines.attach(timer)
+    for deadline in coming:
+
+        def source(now: float, deadline: float | None = deadline) -> float | None:
+            asked.append(now)
+            return deadline
+
+        deadlines.add(source)
+    return deadlines, timer, asked
+
+
+def test_the_alarm_is_set_to_the_earliest_deadline() -> None:
+    deadlines, timer, _ = joined(1300, None, 1200)
+    deadlines.review()
+    assert timer.deadline == 1200
+
+
+def test_without_a_deadline_there_is_no_alarm() -> None:
+    deadlines, timer, _ = joined(None)
+    timer.deadline = 5
+    deadlines.review()
+    assert timer.deadline is None
+
+
+def test_every_source_is_told_the_time_on_the_boot_clock() -> None:
+    deadlines, _, asked = joined(None, None)
+    deadlines.review()
+    assert set(asked) == {1000}
+
+
+def test_what_one_source_ends_is_known_to_the_deadline_of_another() -> None:
+    timer, left = FakeTimer(), {1200.0}
+    deadlines = Deadlines(FakeClock())
+    deadlines.attach(timer)
+    deadlines.add(lambda _: min(left, default=None))
+
+    def ending(_: float) -> None:
+        left.clear()
+
+    deadlines.add(ending)
+    deadlines.review()
+    assert timer.deadline is None
+
+
+def test_without_an_alarm_what_is_due_still_ends() -> None:
+    asked: list[float] = []
+    deadlines = Deadlines(FakeClock())
+    deadlines.add(asked.append)
+    deadlines.review()
+    assert asked

@@ -1,0 +1,185 @@
+"""Grants: bounded, tied to what they name, and gone when taken back."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from backpackd.core.errors import (
+    DeniedError,
+    GrantUnknownError,
+    InvalidRequestError,
+    LimitError,
+    ProcessUnknownError,
+)
+from backpackd.core.grants import DEFAULT_MAX_TTL, LONGEST_TTL
+from fakes import UID, Gate, World, settled
+
+
+async def stocked() -> World:
+    world = await World().unlocked()
+    await world.put("K", b"k")
+    return world
+
+
+async def test_a_grant_outlives_a_lock() -> None:
+    world = await stocked()
+    await world.grant("K")
+    await world.opened_again()
+    assert await world.get("K") == {"K": b"k"}
+
+
+async def test_a_tree_grant_covers_the_process_and_its_descendants() -> None:
+    world = await stocked()
+    await world.grant("K", to="tree:100")
+    assert await world.get("K", pid=101) == {"K": b"k"}
+    assert await world.get("K", pid=100) == {"K": b"k"}
+
+
+async def test_a_tree_grant_covers_nobody_else() -> None:
+    world = await stocked()
+    await world.grant("K", to="tree:100")
+    world.processes.add(200)
+    with pytest.raises(DeniedError):
+        await world.get("K", pid=200)
+
+
+async def test_a_tree_grant_dies_with_its_root_though_the_pid_lives_on() -> None:
+    world = await stocked()
+    await world.grant("K", to="tree:100")
+    world.processes.kill(100)
+    world.processes.add(100)
+    world.processes.reparent(101, 100)
+    with pytest.raises(DeniedError):
+        await world.get("K", pid=101)
+    assert world.granting.all() == []
+
+
+async def test_a_tree_that_is_not_running_is_granted_nothing() -> None:
+    world = await stocked()
+    with pytest.raises(ProcessUnknownError):
+        await world.grant("K", to="tree:4242")
+
+
+async def test_a_tree_grant_of_another_boot_covers_nobody() -> None:
+    world = await stocked()
+    await world.grant("K", to="tree:100")
+    world.processes._boot_id = "boot-2"
+    with pytest.raises(DeniedError):
+        await world.get("K")
+    assert world.granting.all() == []
+
+
+async def test_grants_that_can_never_allow_anything_are_pruned_with_the_next_one() -> None:
+    world = await stocked()
+    await world.grant("K", uses=1)
+    await world.get("K")
+    world.access.revoke_all()
+    dead = await world.grant("K", to="tree:100")
+    expired = await world.grant("K", valid=10)
+    assert {dead.id, expired.id} <= world.vault.session().authority.grants.keys()
+    world.processes.kill(100)
+    world.clock.pass_(10)
+    kept = await world.grant("K")
+    assert set(world.vault.session().authority.grants) == {kept.id}
+
+
+async def test_a_spent_grant_is_kept_while_a_lease_rests_on_it() -> None:
+    world = await stocked()
+    spent = await world.grant("K", uses=1)
+    await world.get("K")
+    await world.grant("L")
+    assert await world.granting.remove(spent.id) == 1
+    assert world.access.count() == 0
+
+
+async def test_a_grant_to_another_user_is_refused() -> None:
+    world = await stocked()
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.grant("K", to=f"uid:{UID + 1}")
+    assert caught.value.reason == "invalid-selector"
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"max_ttl": LONGEST_TTL + 1},
+        {"valid": 11 * 365 * 86400},
+        {"uses": 1_000_001},
+        {"reason": "x" * 257},
+    ],
+)
+async def test_terms_out_of_bounds_are_refused(terms: dict[str, Any]) -> None:
+    world = await stocked()
+    with pytest.raises(InvalidRequestError):
+        await world.grant("K", **terms)
+
+
+@pytest.mark.parametrize("patterns", [(), ("K",) * 65, ("bad name",), ("",)])
+async def test_patterns_that_are_none_are_refused(patterns: tuple[str, ...]) -> None:
+    world = await stocked()
+    with pytest.raises(InvalidRequestError):
+        await world.grant(*patterns)
+
+
+@pytest.mark.parametrize("selector", ["", "K", "tree:", "tree:0", "pid:1", "exe:relative"])
+async def test_a_selector_of_no_known_form_is_refused(selector: str) -> None:
+    world = await stocked()
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.grant("K", to=selector)
+    assert caught.value.reason == "invalid-selector"
+
+
+async def test_the_number_of_grants_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backpackd.application.granting.MAX_GRANTS", 2)
+    world = await stocked()
+    await world.grant("K")
+    await world.grant("K")
+    with pytest.raises(LimitError):
+        await world.grant("K")
+
+
+async def test_a_grant_says_how_long_its_leases_may_live_by_default() -> None:
+    world = await stocked()
+    assert (await world.grant("K")).max_ttl == DEFAULT_MAX_TTL
+
+
+async def test_grants_are_listed_oldest_first() -> None:
+    world = await stocked()
+    first = await world.grant("K")
+    world.clock.pass_(1)
+    second = await world.grant("L")
+    assert world.granting.all() == [first, second]
+
+
+async def test_taking_a_grant_back_ends_the_leases_that_rest_on_it() -> None:
+    world = await stocked()
+    grant = await world.grant("K")
+    await world.get("K")
+    await world.get("K")
+    assert await world.granting.remove(grant.id) == 2
+    assert world.access.count() == 0
+    with pytest.raises(DeniedError):
+        await world.get("K")
+
+
+async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_grant_taken_back() -> None:
+    world = await stocked()
+    grant = await world.grant("K")
+    await world.get("K")
+    world.store.before_commit = Gate()
+    removing = asyncio.create_task(world.granting.remove(grant.id))
+    await world.store.before_commit.reached()
+    removing.cancel()
+    world.store.before_commit.open()
+    await settled(removing)
+    await world.vault.settle()
+    assert world.access.count() == 0
+
+
+async def test_an_unknown_grant_cannot_be_taken_back() -> None:
+    world = await stocked()
+    writes = world.store.writes
+    with pytest.raises(GrantUnknownError):
+        await world.granting.remove("0" * 16)
+    assert world.store.writes == writes

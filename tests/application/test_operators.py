@@ -1,0 +1,181 @@
+"""Operator authority and the throttle before every passphrase."""
+
+import asyncio
+
+import pytest
+
+from backpackd.application.operators import DURATION, MOST_WAITING
+from backpackd.core.errors import (
+    LimitError,
+    NotAuthorizedError,
+    ThrottledError,
+    WrongPassphraseError,
+)
+from fakes import GOOD, WRONG, Gate, World, settled
+
+
+async def attempt(world: World, passphrase: bytes, pid: int = 100) -> None:
+    """Try a passphrase as `Authorize` does, on a connection of its own."""
+    connection = world.connect(pid)
+    tree = connection.tree
+    await world.gate.try_one(tree, lambda: world.vault.verify(passphrase, tree))
+
+
+async def test_nobody_has_authority_before_proving_the_passphrase() -> None:
+    world = await World().unlocked()
+    with pytest.raises(NotAuthorizedError):
+        world.operators.require(world.connect())
+
+
+async def test_authority_belongs_to_one_connection() -> None:
+    world = await World().unlocked()
+    mine, other = world.connect(), world.connect()
+    world.operators.admit(mine)
+    world.operators.require(mine)
+    assert not world.operators.has(other)
+
+
+async def test_authority_ends_with_the_connection() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    for callback in connection.on_close:
+        callback()
+    assert not world.operators.has(connection)
+    assert world.operators._until == {}
+
+
+async def test_authority_ends_after_its_time() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    world.clock.pass_(int(DURATION) - 1)
+    assert world.operators.remaining(connection) == 1
+    world.clock.pass_(1)
+    with pytest.raises(NotAuthorizedError):
+        world.operators.require(connection)
+
+
+async def test_authority_ends_when_the_vault_locks() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    await world.opened_again()
+    assert not world.operators.has(connection)
+
+
+async def test_authority_of_connections_that_nobody_hears_of_again_is_forgotten() -> None:
+    world = await World().unlocked()
+    for _ in range(5):
+        world.operators.admit(world.connect())
+    world.clock.pass_(int(DURATION))
+    world.operators.admit(world.connect())
+    assert len(world.operators._until) == 1
+
+
+async def test_people_may_mistype_twice() -> None:
+    world = await World().unlocked()
+    for _ in range(2):
+        with pytest.raises(WrongPassphraseError) as caught:
+            await attempt(world, WRONG)
+        assert caught.value.retry_after is None
+    await attempt(world, GOOD)
+
+
+async def test_wrong_passphrases_of_a_tree_delay_it_on_every_connection() -> None:
+    world = await World().unlocked()
+    for pid in (100, 101, 100):
+        with pytest.raises(WrongPassphraseError):
+            await attempt(world, WRONG, pid)
+    with pytest.raises(ThrottledError) as caught:
+        await attempt(world, GOOD, 101)
+    assert caught.value.retry_after == 1
+    world.clock.pass_(1)
+    await attempt(world, GOOD, 101)
+
+
+async def test_a_delay_is_told_in_whole_seconds_and_never_as_none() -> None:
+    world = await World().unlocked()
+    for _ in range(3):
+        with pytest.raises(WrongPassphraseError):
+            await attempt(world, WRONG)
+    world.clock.seconds += 0.75  # type: ignore[assignment]
+    with pytest.raises(ThrottledError) as caught:
+        await attempt(world, GOOD)
+    assert caught.value.message.endswith("in 1 s")
+
+
+async def test_a_throttled_try_is_not_stretched() -> None:
+    world = await World().unlocked()
+    for _ in range(3):
+        with pytest.raises(WrongPassphraseError):
+            await attempt(world, WRONG)
+    calls = world.stretcher.calls
+    with pytest.raises(ThrottledError):
+        await attempt(world, GOOD)
+    assert world.stretcher.calls == calls
+
+
+async def test_another_tree_is_not_delayed() -> None:
+    world = await World().unlocked()
+    world.processes.add(200)
+    for _ in range(3):
+        with pytest.raises(WrongPassphraseError):
+            await attempt(world, WRONG)
+    await attempt(world, GOOD, 200)
+
+
+async def test_wrong_guesses_at_once_are_not_free() -> None:
+    world = await World().unlocked()
+    calls = world.stretcher.calls
+    guesses = [asyncio.create_task(attempt(world, WRONG)) for _ in range(MOST_WAITING)]
+    outcome = [type(found) for found in await settled(*guesses)]
+    assert outcome.count(WrongPassphraseError) == 3
+    assert outcome.count(ThrottledError) == MOST_WAITING - 3
+    assert world.stretcher.calls - calls == 3
+
+
+async def test_waiting_passphrases_of_a_tree_are_limited() -> None:
+    world = await World().unlocked()
+    world.stretcher.gate = Gate()
+    waiting = [asyncio.create_task(attempt(world, GOOD)) for _ in range(MOST_WAITING)]
+    await world.stretcher.gate.reached()
+    with pytest.raises(LimitError):
+        await attempt(world, GOOD)
+    world.stretcher.gate.open()
+    assert await settled(*waiting) == [None] * MOST_WAITING
+    assert world.gate._turns == {}
+
+
+async def test_a_caller_that_goes_away_gives_its_turn_back() -> None:
+    world = await World().unlocked()
+    world.stretcher.gate = Gate()
+    gone = asyncio.create_task(attempt(world, WRONG))
+    await world.stretcher.gate.reached()
+    waiting = asyncio.create_task(attempt(world, GOOD))
+    await asyncio.sleep(0)
+    gone.cancel()
+    world.stretcher.gate.open()
+    assert (await settled(gone, waiting))[1] is None
+    assert world.gate._turns == {}
+
+
+async def test_the_right_passphrase_forgets_the_wrong_ones() -> None:
+    world = await World().unlocked()
+    for _ in range(2):
+        for _ in range(2):
+            with pytest.raises(WrongPassphraseError):
+                await attempt(world, WRONG)
+        await attempt(world, GOOD)
+
+
+async def test_a_failure_that_is_no_guess_is_not_counted() -> None:
+    world = await World().unlocked()
+
+    async def broken() -> None:
+        raise LimitError("busy")
+
+    for _ in range(5):
+        with pytest.raises(LimitError):
+            await world.gate.try_one(world.tree(), broken)
+    await attempt(world, GOOD)

@@ -1,0 +1,210 @@
+"""Parts that tests put in place of the outside world: clocks that stand still, work that waits.
+
+`World` joins them into a whole application as the composition root does, without door and gRPC.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from backpackd.adapters.processes.memory import MemoryProcesses
+from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.stores.memory import MemoryStore
+from backpackd.application.access import Access
+from backpackd.application.autolock import AutoLock
+from backpackd.application.deadlines import Deadlines
+from backpackd.application.granting import Granting
+from backpackd.application.keys import Keys
+from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.vault import Vault
+from backpackd.core import records
+from backpackd.core.facts import ProcessId
+from backpackd.core.grants import Grant
+from backpackd.core.rows import Change, KeyRow
+from backpackd.core.slots import Argon2idParameters
+from backpackd.core.states import State
+from backpackd.ports import Connection, Peer
+
+GOOD = b"seven quiet otters"
+OTHER = b"nine loud herons fly"
+WRONG = b"not the passphrase"
+UID = 1000
+
+
+class FakeClock:
+    """Implements `ports.Clock` with two integers that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000
+        self.epoch = 1_700_000_000
+
+    def boot(self) -> float:
+        return self.seconds
+
+    def wall(self) -> float:
+        return self.epoch
+
+    def pass_(self, seconds: int) -> None:
+        self.seconds += seconds
+        self.epoch += seconds
+
+
+class FakeTimer:
+    """Implements `ports.Timer` and remembers what it was set to."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+
+    def set(self, deadline: float | None) -> None:
+        self.deadline = deadline
+
+    def close(self) -> None:
+        self.deadline = None
+
+
+class Gate:
+    """Holds work up until a test lets it through."""
+
+    def __init__(self) -> None:
+        self._reached = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    async def reached(self) -> None:
+        """Wait until the work has come here."""
+        await self._reached.wait()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def pass_(self) -> None:
+        self._reached.set()
+        await self._opened.wait()
+
+
+class FakeStretcher:
+    """Implements `ports.Stretcher` with a hash, and a gate where a test wants one."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.gate: Gate | None = None
+
+    async def stretch(
+        self, passphrase: bytes, parameters: Argon2idParameters, _: ProcessId
+    ) -> bytes:
+        self.calls += 1
+        if self.gate is not None:
+            await self.gate.pass_()
+        return hashlib.sha256(parameters.salt + passphrase).digest()
+
+
+class GatedStore(MemoryStore):
+    """The in-memory store with a gate before its operations where a test wants one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_commit: Gate | None = None
+        self.after_commit: Gate | None = None
+        self.before_rows: Gate | None = None
+        self.after_rows: Gate | None = None
+        self.asked: list[int] = []
+
+    async def commit(self, change: Change) -> None:
+        if self.before_commit is not None:
+            await self.before_commit.pass_()
+        await super().commit(change)
+        if self.after_commit is not None:
+            await self.after_commit.pass_()
+
+    async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
+        wanted = list(indexes)
+        self.asked.append(len(wanted))
+        if self.before_rows is not None:
+            await self.before_rows.pass_()
+        found = await super().rows(wanted)
+        if self.after_rows is not None:
+            await self.after_rows.pass_()
+        return found
+
+
+class World:
+    """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
+
+    def __init__(self, *, idle: int = 600, longest: int = 3600) -> None:
+        self.clock = FakeClock()
+        self.timer = FakeTimer()
+        self.store = GatedStore()
+        self.stretcher = FakeStretcher()
+        self.processes = MemoryProcesses()
+        self.arena = Arena()
+        self.vault = Vault(self.store, self.arena, self.stretcher, self.clock)
+        self.deadlines = Deadlines(self.clock)
+        self.deadlines.attach(self.timer)
+        self.keys = Keys(self.vault, self.store)
+        self.access = Access(self.vault, self.keys, self.processes, self.clock, self.deadlines)
+        self.operators = Operators(self.clock)
+        self.granting = Granting(self.vault, self.access, self.processes, UID)
+        self.gate = PassphraseGate(self.clock)
+        autolock = AutoLock(self.vault, self.access.count, idle=idle, longest=longest)
+        self.deadlines.add(self.access.expire)
+        self.deadlines.add(autolock.expire)
+        self.vault.on_lock += [self.access.drop_all, self.operators.drop_all]
+        self.processes.add(100, executable="/usr/bin/agent")
+        self.processes.add(101, parent=100, executable="/usr/bin/tool")
+        self._names = 0
+
+    async def unlocked(self) -> "World":
+        """Make the vault."""
+        await self.vault.init(GOOD, self.tree())
+        return self
+
+    def tree(self, pid: int = 100) -> ProcessId:
+        return self.processes.pin(pid)[1]
+
+    def connect(self, pid: int = 101) -> Connection:
+        """Open a connection of a process."""
+        process, _ = self.processes.pin(pid)
+        peer = Peer(UID, UID, process)
+        self._names += 1
+        root = self.processes.attest(process, UID, UID).root.id
+        return Connection(f"connection-{self._names}", peer, root)
+
+    async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
+        given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}
+        return await self.granting.add(patterns, to, **given)
+
+    async def get(self, *names: str, pid: int = 101, ttl: int = 0) -> dict[str, bytes]:
+        handout = await self.access.get_keys(self.connect(pid), names, ttl=ttl, reason="")
+        return dict(handout.values)
+
+    async def put(self, name: str, value: bytes = b"value") -> None:
+        await self.keys.put([(name, value)], replace=True)
+
+    def row_of(self, name: str) -> bytes:
+        """Return the index of a key's row, which only the vault can tell."""
+
+        session = self.vault.session()
+        with session.open_master() as master:
+            return records.row_index(master, session.vault_id, name)
+
+    async def opened_again(self) -> None:
+        """Lock and unlock, as a daemon that starts anew on the same store would."""
+        self.vault.lock()
+        await self.vault.unlock(GOOD, self.tree())
+
+
+async def settled(*tasks: "asyncio.Task[Any]") -> list[Any]:
+    """Wait for tasks and return what they returned or raised."""
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def turns(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until a condition holds; a hang is the test's timeout."""
+    # There is no event to wait for: what is waited for is that the loop comes round.
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+def state_of(world: World) -> State:
+    """Return the vault's state, which mypy would otherwise take for one that stands still."""
+    return world.vault.state

@@ -1,0 +1,243 @@
+"""What every call goes through: the guard, the request's form, the errors' way out."""
+
+import asyncio
+import importlib
+import logging
+import pkgutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+import backpack_proto.v1
+from backpack_proto.v1 import keys_pb2, vault_pb2
+from backpackd.core import errors
+from backpackd.core.errors import BackpackError, DeniedError, LimitError
+from backpackd.core.states import State
+from backpackd.ports import Connection
+from backpackd.rpc.calls import WHILE_LOCKED, Calls
+from served import serving, told
+
+VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
+KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"]
+STATUS = "backpack.v1.Vault/Status"
+LIST = "backpack.v1.Keys/ListKeys"
+TELLTALE = "telltale-of-a-value"
+
+
+def services() -> Iterator[ServiceDescriptor]:
+    """Yield every service of every proto file there is, served or not."""
+    for module in pkgutil.iter_modules(backpack_proto.v1.__path__):
+        if module.name.endswith("_pb2"):
+            loaded = importlib.import_module(f"backpack_proto.v1.{module.name}")
+            yield from loaded.DESCRIPTOR.services_by_name.values()
+
+
+METHODS = [method for service in services() for method in service.methods]
+
+
+class Answering:
+    """Serves a service whose methods all do the same."""
+
+    def __init__(self, descriptor: ServiceDescriptor, outcome: BaseException | None = None) -> None:
+        self.descriptor = descriptor
+        self.outcome = outcome
+        self.connections: list[tuple[Connection, int]] = []
+        self._streams = {_snake(m.name) for m in descriptor.methods if m.server_streaming}
+        self._answers = {_snake(m.name): GetMessageClass(m.output_type) for m in descriptor.methods}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._answers:
+            raise AttributeError(name)
+        answer = self._answers[name]()
+
+        async def unary(connection: Connection, _: object) -> Any:
+            self._answer(connection)
+            return answer
+
+        async def stream(connection: Connection, _: object) -> AsyncIterator[Any]:
+            yield answer
+            self._answer(connection)
+
+        return stream if name in self._streams else unary
+
+    def _answer(self, connection: Connection) -> None:
+        self.connections.append((connection, connection.calls))
+        if self.outcome is not None:
+            raise self.outcome
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
+
+
+def kinds(root: type[BackpackError] = BackpackError) -> Iterator[type[BackpackError]]:
+    """Yield every error that a caller may be told, of which some are only families."""
+    if hasattr(root, "status"):
+        yield root
+    for kind in root.__subclasses__():
+        yield from kinds(kind)
+
+
+async def failing(call: Any) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        await call
+    return caught.value
+
+
+async def drained(stream: Any) -> list[bytes]:
+    return [message async for message in stream]
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(kinds()))
+async def test_an_error_has_its_status_reason_and_message(
+    tmp_path: Path, kind: type[BackpackError]
+) -> None:
+    async with serving(tmp_path, Answering(VAULT, kind("what failed and what to do"))) as served:
+        error: Any = await failing(served.unary(STATUS))
+    assert told(error) == (kind.status.value, kind.reason)
+    assert error.details() == "what failed and what to do"
+
+
+def test_every_status_is_one_of_grpcs() -> None:
+    assert {status.value for status in errors.Status} <= set(grpc.StatusCode.__members__)
+
+
+async def test_an_error_says_when_to_try_again_and_what_it_knows(tmp_path: Path) -> None:
+    error = LimitError("busy", reason="so-it-is", retry_after=1.5, facts={"tree-pid": "5"})
+    async with serving(tmp_path, Answering(VAULT, error)) as served:
+        found: Any = await failing(served.unary(STATUS))
+    metadata = dict(found.trailing_metadata())
+    assert metadata["backpack-reason"] == "so-it-is"
+    assert metadata["backpack-retry-after-ms"] == "1500"
+    assert metadata["backpack-tree-pid"] == "5"
+
+
+@pytest.mark.parametrize("method", [STATUS, LIST])
+async def test_an_unexpected_exception_is_told_as_an_incident_without_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    broken = (Answering(d, ValueError(TELLTALE)) for d in (VAULT, KEYS))
+    async with serving(tmp_path, *broken) as served:
+        if method == STATUS:
+            found: Any = await failing(served.unary(method))
+        else:
+            found = await failing(drained(served.stream(method)))
+    assert told(found) == ("INTERNAL", "internal")
+    incident = dict(found.trailing_metadata())["backpack-incident"]
+    assert TELLTALE not in f"{found.details()} {found.trailing_metadata()}"
+    assert incident in found.details()
+    assert f"incident {incident}: ValueError" in caplog.text
+    assert TELLTALE not in caplog.text
+
+
+async def test_an_error_in_the_middle_of_a_stream_ends_it_with_its_status(tmp_path: Path) -> None:
+    async with serving(tmp_path, Answering(KEYS, DeniedError("no"))) as served:
+        stream = served.stream(LIST)
+        assert await stream.read() == b""
+        found = await failing(stream.read())
+    assert told(found) == ("PERMISSION_DENIED", "no-grant")
+
+
+async def test_a_call_that_came_in_by_no_door_is_refused(tmp_path: Path) -> None:
+    answering = Answering(VAULT)
+    async with serving(tmp_path, answering) as served:
+        served.connection = None
+        assert told(await failing(served.unary(STATUS))) == ("UNAUTHENTICATED", "peer-unknown")
+    assert answering.connections == []
+
+
+async def test_a_daemon_that_stops_takes_no_new_calls(tmp_path: Path) -> None:
+    answering = Answering(VAULT)
+    async with serving(tmp_path, answering) as served:
+        served.calls.close()
+        assert told(await failing(served.unary(STATUS))) == ("UNAVAILABLE", "shutting-down")
+    assert answering.connections == []
+
+
+@pytest.mark.parametrize("outcome", [None, DeniedError("no"), ValueError("broken")])
+async def test_calls_under_way_are_counted_for_their_connection(
+    tmp_path: Path, outcome: BaseException | None
+) -> None:
+    answering = Answering(VAULT, outcome)
+    async with serving(tmp_path, answering) as served:
+        await asyncio.gather(served.unary(STATUS), return_exceptions=True)
+        assert answering.connections == [(served.connection, 1)]
+        assert served.connection is not None
+        assert served.connection.calls == 0
+        assert served.connection.served
+
+
+def _path(method: MethodDescriptor) -> str:
+    return f"{method.containing_service.full_name}/{method.name}"
+
+
+@pytest.mark.parametrize("state", [State.LOCKED, State.UNINITIALIZED])
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_only_four_methods_answer_without_an_unlocked_vault(
+    tmp_path: Path, method: MethodDescriptor, state: State
+) -> None:
+    answering = Answering(method.containing_service)
+    async with serving(tmp_path, answering) as served:
+        served.state = state
+        if method.server_streaming:
+            call: Any = drained(served.stream(_path(method)))
+        else:
+            call = served.unary(_path(method))
+        if _path(method).removeprefix("backpack.v1.Vault/") in {"Status", "Init", "Unlock", "Lock"}:
+            await call
+            assert len(answering.connections) == 1
+        else:
+            assert told(await failing(call)) == ("FAILED_PRECONDITION", state.value)
+            assert answering.connections == []
+
+
+def test_what_answers_while_locked_exists() -> None:
+    assert {method.full_name for method in METHODS} >= WHILE_LOCKED
+
+
+async def test_a_closed_method_does_not_even_read_its_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, Answering(KEYS)) as served:
+        served.state = State.LOCKED
+        found = await failing(served.unary("backpack.v1.Keys/PutKeys", b"\xff garbage"))
+    assert told(found) == ("FAILED_PRECONDITION", "locked")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_malformed_request_is_an_error_of_the_caller(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    answering = Answering(method.containing_service)
+    async with serving(tmp_path, answering) as served:
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method), b"\xff" + TELLTALE.encode())
+        found: Any = await failing(drained(answer) if method.server_streaming else answer)
+    assert told(found) == ("INVALID_ARGUMENT", "malformed-request")
+    assert TELLTALE not in found.details()
+    assert answering.connections == []
+
+
+async def test_a_name_that_is_not_utf_8_is_malformed(tmp_path: Path) -> None:
+    async with serving(tmp_path, Answering(KEYS)) as served:
+        # PutKeysRequest{keys: {name: FF}}
+        found = await failing(served.unary("backpack.v1.Keys/PutKeys", b"\x0a\x03\x0a\x01\xff"))
+    assert told(found) == ("INVALID_ARGUMENT", "malformed-request")
+
+
+async def test_an_unknown_method_is_unimplemented(tmp_path: Path) -> None:
+    async with serving(tmp_path, Answering(VAULT)) as served:
+        assert told(await failing(served.unary("backpack.v1.Vault/Nothing")))[0] == "UNIMPLEMENTED"
+
+
+def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
+    class Empty:
+        descriptor = VAULT
+
+    calls = Calls(lambda _: None, lambda: State.UNLOCKED)
+    with pytest.raises(AttributeError):
+        calls.handler(Empty())

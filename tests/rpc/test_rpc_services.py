@@ -1,0 +1,334 @@
+"""The services on a whole application without gRPC: who may call what, and what they answer."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
+from backpackd.core.errors import (
+    BackpackError,
+    InvalidRequestError,
+    LockedError,
+    NotAuthorizedError,
+    NotBuiltError,
+    PeerUnknownError,
+    WrongPassphraseError,
+)
+from backpackd.core.protections import Protection
+from backpackd.core.states import State
+from backpackd.ports import Connection
+from backpackd.rpc.grants import GrantsService
+from backpackd.rpc.keys import KeysService
+from backpackd.rpc.leases import LeasesService
+from backpackd.rpc.vault import About, VaultService
+from fakes import GOOD, OTHER, UID, WRONG, Gate, World, settled, state_of
+
+
+class Services:
+    """All services on one world, with the keys K and L and a grant of K."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        world = self.world
+        about = About("1", 7, False, 5, lambda: [Protection("core-dumps", True, "none")])
+        self.vault = VaultService(
+            world.vault,
+            world.access,
+            world.operators,
+            world.gate,
+            deadlines=world.deadlines,
+            clock=world.clock,
+            about=about,
+        )
+        self.keys = KeysService(world.vault, world.keys, world.access, world.operators)
+        self.leases = LeasesService(world.access, world.operators, world.clock)
+        self.grants = GrantsService(world.vault, world.granting, world.access, world.operators)
+
+    async def stocked(self) -> "Services":
+        await self.vault.init(self.world.connect(), vault_pb2.InitRequest(passphrase=GOOD))
+        await self.world.keys.put([("K", b"k"), ("L", b"l")])
+        await self.world.grant("K")
+        return self
+
+    def operator(self, pid: int = 101) -> Connection:
+        connection = self.world.connect(pid)
+        self.world.operators.admit(connection)
+        return connection
+
+    async def listed(self, connection: Connection, *, everything: bool) -> list[str]:
+        request = keys_pb2.ListKeysRequest(all=everything)
+        return [
+            key.name
+            async for batch in self.keys.list_keys(connection, request)
+            for key in batch.keys
+        ]
+
+
+KEY = keys_pb2.KeyValue(name="N", value=b"v")
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "request_"),
+    [
+        ("keys", "put_keys", keys_pb2.PutKeysRequest(keys=[KEY])),
+        ("keys", "put_keys", keys_pb2.PutKeysRequest(keys=[KEY], dry_run=True)),
+        ("keys", "delete_keys", keys_pb2.DeleteKeysRequest(names=["K"])),
+        ("grants", "add_grant", grants_pb2.AddGrantRequest(patterns=["K"], selector="uid:1000")),
+        ("grants", "remove_grant", grants_pb2.RemoveGrantRequest(id="0" * 16)),
+        ("grants", "list_grants", grants_pb2.ListGrantsRequest(all=True)),
+        ("leases", "list_leases", leases_pb2.ListLeasesRequest(all=True)),
+    ],
+)
+async def test_what_changes_or_shows_everything_needs_operator_authority(
+    service: str, method: str, request_: Any
+) -> None:
+    services = await Services().stocked()
+    writes = services.world.store.writes
+    with pytest.raises(NotAuthorizedError):
+        await getattr(getattr(services, service), method)(services.world.connect(), request_)
+    assert services.world.store.writes == writes
+
+
+async def test_listing_every_key_needs_operator_authority() -> None:
+    services = await Services().stocked()
+    assert await services.listed(services.operator(), everything=True) == ["K", "L"]
+    with pytest.raises(NotAuthorizedError):
+        await services.listed(services.world.connect(), everything=True)
+
+
+async def test_a_caller_lists_the_keys_that_it_may_lease() -> None:
+    services = await Services().stocked()
+    assert await services.listed(services.world.connect(), everything=False) == ["K"]
+
+
+async def test_authority_comes_from_the_passphrase_on_the_same_connection() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect()
+    request = vault_pb2.AuthorizeRequest(passphrase=GOOD)
+    answer = await services.vault.authorize(connection, request)
+    assert answer.authorized_until_ms == (services.world.clock.epoch + 300) * 1000
+    assert services.world.operators.has(connection)
+
+
+async def test_a_wrong_passphrase_gives_no_authority() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect()
+    with pytest.raises(WrongPassphraseError):
+        await services.vault.authorize(connection, vault_pb2.AuthorizeRequest(passphrase=WRONG))
+    assert not services.world.operators.has(connection)
+
+
+async def test_a_lock_in_the_middle_of_authorizing_gives_no_authority() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect()
+    services.world.stretcher.gate = Gate()
+    request = vault_pb2.AuthorizeRequest(passphrase=GOOD)
+    authorizing = asyncio.create_task(services.vault.authorize(connection, request))
+    await services.world.stretcher.gate.reached()
+    services.world.vault.lock()
+    services.world.stretcher.gate.open()
+    with pytest.raises(LockedError):
+        await authorizing
+    assert not services.world.operators.has(connection)
+
+
+@pytest.mark.parametrize("call", ["init", "unlock", "authorize", "change_passphrase"])
+async def test_every_call_that_takes_a_passphrase_is_throttled(call: str) -> None:
+    services = await Services().stocked()
+    requests: dict[str, Any] = {
+        "init": vault_pb2.InitRequest(passphrase=GOOD),
+        "unlock": vault_pb2.UnlockRequest(passphrase=WRONG),
+        "authorize": vault_pb2.AuthorizeRequest(passphrase=WRONG),
+        "change_passphrase": vault_pb2.ChangePassphraseRequest(current=WRONG, replacement=OTHER),
+    }
+    for _ in range(3):
+        with pytest.raises(WrongPassphraseError):
+            await services.vault.unlock(services.world.connect(), requests["unlock"])
+    with pytest.raises(BackpackError) as caught:
+        await getattr(services.vault, call)(services.world.connect(), requests[call])
+    assert caught.value.reason == "throttled"
+
+
+async def test_locking_is_open_to_everybody_and_counts_what_ended() -> None:
+    services = await Services().stocked()
+    await services.world.get("K")
+    services.world.processes.add(200)
+    answer = await services.vault.lock(services.world.connect(200), vault_pb2.LockRequest())
+    assert answer.leases_ended == 1
+    assert state_of(services.world) is State.LOCKED
+
+
+async def test_a_reader_that_takes_its_time_learns_no_names_after_a_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.rpc.keys._BATCH", 1)
+    services = await Services().stocked()
+    answers = services.keys.list_keys(services.operator(), keys_pb2.ListKeysRequest(all=True))
+    assert [key.name for key in (await anext(answers)).keys] == ["K"]
+    services.world.vault.lock()
+    with pytest.raises(LockedError):
+        await anext(answers)
+
+
+async def test_asking_for_what_one_may_not_see_does_not_keep_the_vault_unlocked() -> None:
+    services = await Services().stocked()
+    (grant,) = services.world.granting.all()
+    await services.world.granting.remove(grant.id)
+    used = services.world.vault.session().used_at
+    services.world.clock.pass_(10)
+    assert await services.listed(services.world.connect(), everything=False) == []
+    await services.vault.status(services.world.connect(), vault_pb2.StatusRequest())
+    assert services.world.vault.session().used_at == used
+
+
+async def test_status_tells_the_caller_about_its_own_tree() -> None:
+    services = await Services().stocked()
+    await services.world.get("K")
+    services.world.processes.add(200)
+    mine = await services.vault.status(services.world.connect(), vault_pb2.StatusRequest())
+    assert (mine.leases_of_tree, mine.tree_pid, mine.authorized_until_ms) == (1, 100, 0)
+    other = await services.vault.status(services.world.connect(200), vault_pb2.StatusRequest())
+    assert (other.leases_of_tree, other.tree_pid) == (0, 200)
+
+
+async def test_status_answers_in_every_state() -> None:
+    services = Services()
+    states = []
+    for _ in range(3):
+        answer = await services.vault.status(services.world.connect(), vault_pb2.StatusRequest())
+        states.append(answer.state)
+        if state_of(services.world) is State.UNINITIALIZED:
+            await services.world.vault.init(GOOD, services.world.tree())
+        else:
+            services.world.vault.lock()
+    assert states == [
+        vault_pb2.VAULT_STATE_UNINITIALIZED,
+        vault_pb2.VAULT_STATE_UNLOCKED,
+        vault_pb2.VAULT_STATE_LOCKED,
+    ]
+
+
+async def test_a_lease_is_told_in_full() -> None:
+    services = await Services().stocked()
+    request = leases_pb2.GetKeysRequest(names=["K"], ttl_seconds=60)
+    answer = await services.leases.get_keys(services.world.connect(), request)
+    epoch = services.world.clock.epoch
+    (grant,) = services.world.granting.all()
+    assert answer.lease == leases_pb2.Lease(
+        id=answer.lease.id,
+        names=["K"],
+        holder_pid=100,
+        grant_ids=[grant.id],
+        issued_at_ms=epoch * 1000,
+        expires_at_ms=(epoch + 60) * 1000,
+        max_expires_at_ms=(epoch + 86400) * 1000,
+        remaining_seconds=60,
+    )
+    assert [(key.name, key.value) for key in answer.keys] == [("K", b"k")]
+
+
+@pytest.mark.parametrize(
+    ("what", "ended"),
+    [({"lease_id": "?"}, 1), ({"key": "K"}, 1), ({"tree_pid": 100}, 1), ({"all": True}, 1)],
+)
+@pytest.mark.parametrize("whose", ["own", "other", "operator"])
+async def test_anybody_may_revoke_and_only_those_who_may_know_are_told_how_many(
+    what: dict[str, Any], ended: int, whose: str
+) -> None:
+    services = await Services().stocked()
+    found = await services.leases.get_keys(
+        services.world.connect(), leases_pb2.GetKeysRequest(names=["K"])
+    )
+    services.world.processes.add(200)
+    connection = services.world.connect(101 if whose == "own" else 200)
+    if whose == "operator":
+        services.world.operators.admit(connection)
+    asked: dict[str, Any] = {
+        key: found.lease.id if value == "?" else value for key, value in what.items()
+    }
+    answer = await services.leases.revoke_leases(
+        connection, leases_pb2.RevokeLeasesRequest(**asked)
+    )
+    assert services.world.access.count() == 0
+    assert answer.ended == (0 if whose == "other" else ended)
+
+
+@pytest.mark.parametrize("request_", [{}, {"all": False}, {"key": "not a name"}])
+async def test_revoking_nothing_in_particular_is_refused(request_: dict[str, Any]) -> None:
+    services = await Services().stocked()
+    await services.world.get("K")
+    with pytest.raises(InvalidRequestError):
+        await services.leases.revoke_leases(
+            services.world.connect(), leases_pb2.RevokeLeasesRequest(**request_)
+        )
+    assert services.world.access.count() == 1
+
+
+async def test_a_caller_lists_the_leases_of_its_own_tree() -> None:
+    services = await Services().stocked()
+    await services.world.get("K")
+    services.world.processes.add(200)
+    await services.world.get("K", pid=200)
+    request = leases_pb2.ListLeasesRequest()
+    own = await services.leases.list_leases(services.world.connect(200), request)
+    assert [lease.holder_pid for lease in own.leases] == [200]
+    request = leases_pb2.ListLeasesRequest(all=True)
+    every = await services.leases.list_leases(services.operator(200), request)
+    assert len(every.leases) == 2
+
+
+async def test_a_caller_lists_the_grants_that_cover_it() -> None:
+    services = await Services().stocked()
+    await services.world.grant("L", to="tree:100")
+    services.world.processes.add(200)
+    request = grants_pb2.ListGrantsRequest()
+    found = await services.grants.list_grants(services.world.connect(200), request)
+    assert [grant.selector for grant in found.grants] == [f"uid:{UID}"]
+
+
+async def test_a_grant_without_counted_uses_says_so() -> None:
+    services = await Services().stocked()
+    request = grants_pb2.AddGrantRequest(patterns=["K"], selector=f"uid:{UID}")
+    free = (await services.grants.add_grant(services.operator(), request)).grant
+    request.uses = 3
+    counted = (await services.grants.add_grant(services.operator(), request)).grant
+    assert not free.HasField("uses_left")
+    assert counted.uses_left == 3
+
+
+async def test_deleting_tells_how_many_leases_ended() -> None:
+    services = await Services().stocked()
+    await services.world.get("K")
+    request = keys_pb2.DeleteKeysRequest(names=["K", "L"])
+    answer = await services.keys.delete_keys(services.operator(), request)
+    assert (answer.deleted, answer.leases_ended) == (2, 1)
+
+
+async def test_a_peer_that_has_ended_is_told_nothing() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect(101)
+    services.world.processes.kill(101)
+    calls = (
+        services.vault.status(connection, vault_pb2.StatusRequest()),
+        services.leases.get_keys(connection, leases_pb2.GetKeysRequest(names=["K"])),
+        services.leases.list_leases(connection, leases_pb2.ListLeasesRequest()),
+        services.grants.list_grants(connection, grants_pb2.ListGrantsRequest()),
+    )
+    outcome = await settled(*map(asyncio.ensure_future, calls))
+    assert {type(found) for found in outcome} == {PeerUnknownError}
+
+
+async def test_watching_leases_is_not_built_and_says_so() -> None:
+    services = await Services().stocked()
+    with pytest.raises(NotBuiltError):
+        services.leases.watch_leases(services.world.connect(), leases_pb2.WatchLeasesRequest())
+
+
+async def test_locking_by_itself_is_due_from_the_moment_of_unlocking() -> None:
+    services = await Services().stocked()
+    world = services.world
+    world.vault.lock()
+    world.timer.deadline = None
+    await services.vault.unlock(world.connect(), vault_pb2.UnlockRequest(passphrase=GOOD))
+    assert world.timer.deadline == world.clock.boot() + 600

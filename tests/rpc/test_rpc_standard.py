@@ -1,0 +1,159 @@
+"""The standard health and reflection services, as any tool uses them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from backpackd.core.states import State
+from backpackd.rpc.standard import MOST_OF_TREE
+from daemons import RunningDaemon, failure
+from served import Served, serving, told
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+NAMES = {"backpack.v1.Vault", "backpack.v1.Keys", "backpack.v1.Leases", "backpack.v1.Grants"}
+
+
+def watch(served: Served, service: str = "") -> Any:
+    stub: Any = health_pb2_grpc.HealthStub(served.channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+def reflect(served: Served) -> Any:
+    channel: Any = served.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    return stub.ServerReflectionInfo()
+
+
+async def ended(stream: Any) -> str:
+    """Read a stream to its end and return the reason with which it failed."""
+    try:
+        while await stream.read() is not grpc.aio.EOF:
+            continue
+    except grpc.RpcError as error:
+        return told(error)[1]
+    raise AssertionError("the stream did not fail")
+
+
+def test_a_real_daemon_is_healthy_without_a_vault(daemon: RunningDaemon) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(daemon.client().channel)
+    for service in ("", *NAMES):
+        assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING
+    request = health_pb2.HealthCheckRequest(service="nothing")
+    assert failure(lambda: stub.Check(request))[0] == "NOT_FOUND"
+
+
+def test_a_real_daemon_describes_its_api(daemon: RunningDaemon) -> None:
+    database: Any = ProtoReflectionDescriptorDatabase(daemon.client().channel)
+    assert set(database.get_services()) >= NAMES | {"grpc.health.v1.Health"}
+    service = DescriptorPool(database).FindServiceByName("backpack.v1.Vault")
+    assert "Unlock" in service.methods_by_name
+
+
+def test_a_real_daemon_stops_under_its_watchers(daemon: RunningDaemon) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(daemon.client().channel)
+    watching = stub.Watch(health_pb2.HealthCheckRequest())
+    assert next(watching).status == SERVING
+    assert daemon.terminate() == 0
+
+
+def test_a_request_that_is_too_long_is_refused(daemon: RunningDaemon) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    found = failure(lambda: operator.put("L", bytes(9 * 1024 * 1024)))
+    assert found[0] == "RESOURCE_EXHAUSTED"
+    assert operator.list() == ["K"]
+
+
+async def test_a_watcher_is_told_that_the_daemon_stops_and_does_not_hold_it_up(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as served:
+        watching = watch(served)
+        assert (await watching.read()).status == SERVING
+        served.calls.close()
+        await served.standard.close()
+        assert (await watching.read()).status == NOT_SERVING
+        assert await ended(watching) == "shutting-down"
+        await served.server.stop(3600)
+
+
+async def test_a_watcher_that_does_not_read_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        idle, watching = watch(served), watch(served)
+        assert (await watching.read()).status == SERVING
+        await served.standard.close()
+        assert await ended(watching) == "shutting-down"
+        idle.cancel()
+
+
+async def test_a_tool_that_reflects_does_not_hold_up_the_daemon(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        reflecting = reflect(served)
+        await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await reflecting.read()).HasField("list_services_response")
+        await served.standard.close()
+        assert await ended(reflecting) == "shutting-down"
+        await served.server.stop(3600)
+
+
+async def test_a_tool_that_is_done_reflecting_ends_in_peace(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        reflecting = reflect(served)
+        await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await reflecting.done_writing()
+        assert len([response async for response in reflecting]) == 1
+        assert await reflecting.code() is grpc.StatusCode.OK
+
+
+async def test_an_unknown_service_is_watched_as_unknown(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        watching = watch(served, "nothing")
+        assert (await watching.read()).status == UNKNOWN
+        watching.cancel()
+
+
+async def test_health_answers_while_the_vault_is_locked(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        served.state = State.LOCKED
+        stub: Any = health_pb2_grpc.HealthStub(served.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+
+
+async def test_the_standard_services_stand_behind_the_same_door(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        served.connection = None
+        stub: Any = health_pb2_grpc.HealthStub(served.channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest())
+        assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
+        assert await ended(watch(served)) == "peer-unknown"
+        assert await ended(reflect(served)) == "peer-unknown"
+
+
+async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        watching = [watch(served) for _ in range(MOST_OF_TREE)]
+        for stream in watching:
+            await stream.read()
+        assert await ended(watch(served)) == "limit"
+        assert await ended(reflect(served)) == "limit"
+        stub: Any = health_pb2_grpc.HealthStub(served.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        for stream in watching:
+            stream.cancel()
+        while served.standard._by_tree:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        again = watch(served)
+        assert (await again.read()).status == SERVING
+        again.cancel()

@@ -1,7 +1,9 @@
-"""Daemon and client keep a copy each of the rule where home and socket are: held together here."""
+"""Daemon and client keep a copy each of some rules and facts: held together here."""
 
 import pytest
 
+import backpack_client
+import backpackd
 from backpack_client import address
 from backpack_client.failures import Failure
 from backpackd import config
@@ -44,3 +46,7 @@ def test_both_refuse_a_relative_path(name: str) -> None:
         daemon(environ)
     with pytest.raises(Failure):
         client(environ)
+
+
+def test_daemon_and_client_are_of_one_version() -> None:
+    assert backpack_client.__version__ == backpackd.__version__

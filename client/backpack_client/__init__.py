@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backpack_client.model import VaultState as VaultState
     from backpack_client.model import VaultStatus as VaultStatus
 
-    __version__: str
+__version__ = "0.1.0"
 
 _HOMES = {
     "AsyncBackpack": "aio",
@@ -67,8 +67,6 @@ def __getattr__(name: str) -> object:
     """Load what is asked for from the module that has it."""
     from importlib import import_module  # noqa: PLC0415 - paid for by those who ask for something
 
-    if name == "__version__":
-        return import_module("importlib.metadata").version("backpackd")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -16,7 +16,7 @@ def main() -> int:
     """Run the command that the process was started with.
 
     Returns:
-        The exit code. A `get` that took the fast path does not return: it ends the process.
+        The exit code of a command that was interrupted. Everything else ends the process here.
     """
     arguments = sys.argv[1:]
     plain = get.parse(arguments[1:]) if arguments[:1] == ["get"] else None
@@ -34,7 +34,20 @@ def main() -> int:
             os._exit(code)
     from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
 
-    return full_main(arguments)
+    code = full_main(arguments)
+    _flush()
+    # gRPC's threads go on while Python takes itself apart, and now and then one of them crashes
+    # the process at that point: a command that has done its work must not end with a signal.
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # None or closed from the start, or nobody reads on: the exit code still tells.
+            continue
 
 
 if __name__ == "__main__":

@@ -230,7 +230,14 @@ def test_what_the_fast_path_does_not_do_goes_to_the_full_command_as_it_came(
     monkeypatch.setattr(get, "run", unknown)
     monkeypatch.setitem(sys.modules, "backpack_client.cli.main", SimpleNamespace(main=full))
     monkeypatch.setattr(sys, "argv", ["backpack-client", *arguments])
-    assert entry.main() == 42
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 42
     assert seen == [arguments]
 
 

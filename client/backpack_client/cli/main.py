@@ -11,7 +11,7 @@ from importlib import import_module
 
 import click
 
-from backpack_client import terminal
+from backpack_client import __version__, terminal
 from backpack_client.cli.session import Session
 from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, printable, usage
 
@@ -58,7 +58,7 @@ class _Commands(click.Group):
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        terminal.print_lines([f"{PROGRAM} {Session.client_version()}"])
+        terminal.print_lines([f"{PROGRAM} {__version__}"])
         ctx.exit()
 
 

@@ -6,12 +6,11 @@ It decides when a passphrase is asked for; how is `terminal`'s business.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from backpack_client import terminal
+from backpack_client import __version__, terminal
 from backpack_client.failures import from_status
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_DISTRIBUTION = "backpackd"
-
 
 class Session:
     """One run of the command line."""
@@ -30,14 +27,6 @@ class Session:
     def __init__(self, environ: Mapping[str, str], socket: str | None) -> None:
         self._environ = environ
         self._socket = socket
-
-    @staticmethod
-    def client_version() -> str:
-        """Give the client's version; "unknown" where it runs without being installed."""
-        try:
-            return version(_DISTRIBUTION)
-        except PackageNotFoundError:
-            return "unknown"
 
     @property
     def daemon(self) -> "Daemon":
@@ -86,10 +75,9 @@ class Session:
 
     def note_version(self, status: "VaultStatus") -> None:
         """Say so on standard error when client and daemon are not of one version."""
-        own = self.client_version()
-        if status.daemon_version != own:
+        if status.daemon_version != __version__:
             terminal.say(
-                f"note: this client is version {own}, the daemon {status.daemon_version}: "
+                f"note: this client is version {__version__}, the daemon {status.daemon_version}: "
                 "restart the daemon after an upgrade (backpack-client stop, then start)"
             )
 

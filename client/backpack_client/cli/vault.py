@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from backpack_client import terminal
+from backpack_client import __version__, terminal
 from backpack_client.cli.session import (
     Session,
     count,
@@ -101,7 +101,7 @@ def status(session: Session, as_json: bool) -> None:
             {
                 "state": str(answer.state),
                 "socket": socket,
-                "client_version": session.client_version(),
+                "client_version": __version__,
                 "daemon_version": answer.daemon_version,
                 "daemon_pid": answer.daemon_pid,
                 "supervised": answer.supervised,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -20,6 +21,7 @@ from backpackd.adapters import hardening, service_manager
 from backpackd.adapters.clock import SystemClock, boot_timer
 from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.inner import InnerSocket, name_of_peer
+from backpackd.adapters.door.limits import Limits
 from backpackd.adapters.door.listener import (
     Listener,
     launchd_listeners,
@@ -54,13 +56,17 @@ _LOG = logging.getLogger("backpackd")
 MAX_MESSAGE = 8 * 1024 * 1024
 """The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
 _LAUNCHD_SOCKETS = "Listeners"
+_STREAMS = 32
+"""Calls at a time on one connection."""
+_MOST_CALLS = _STREAMS * Limits().total
+"""Calls at a time in all: never fewer than the door's connections can make, or a few connections
+with calls that never end would keep everybody else's calls out, `lock` among them."""
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_concurrent_streams", _STREAMS),
 )
-_MOST_CALLS = 1024
 
 
 def run(settings: Settings) -> None:
@@ -128,6 +134,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
 
 
 async def _serve(settings: Settings) -> None:
+    asyncio.get_running_loop().set_exception_handler(_log_failure)
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
@@ -244,3 +251,9 @@ async def _stopped() -> None:
 
 def _log_locked() -> None:
     _LOG.info("the vault is locked")
+
+
+def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what failed in the event loop by its type: asyncio's own handler logs its text."""
+    error = context.get("exception")
+    _LOG.error("internal error in the event loop: %s", type(error).__name__)

@@ -21,6 +21,7 @@ from backpackd.application.vault import Vault
 from backpackd.core import records
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
+from backpackd.core.leases import Lease
 from backpackd.core.rows import Change, KeyRow
 from backpackd.core.slots import Argon2idParameters
 from backpackd.core.states import State
@@ -93,6 +94,8 @@ class FakeStretcher:
         self, passphrase: bytes, parameters: Argon2idParameters, _: ProcessId
     ) -> bytes:
         self.calls += 1
+        # Others get their chance in between, as with the real one.
+        await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.pass_()
         return hashlib.sha256(parameters.salt + passphrase).digest()
@@ -176,6 +179,19 @@ class World:
     async def get(self, *names: str, pid: int = 101, ttl: int = 0) -> dict[str, bytes]:
         handout = await self.access.get_keys(self.connect(pid), names, ttl=ttl, reason="")
         return dict(handout.values)
+
+    async def stocked(self) -> "World":
+        """Make the vault, with the keys K and L, and forget what was asked for meanwhile."""
+        await self.unlocked()
+        await self.keys.put([("K", b"k"), ("L", b"l")])
+        self.store.asked.clear()
+        return self
+
+    async def lease(self, *names: str, pid: int = 101, ttl: int = 0) -> Lease:
+        """Lease K, or these keys."""
+        connection = self.connect(pid)
+        handout = await self.access.get_keys(connection, names or ("K",), ttl=ttl, reason="")
+        return handout.lease
 
     async def put(self, name: str, value: bytes = b"value") -> None:
         await self.keys.put([(name, value)], replace=True)

@@ -119,6 +119,8 @@ class VaultService:
             tree,
             lambda: self._vault.change_passphrase(request.current, request.replacement, tree),
         )
+        # Whoever got authority with the old passphrase has to prove the new one.
+        self._operators.drop_all()
         self._vault.touch()
         return pb.ChangePassphraseResponse()
 

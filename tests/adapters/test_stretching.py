@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -41,10 +41,12 @@ class Work:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     work = Work()
     monkeypatch.setattr(stretching, "_argon2id", work)
-    return work
+    yield work
+    # Whatever a failed test left behind: its thread is waited for.
+    work.let_go(1000)
 
 
 @pytest_asyncio.fixture

@@ -1,46 +1,29 @@
-"""Who gets which key, and everything that ends a lease."""
+"""Who gets which key."""
 
 import asyncio
-import errno
 import hashlib
 
 import pytest
 
-from backpackd.adapters.processes.memory import MemoryProcess
 from backpackd.application.vault import Draft, Session
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
     KeyUnknownError,
-    LeaseUnknownError,
     LimitError,
     LockedError,
     PeerUnknownError,
     StoreError,
 )
 from backpackd.core.facts import ProcessId
-from backpackd.core.leases import DEFAULT_TTL, Lease
-from fakes import Gate, World, settled
+from backpackd.core.leases import DEFAULT_TTL
+from fakes import Gate, World, settled, turns
 
 AGENT = "/usr/bin/agent"
 
 
-async def stocked(**how: int) -> World:
-    """Return a world with the keys K and L."""
-    world = await World(**how).unlocked()
-    await world.keys.put([("K", b"k"), ("L", b"l")])
-    world.store.asked.clear()
-    return world
-
-
-async def lease(world: World, *names: str, pid: int = 101, ttl: int = 0) -> Lease:
-    connection = world.connect(pid)
-    handout = await world.access.get_keys(connection, names or ("K",), ttl=ttl, reason="")
-    return handout.lease
-
-
 async def test_granted_keys_are_leased_in_the_order_asked_for() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("*")
     handout = await world.access.get_keys(world.connect(), ["L", "K"], ttl=0, reason="")
     assert handout.values == (("L", b"l"), ("K", b"k"))
@@ -48,20 +31,20 @@ async def test_granted_keys_are_leased_in_the_order_asked_for() -> None:
 
 
 async def test_a_lease_is_held_by_the_root_of_the_tree() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K")
-    assert (await lease(world, pid=101)).holder == world.tree(100)
+    assert (await world.lease(pid=101)).holder == world.tree(100)
 
 
 async def test_without_a_grant_nothing_is_looked_up() -> None:
-    world = await stocked()
+    world = await World().stocked()
     with pytest.raises(DeniedError):
         await world.get("K")
     assert world.store.asked == []
 
 
 async def test_a_denial_is_the_same_for_stored_and_missing_keys() -> None:
-    world = await stocked()
+    world = await World().stocked()
     told = []
     for name in ("K", "MISSING"):
         with pytest.raises(DeniedError) as caught:
@@ -71,7 +54,7 @@ async def test_a_denial_is_the_same_for_stored_and_missing_keys() -> None:
 
 
 async def test_a_denial_says_which_grant_would_allow_it() -> None:
-    world = await stocked()
+    world = await World().stocked()
     with pytest.raises(DeniedError) as caught:
         await world.get("K")
     assert "tree:100" in caught.value.message
@@ -79,7 +62,7 @@ async def test_a_denial_says_which_grant_would_allow_it() -> None:
 
 
 async def test_several_names_are_all_or_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K")
     with pytest.raises(DeniedError):
         await world.get("K", "L")
@@ -87,7 +70,7 @@ async def test_several_names_are_all_or_nothing() -> None:
 
 
 async def test_a_missing_key_is_told_where_it_is_granted() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("*")
     with pytest.raises(KeyUnknownError):
         await world.get("K", "MISSING")
@@ -96,19 +79,19 @@ async def test_a_missing_key_is_told_where_it_is_granted() -> None:
 
 @pytest.mark.parametrize("names", [[], ["K", "K"], ["1"], [f"K{n}" for n in range(65)]])
 async def test_names_that_are_none_are_refused_first(names: list[str]) -> None:
-    world = await stocked()
+    world = await World().stocked()
     with pytest.raises(InvalidRequestError):
         await world.get(*names)
 
 
 async def test_a_reason_is_bounded() -> None:
-    world = await stocked()
+    world = await World().stocked()
     with pytest.raises(InvalidRequestError):
         await world.access.get_keys(world.connect(), ["K"], ttl=0, reason="x" * 257)
 
 
 async def test_a_caller_that_has_ended_gets_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K")
     connection = world.connect(101)
     world.processes.kill(101)
@@ -117,7 +100,7 @@ async def test_a_caller_that_has_ended_gets_nothing() -> None:
 
 
 async def test_uses_are_spent_before_a_value_leaves() -> None:
-    world = await stocked()
+    world = await World().stocked()
     grant = await world.grant("K", uses=2)
     await world.get("K")
     await world.opened_again()
@@ -125,7 +108,7 @@ async def test_uses_are_spent_before_a_value_leaves() -> None:
 
 
 async def test_of_two_callers_at_once_one_gets_the_last_use() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", uses=1)
     gets = [asyncio.create_task(world.get("K")) for _ in range(2)]
     outcome = await settled(*gets)
@@ -135,7 +118,7 @@ async def test_of_two_callers_at_once_one_gets_the_last_use() -> None:
 
 
 async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     grant = await world.grant("K", uses=1)
     world.store.faults.append(StoreError("broken"))
     with pytest.raises(StoreError):
@@ -145,7 +128,7 @@ async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
 
 
 async def test_a_missing_key_costs_no_use() -> None:
-    world = await stocked()
+    world = await World().stocked()
     grant = await world.grant("*", uses=1)
     with pytest.raises(KeyUnknownError):
         await world.get("MISSING")
@@ -153,7 +136,7 @@ async def test_a_missing_key_costs_no_use() -> None:
 
 
 async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     grant = await world.grant("K")
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.get("K"))
@@ -166,11 +149,11 @@ async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> No
 
 
 async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> None:
-    world = await stocked()
+    world = await World().stocked()
     free = await world.grant("K")
     counted = await world.grant("K", uses=1)
     world.store.after_rows = Gate()
-    getting = asyncio.create_task(lease(world))
+    getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
     await world.granting.remove(free.id)
     world.store.after_rows.open()
@@ -179,11 +162,11 @@ async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> Non
 
 
 async def test_the_longest_life_is_that_of_the_grant_the_lease_rests_on() -> None:
-    world = await stocked()
+    world = await World().stocked()
     long = await world.grant("K", max_ttl=5000, uses=5)
     await world.grant("K", max_ttl=100, uses=5)
     world.store.after_rows = Gate()
-    getting = asyncio.create_task(lease(world))
+    getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
     await world.granting.remove(long.id)
     world.store.after_rows.open()
@@ -192,7 +175,7 @@ async def test_the_longest_life_is_that_of_the_grant_the_lease_rests_on() -> Non
 
 
 async def test_a_key_deleted_while_a_use_is_spent_is_not_handed_over() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", uses=1)
     world.store.before_commit = Gate()
     getting = asyncio.create_task(world.get("K"))
@@ -206,8 +189,22 @@ async def test_a_key_deleted_while_a_use_is_spent_is_not_handed_over() -> None:
     assert world.access.count() == 0
 
 
+async def test_a_key_deleted_before_a_use_is_spent_costs_no_use() -> None:
+    world = await World().stocked()
+    grant = await world.grant("K", uses=1)
+    world.store.before_commit = Gate()
+    deleting = asyncio.create_task(world.access.delete_keys(["K"]))
+    await world.store.before_commit.reached()
+    getting = asyncio.create_task(world.get("K"))
+    await turns(lambda: world.store.asked == [1])
+    world.store.before_commit.open()
+    _, got = await settled(deleting, getting)
+    assert isinstance(got, KeyUnknownError)
+    assert world.vault.session().authority.grants[grant.id].uses_left == 1
+
+
 async def test_a_lock_while_a_use_is_spent_hands_out_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", uses=1)
     world.store.after_commit = Gate()
     getting = asyncio.create_task(world.get("K"))
@@ -220,7 +217,7 @@ async def test_a_lock_while_a_use_is_spent_hands_out_nothing() -> None:
 
 
 async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K")
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.get("K"))
@@ -232,153 +229,32 @@ async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> No
     assert world.access.count() == 0
 
 
-async def test_leases_end_with_their_holder() -> None:
-    world = await stocked()
-    await world.grant("*")
-    await world.get("K")
-    await world.get("L")
-    world.processes.kill(100)
-    assert world.access.count() == 0
-    assert world.access._watched == {}
-
-
-async def test_leases_outlive_the_tool_that_asked() -> None:
-    world = await stocked()
-    await world.grant("K")
-    await world.get("K", pid=101)
-    world.processes.kill(101)
-    assert world.access.count() == 1
-
-
-async def test_leases_end_with_the_process_that_their_grant_names() -> None:
-    world = await stocked()
-    await world.grant("K", to="tree:101")
-    await world.get("K", pid=101)
-    world.processes.kill(101)
-    assert world.access.count() == 0
-    assert world.access._watched == {}
-
-
-async def test_a_root_that_ends_between_attesting_and_issuing_gets_nothing() -> None:
-    world = await stocked()
-    await world.grant("K")
-    world.store.after_rows = Gate()
-    getting = asyncio.create_task(world.get("K"))
-    await world.store.after_rows.reached()
-    world.processes.kill(100)
-    world.store.after_rows.open()
-    with pytest.raises(PeerUnknownError):
-        await getting
-    assert world.access.count() == 0
-
-
-async def test_a_recycled_pid_of_a_root_gets_nothing() -> None:
-    world = await stocked()
-    await world.grant("K")
-    world.store.after_rows = Gate()
-    getting = asyncio.create_task(world.get("K"))
-    await world.store.after_rows.reached()
-    world.processes.kill(100)
-    world.processes.add(100)
-    world.store.after_rows.open()
-    with pytest.raises(PeerUnknownError):
-        await getting
-    assert world.access.count() == 0
-    assert world.access._watched == {}
-
-
-async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> None:
-    world = await stocked()
-    await world.grant("*")
-    await world.get("K")
-    # The kernel knows, and the event loop has not come round to it yet.
-    root = world.processes._table[100]
-    connection = world.connect(101)
-    world.store.after_rows = Gate()
-    getting = asyncio.create_task(world.access.get_keys(connection, ["L"], ttl=0, reason=""))
-    await world.store.after_rows.reached()
-    del world.processes._table[100]
-    world.store.after_rows.open()
-    with pytest.raises(PeerUnknownError):
-        await getting
-    world.processes._table[100] = root
-    world.processes.kill(100)
-    assert world.access.count() == 0
-
-
-async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = await stocked()
-    await world.grant("K")
-    connection = world.connect()
-
-    def pin(_: int) -> tuple[MemoryProcess, ProcessId]:
-        raise OSError(errno.EMFILE, "too many open files")
-
-    monkeypatch.setattr(world.processes, "pin", pin)
-    with pytest.raises(LimitError):
-        await world.access.get_keys(connection, ["K"], ttl=0, reason="")
-    assert world.access.count() == 0
-
-
-async def test_a_holder_is_watched_once_and_let_go_with_its_last_lease() -> None:
-    world = await stocked()
-    await world.grant("*")
-    first, second = await lease(world, "K"), await lease(world, "L")
-    assert len(world.access._watched) == 1
-    world.access.revoke_id(first.id)
-    assert len(world.access._watched) == 1
-    world.access.revoke_id(second.id)
-    assert world.access._watched == {}
-
-
-async def test_a_lease_expires_by_the_timer() -> None:
-    world = await stocked()
-    await world.grant("K")
-    await world.get("K", ttl=60)
-    assert world.timer.deadline == world.clock.boot() + 60
-    world.clock.pass_(60)
-    world.deadlines.review()
-    assert world.access.count() == 0
-
-
-async def test_a_lease_that_is_due_is_over_before_the_timer_rings() -> None:
-    world = await stocked()
-    await world.grant("K")
-    connection = world.connect()
-    found = await lease(world, ttl=60)
-    world.clock.pass_(60)
-    assert world.access.leases() == []
-    assert world.access.leases_of(world.tree()) == []
-    with pytest.raises(LeaseUnknownError):
-        world.access.renew(connection, found.id, ttl=0)
-
-
 async def test_a_lease_is_short_unless_asked_otherwise_and_no_longer_than_granted() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("*", max_ttl=2000)
-    usual = await lease(world)
+    usual = await world.lease()
     assert usual.expires_at - usual.issued_at == DEFAULT_TTL
-    longest = await lease(world, ttl=5000)
+    longest = await world.lease(ttl=5000)
     assert longest.expires_at - longest.issued_at == 2000
 
 
 async def test_a_lease_ends_with_the_time_of_its_grant() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", valid=90)
-    found = await lease(world, ttl=5000)
+    found = await world.lease(ttl=5000)
     assert found.max_expires_at == world.clock.boot() + 90
 
 
 async def test_a_clock_that_is_set_back_lengthens_no_lease() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", valid=90)
     world.clock.epoch -= 86400
-    found = await lease(world, ttl=5000)
+    found = await world.lease(ttl=5000)
     assert found.max_expires_at == world.clock.boot() + 90
 
 
 async def test_a_grant_that_expires_while_its_use_is_spent_hands_out_nothing() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K", valid=90, uses=1)
     world.store.after_commit = Gate()
     getting = asyncio.create_task(world.get("K"))
@@ -390,96 +266,9 @@ async def test_a_grant_that_expires_while_its_use_is_spent_hands_out_nothing() -
     assert world.access.count() == 0
 
 
-async def test_renewing_counts_from_now() -> None:
-    world = await stocked()
-    await world.grant("K")
-    connection = world.connect()
-    found = await lease(world, ttl=60)
-    world.clock.pass_(30)
-    assert world.access.renew(connection, found.id, ttl=0).expires_at == world.clock.boot() + 60
-    assert world.timer.deadline == world.clock.boot() + 60
-
-
-async def test_another_tree_cannot_renew_and_is_told_as_of_no_lease() -> None:
-    world = await stocked()
-    await world.grant("K")
-    world.processes.add(200)
-    stranger = world.connect(200)
-    found = await lease(world)
-    told = []
-    for lease_id in (found.id, "0" * 32):
-        with pytest.raises(LeaseUnknownError) as caught:
-            world.access.renew(stranger, lease_id, ttl=0)
-        told.append(caught.value.message)
-    assert told[0] == told[1]
-
-
-async def test_locking_ends_every_lease() -> None:
-    world = await stocked()
-    await world.grant("*")
-    connection = world.connect()
-    found = await lease(world)
-    world.vault.lock()
-    assert world.access.count() == 0
-    assert world.access._watched == {}
-    await world.vault.unlock(b"seven quiet otters", world.tree())
-    with pytest.raises(LeaseUnknownError):
-        world.access.renew(connection, found.id, ttl=0)
-
-
-@pytest.mark.parametrize(
-    ("what", "left"), [("id", 3), ("key", 2), ("tree", 1), ("grant", 2), ("all", 0)]
-)
-async def test_revoking_ends_what_it_names_and_nothing_else(what: str, left: int) -> None:
-    world = await stocked()
-    on_k, _ = await world.grant("K"), await world.grant("L")
-    world.processes.add(200)
-    found = await lease(world, "K")
-    await lease(world, "L")
-    await lease(world, "L")
-    await lease(world, "K", pid=200)
-    match what:
-        case "id":
-            ended = world.access.revoke_id(found.id)
-        case "key":
-            ended = world.access.revoke_key("K")
-        case "tree":
-            ended = world.access.revoke_tree(100)
-        case "grant":
-            ended = world.access.revoke_grant(on_k.id)
-        case _:
-            ended = world.access.revoke_all()
-    assert len(ended) == 4 - left
-    assert world.access.count() == left
-
-
-async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
-    world = await stocked()
-    await world.grant("*")
-    await world.get("K")
-    await world.get("K", "L")
-    await world.get("L")
-    assert await world.access.delete_keys(["K"]) == 2
-    assert world.access.count() == 1
-
-
-async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -> None:
-    world = await stocked()
-    await world.grant("K")
-    await world.get("K")
-    world.store.before_commit = Gate()
-    deleting = asyncio.create_task(world.access.delete_keys(["K"]))
-    await world.store.before_commit.reached()
-    deleting.cancel()
-    world.store.before_commit.open()
-    await settled(deleting)
-    await world.vault.settle()
-    assert world.access.count() == 0
-
-
 async def test_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backpackd.application.access.MOST_LEASES", 2)
-    world = await stocked()
+    world = await World().stocked()
     grant = await world.grant("K", uses=3)
     await world.get("K")
     await world.get("K")
@@ -492,7 +281,7 @@ async def test_the_leases_of_one_tree_are_limited_and_others_are_not_kept_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("backpackd.application.access.MOST_OF_TREE", 2)
-    world = await stocked()
+    world = await World().stocked()
     await world.grant("K")
     world.processes.add(200)
     await world.get("K")
@@ -505,7 +294,7 @@ async def test_the_leases_of_one_tree_are_limited_and_others_are_not_kept_out(
 async def test_executables_are_read_only_when_a_grant_asks_for_their_digest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = await stocked()
+    world = await World().stocked()
     read: list[str] = []
     digest = world.processes.digest
 
@@ -524,7 +313,7 @@ async def test_executables_are_read_only_when_a_grant_asks_for_their_digest(
 
 
 async def test_a_caller_learns_the_names_and_grants_that_cover_it() -> None:
-    world = await stocked()
+    world = await World().stocked()
     mine = await world.grant("K", to="tree:100")
     world.processes.add(200)
     covers = await world.access.allowed_names(world.connect(101))
@@ -534,7 +323,7 @@ async def test_a_caller_learns_the_names_and_grants_that_cover_it() -> None:
 
 
 async def test_a_policy_that_denies_is_told_apart_from_a_missing_grant() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await _set_default(world, "deny")
     with pytest.raises(DeniedError) as caught:
         await world.get("K")
@@ -542,7 +331,7 @@ async def test_a_policy_that_denies_is_told_apart_from_a_missing_grant() -> None
 
 
 async def test_a_policy_that_allows_needs_no_grant() -> None:
-    world = await stocked()
+    world = await World().stocked()
     await _set_default(world, "allow")
     assert await world.get("K") == {"K": b"k"}
 

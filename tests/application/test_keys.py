@@ -274,13 +274,13 @@ async def test_a_list_that_waited_while_the_vault_locked_tells_nothing() -> None
     world = await World().unlocked()
     await world.put("A")
     world.store.before_commit = Gate()
-    put = asyncio.create_task(world.put("B"))
+    deleting = asyncio.create_task(world.keys.delete(["A"]))
     await world.store.before_commit.reached()
     listing = asyncio.create_task(heads(world))
     await asyncio.sleep(0)
     world.vault.lock()
     world.store.before_commit.open()
-    _, found = await settled(put, listing)
+    _, found = await settled(deleting, listing)
     assert isinstance(found, LockedError)
 
 

@@ -142,11 +142,20 @@ class Granting:
             return selector
         try:
             process, found = self._processes.pin(int(selector.value))
+            try:
+                manager = self._processes.attest(process, self._uid, 0).process.manager
+            finally:
+                process.close()
         except ProcessGoneError:
             raise ProcessUnknownError(
                 "no process with this pid is running: a tree is granted while its root runs"
             ) from None
-        process.close()
+        if manager:
+            raise InvalidRequestError(
+                "every program runs below a service manager, so its tree names no agent: grant to "
+                f"the agent's own pid, or to uid:{self._uid} if every program is meant",
+                reason="invalid-selector",
+            )
         return replace(selector, process=found, boot_id=self._processes.boot_id())
 
     def _standing(self, session: Session) -> Iterable[Grant]:

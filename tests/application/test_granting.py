@@ -183,3 +183,9 @@ async def test_an_unknown_grant_cannot_be_taken_back() -> None:
     with pytest.raises(GrantUnknownError):
         await world.granting.remove("0" * 16)
     assert world.store.writes == writes
+
+
+async def test_the_tree_of_a_service_manager_is_refused() -> None:
+    world = await stocked()
+    with pytest.raises(InvalidRequestError, match="service manager"):
+        await world.grant("K", to="tree:1")

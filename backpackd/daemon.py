@@ -79,6 +79,9 @@ def run(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
+    # grpcio logs a traceback for whatever a peer sends that it cannot parse: a log that any process
+    # of the user could fill.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
     # A connection takes four descriptors, and the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -189,9 +192,10 @@ async def _serve(settings: Settings) -> None:
         inner.hide()
         await server.start()
         await door.start()
+        stopped = _stopping()
         _announce(settings, listeners, about)
 
-        await _stopped()
+        await stopped.wait()
         _LOG.info("stopping: finishing the calls under way")
         service_manager.notify(os.environ, service_manager.STOPPING)
         door.stop_accepting()
@@ -241,12 +245,12 @@ def _watchdog(interval: float) -> None:
     asyncio.get_running_loop().call_later(interval, _watchdog, interval)
 
 
-async def _stopped() -> None:
-    """Wait for SIGTERM or SIGINT."""
+def _stopping() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    return stopped
 
 
 def _log_locked() -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from backpackd.adapters.libc import check, libc
 from backpackd.adapters.scrubbing import scrubbed
 from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.unreadable import started_closed
 from backpackd.core.errors import HomeError
 from backpackd.core.protections import Protection
 
@@ -112,6 +113,14 @@ def _dumpable() -> bool:
 
 def _undumpable() -> Protection:
     if not _dumpable():
+        # Root's other processes can read everything in any case.
+        if sys.platform == "linux" and os.geteuid() != 0 and not started_closed():
+            return Protection(
+                "undumpable",
+                False,
+                "memory is closed to processes of the same user, but only since after the start: "
+                "one that opened it before reads on",
+            )
         return Protection("undumpable", True, "memory is closed to processes of the same user")
     if sys.platform == "darwin":
         detail = "debuggers are refused, but this system has no way to tell"

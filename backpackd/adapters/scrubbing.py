@@ -19,6 +19,7 @@ from functools import cache
 from typing import Final
 
 from backpackd.adapters.libc import libc
+from backpackd.adapters.unreadable import unreadable_copy
 from backpackd.core.errors import HomeError
 
 # What the daemon reads itself, or what the standard library and the session bus need.
@@ -124,7 +125,7 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
     flags = ["-P", "-s"] if sys.flags.no_user_site else ["-P"]
     try:
         os.execve(  # noqa: S606 - no shell is the point
-            interpreter,
+            unreadable_copy(interpreter),
             [interpreter, *flags, "-m", "backpackd", *arguments],
             {**kept, **_SCRUB, _MARKER: pid},
         )

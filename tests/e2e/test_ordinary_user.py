@@ -106,3 +106,53 @@ def test_an_ordinary_user_gets_from_nothing_to_a_leased_key(place: Path) -> None
     finally:
         stopped = _as_user(place, "stop")
     assert stopped.returncode == 0, stopped.stderr
+
+
+_GRABBER = """
+import os, subprocess, sys
+daemon = subprocess.Popen(sys.argv[1:], stderr=subprocess.PIPE)
+held = []
+os.set_blocking(daemon.stderr.fileno(), False)
+while b"listening" not in (daemon.stderr.read() or b""):
+    try:
+        maps = open(f"/proc/{daemon.pid}/maps", "rb", buffering=0)
+        held.append((maps, os.open(f"/proc/{daemon.pid}/mem", os.O_RDONLY)))
+    except OSError:
+        pass
+    if len(held) > 300:
+        for file, memory in held[:200]:
+            file.close()
+            os.close(memory)
+        del held[:200]
+read = 0
+for maps, memory in held:
+    for line in maps.read(65536).splitlines():
+        if line.endswith(b"[heap]"):
+            start = int(line.split(b"-")[0], 16)
+            read += len(os.pread(memory, 64, start))
+daemon.terminate()
+daemon.wait()
+print(len(held), read)
+"""
+
+
+def test_memory_opened_while_the_daemon_starts_gives_nothing(place: Path) -> None:
+    user = place / "user"
+    done = subprocess.run(
+        [
+            place / "venv" / "bin" / "python", "-c", _GRABBER,
+            place / "venv" / "bin" / "python", "-m", "backpackd",
+            "--home", user / "grabbed", "--socket", user / "grabbed-run" / "s",
+        ],
+        capture_output=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(user)},
+        cwd="/",
+        user=_NOBODY,
+        group=_NOBODY,
+        extra_groups=[],
+        timeout=60,
+        check=True,
+    )  # fmt: skip
+    held, read = map(int, done.stdout.split())
+    assert held > 0, "it opened nothing, not even of the process before the re-exec"
+    assert read == 0

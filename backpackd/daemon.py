@@ -55,6 +55,8 @@ _LOG = logging.getLogger("backpackd")
 
 MAX_MESSAGE = 8 * 1024 * 1024
 """The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
+_LAST_WORDS = 1.0
+"""Seconds for answers that are on their way out when the daemon stops."""
 _LAUNCHD_SOCKETS = "Listeners"
 _STREAMS = 32
 """Calls at a time on one connection."""
@@ -201,7 +203,8 @@ async def _serve(settings: Settings) -> None:
         door.stop_accepting()
         calls.close()
         await health.close()
-        await server.stop(settings.grace)
+        await calls.finished(settings.grace)
+        await server.stop(_LAST_WORDS)
         await door.close()
     _LOG.info("stopped")
 

@@ -6,12 +6,13 @@ proto says stream. An exception that is not ours reaches the caller as INTERNAL 
 and the log as type and place: its text may hold anything.
 """
 
+import asyncio
 import logging
 import re
 import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -63,10 +64,28 @@ class Calls:
         self._find = find
         self._state = state
         self._closing = False
+        self._open = 0
+        self._all_done = asyncio.Event()
 
     def close(self) -> None:
         """Turn new calls away from now on."""
         self._closing = True
+
+    async def finished(self, grace: float) -> None:
+        """Wait until the calls that were under way are done; for after `close`.
+
+        The server must go on until then, so that a new call hears why it is turned away.
+
+        Args:
+            grace: seconds to wait at most.
+        """
+        self._note_end()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_done.wait(), grace)
+
+    def _note_end(self) -> None:
+        if self._closing and not self._open:
+            self._all_done.set()
 
     @contextmanager
     def enter(self, context: Context) -> Iterator[Connection]:
@@ -81,8 +100,13 @@ class Calls:
             raise PeerUnknownError("this connection did not come in by the daemon's door")
         if self._closing:
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
-        with connection:
-            yield connection
+        self._open += 1
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._open -= 1
+            self._note_end()
 
     def handler(self, service: Service) -> grpc.GenericRpcHandler:
         """Make the gRPC handler of a service.

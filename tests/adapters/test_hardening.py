@@ -148,9 +148,13 @@ def test_the_core_limit_cannot_be_raised_again() -> None:
 
 
 def test_a_hardened_process_reports_so() -> None:
-    found = report("hardening.harden()")
+    found = report("hardening.started_closed = lambda: True\nhardening.harden()")
     assert found["undumpable"]
     assert found["core-dumps"]
+
+
+def test_a_process_that_was_open_when_it_started_reports_so() -> None:
+    assert not report("hardening.harden()")["undumpable"]
 
 
 def test_a_process_that_was_made_dumpable_again_reports_so() -> None:

@@ -299,10 +299,24 @@ class Vault:
         with session.open_master() as current:
             if not slots.same_master(master, current):
                 raise _damaged_slots()
+        if session.slots.get(slot.slot_id) is not slot:
+            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
         return slot
 
-    async def change_passphrase(self, current: bytes, replacement: bytes, tree: ProcessId) -> None:
+    async def change_passphrase(
+        self,
+        current: bytes,
+        replacement: bytes,
+        tree: ProcessId,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Put a new passphrase in place of the one slot that `current` opens.
+
+        Args:
+            current: opens the slot.
+            replacement: checked as a new vault's would be.
+            tree: the caller's, for taking turns.
+            then: called in the moment from which only the new one opens that slot.
 
         Raises:
             WrongPassphraseError: no slot opens with `current`.
@@ -332,7 +346,7 @@ class Vault:
             record = session.authority.next(self.now_ms(), slots=digests)
             return Draft(record, put_slots=[slot], delete_slots=[old])
 
-        await self.change(draft)
+        await self.change(draft, then)
 
     def lock(self) -> None:
         """Drop the master key at once; everything that rests on it ends with it."""
@@ -464,7 +478,7 @@ class Vault:
                 continue
             except SlotError as error:
                 raise _damaged_slots() from error
-        raise WrongPassphraseError("wrong passphrase: it opens no slot of this vault")
+        raise WrongPassphraseError("wrong passphrase")
 
 
 def _decode_slots(stored: StoredVault) -> list[Slot]:

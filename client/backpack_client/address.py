@@ -121,11 +121,41 @@ def check_directory(path: str) -> str:
         except FileNotFoundError:
             raise no_daemon(path, "there is no such directory") from None
         except OSError as error:
-            raise no_daemon(path, _why(error)) from None
+            raise _unusable(path, path, error) from None
         _check_one(current, status, sticky_will_do=current != resolved)
         above = os.path.dirname(current)
         if above == current:
             return resolved
+        current = above
+
+
+def check_place(path: str) -> None:
+    """Check what there is so far of a socket's directory, before a daemon makes the rest.
+
+    The rule is that of `check_directory`: a daemon in a place that it refuses could be started, and
+    no client would use it.
+
+    Args:
+        path: the path that the socket is going to have.
+
+    Raises:
+        Failure: `socket-not-trusted` or `socket-not-accessible`, with the directory at fault.
+    """
+    directory = os.path.dirname(path)
+    resolved = current = os.path.realpath(directory)
+    while True:
+        try:
+            status = os.stat(current, follow_symlinks=False)
+        except FileNotFoundError:
+            # The daemon makes it, for its user alone.
+            status = None
+        except OSError as error:
+            raise _unusable(path, directory, error) from None
+        if status is not None:
+            _check_one(current, status, sticky_will_do=current != resolved)
+        above = os.path.dirname(current)
+        if above == current:
+            return
         current = above
 
 
@@ -176,7 +206,10 @@ def _profiled(name: str, environ: "Mapping[str, str]") -> str:
 def _absolute(variable: str, path: str) -> str:
     if not path.startswith("/"):
         # What it means would depend on the directory that a program happens to stand in.
-        raise usage(f"{variable} is not an absolute path", hint="start it with /")
+        raise usage(
+            f"{variable} is not an absolute path",
+            hint="give an absolute path, one that begins with /",
+        )
     return path
 
 
@@ -196,7 +229,7 @@ def _owner(directory: str) -> int:
     try:
         return os.stat(directory).st_uid
     except OSError as error:
-        raise no_daemon(directory, _why(error)) from None
+        raise _unusable(directory, directory, error) from None
 
 
 def _check_one(path: str, status: os.stat_result, *, sticky_will_do: bool) -> None:
@@ -236,7 +269,7 @@ def _connect(
                 time.sleep(_RETRY_EVERY)
         connection.setblocking(True)
     except OSError as error:
-        raise no_daemon(path, _why(error)) from None
+        raise _unusable(path, directory, error) from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -268,6 +301,18 @@ def _listener_uid(connection: _socket.socket) -> int:
 
 def _not_trusted(message: str, hint: str = "see BACKPACK_SOCKET and XDG_RUNTIME_DIR") -> Failure:
     return Failure(message, exit_code=EXIT_NO_DAEMON, reason="socket-not-trusted", hint=hint)
+
+
+def _unusable(path: str, directory: str, error: OSError) -> Failure:
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return no_daemon(path, _why(error))
+    # To start a daemon would not help: this user could not reach that one either.
+    return Failure(
+        f"cannot use the socket's directory {printable(directory, 256)}: {_why(error)}",
+        exit_code=EXIT_NO_DAEMON,
+        reason="socket-not-accessible",
+        hint="make it accessible to you, or set BACKPACK_SOCKET to a path in a directory of yours",
+    )
 
 
 def _why(error: OSError) -> str:

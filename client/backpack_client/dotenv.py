@@ -14,14 +14,20 @@ What is read:
 * In double quotes, `\n`, `\t`, `\r`, `\"`, `\\`, `\$` and a backslash at the end of a line (which
   joins it to the next) mean what they mean elsewhere; other backslashes stay.
 
-What is skipped: empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of single quotes,
-text behind a closing quote, a backslash at the end of an unquoted line, PEM blocks without quotes,
-values over 64 KiB, names that no key can have, and all but the last of a name that comes again.
+A quoted value may have several lines, but none of them may read like `NAME=`: more likely, a quote
+was never closed and would take in other keys. (The last line of Base64, which ends in `=`, may.)
+Reading goes on in the line below the opening quote if what closed it plainly opens another value.
+
+What is skipped: such values, empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of
+single quotes, text behind a closing quote, a backslash at the end of an unquoted line, PEM blocks
+without quotes, values over 64 KiB, names that no key can have, and all but the last of a name that
+comes again.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from backpack_client.failures import is_key_name
 
@@ -31,10 +37,17 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "\n
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([^\s=#'\"]+)[ \t]*=")
 _EXPANSION = re.compile(r"\$[A-Za-z_{(]|`")
 _COMMENT = re.compile(r"[ \t]+#")
+_NAMED = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_WRAPPED_BASE64 = 16
 _REST = re.compile(r"[ \t]*(?:#.*)?\Z")
 _SPECIAL = re.compile(r'["\\$`]')
 _PEM_BEGIN = "-----BEGIN "
 _PEM_END = "-----END "
+_SWALLOWS = (
+    "has a quote that is not closed in its line, and a line that reads like NAME= before it is: "
+    "close the quote, or put the value in one line, in double quotes with \\n for its line ends"
+)
 _NOT_EXPANDED = (
     "has a $NAME, ${NAME}, $(...) or backquotes, which are not expanded here: write the value "
     "itself, in single quotes"
@@ -103,7 +116,8 @@ def parse(data: bytes) -> Parsed:
     Raises:
         DotenvError: it is not UTF-8, or a quote is never closed.
     """
-    return _last_of_each(_Reader(_decode(data)).read())
+    reader = _Reader(_decode(data))
+    return _last_of_each(reader.read(), reader.hidden)
 
 
 def _decode(data: bytes) -> str:
@@ -123,6 +137,8 @@ class _Reader:
         self._text = text
         self._at = 0
         self._line = 1
+        # Names in lines that were skipped as a part of something else, by their last line.
+        self.hidden: dict[str, int] = {}
 
     def read(self) -> list[Entry | Skipped]:
         """Read all there is, in the order of the lines."""
@@ -155,9 +171,14 @@ class _Reader:
         else:
             self._advance_line()
             value, trouble = self._unquoted(rest)
-        return _judge(start, name, value, trouble)
+        item = _judge(start, name, value, trouble)
+        end = self._line - self._text.endswith("\n", 0, self._at)
+        if isinstance(item, Skipped) and end > start:
+            return replace(item, reason=f"{item.reason} (lines {start}-{end})")
+        return item
 
     def _quoted(self, quote: str, start: int) -> tuple[str, str]:
+        opened = self._at
         value, trouble = self._literal() if quote == "'" else self._escaped()
         if value is None:
             raise DotenvError(
@@ -165,7 +186,15 @@ class _Reader:
                 "value in quotes of the other kind",
                 start,
             )
+        lines = self._text[opened : self._at - 1].split("\n")
         rest = self._peek_line()
+        if names := _names_in(lines):
+            if _opens_another(lines[-1], quote, rest):
+                self._at, self._line = opened, start
+            else:
+                self.hidden.update((name, start + below) for below, name in names)
+            self._advance_line()
+            return value, _SWALLOWS
         self._advance_line()
         if not _REST.match(rest):
             trouble = "has text behind the closing quote, which programs read differently"
@@ -236,6 +265,36 @@ class _Reader:
         self._at = end
 
 
+def _names_in(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """Find what reads like an assignment below the first line: how far below, and its name."""
+    return [
+        (below, found[1])
+        for below, (above, line) in enumerate(pairwise(lines), 1)
+        if (found := _NAMED.match(line)) and not _ends_base64(lines[:below], above, line)
+    ]
+
+
+def _ends_base64(before: Sequence[str], above: str, line: str) -> bool:
+    """Tell whether a line that reads like `NAME=` is the padded end of Base64 (RFC 4648)."""
+    above, line = above.strip(), line.strip()
+    if not _BASE64.fullmatch(line):
+        return False
+    marks = [each for each in before if _PEM_BEGIN in each or _PEM_END in each]
+    if marks and _PEM_BEGIN in marks[-1] and _PEM_END not in marks[-1]:
+        return True
+    wrapped = len(above) >= max(len(line), _WRAPPED_BASE64)
+    return wrapped and len(above) % 4 == len(line) % 4 == 0 and _BASE64.fullmatch(above) is not None
+
+
+def _opens_another(last: str, quote: str, rest: str) -> bool:
+    """Tell whether the quote that closed a value is the first of two around another value."""
+    named = _NAMED.match(last)
+    if named is None or last[named.end() :].strip(" \t"):
+        return False
+    closing = rest.rfind(quote)
+    return closing >= 0 and quote not in rest[:closing] and bool(_REST.match(rest[closing + 1 :]))
+
+
 def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:
     if not is_key_name(name):
         return Skipped(
@@ -249,19 +308,19 @@ def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:
     return Skipped(line, name, trouble) if trouble else Entry(name, data, line)
 
 
-def _last_of_each(found: Iterable[Entry | Skipped]) -> Parsed:
+def _last_of_each(found: Iterable[Entry | Skipped], hidden: Mapping[str, int]) -> Parsed:
     items = list(found)
-    last = {item.name: item for item in items if item.name is not None}
+    last = {item.name: item.line for item in items if item.name is not None}
+    for name, line in hidden.items():
+        last[name] = max(line, last.get(name, 0))
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     for item in items:
         if isinstance(item, Skipped):
             skipped.append(item)
-        elif last[item.name] is item:
+        elif last[item.name] == item.line:
             entries.append(item)
         else:
             # Where the last one was itself skipped, the name is left out: its value is that one.
-            skipped.append(
-                Skipped(item.line, item.name, f"comes again in line {last[item.name].line}")
-            )
+            skipped.append(Skipped(item.line, item.name, f"comes again in line {last[item.name]}"))
     return Parsed(tuple(entries), tuple(skipped))

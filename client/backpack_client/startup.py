@@ -96,8 +96,10 @@ def start(daemon: Daemon) -> str:
         How it was started, in a few words for a person.
 
     Raises:
-        Failure: it did not start, with what it said.
+        Failure: it did not start, with what it said; or no client would use its socket's place,
+            and it was not started.
     """
+    address.check_place(daemon.socket)
     if _managed(daemon):
         _systemctl("start", SOCKET_UNIT)
         return f"by the service manager ({SOCKET_UNIT})"
@@ -372,7 +374,7 @@ def _open_log(home: str) -> int:
         raise Failure(
             f"cannot keep a log in {printable(home, 256)}: {_why(error)}",
             reason="home-not-usable",
-            hint="choose another home: BACKPACK_HOME",
+            hint="set BACKPACK_HOME to a directory of yours, and BACKPACK_SOCKET to a path in one",
         ) from None
 
 

@@ -9,7 +9,7 @@ Its rules:
    environment, where other programs could read it.
 3. Before a passphrase or a value is read, this process makes itself undumpable: no core file holds
    it and no other process of the user can attach.
-4. A new passphrase is asked for twice.
+4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
    no text can move the cursor, forge a line or reorder what is read.
 6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
@@ -30,6 +30,8 @@ from backpack_client.failures import Failure, printable, usage
 
 PASSPHRASE_LIMIT = 1024
 VALUE_LIMIT = 64 * 1024
+# The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
+PASSPHRASE_CHARACTERS = 12
 STANDARD_INPUT = "-"
 
 _LINE_LIMIT = 1024
@@ -47,42 +49,39 @@ def say(text: str) -> None:
     """Write lines for a person to standard error."""
     if sys.stderr is None:
         return
-    for line in text.split("\n"):
-        sys.stderr.write(printable(line, _LINE_LIMIT) + "\n")
-    sys.stderr.flush()
+    _say_all("".join(printable(line, _LINE_LIMIT) + "\n" for line in text.split("\n")))
 
 
 def show_failure(failure: Failure) -> None:
     """Write a failure and its hint to standard error. One without a message is kept quiet."""
     if sys.stderr is not None and failure.message:
-        sys.stderr.write(failure.render())
-        sys.stderr.flush()
+        _say_all(failure.render())
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Write lines to standard output."""
-    for line in lines:
-        sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
-    sys.stdout.flush()
+    with _writing():
+        for line in lines:
+            sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
 
 
 def print_json(document: object) -> None:
     """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    sys.stdout.flush()
+    with _writing():
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to standard output: boxed on a terminal, aligned plain text elsewhere."""
     cells = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_boxed(headers, cells)
-        return
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    for row in (headers, *cells):
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")
-    sys.stdout.flush()
+    with _writing():
+        if sys.stdout.isatty():
+            _print_boxed(headers, cells)
+            return
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        for row in (headers, *cells):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 
 def check_standard_input(*paths: str | None) -> None:
@@ -113,6 +112,37 @@ def passphrase(prompt: str, path: str | None) -> bytes:
     return _ask(prompt, "add --passphrase-file FILE, or - for standard input")
 
 
+def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], object]) -> bytes:
+    """Get a passphrase that passes a check; a person who mistyped it is asked again.
+
+    Args:
+        prompt: as for `passphrase`.
+        path: as for `passphrase`; what comes from there is tried once.
+        check: gives it to the daemon.
+
+    Returns:
+        The passphrase that passed.
+
+    Raises:
+        Failure: as for `passphrase` and `check`; `wrong-passphrase` after three wrong ones.
+    """
+    for left in reversed(range(_ATTEMPTS)):
+        given = passphrase(prompt, path)
+        try:
+            check(given)
+        except Failure as failure:
+            if failure.reason != "wrong-passphrase":
+                raise
+            # Slots are the daemon's matter; what it says of delays stays.
+            failure.message = failure.message.replace(": it opens no slot of this vault", "")
+            if path is not None or not left:
+                raise
+            show_failure(failure)
+        else:
+            return given
+    raise AssertionError("the last attempt returns or raises")
+
+
 def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
     """Get a new passphrase: like `passphrase`, but asked for twice.
 
@@ -122,18 +152,22 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
         option: the option that `path` came from, for the hint.
 
     Raises:
-        Failure: as for `passphrase`; also when the two differed three times.
+        Failure: as for `passphrase`; also when three times it was too short or the two differed.
     """
     make_undumpable()
     if path is not None:
         return _passphrase_file(path)
     hint = f"add {option} FILE, or - for standard input"
+    least = f"at least {PASSPHRASE_CHARACTERS} characters"
     for _ in range(_ATTEMPTS):
-        first = _ask(prompt, hint)
-        if _ask(f"{prompt}, once more", hint) == first:
+        first = _ask(prompt, hint, note=least)
+        if len(first.decode(errors="replace")) < PASSPHRASE_CHARACTERS:
+            say(f"that is too short, it takes {least}: try again")
+        elif _ask(prompt, hint, note="once more") == first:
             return first
-        say("the two were not the same: try again")
-    raise Failure("the two passphrases were never the same", reason="not-the-same")
+        else:
+            say("the two were not the same: try again")
+    raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
 def value(name: str, path: str | None) -> bytes:
@@ -189,6 +223,29 @@ def make_undumpable() -> None:
             + os.strerror(ctypes.get_errno()).lower(),
             reason="not-protected",
         )
+
+
+def _say_all(text: str) -> None:
+    # There is no other place to tell a person that this one is full or gone.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    if sys.stdout is None:
+        raise Failure("standard output is closed", reason="output-failed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has had enough: that is no news to anybody.
+        raise Failure("", reason="output-closed") from None
+    except OSError as error:
+        raise Failure(
+            f"cannot write to standard output: {_why(error)}", reason="output-failed"
+        ) from None
 
 
 def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
@@ -292,7 +349,8 @@ def _chomp(data: bytes) -> bytes:
     return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
 
 
-def _ask(prompt: str, without_terminal: str) -> bytes:
+def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
+    shown = f"{prompt} ({note})" if note else prompt
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -303,14 +361,16 @@ def _ask(prompt: str, without_terminal: str) -> bytes:
         ) from None
     try:
         with _without_echo(terminal):
-            os.write(terminal, f"{printable(prompt, _CELL_LIMIT)}: ".encode())
+            os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
             line = _read_line(terminal)
     except OSError as error:
         raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
     if not line:
-        raise Failure(f"no {prompt} was typed", reason="nothing-typed", hint="try again")
+        raise Failure(
+            f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
+        )
     return line
 
 

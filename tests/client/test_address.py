@@ -140,6 +140,41 @@ def test_without_a_socket_there_is_no_daemon(place: str, what: str, tmp_path: Pa
     assert caught.value.hint == "run: backpack-client start"
 
 
+@needs_root
+@pytest.mark.parametrize("function", ["connect", "check_place"])
+def test_a_directory_without_access_is_named_and_no_start_is_advised(
+    function: str, tmp_path: Path
+) -> None:
+    directory = private(tmp_path / "closed" / "below")
+    program = (
+        "import os, sys\n"
+        "from backpack_client import address\n"
+        "from backpack_client.failures import Failure\n"
+        f"os.setresuid({SOMEBODY}, {SOMEBODY}, {SOMEBODY})\n"
+        "try:\n"
+        f"    address.{function}(sys.argv[1])\n"
+        "except Failure as failure:\n"
+        "    print(failure.reason, failure.message, failure.hint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(directory / "s")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("socket-not-accessible ")
+    assert str(directory) in done.stdout
+    assert "BACKPACK_SOCKET" in done.stdout
+    assert "backpack-client start" not in done.stdout
+
+
+def test_a_place_that_is_still_to_be_made_may_be_below_a_sticky_directory(tmp_path: Path) -> None:
+    private(tmp_path / "sticky").chmod(0o1777)
+    address.check_place(str(tmp_path / "sticky" / "new" / "s"))
+    with pytest.raises(Failure, match="written by others"):
+        address.check_place(str(tmp_path / "sticky" / "s"))
+
+
 def test_the_stale_socket_of_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
     with listening(tmp_path / "s"):
         pass

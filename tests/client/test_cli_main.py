@@ -127,6 +127,28 @@ def test_without_a_daemon_every_command_ends_with_7_and_says_how_to_start_one(
     assert "backpack-client start" in ran.err
 
 
+def test_a_mistyped_command_is_met_with_those_that_look_like_it(run: Run) -> None:
+    ran = run("unlok")
+    assert ran.code == 2
+    assert "did you mean unlock" in ran.err
+    assert "did you mean" not in run("zzzz").err
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["status"], ["--help"], ["--version"]])
+def test_output_that_has_no_room_is_a_short_failure(fake: FakeDaemon, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "backpack_client", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_nothing_but_init_and_unlock_starts_a_daemon(run: Run) -> None:
     for command in ("init", "unlock"):
         assert run(command, "--no-start").code == 7

@@ -207,14 +207,32 @@ def test_the_value_of_a_pem_file_comes_back_byte_for_byte(
 
 def test_at_a_terminal_a_weak_passphrase_can_be_chosen_again(daemon: RunningDaemon) -> None:
     with Terminal(["-m", "backpack_client", "init"]) as at:
-        for passphrase in (b"short\n", b"a longer passphrase\n"):
-            at.expect(b"new passphrase: ")
+        for passphrase in (b"passwordpassword\n", b"a longer passphrase\n"):
+            at.expect(b"new passphrase (at least 12 characters): ")
             at.type(passphrase)
-            at.expect(b"new passphrase, once more: ")
+            at.expect(b"new passphrase (once more): ")
             at.type(passphrase)
         code, output = at.end()
     assert code == 0
     assert b"made and unlocked" in output
+
+
+def test_unlocking_an_unlocked_vault_says_so(run: Run, vault: RunningDaemon) -> None:
+    ran = run("unlock", "PASS")
+    assert (ran.code, ran.err) == (0, "the vault was unlocked already\n")
+
+
+def test_a_new_passphrase_is_asked_for_only_after_the_current_one_was_right(
+    run: Run, vault: RunningDaemon, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the passphrase")
+    wrong.chmod(0o600)
+    arguments = ("passwd", "--new-passphrase-file", str(tmp_path / "none"))
+    ran = run(*arguments, "--passphrase-file", str(wrong))
+    assert (ran.code, ran.err) == (8, "backpack-client: wrong passphrase\n")
+    run("lock")
+    assert run(*arguments, "PASS").code == 3
 
 
 def test_at_a_terminal_the_value_is_asked_for_after_the_passphrase(

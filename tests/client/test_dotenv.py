@@ -103,6 +103,51 @@ def test_what_readers_disagree_about_is_skipped_with_the_reason(text: str, reaso
     assert MARK not in repr(parsed)
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_quote_closed_lines_below_takes_in_no_other_key(quote: str) -> None:
+    parsed = parse(f"A={quote}{MARK}\nB=b\nC={quote}\nD=d\n".encode())
+    assert [(e.name, e.line) for e in parsed.entries] == [("D", 4)]
+    assert [(s.line, s.name) for s in parsed.skipped] == [(1, "A")]
+    assert "(lines 1-3)" in parsed.skipped[0].reason
+    assert MARK not in repr(parsed)
+
+
+def test_where_the_closing_quote_opens_another_value_reading_goes_on_below() -> None:
+    parsed = parse(b'A=1\nB="oops\nexport C=3\nD="4" # d\nE=5\n')
+    assert {e.name: e.value for e in parsed.entries} == {
+        "A": b"1",
+        "C": b"3",
+        "D": b"4",
+        "E": b"5",
+    }
+    assert [(s.line, s.name) for s in parsed.skipped] == [(2, "B")]
+    assert "lines" not in parsed.skipped[0].reason
+
+
+def test_an_older_value_of_a_key_that_was_taken_in_is_left_out() -> None:
+    parsed = parse(b'B=old\nA="a\nB=new\nC="\n')
+    assert parsed.entries == ()
+    assert [(s.line, s.name) for s in parsed.skipped] == [(1, "B"), (2, "A")]
+
+
+@pytest.mark.parametrize("name", ["A", "1A"])
+def test_all_lines_of_what_was_skipped_are_named(name: str) -> None:
+    assert "(lines 1-2)" in skipped(f'{name}="x\ny" z\n').skipped[0].reason
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-----BEGIN K-----\nMIIB\nabc=\n-----END K-----\n",
+        "-----BEGIN K-----\nProc-Type: 4,X\n\nab==\n-----END K-----",
+        f"{'a' * 64}\nabc=",
+    ],
+)
+def test_the_padding_of_base64_is_no_assignment(quote: str, value: str) -> None:
+    assert values(f"A={quote}{value}{quote}\nB=1") == {"A": value.encode(), "B": b"1"}
+
+
 def test_a_value_of_the_largest_size_is_read() -> None:
     assert values("A=" + "x" * VALUE_LIMIT) == {"A": b"x" * VALUE_LIMIT}
 
@@ -177,7 +222,10 @@ def test_any_bytes_parse_or_raise_dotenv_error(data: bytes) -> None:
         parse(data)
 
 
-QUOTABLE = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: "\r\n" not in text)
+# A line below the first that reads like NAME= is skipped, on purpose.
+QUOTABLE = st.text(st.characters(codec="utf-8"), min_size=1).filter(
+    lambda text: "\r\n" not in text and not ("\n" in text and "=" in text)
+)
 
 
 @given(QUOTABLE.filter(lambda text: "'" not in text))

@@ -110,6 +110,28 @@ def test_a_daemon_that_cannot_start_is_told_with_its_own_words(
     assert str(daemon.pid) in caught.value.hint or "lock" in caught.value.hint.lower()
 
 
+@pytest.mark.parametrize("place", ["open", "open/missing/deep"])
+def test_no_daemon_is_started_where_no_client_would_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    started = instead_of_daemons(monkeypatch, "")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(Failure, match="written by others") as caught:
+        startup.start(startup.find(os.environ, str(tmp_path / place / "s.sock")))
+    assert caught.value.reason == "socket-not-trusted"
+    assert started == []
+
+
+def test_a_home_that_cannot_be_used_names_both_variables(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = startup.find({"BACKPACK_HOME": str(tmp_path / "file")}, str(tmp_path / "s"))
+    with pytest.raises(Failure) as caught:
+        startup.start(found)
+    assert "BACKPACK_HOME" in caught.value.hint
+    assert "BACKPACK_SOCKET" in caught.value.hint
+
+
 def test_only_what_this_start_logged_is_shown(
     daemon_at: startup.Daemon, daemon: RunningDaemon
 ) -> None:

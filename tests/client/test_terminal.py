@@ -72,16 +72,58 @@ def test_the_echo_is_back_after_the_prompt_is_interrupted() -> None:
 
 def test_a_new_passphrase_is_asked_for_twice_until_both_are_the_same() -> None:
     with python(ASK.format(call='terminal.new_passphrase("new", None)')) as at:
-        at.expect(b"new: ")
-        at.type(b"one\n")
-        at.expect(b"new, once more: ")
-        at.type(b"other\n")
-        at.expect(b"new: ")
-        at.type(b"one\n")
-        at.expect(b"new, once more: ")
-        at.type(b"one\n")
+        for again in (b"another long one\n", b"a rather long one\n"):
+            at.expect(b"new (at least 12 characters): ")
+            at.type(b"a rather long one\n")
+            at.expect(b"new (once more): ")
+            at.type(again)
         _, output = at.end()
-    assert output.endswith(b"b'one'\n")
+    assert output.endswith(b"b'a rather long one'\n")
+
+
+def test_a_passphrase_that_is_too_short_is_not_asked_for_once_more() -> None:
+    with python(ASK.format(call='terminal.new_passphrase("new", None)')) as at:
+        for _ in range(3):
+            at.expect(b"new (at least 12 characters): ")
+            at.type("\u00e4".encode() * 11 + b"\n")
+        _, output = at.end()
+        assert b"once more" not in at.shown
+    assert output.endswith(b"not-chosen\n")
+
+
+WRONG = "Failure('wrong passphrase: it opens no slot of this vault', reason='wrong-passphrase')"
+CHECK = f"lambda p: (_ for _ in ()).throw({WRONG}) if p != b'right' else 0"
+CHECKED = f"terminal.right_passphrase('p', None, {CHECK})"
+
+
+def test_a_wrong_passphrase_that_was_typed_is_asked_for_again() -> None:
+    with python(ASK.format(call=CHECKED)) as at:
+        for typed in (b"wrong\n", b"wrong\n", b"right\n"):
+            at.expect(b"p: ")
+            at.type(typed)
+        _, output = at.end()
+    assert output == b"backpack-client: wrong passphrase\n" * 2 + b"b'right'\n"
+
+
+def test_after_three_wrong_passphrases_nobody_is_asked_again() -> None:
+    with python(ASK.format(call=CHECKED)) as at:
+        for _ in range(3):
+            at.expect(b"p: ")
+            at.type(b"wrong\n")
+        _, output = at.end()
+    assert output.endswith(b"wrong-passphrase\n")
+
+
+def test_a_wrong_passphrase_from_a_file_is_tried_once(tmp_path: Path) -> None:
+    tried: list[bytes] = []
+
+    def check(given: bytes) -> None:
+        tried.append(given)
+        raise Failure("wrong passphrase", reason="wrong-passphrase")
+
+    with pytest.raises(Failure):
+        terminal.right_passphrase("p", private(tmp_path / "p", b"x"), check)
+    assert tried == [b"x"]
 
 
 def test_a_value_too_long_for_a_terminal_line_is_refused_and_not_cut() -> None:

@@ -55,6 +55,22 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed; for one that is none, name those that look like it."""
+        if not ctx.resilient_parsing and args and args[0] not in _HOMES:
+            raise click.UsageError(_unknown(args[0]), ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _unknown(typed: str) -> str:
+    import difflib  # noqa: PLC0415 - only for what was mistyped
+
+    message = f"no such command: {printable(typed, 64)}"
+    close = difflib.get_close_matches(typed, _HOMES)
+    return f"{message}; did you mean {' or '.join(close)}?" if close else message
+
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
@@ -104,6 +120,12 @@ def main(argv: Sequence[str]) -> int:
     except Failure as failure:
         terminal.show_failure(failure)
         return failure.exit_code
+    except OSError as error:
+        # click writes the help and what completes a word by itself, and output may have no room.
+        if not isinstance(error, BrokenPipeError):
+            why = os.strerror(error.errno or 0).lower()
+            terminal.show_failure(Failure(f"cannot read or write: {why}", reason="io-failed"))
+        return EXIT_FAILED
     except SystemExit as exit_:
         # Completion ends like this, and so does writing to a pipe that nobody reads any more.
         return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
@@ -126,5 +148,5 @@ def _usage_failure(error: click.UsageError) -> Failure:
     message = printable(error.format_message(), 256).rstrip(".")
     if "unexpected extra argument" in message:
         # click repeats them, and what stands there may well be a passphrase or a value.
-        message = "too many arguments; passphrases and values are never given as arguments"
+        message = "too many arguments"
     return usage(message[:1].lower() + message[1:], hint=f"see: {path} --help")

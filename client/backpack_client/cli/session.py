@@ -58,7 +58,7 @@ class Session:
             self.note_version(status)
             if status.state != "unlocked":
                 raise _not_unlocked(status)
-            backpack.authorize(terminal.passphrase("passphrase", passphrase_file))
+            terminal.right_passphrase("passphrase", passphrase_file, backpack.authorize)
             yield backpack
 
     @contextmanager

@@ -67,8 +67,9 @@ def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> Non
         session.note_version(status)
         if status.state == "uninitialized":
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
-        backpack.unlock(terminal.passphrase("passphrase", passphrase_file))
-    terminal.say("the vault is unlocked")
+        terminal.right_passphrase("passphrase", passphrase_file, backpack.unlock)
+    already = status.state == "unlocked"
+    terminal.say("the vault was unlocked already" if already else "the vault is unlocked")
 
 
 @click.command("lock")
@@ -148,9 +149,15 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
     """Change the passphrase. Keys, grants and leases stay as they are."""
     terminal.check_standard_input(passphrase_file, new_passphrase_file)
     with session.connect() as backpack:
-        if backpack.status().state == "uninitialized":
+        state = backpack.status().state
+        if state == "uninitialized":
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
-        current = terminal.passphrase("current passphrase", passphrase_file)
+        if state == "locked":
+            raise from_status("FAILED_PRECONDITION", "locked", "the vault is locked", {})
+        # Checked by itself, before a new one is chosen in vain.
+        current = terminal.right_passphrase(
+            "current passphrase", passphrase_file, backpack.authorize
+        )
         _retyping(
             lambda: backpack.change_passphrase(
                 current,

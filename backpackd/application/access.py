@@ -97,15 +97,16 @@ class Access:
         if len(reason) > MAX_REASON:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         facts = await self._digested(self.attest(connection), session.authority)
+        holder = facts.root.id
         self._decide(facts, names, session.authority)
-        self._check_room(facts.root.id)
+        self._check_room(holder)
         values = await self._keys.open(session, names)
         decision = await self._spend(session, facts, names)
         # From here to the reply nothing waits, so nothing can come in between.
         session.check()
         self._keys.require(session, names)
-        self._check_room(facts.root.id)
-        lease = self._issue(facts.root.id, names, decision, ttl, self._latest_ms(session))
+        self._check_room(holder)
+        lease = self._issue(holder, names, decision, ttl, self._latest_ms(session))
         self._vault.touch()
         self._deadlines.review()
         return Handout(lease, tuple(values.items()))

@@ -19,6 +19,7 @@ class Deadlines:
         self._clock = clock
         self._sources: list[Source] = []
         self._timer: Timer | None = None
+        self._alarm: float | None = None
 
     def attach(self, timer: Timer) -> None:
         """Take the alarm into use; it calls `review`."""
@@ -35,5 +36,13 @@ class Deadlines:
         for source in self._sources:
             source(now)
         coming = [deadline for source in self._sources if (deadline := source(now)) is not None]
+        self._set(min(coming, default=None), now)
+
+    def _set(self, deadline: float | None, now: float) -> None:
+        # Most changes leave the next deadline what it was. An alarm whose time has come is set
+        # anew all the same: it may have rung already, and it rings once.
+        if deadline is not None and deadline == self._alarm and deadline > now:
+            return
         if self._timer is not None:
-            self._timer.set(min(coming, default=None))
+            self._timer.set(deadline)
+            self._alarm = deadline

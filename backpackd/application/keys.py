@@ -167,10 +167,7 @@ class Keys:
         Raises:
             KeyUnknownError: one is not.
         """
-        indexes = _indexes(session, names)
-        missing = sum(index not in session.rows for index in indexes.values())
-        if missing:
-            raise KeyUnknownError(f"{missing} of the {len(names)} keys are not stored")
+        _require(session, _indexes(session, names))
 
     async def open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
         """Return the values of keys, all or none.
@@ -183,14 +180,14 @@ class Keys:
             KeyUnknownError: one is not stored.
             DamageError: a row is not what the vault wrote last.
         """
-        self.require(session, names)
         indexes = _indexes(session, names)
+        _require(session, indexes)
         expected = {index: session.rows[index] for index in indexes.values()}
         rows = await self._store.rows(expected)
-        # One may have been deleted meanwhile, which is no damage.
-        self.require(session, names)
         values = {}
         with session.open_master() as master:
+            # One may have been deleted meanwhile, which is no damage.
+            _require(session, indexes)
             for name in names:
                 index = indexes[name]
                 row = _genuine(rows.get(index), {expected[index], session.rows[index]}, name)
@@ -223,6 +220,12 @@ class Keys:
 def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
     with session.open_master() as master:
         return {name: records.row_index(master, session.vault_id, name) for name in names}
+
+
+def _require(session: Session, indexes: Mapping[str, bytes]) -> None:
+    missing = sum(index not in session.rows for index in indexes.values())
+    if missing:
+        raise KeyUnknownError(f"{missing} of the {len(indexes)} keys are not stored")
 
 
 def _genuine(row: KeyRow | None, known: AbstractSet[RowHead], name: str) -> KeyRow:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.processes import linux, procfs
+from backpackd.adapters.processes import known, linux, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import PeerFacts
@@ -55,7 +56,8 @@ def python(code: str) -> tuple[str, ...]:
 def attest(pid: int, uid: int | None = None) -> PeerFacts:
     process = open_process(pid)
     try:
-        return LinuxProcesses().attest(process, os.geteuid() if uid is None else uid, 0)
+        with closing(LinuxProcesses()) as processes:
+            return processes.attest(process, os.geteuid() if uid is None else uid, 0)
     finally:
         process.close()
 
@@ -195,7 +197,8 @@ class TestWalk:
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pid = start(*python(""))
-        monkeypatch.setattr(linux, "_has_parent", lambda *_: False)
+        monkeypatch.setattr(LinuxProcesses, "_read_kept", lambda *_: None)
+        monkeypatch.setattr(known.Known, "has_parent", lambda *_: False)
         with pytest.raises(ProcessGoneError):
             attest(pid)
 
@@ -203,15 +206,15 @@ class TestWalk:
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pid = start(*python(""))
-        read = procfs.read_unit
+        read = procfs.ProcessFiles.read_unit
 
-        def end_and_read(of: int) -> str | None:
-            if of == pid:
+        def end_and_read(files: procfs.ProcessFiles) -> str | None:
+            if files.pid == pid:
                 os.kill(pid, signal.SIGKILL)
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-            return read(of)
+            return read(files)
 
-        monkeypatch.setattr(procfs, "read_unit", end_and_read)
+        monkeypatch.setattr(procfs.ProcessFiles, "read_unit", end_and_read)
         with pytest.raises(ProcessGoneError):
             attest(pid)
 
@@ -220,10 +223,10 @@ class TestWalk:
     ) -> None:
         pid = start(*python(""))
 
-        def hidden(_: int) -> procfs.StatFile:
+        def hidden(_: int) -> procfs.ProcessFiles:
             raise PermissionError
 
-        monkeypatch.setattr(procfs.StatFile, "open", hidden)
+        monkeypatch.setattr(procfs.ProcessFiles, "open", hidden)
         with pytest.raises(ProcessGoneError):
             attest(pid)
 
@@ -231,14 +234,14 @@ class TestWalk:
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pid = start(*python(""))
-        read = procfs.read_uid
+        read = procfs.ProcessFiles.read_uid
 
-        def hide(of: int) -> int:
-            if of == os.getppid():
+        def hide(files: procfs.ProcessFiles) -> int:
+            if files.pid == os.getppid():
                 raise FileNotFoundError
-            return read(of)
+            return read(files)
 
-        monkeypatch.setattr(procfs, "read_uid", hide)
+        monkeypatch.setattr(procfs.ProcessFiles, "read_uid", hide)
         assert [facts.id.pid for facts in attest(pid).chain] == [pid, os.getpid()]
 
 

@@ -23,8 +23,8 @@ class TestStat:
         ],
     )
     def test_no_name_passes_for_the_fields_after_it(self, name: bytes) -> None:
-        stat = procfs.parse_stat(b"5 (" + name + b") " + STAT_AFTER_NAME, 5)
-        assert stat == (name, 7, 9, 34816, 4711)
+        raw = procfs.split_stat(b"5 (" + name + b") " + STAT_AFTER_NAME, 5)
+        assert procfs.parse_stat(raw) == (name, 7, 9, 34816, 4711)
 
     @pytest.mark.parametrize(
         "line",
@@ -44,7 +44,7 @@ class TestStat:
     )
     def test_a_line_of_another_form_is_no_process(self, line: bytes) -> None:
         with pytest.raises(ProcessLookupError):
-            procfs.parse_stat(line, 5)
+            procfs.parse_stat(procfs.split_stat(line, 5))
 
 
 class TestUnit:

@@ -109,7 +109,8 @@ class TestRecycledPid:
             pinned, _ = processes.pin(peer)
             assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 300, 1]
 
-            opened = procfs.StatFile.open
+            processes.close()
+            opened = procfs.ProcessFiles.open
             recycled = []
 
             def recycle_and_open(pid):
@@ -118,7 +119,7 @@ class TestRecycledPid:
                     recycled.append(child(300))
                 return opened(pid)
 
-            procfs.StatFile.open = recycle_and_open
+            procfs.ProcessFiles.open = recycle_and_open
             assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
             assert recycled == [300]
             print("done")
@@ -135,18 +136,78 @@ class TestRecycledPid:
             child(300, parent)
             peer = int(os.read(up, 20))
             pinned, _ = processes.pin(peer)
-            read = procfs.read_executable
+            read = procfs.ProcessFiles.read_executable
             recycled = []
 
-            def recycle_and_read(pid):
-                if pid == 300 and not recycled:
+            def recycle_and_read(files):
+                if files.pid == 300 and not recycled:
                     end(300)
                     recycled.append(child(300))
-                return read(pid)
+                return read(files)
 
-            procfs.read_executable = recycle_and_read
+            procfs.ProcessFiles.read_executable = recycle_and_read
             assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
             assert recycled == [300]
+            print("done")
+        """)
+
+    def test_a_recycled_pid_whose_files_are_kept_is_another_process(self) -> None:
+        run_in_pid_namespace("""
+            child(300)
+            pinned, first = processes.pin(300)
+            assert processes.attest(pinned, 0, 0).process.id == first
+            end(300)
+            child(300)
+            pinned, second = processes.pin(300)
+            assert processes.attest(pinned, 0, 0).process.id == second != first
+            print("done")
+        """)
+
+    def test_an_ancestor_whose_files_are_kept_is_not_in_the_chain_once_it_is_recycled(self) -> None:
+        run_in_pid_namespace("""
+            up, told = os.pipe()
+
+            def parent():
+                os.write(told, b"%d" % child())
+                signal.pause()
+
+            child(300, parent)
+            peer = int(os.read(up, 20))
+            pinned, _ = processes.pin(peer)
+            assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 300, 1]
+            end(300)
+            child(300)
+            assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
+            print("done")
+        """)
+
+    def test_a_kept_ancestor_recycled_between_two_readings_is_not_in_the_chain(self) -> None:
+        run_in_pid_namespace("""
+            up, told = os.pipe()
+
+            def parent():
+                os.write(told, b"%d" % child())
+                signal.pause()
+
+            for when in ("read_uid", "read_stat"):
+                child(300, parent)
+                peer = int(os.read(up, 20))
+                pinned, _ = processes.pin(peer)
+                assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 300, 1]
+                read = getattr(procfs.ProcessFiles, when)
+                recycled = []
+
+                def recycle_and_read(files):
+                    if files.pid == 300 and not recycled:
+                        end(300)
+                        recycled.append(child(300))
+                    return read(files)
+
+                setattr(procfs.ProcessFiles, when, recycle_and_read)
+                assert [f.id.pid for f in processes.attest(pinned, 0, 0).chain] == [peer, 1]
+                assert recycled == [300]
+                setattr(procfs.ProcessFiles, when, read)
+                end(300)
             print("done")
         """)
 
@@ -174,6 +235,9 @@ class TestRecycledPid:
                 assert facts.chain[1].id.pid == above
                 assert facts.chain[1].manager is manager, name
                 assert facts.root.id.pid == (peer if manager else above)
+                other = processes.attest(pinned, peer_uid + 1, 0)
+                assert other.chain[1].manager is False
+                assert processes.attest(pinned, peer_uid, 0) == facts
             print("done")
         """)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backpackd.adapters.stores import remembered
 from backpackd.adapters.stores.sqlite import FILE_NAME, FORMATS, Format, SqliteStore
 from backpackd.core.errors import (
     AlreadyInitializedError,
@@ -423,3 +424,75 @@ async def test_errors_hold_no_path_and_no_content(home: Path) -> None:
     error = await refused(home)
     assert "telltale" not in error.message
     assert str(home) not in error.message
+
+
+class TestRemembered:
+    """Rows that were read and need not be read again."""
+
+    async def test_a_row_is_read_once(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        await make(home)
+        store, read = SqliteStore(home), list[bytes]()
+        await store.load()
+        rows = store._rows
+
+        def noting(indexes: list[bytes]) -> dict[bytes, KeyRow]:
+            read.extend(indexes)
+            return rows(indexes)
+
+        monkeypatch.setattr(store, "_rows", noting)
+        one, two, none = ((number).to_bytes(32, "big") for number in (1, 2, 9))
+        first = await store.rows([one])
+        assert await store.rows([one]) == first
+        assert (await store.rows([two, one, none])).keys() == {one, two}
+        assert read == [one, two, none]
+        await store.close()
+
+    async def test_a_row_that_is_put_or_deleted_is_what_the_change_made_it(
+        self, home: Path
+    ) -> None:
+        await make(home)
+        store, index = SqliteStore(home), (1).to_bytes(32, "big")
+        await store.load()
+        await store.rows([index])
+        new = KeyRow(index, 2, b"h" * 100, b"w" * 100)
+        await store.commit(Change(b"authority 3", b"authority 4", put=[new]))
+        assert await store.rows([index]) == {index: new}
+        await store.commit(Change(b"authority 4", b"authority 5", delete=[index]))
+        assert await store.rows([index]) == {}
+        await store.close()
+
+    async def test_what_a_change_overtakes_is_not_remembered(self, home: Path) -> None:
+        await make(home)
+        store, index = SqliteStore(home), (1).to_bytes(32, "big")
+        await store.load()
+        new = KeyRow(index, 2, b"h" * 100, b"w" * 100)
+        reading = asyncio.create_task(store.rows([index]))
+        await asyncio.sleep(0)
+        changing = asyncio.create_task(
+            store.commit(Change(b"authority 3", b"authority 4", put=[new]))
+        )
+        assert (await reading)[index].version == 1
+        await changing
+        assert await store.rows([index]) == {index: new}
+        await store.close()
+
+    async def test_loading_anew_reads_anew(self, home: Path) -> None:
+        await make(home)
+        store, index = SqliteStore(home), (1).to_bytes(32, "big")
+        await store.load()
+        await store.rows([index])
+        await store.load()
+        assert store._remembered.get(index) is None
+        await store.close()
+
+    async def test_no_more_is_remembered_than_so_many_bytes(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(home)
+        monkeypatch.setattr(remembered, "MOST_BYTES", 2 * 5132)
+        store = SqliteStore(home)
+        await store.load()
+        indexes = [number.to_bytes(32, "big") for number in (1, 2, 3)]
+        assert len(await store.rows(indexes)) == 3
+        assert [store._remembered.get(index) is None for index in indexes] == [True, False, False]
+        await store.close()

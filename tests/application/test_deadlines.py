@@ -58,3 +58,40 @@ def test_without_an_alarm_what_is_due_still_ends() -> None:
     deadlines.add(asked.append)
     deadlines.review()
     assert asked
+
+
+def counting(*coming: float) -> tuple[Deadlines, FakeClock, list[float | None]]:
+    """Return deadlines that answer the first of these now, and what their timer was set to."""
+    clock, was_set, left = FakeClock(), list[float | None](), list(coming)
+
+    class Counting(FakeTimer):
+        def set(self, deadline: float | None) -> None:
+            was_set.append(deadline)
+
+    deadlines = Deadlines(clock)
+    deadlines.attach(Counting())
+    deadlines.add(lambda _: left[0] if len(left) == 1 else left.pop(0))
+    return deadlines, clock, was_set
+
+
+def test_an_alarm_that_stands_is_not_set_again() -> None:
+    deadlines, _, was_set = counting(1200)
+    deadlines.review()
+    deadlines.review()
+    assert was_set == [1200]
+
+
+def test_an_alarm_that_has_rung_is_set_again_though_the_deadline_is_the_same() -> None:
+    deadlines, clock, was_set = counting(1200)
+    deadlines.review()
+    clock.seconds = 1200
+    deadlines.review()
+    assert was_set == [1200, 1200]
+
+
+def test_an_earlier_deadline_sets_the_alarm_anew() -> None:
+    # Each review asks twice.
+    deadlines, _, was_set = counting(1200, 1200, 1100)
+    deadlines.review()
+    deadlines.review()
+    assert was_set == [1200, 1100]

@@ -1,13 +1,20 @@
 """Reads processes from Linux's /proc, and proves whose facts it read.
 
-/proc is read by number, and a number can come to mean another process between two readings. Two
-facts of the kernel close that gap, and everything here rests on them:
+/proc is opened by number, and a number can come to mean another process between two openings.
+Three facts of the kernel close that gap, and everything here rests on them:
 
 * A pidfd says whether its process still runs. If the peer's does after the reading, the number was
   the peer's all along.
 * A process gets a new parent only when its parent ends, and then an older ancestor of its own. A
   parent never comes back, and while it lives its number is taken. So if a process has parent N
-  before N is read and still has it afterwards, then what was read is its parent's.
+  before N is opened and still has it after N was read, then what was read is its parent's.
+* An open file in /proc belongs to one process, and its `stat` cannot be read once that process is
+  reaped. So the files are kept, and read again for every request. If files of N were opened before
+  a process was found to have parent N, and can be read after that, N was theirs in between, and
+  they are its parent's: one reading proves what takes a new acquaintance two.
+
+Nothing that was read before is believed: every fact about every process is read for every request.
+What is saved is the opening.
 
 What cannot be read ends the chain, as does the length of it. That can only make trees smaller: the
 root that `core.facts` finds in a part of a chain is never further from the caller than the root in
@@ -16,12 +23,15 @@ the whole of it.
 
 import hashlib
 import os
+import resource
 import socket
 import stat
+from collections import OrderedDict
 from io import FileIO
 from pathlib import Path
 
 from backpackd.adapters.processes import procfs
+from backpackd.adapters.processes.known import UNREADABLE, Known
 from backpackd.adapters.processes.pinned import PidfdProcess, open_process
 from backpackd.core.errors import ProcessGoneError, TroubleError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
@@ -44,12 +54,18 @@ _DIGEST_LIMIT = 1024 * 1024 * 1024
 _DIGEST_CHUNK = 1024 * 1024
 _DIGESTS_KEPT = 64
 
-# What tells that a process is gone or hidden from this one, and not that the daemon is in trouble.
-_UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
+# Processes whose files are kept, and how many descriptors there have to be for each one that is. It
+# takes three, and a connection through the door takes four.
+_MOST_KEPT = 256
+_LEAST_KEPT = 4
+_DESCRIPTORS_FOR_ONE = 32
 
 
 class LinuxProcesses:
-    """Reads facts about processes. Implements `ports.Processes`."""
+    """Reads facts about processes. Implements `ports.Processes`.
+
+    It keeps files of processes that it has read, and is for one thread, except for `digest`.
+    """
 
     def __init__(self) -> None:
         """Find out what this kernel can tell.
@@ -61,6 +77,9 @@ class LinuxProcesses:
         self._unique = _pidfds_are_unique()
         self._peer_pidfd = _peers_come_pinned()
         self._digests: dict[tuple[int, ...], str] = {}
+        self._boot_id = ""
+        self._kept: OrderedDict[int, Known] = OrderedDict()
+        self._most_kept = _most_kept()
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
         """Read a peer and its ancestors, each proven to be what it was read as.
@@ -123,7 +142,9 @@ class LinuxProcesses:
 
     def boot_id(self) -> str:
         """Name this boot: the same until the machine restarts (random(4))."""
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        if not self._boot_id:
+            self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return self._boot_id
 
     def degraded(self) -> str:
         """Say what weakens attestation on this machine; empty when nothing does."""
@@ -134,64 +155,61 @@ class LinuxProcesses:
             missing.append("processes are told apart by start time (pidfs needs Linux 6.9)")
         return "; ".join(missing)
 
+    def close(self) -> None:
+        """Give the files of all processes back."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
     def _walk(self, pid: int, uid: int) -> tuple[ProcessFacts, ...] | None:
         """Read a process and its ancestors; None when the reading has to start again."""
         chain: list[ProcessFacts] = []
-        child: procfs.StatFile | None = None
-        try:
-            while pid > 0 and len(chain) < _CHAIN_LIMIT:
-                file, facts = self._open(pid, uid)
-                held = child is None or _has_parent(child, pid)
-                if child is not None:
-                    child.close()
-                child = file
-                if not held:
+        child: Known | None = None
+        while pid > 0 and len(chain) < _CHAIN_LIMIT:
+            process = self._read_kept(pid, uid)
+            if process is None:
+                process = self._meet(pid, uid)
+                if child is not None and not child.has_parent(pid):
                     return None
-                if facts is None:
+                if process is None:
                     break
-                chain.append(facts)
-                pid = facts.parent
-        finally:
-            if child is not None:
-                child.close()
+            chain.append(process.facts)
+            child = process
+            pid = process.facts.parent
         return tuple(chain) or None
 
-    def _open(self, pid: int, uid: int) -> tuple[procfs.StatFile | None, ProcessFacts | None]:
-        """Open and read the process that has a number now; facts are None where it is not seen."""
+    def _read_kept(self, pid: int, uid: int) -> Known | None:
+        """Read the process that has a number again; None for one whose files are not kept."""
+        known = self._kept.get(pid)
+        if known is None:
+            return None
         try:
-            file = procfs.StatFile.open(pid)
-        except _UNREADABLE:
-            return None, None
+            known.read(uid)
+        except UNREADABLE:
+            del self._kept[pid]
+            known.close()
+            return None
+        self._kept.move_to_end(pid)
+        return known
+
+    def _meet(self, pid: int, uid: int) -> Known | None:
+        """Open and read the process that has a number now; None where it is not seen."""
         try:
-            return file, self._read(file, uid)
-        except _UNREADABLE:
-            return file, None
+            files = procfs.ProcessFiles.open(pid)
+        except UNREADABLE:
+            return None
+        try:
+            known = Known(files, self._unique_number(pid))
+            known.read(uid)
+        except UNREADABLE:
+            files.close()
+            return None
         except BaseException:
-            file.close()
+            files.close()
             raise
-
-    def _read(self, file: procfs.StatFile, uid: int) -> ProcessFacts:
-        """Read the facts about the process that has a number now.
-
-        The service manager of a user is told by three facts: pid 1 started it, it runs as the
-        peer's uid, and it calls itself `systemd`. The last is a claim that any process of the user
-        can make, but only of itself and only to its own loss: whatever runs below it then stands in
-        smaller trees. The manager's own name is out of their reach (proc_pid_comm(5)).
-        """
-        pid = file.pid
-        stat = file.read()
-        owner = procfs.read_uid(pid)
-        return ProcessFacts(
-            id=ProcessId(pid, stat.start, self._unique_number(pid)),
-            parent=stat.parent,
-            session=stat.session,
-            terminal=stat.terminal,
-            uid=owner,
-            executable=procfs.read_executable(pid),
-            unit=procfs.read_unit(pid),
-            manager=pid == 1 or (stat.parent == 1 and owner == uid and stat.name == b"systemd"),
-            name=stat.name.decode("utf-8", "replace"),
-        )
+        self._kept[pid] = known
+        if len(self._kept) > self._most_kept:
+            self._kept.popitem(last=False)[1].close()
+        return known
 
     def _identify(self, process: PinnedProcess) -> ProcessId:
         """Tell which process is held.
@@ -200,13 +218,13 @@ class LinuxProcesses:
             ProcessGoneError: it has ended, or cannot be read.
         """
         try:
-            file = procfs.StatFile.open(process.pid)
+            files = procfs.ProcessFiles.open(process.pid)
             try:
-                start = file.read().start
+                start = procfs.parse_stat(files.read_stat()).start
             finally:
-                file.close()
+                files.close()
             identity = ProcessId(process.pid, start, self._unique_number(process.pid))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ProcessGoneError(f"process {process.pid} cannot be read") from error
         if not process.alive():
             raise ProcessGoneError(f"process {process.pid} has ended")
@@ -263,12 +281,12 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
     )
 
 
-def _has_parent(child: procfs.StatFile, pid: int) -> bool:
-    """Tell whether a process still lives with this parent."""
-    try:
-        return child.parent() == pid
-    except _UNREADABLE:
-        return False
+def _most_kept() -> int:
+    """Tell of how many processes the files may be kept (getrlimit(2))."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST_KEPT
+    return max(_LEAST_KEPT, min(_MOST_KEPT, limit // _DESCRIPTORS_FOR_ONE))
 
 
 def _check_proc() -> None:

@@ -1,7 +1,7 @@
-"""Parses what Linux's /proc says about one process.
+"""Reads and parses what Linux's /proc says about one process.
 
-Every reading here is by number: it says nothing about whose number that is by the time it returns.
-`linux` proves that. Whatever a process can choose (its name, above all) may hold any bytes.
+The files are opened by number: that says nothing about whose number it was. `linux` proves that.
+Whatever a process can choose (its name, above all) may hold any bytes.
 """
 
 import os
@@ -12,8 +12,10 @@ from typing import NamedTuple, Self
 
 # Longer than any line that proc_pid_stat(5) can come to: 52 numbers and a name of 64 bytes.
 _STAT_BYTES = 4096
-# Twelve controllers of version 1 and the one path of version 2, each at most PATH_MAX.
+# Twelve controllers of version 1 and the one path of version 2, each at most PATH_MAX. Few come to
+# more than a part of one.
 _CGROUP_BYTES = 64 * 1024
+_CGROUP_USUAL = 1024
 
 # Where parent, session, terminal and start time stand among the fields after the name, and how many
 # fields there are at least.
@@ -22,6 +24,16 @@ _PARENT, _SESSION, _TERMINAL, _START, _FIELDS = 1, 3, 4, 19, 20
 # systemd.unit(5): the characters of a unit's name, and its two kinds that hold processes.
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.(?:service|scope)")
 _USER_MANAGER = re.compile(r"user@\d+\.service")
+
+
+class RawStat(NamedTuple):
+    """What `Stat` is made of, as the kernel wrote it: to tell cheaply that nothing has changed."""
+
+    name: bytes
+    parent: bytes
+    session: bytes
+    terminal: bytes
+    start: bytes
 
 
 class Stat(NamedTuple):
@@ -42,20 +54,42 @@ class Stat(NamedTuple):
     start: int
 
 
-def parse_stat(line: bytes, pid: int) -> Stat:
-    """Parse the one line of /proc/PID/stat.
+def split_stat(line: bytes, pid: int) -> RawStat:
+    """Find the facts in the one line of /proc/PID/stat.
+
+    The name is the process's own choice and may hold `) R 1 1 1` or a newline, to pose as the
+    fields that follow. These hold no parenthesis, so only the last one can close the name.
 
     Args:
         line: all of the file.
         pid: whose file it is; the line must say so, too.
 
     Raises:
-        ProcessLookupError: the line is not of this process, or is that of a process being reaped,
-            which has no session any more.
+        ProcessLookupError: the line is not of this process.
     """
-    fields = _fields(line, pid)
-    parent, session, start = fields[_PARENT], fields[_SESSION], fields[_START]
-    terminal = fields[_TERMINAL]
+    opening = b"%d (" % pid
+    closing = line.rfind(b") ")
+    if not line.startswith(opening) or closing < len(opening) or not line.endswith(b"\n"):
+        raise ProcessLookupError
+    fields = line[closing + 2 :].split(None, _FIELDS)
+    if len(fields) < _FIELDS:
+        raise ProcessLookupError
+    return RawStat(
+        line[len(opening) : closing],
+        fields[_PARENT],
+        fields[_SESSION],
+        fields[_TERMINAL],
+        fields[_START],
+    )
+
+
+def parse_stat(raw: RawStat) -> Stat:
+    """Parse the facts of `split_stat`.
+
+    Raises:
+        ProcessLookupError: they are those of a process being reaped, which has no session any more.
+    """
+    name, parent, session, terminal, start = raw
     if not (
         parent.isdigit()
         and session.isdigit()
@@ -63,24 +97,7 @@ def parse_stat(line: bytes, pid: int) -> Stat:
         and terminal.removeprefix(b"-").isdigit()
     ):
         raise ProcessLookupError
-    name = line[line.index(b"(") + 1 : line.rindex(b")")]
     return Stat(name, int(parent), int(session), int(terminal), int(start))
-
-
-def _fields(line: bytes, pid: int) -> list[bytes]:
-    """Split what follows the name.
-
-    The name is the process's own choice and may hold `) R 1 1 1` or a newline, to pose as the
-    fields that follow. These hold no parenthesis, so only the last one can close the name.
-    """
-    opening = b"%d (" % pid
-    closing = line.rfind(b") ")
-    if not line.startswith(opening) or closing < len(opening) or not line.endswith(b"\n"):
-        raise ProcessLookupError
-    fields = line[closing + 2 :].split()
-    if len(fields) < _FIELDS:
-        raise ProcessLookupError
-    return fields
 
 
 # Few units, asked for with every request.
@@ -123,86 +140,97 @@ def parse_unit(cgroups: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class StatFile:
-    """An open /proc/PID/stat, which can be read again.
+class ProcessFiles:
+    """The open files of one process, which can be read again and again.
 
-    The kernel ties the open file to the process, not to its number: once the process is reaped,
-    reading fails, whoever has the number by then.
+    The kernel ties all three to the process that was opened, not to its number: once it is reaped,
+    `stat` fails and the others tell nothing of whoever has the number by then.
 
     Attributes:
         pid: the process id.
-        fd: the open file.
+        directory: /proc/PID.
+        stat: /proc/PID/stat.
+        cgroup: /proc/PID/cgroup; -1 where there is none.
     """
 
     pid: int
-    fd: int
+    directory: int
+    stat: int
+    cgroup: int
 
     @classmethod
     def open(cls, pid: int) -> Self:
-        """Open the file.
+        """Open the files of the process that has a number now.
 
         Raises:
             OSError: there is no such process, or it is hidden from this one.
         """
-        return cls(pid, os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
+        directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            stat = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                return cls(pid, directory, stat, _open_cgroup(directory))
+            except BaseException:
+                os.close(stat)
+                raise
+        except BaseException:
+            os.close(directory)
+            raise
 
-    def read(self) -> Stat:
-        """Read the file anew.
+    def read_stat(self) -> RawStat:
+        """Read the facts in `stat`.
 
         Raises:
             OSError: the process has been reaped.
         """
-        return parse_stat(os.pread(self.fd, _STAT_BYTES, 0), self.pid)
+        return split_stat(os.pread(self.stat, _STAT_BYTES, 0), self.pid)
 
-    def parent(self) -> int:
-        """Read the parent's pid anew.
+    def read_uid(self) -> int:
+        """Read the effective uid; meaningless of a process that has been reaped.
+
+        Of all that is in /proc, the directory alone belongs to that uid even where the process is
+        undumpable; its files belong to root then (proc(5)).
 
         Raises:
-            OSError: the process has been reaped.
+            OSError: the process is hidden from this one.
         """
-        return self.read().parent
+        return os.fstat(self.directory).st_uid
+
+    def read_executable(self) -> str | None:
+        """Read the path of what the process runs; None when the kernel does not tell.
+
+        A path that no longer names the file (` (deleted)` at its end, an unreachable mount) or that
+        is not UTF-8 counts as unknown: it could match what it is not.
+        """
+        try:
+            path = os.readlink("exe", dir_fd=self.directory)
+            path.encode("utf-8")
+        except (OSError, UnicodeEncodeError):
+            return None
+        return None if path.endswith(" (deleted)") or not path.startswith("/") else path
+
+    def read_unit(self) -> str | None:
+        """Read the systemd unit that the process runs in; None outside of one."""
+        if self.cgroup < 0:
+            return None
+        try:
+            cgroups = os.pread(self.cgroup, _CGROUP_USUAL, 0)
+            if len(cgroups) == _CGROUP_USUAL:
+                cgroups = os.pread(self.cgroup, _CGROUP_BYTES, 0)
+        except OSError:
+            return None
+        return parse_unit(cgroups) if cgroups.endswith(b"\n") else None
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.fd)
+        """Give the descriptors back."""
+        for fd in (self.directory, self.stat, self.cgroup):
+            if fd >= 0:
+                os.close(fd)
 
 
-def read_uid(pid: int) -> int:
-    """Read the effective uid of a process.
-
-    Of all that is in /proc, the directory alone belongs to that uid even where the process is
-    undumpable; its files belong to root then (proc(5)).
-
-    Raises:
-        OSError: there is no such process, or it is hidden from this one.
-    """
-    return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - pathlib costs more than the call
-
-
-def read_executable(pid: int) -> str | None:
-    """Read the path of what a process runs; None when the kernel does not tell.
-
-    A path that no longer names the file (` (deleted)` at its end, an unreachable mount) or that is
-    not UTF-8 counts as unknown: it could match what it is not.
-    """
+def _open_cgroup(directory: int) -> int:
+    # Nothing but these two may pass for a process outside of every unit: the descriptor is kept.
     try:
-        path = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - pathlib costs more than the call
-        path.encode("utf-8")
-    except (OSError, UnicodeEncodeError):
-        return None
-    return None if path.endswith(" (deleted)") or not path.startswith("/") else path
-
-
-def read_unit(pid: int) -> str | None:
-    """Read the systemd unit that a process runs in; None outside of one."""
-    try:
-        fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        cgroups = os.read(fd, _CGROUP_BYTES)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return parse_unit(cgroups) if cgroups.endswith(b"\n") else None
+        return os.open("cgroup", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except (FileNotFoundError, PermissionError):
+        return -1

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from backpackd.adapters.stores.remembered import Remembered
 from backpackd.core.errors import (
     AlreadyInitializedError,
     BackpackError,
@@ -95,10 +96,12 @@ class SqliteStore:
         self._path = home / FILE_NAME
         self._formats = formats
         self._connection: sqlite3.Connection | None = None
+        self._remembered = Remembered()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def load(self) -> StoredVault | None:
         """See `ports.Store`."""
+        self._remembered = Remembered()
         return await self._run(self._load)
 
     async def create(self, vault: StoredVault) -> None:
@@ -118,7 +121,16 @@ class SqliteStore:
     async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
         """See `ports.Store`."""
         wanted = list(indexes)
-        return await self._run(lambda: self._rows(wanted))
+        found = {index: row for index in wanted if (row := self._remembered.get(index))}
+        missing = [index for index in wanted if index not in found]
+        if missing:
+            remembered = self._remembered
+            read = await self._run(lambda: self._rows(missing))
+            # If they were forgotten meanwhile, what was read may be older than the change. What is
+            # read after that is not: the thread does one thing after the other.
+            remembered.add(read.values())
+            found |= read
+        return found
 
     async def sealed_heads(self) -> list[tuple[RowHead, bytes]]:
         """See `ports.Store`."""
@@ -132,6 +144,8 @@ class SqliteStore:
 
     async def commit(self, change: Change) -> None:
         """See `ports.Store`."""
+        if change.put or change.delete:
+            self._remembered = Remembered()
         await self._run(lambda: self._commit(change))
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ imports an adapter, and a test can put an in-memory one in the same place.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -154,6 +154,10 @@ class Peer:
     process: PinnedProcess
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """One connection through the door.
@@ -166,6 +170,10 @@ class Connection:
         calls: how many calls are in progress.
         served: True once a first call has come.
         on_close: called once, in order, when the connection has closed.
+        rinse: overwrites what gRPC keeps of the bytes that it read from this connection. For the
+            end of a call whose request carries a passphrase or values.
+        waiting: a `with` block in which one call in progress waits for something outside of the
+            event loop, a person or a stretching, and takes up no room of others. For long waits.
     """
 
     name: str
@@ -174,6 +182,8 @@ class Connection:
     calls: int = 0
     served: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)
+    rinse: Callable[[], None] = _nothing
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __enter__(self) -> Self:
         self.calls += 1

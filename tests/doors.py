@@ -19,6 +19,7 @@ from backpackd.ports import Connection
 
 UID = os.geteuid()
 REQUEST = PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\1\4\0\0\0\1"
+PING = b"\0\0\x08\6\0\0\0\0\0" + b"12345678"
 PUPPET = """
 import os, socket, sys
 ends = []

@@ -312,11 +312,7 @@ class Vault:
     ) -> None:
         """Put a new passphrase in place of the one slot that `current` opens.
 
-        Args:
-            current: opens the slot.
-            replacement: checked as a new vault's would be.
-            tree: the caller's, for taking turns.
-            then: called in the moment from which only the new one opens that slot.
+        `then` is called in the moment from which only the new one opens that slot.
 
         Raises:
             WrongPassphraseError: no slot opens with `current`.

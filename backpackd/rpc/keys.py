@@ -27,13 +27,16 @@ class KeysService:
         self, connection: Connection, request: pb.PutKeysRequest
     ) -> pb.PutKeysResponse:
         """Answer `PutKeys`."""
-        self._operators.require(connection)
-        result = await self._keys.put(
-            [(key.name, key.value) for key in request.keys],
-            replace=request.replace,
-            skip_existing=request.skip_existing,
-            dry_run=request.dry_run,
-        )
+        try:
+            self._operators.require(connection)
+            result = await self._keys.put(
+                [(key.name, key.value) for key in request.keys],
+                replace=request.replace,
+                skip_existing=request.skip_existing,
+                dry_run=request.dry_run,
+            )
+        finally:
+            connection.rinse()
         self._vault.touch()
         return pb.PutKeysResponse(
             created=result.created, replaced=result.replaced, skipped=result.skipped

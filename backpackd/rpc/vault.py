@@ -1,6 +1,6 @@
 """The service `backpack.v1.Vault`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from backpack_proto.v1 import vault_pb2 as pb
@@ -83,14 +83,14 @@ class VaultService:
     async def init(self, connection: Connection, request: pb.InitRequest) -> pb.InitResponse:
         """Answer `Init`."""
         tree = connection.tree
-        await self._gate.try_one(tree, lambda: self._vault.init(request.passphrase, tree))
+        await self._try(connection, lambda: self._vault.init(request.passphrase, tree))
         self._deadlines.review()
         return pb.InitResponse()
 
     async def unlock(self, connection: Connection, request: pb.UnlockRequest) -> pb.UnlockResponse:
         """Answer `Unlock`."""
         tree = connection.tree
-        await self._gate.try_one(tree, lambda: self._vault.unlock(request.passphrase, tree))
+        await self._try(connection, lambda: self._vault.unlock(request.passphrase, tree))
         self._deadlines.review()
         return pb.UnlockResponse()
 
@@ -105,7 +105,7 @@ class VaultService:
     ) -> pb.AuthorizeResponse:
         """Answer `Authorize`."""
         tree = connection.tree
-        await self._gate.try_one(tree, lambda: self._vault.verify(request.passphrase, tree))
+        await self._try(connection, lambda: self._vault.verify(request.passphrase, tree))
         remaining = self._operators.admit(connection)
         self._vault.touch()
         return pb.AuthorizeResponse(authorized_until_ms=self._until(remaining))
@@ -115,14 +115,23 @@ class VaultService:
     ) -> pb.ChangePassphraseResponse:
         """Answer `ChangePassphrase`."""
         tree = connection.tree
-        await self._gate.try_one(
-            tree,
-            lambda: self._vault.change_passphrase(request.current, request.replacement, tree),
+        await self._try(
+            connection,
+            # Whoever got authority with the old passphrase has to prove the new one.
+            lambda: self._vault.change_passphrase(
+                request.current, request.replacement, tree, self._operators.drop_all
+            ),
         )
-        # Whoever got authority with the old passphrase has to prove the new one.
-        self._operators.drop_all()
         self._vault.touch()
         return pb.ChangePassphraseResponse()
+
+    async def _try(self, connection: Connection, attempt: Callable[[], Awaitable[object]]) -> None:
+        """Make one try with a passphrase, which waits for its turn and leaves no trace."""
+        try:
+            with connection.waiting():
+                await self._gate.try_one(connection.tree, attempt)
+        finally:
+            connection.rinse()
 
     def _until(self, remaining: float) -> int:
         return int((self._clock.wall() + remaining) * 1000) if remaining > 0 else 0

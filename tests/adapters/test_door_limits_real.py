@@ -17,6 +17,7 @@ from backpackd.adapters.door.limits import Limits
 from backpackd.adapters.door.listener import Listener
 from backpackd.adapters.processes.linux import PidfdProcess
 from doors import (
+    PING,
     UID,
     Puppet,
     Setting,
@@ -62,7 +63,7 @@ async def test_the_connection_that_was_idle_for_longest_makes_room(setting: Sett
         setting.clock.now += 1
         rows.append(await setting.connected(door))
     setting.clock.now += 1
-    rows[0][0].send(b"no longer idle")
+    rows[0][0].send(PING)
     await received(setting.server.ends[rows[0][1].name])
     _, newest = await setting.connected(door)
     assert door.connections() == (rows[0][1], rows[2][1], newest)
@@ -217,8 +218,8 @@ async def test_stopping_refuses_newcomers_at_once_and_keeps_what_is_open(
     door.stop_accepting()
     with pytest.raises(FileNotFoundError):
         setting.connect()
-    client.send(b"still here")
-    assert await received(setting.server.ends[connection.name]) == b"still here"
+    client.send(PING)
+    assert await received(setting.server.ends[connection.name]) == PING
 
 
 async def test_closing_flushes_what_the_server_sent(setting: Setting) -> None:

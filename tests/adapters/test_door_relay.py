@@ -182,9 +182,9 @@ async def test_closing_twice_tells_once_and_stops_both_ends(line: Line) -> None:
 async def test_a_gate_sees_the_bytes_before_the_server_does(line: Line) -> None:
     seen: list[bytes] = []
 
-    def gate(data: bytes) -> bool:
+    def gate(data: bytes) -> bytes | None:
         seen.append(data)
-        return len(seen) < 2
+        return data if len(seen) < 2 else None
 
     line.relay.gate = gate
     await sent(line.peer, b"let through")
@@ -196,7 +196,7 @@ async def test_a_gate_sees_the_bytes_before_the_server_does(line: Line) -> None:
 
 
 async def test_the_gate_does_not_see_what_the_server_sends(line: Line) -> None:
-    line.relay.gate = lambda _: False
+    line.relay.gate = lambda _: None
     await sent(line.server, b"greeting")
     assert await received(line.peer) == b"greeting"
 

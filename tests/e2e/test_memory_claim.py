@@ -148,8 +148,7 @@ def lease_over_and_over(clients: list[Client], values: Mapping[str, bytes]) -> N
 def operator(daemon: RunningDaemon, passphrase: bytes) -> Iterator[Client]:
     """Open a connection with operator authority for a while.
 
-    gRPC keeps the block that it read last, up to 128 KiB, for as long as the connection is open
-    and nothing follows. So an operator closes when done, as the command line does.
+    It closes when done, as the command line does.
     """
     client = Client(daemon.socket)
     try:
@@ -235,6 +234,17 @@ def test_root_finds_no_master_key_no_passphrase_and_no_value(
     control = {"socket path": str(daemon.socket).encode()}
     assert {each.needle for each in scan(daemon.pid, control)} == {"socket path"}
     assert left(daemon, needles) == set()
+
+
+def test_root_finds_nothing_of_what_a_quiet_open_connection_sent(daemon: RunningDaemon) -> None:
+    passphrase, small = secrets.token_hex(20).encode(), secrets.token_bytes(32)
+    client = daemon.client()
+    client.init(passphrase)
+    assert left(daemon, {"passphrase": passphrase}) == set()
+    client.authorize(passphrase)
+    assert left(daemon, {"passphrase": passphrase}) == set()
+    client.put("A", small)
+    assert left(daemon, {"passphrase": passphrase, "small": small}) == set()
 
 
 def test_root_finds_nothing_of_what_a_failed_call_carried(daemon: RunningDaemon) -> None:

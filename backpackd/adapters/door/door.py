@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
 
+from backpackd.adapters.door.admission import Limits as CallLimits
 from backpackd.adapters.door.credentials import (
     ForeignUserError,
     ReadCredentials,
@@ -24,6 +25,7 @@ from backpackd.adapters.door.credentials import (
     peer_pid,
 )
 from backpackd.adapters.door.inner import Inner
+from backpackd.adapters.door.lanes import Lane, Lanes
 from backpackd.adapters.door.limits import Limits, judge, longest_idle
 from backpackd.adapters.door.listener import Listener
 from backpackd.adapters.door.opening import Opening, OpeningError
@@ -59,6 +61,7 @@ class _Entry:
 
     connection: Connection
     relay: Relay
+    lane: Lane
     deadline: asyncio.TimerHandle
 
     @property
@@ -67,7 +70,8 @@ class _Entry:
 
     @property
     def calls(self) -> int:
-        return self.connection.calls
+        # Those that wait at the door are in progress for their callers, and not yet for the server.
+        return self.connection.calls + self.lane.waits
 
     @property
     def idle_since(self) -> float:
@@ -90,6 +94,7 @@ class Door:
         tree_of: Callable[[Peer], ProcessId],
         clock: Clock,
         limits: Limits | None = None,
+        call_limits: CallLimits | None = None,
         log: logging.Logger = _LOG,
         credentials: ReadCredentials | None = None,
     ) -> None:
@@ -102,7 +107,8 @@ class Door:
             pin: takes a pid and its pidfd (-1 on macOS) over and holds the process.
             tree_of: names the root of a peer's process tree; may raise ProcessGoneError.
             clock: the boot clock says how long a connection has been idle.
-            limits: None: the defaults.
+            limits: of connections; None: the defaults.
+            call_limits: of calls in progress; None: the defaults.
             log: where refusals go.
             credentials: None: this platform's.
         """
@@ -113,6 +119,7 @@ class Door:
         self._tree_of = tree_of
         self._clock = clock
         self._limits = limits or Limits()
+        self._lanes = Lanes(clock, call_limits)
         self._log = log
         self._credentials = credentials or credentials_reader()
         self._refusals = Refusals(log)
@@ -165,6 +172,7 @@ class Door:
         if self._flush:
             self._flush.cancel()
             self._flush = None
+        self._lanes.close()
         self._refusals.flush(float("inf"))
 
     def _watch_listeners(self) -> None:
@@ -270,25 +278,27 @@ class Door:
 
     def _register(self, connection: Connection, relay: Relay) -> None:
         """Enter a connection in the table, its first request bounded in time and in bytes."""
+        lane = self._lanes.open(connection, relay)
         name = connection.name
         opening = Opening(self._limits.first_request_bytes)
         deadline = asyncio.get_running_loop().call_later(
             self._limits.first_request_seconds, self._too_late, name
         )
 
-        def gate(data: bytes) -> bool:
+        def gate(data: bytes) -> bytes | None:
             try:
                 opening.feed(data)
             except OpeningError as error:
                 self._refuse(f"a connection: {error}")
-                return False
+                return None
             if opening.started:
                 deadline.cancel()
-                relay.gate = None
-            return True
+                relay.gate = lane.from_peer
+            return lane.from_peer(data)
 
         relay.gate = gate
-        entry = _Entry(connection, relay, deadline)
+        relay.watch = lane.from_server
+        entry = _Entry(connection, relay, lane, deadline)
         self._entries[name] = entry
         self._trees.setdefault(connection.tree, {})[name] = entry
         self._emptied.clear()
@@ -307,6 +317,7 @@ class Door:
             del self._trees[entry.connection.tree]
         entry.deadline.cancel()
         entry.relay.close()
+        entry.lane.close()
         for callback in entry.connection.on_close:
             try:
                 callback()

@@ -27,7 +27,7 @@ else turn a bounded number of bytes into any number of objects."""
 class _Flow:
     """One direction: what was read from `source` and not yet taken by `sink`."""
 
-    __slots__ = ("ended", "pieces", "reading", "sink", "size", "source", "writing")
+    __slots__ = ("ended", "pieces", "reading", "sink", "size", "source", "stopped", "writing")
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source
@@ -37,6 +37,7 @@ class _Flow:
         self.reading = False
         self.writing = False
         self.ended = False
+        self.stopped = False
 
     def send(self) -> None:
         """Send what waits, as far as the sink takes it.
@@ -65,7 +66,9 @@ class Relay:
 
     Attributes:
         active_at: when bytes last came from either side, on the clock that was given.
-        gate: sees what the peer sent before it is relayed; False closes the relay. None: no gate.
+        gate: takes what the peer sent and returns what of it the server gets now; None closes the
+            relay. None for a gate: all of it, at once.
+        watch: sees what the server sent before the peer does. None: nobody looks.
     """
 
     __slots__ = (
@@ -77,6 +80,7 @@ class Relay:
         "active_at",
         "closed",
         "gate",
+        "watch",
     )
 
     def __init__(
@@ -86,7 +90,7 @@ class Relay:
         *,
         clock: Callable[[], float],
         on_close: Callable[[], None],
-        gate: Callable[[bytes], bool] | None = None,
+        gate: Callable[[bytes], bytes | None] | None = None,
     ) -> None:
         """Take both sockets over; nothing moves before `start`.
 
@@ -104,6 +108,7 @@ class Relay:
         self._from_server = _Flow(inner, outer)
         self.active_at = clock()
         self.gate = gate
+        self.watch: Callable[[bytes], None] | None = None
         self.closed = False
 
     @property
@@ -116,6 +121,26 @@ class Relay:
         self._resume(self._to_server)
         self._resume(self._from_server)
 
+    def push(self, data: bytes) -> None:
+        """Send the server `data` after what it was sent so far. For after the gate, which it skips.
+
+        A relay that is closed, or a peer that sends no more, means that nothing is sent.
+        """
+        if data and not self.closed and not self._to_server.ended:
+            self._pass_on(self._to_server, data)
+
+    def stop_reading(self) -> None:
+        """Take no more from the peer until `go_on`. Twice is harmless."""
+        self._to_server.stopped = True
+        self._pause(self._to_server)
+
+    def go_on(self) -> None:
+        """Take more from the peer again. Twice is harmless."""
+        flow = self._to_server
+        flow.stopped = False
+        if not (self.closed or flow.ended or flow.writing):
+            self._resume(flow)
+
     def finish(self) -> None:
         """Take no more from the peer, let the server finish, and close when all is flushed."""
         if not self.closed and not self._to_server.ended:
@@ -126,7 +151,7 @@ class Relay:
         if self.closed:
             return
         self.closed = True
-        self.gate = None
+        self.gate = self.watch = None
         for flow in (self._to_server, self._from_server):
             self._pause(flow)
             self._stop_writing(flow)
@@ -147,10 +172,18 @@ class Relay:
         if not data:
             self._end_of(flow)
             return
-        if flow is self._to_server and self.gate is not None and not self.gate(data):
-            self.close()
-        if self.closed:
-            return
+        if flow is self._from_server:
+            if self.watch is not None:
+                self.watch(data)
+        elif self.gate is not None:
+            passed = self.gate(data)
+            if passed is None:
+                self.close()
+            data = passed or b""
+        if data and not self.closed:
+            self._pass_on(flow, data)
+
+    def _pass_on(self, flow: _Flow, data: bytes) -> None:
         flow.pieces.append(memoryview(data))
         flow.size += len(data)
         if not flow.writing:
@@ -192,7 +225,7 @@ class Relay:
             self._loop.remove_reader(flow.source)
 
     def _resume(self, flow: _Flow) -> None:
-        if not flow.reading:
+        if not flow.reading and not flow.stopped:
             flow.reading = True
             self._loop.add_reader(flow.source, self._readable, flow)
 

@@ -1,0 +1,233 @@
+"""How many calls are in progress at once, and whose request goes on next when they are too many.
+
+Policy only: plain values in, verdicts out. It holds no socket and reads no clock.
+
+The daemon is one event loop, so what waits in front of a call is the work of all calls that were
+let in before it. That is bounded by making requests wait at the door, where the trees can be told
+apart, and not in the server, which takes them in their order:
+
+* Anybody's request begins while fewer than `Limits.busy` calls are busy.
+* A tree with no busy call may begin one beyond that, up to twice as many: a flood by some trees
+  does not keep another one waiting.
+* When a place comes free, the tree with the fewest busy calls goes first, and among those the one
+  that was served longest ago.
+
+A call is busy from its start to its end, but no longer than `Limits.busy_seconds` and not while it
+says that it is waiting. What takes longer waits for something, a peer that does not read among
+them, and places that are never given back would stop everybody. How many are open at all is
+bounded as well, below what the server takes, and each tree always has one.
+
+A request that its peer takes back keeps its place for those seconds: else to begin and reset
+requests without end would cost nothing (CVE-2023-44487).
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backpackd.core.facts import ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many calls.
+
+    Attributes:
+        busy: calls that are worked on at once; twice as many with those of trees that have none.
+        busy_seconds: for how long a call is taken to be worked on.
+        per_tree: open calls of one process tree.
+        total: open calls of everybody; a tree with none has one beyond that.
+    """
+
+    busy: int = 16
+    busy_seconds: float = 0.1
+    per_tree: int = 128
+    total: int = 512
+
+
+_REMEMBERED = 1024
+"""Trees of which it is known when they were served last, though nothing of theirs is open."""
+
+
+class Lane(Protocol):
+    """One connection whose requests may have to wait."""
+
+    def let_go(self, place: "Place") -> None:
+        """Let the request that has waited longest begin, in its place."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Tree:
+    """One process tree with an open call or a request that waits."""
+
+    id: ProcessId
+    busy: int = 0
+    open: int = 0
+    served: int = 0
+    lanes: deque[Lane] = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One call that was let in."""
+
+    tree: _Tree
+    since: float
+    busy: bool = False
+    open: bool = True
+    reset: bool = False
+
+
+class Admission:
+    """The calls that were let in, and the lanes with requests that wait."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._trees: dict[ProcessId, _Tree] = {}
+        self._idle: dict[ProcessId, int] = {}
+        self._recent: deque[tuple[float, Place]] = deque()
+        self._busy = 0
+        self._open = 0
+        self._turn = 0
+        self._lanes = 0
+
+    @property
+    def waiting(self) -> bool:
+        """True while a lane stands in line."""
+        return self._lanes > 0
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long a call is taken to be worked on."""
+        return self._limits.busy_seconds
+
+    def begin(self, id: ProcessId, now: float) -> Place | None:  # noqa: A002  # as elsewhere
+        """Let a request in if there is room and nobody of its tree stands in line before it.
+
+        Args:
+            id: the process tree that it counts for.
+            now: seconds on a clock that does not go back.
+
+        Returns:
+            Its place; None when it has to wait.
+        """
+        self.expire(now)
+        tree = self._tree(id)
+        if tree.lanes or not self._room(tree):
+            self._forget(tree)
+            return None
+        return self._take(tree, now)
+
+    def stand(self, id: ProcessId, lane: Lane) -> None:  # noqa: A002  # as elsewhere
+        """Put a lane at the end of its tree's line."""
+        tree = self._tree(id)
+        tree.lanes.append(lane)
+        self._lanes += 1
+
+    def leave(self, id: ProcessId, lane: Lane) -> None:  # noqa: A002  # as elsewhere
+        """Take a lane out of the line. For one that stands in it."""
+        tree = self._trees[id]
+        tree.lanes.remove(lane)
+        self._lanes -= 1
+        self._forget(tree)
+
+    def next(self, now: float) -> tuple[Lane, Place] | None:
+        """Let in one request of those that wait, and take its lane out of the line.
+
+        Returns:
+            The lane and the call's place; None when there is no room or nobody waits.
+        """
+        if not self._lanes:
+            return None
+        self.expire(now)
+        tree = min(
+            (one for one in self._trees.values() if one.lanes and self._room(one)),
+            key=lambda one: (one.busy, one.served),
+            default=None,
+        )
+        if tree is None:
+            return None
+        lane = tree.lanes.popleft()
+        self._lanes -= 1
+        return lane, self._take(tree, now)
+
+    def end(self, place: Place) -> None:
+        """Give a place back. Twice is harmless."""
+        self._rest(place)
+        if place.open:
+            place.open = False
+            place.tree.open -= 1
+            self._open -= 1
+            self._forget(place.tree)
+
+    def reset(self, place: Place) -> None:
+        """Give a place back once its seconds are over: its peer took the request back."""
+        if place.busy:
+            place.reset = True
+        else:
+            self.end(place)
+
+    def pause(self, place: Place) -> None:
+        """Say that a call waits for something. Twice is harmless."""
+        self._rest(place)
+
+    def resume(self, place: Place, now: float) -> None:
+        """Say that a call is worked on again, room or not. For one that has not ended."""
+        if place.open and not place.busy:
+            place.since = now
+            self._work(place)
+
+    def expire(self, now: float) -> None:
+        """Take those calls for waiting that began too long ago to be worked on still."""
+        recent = self._recent
+        while recent:
+            since, place = recent[0]
+            if place.busy and place.since == since:
+                if now - since < self._limits.busy_seconds:
+                    return
+                self._rest(place)
+            recent.popleft()
+            if place.reset:
+                self.end(place)
+
+    def _room(self, tree: _Tree) -> bool:
+        limits = self._limits
+        if tree.open and (tree.open >= limits.per_tree or self._open >= limits.total):
+            return False
+        return self._busy < (limits.busy if tree.busy else 2 * limits.busy)
+
+    def _take(self, tree: _Tree, now: float) -> Place:
+        self._turn += 1
+        tree.served = self._turn
+        tree.open += 1
+        self._open += 1
+        place = Place(tree, now)
+        self._work(place)
+        return place
+
+    def _work(self, place: Place) -> None:
+        place.busy = True
+        place.tree.busy += 1
+        self._busy += 1
+        self._recent.append((place.since, place))
+
+    def _rest(self, place: Place) -> None:
+        if place.busy:
+            place.busy = False
+            place.tree.busy -= 1
+            self._busy -= 1
+
+    def _tree(self, id: ProcessId) -> _Tree:  # noqa: A002  # as elsewhere
+        tree = self._trees.get(id)
+        if tree is None:
+            tree = self._trees[id] = _Tree(id, served=self._idle.pop(id, 0))
+        return tree
+
+    def _forget(self, tree: _Tree) -> None:
+        """Keep no more of a tree with nothing here than when it was served last."""
+        if not tree.open and not tree.lanes:
+            del self._trees[tree.id]
+            if len(self._idle) >= _REMEMBERED:
+                del self._idle[next(iter(self._idle))]
+            self._idle[tree.id] = tree.served

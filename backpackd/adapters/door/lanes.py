@@ -1,0 +1,185 @@
+"""Joins each connection's relay, its frames and the admission of its requests.
+
+It decides nothing: `requests` says what may go on at once, `admission` whose turn it is. Here that
+is carried out, on the event loop.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backpackd.adapters.door.admission import Admission, Limits, Place
+from backpackd.adapters.door.frames import DATA, END_STREAM, HEADERS, RST_STREAM, Cutter
+from backpackd.adapters.door.relay import Relay
+from backpackd.adapters.door.requests import Requests
+from backpackd.ports import Clock, Connection
+
+KEPT_BYTES = 256 * 1024
+"""How much of requests that wait is kept of one connection before no more is read from it."""
+
+
+class Lanes:
+    """Every lane, and the turn of those that wait."""
+
+    def __init__(self, clock: Clock, limits: Limits | None = None) -> None:
+        """Start with no lane.
+
+        Args:
+            clock: its boot clock says for how long a call has been worked on.
+            limits: None: the defaults.
+        """
+        self.admission = Admission(limits)
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, connection: Connection, relay: Relay) -> "Lane":
+        """Make the lane of a new connection, and give the connection what it does for calls."""
+        lane = Lane(self, connection, relay)
+        connection.rinse = lane.rinse
+        connection.waiting = lane.waiting
+        return lane
+
+    def now(self) -> float:
+        """Read the clock."""
+        return self._clock.boot()
+
+    def review(self) -> None:
+        """Let in those whose turn has come. For whenever room may have come free."""
+        while found := self.admission.next(self.now()):
+            lane, place = found
+            lane.let_go(place)
+        self.arm()
+
+    def arm(self) -> None:
+        """See to it that those who stand in line get their turn when nothing else happens."""
+        if self.admission.waiting and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                self.admission.busy_seconds, self._time_has_passed
+            )
+
+    def close(self) -> None:
+        """Stop the timer. For after the last lane has closed."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_has_passed(self) -> None:
+        self._timer = None
+        self.review()
+
+
+class Lane:
+    """One connection's way to the server."""
+
+    __slots__ = (
+        "_admission",
+        "_answers",
+        "_closed",
+        "_lanes",
+        "_places",
+        "_relay",
+        "_requests",
+        "_standing",
+        "_tree",
+    )
+
+    def __init__(self, lanes: Lanes, connection: Connection, relay: Relay) -> None:
+        self._lanes = lanes
+        self._admission = lanes.admission
+        self._relay = relay
+        self._tree = connection.tree
+        self._requests = Requests(self._begin, self._reset)
+        self._answers = Cutter()
+        self._places: dict[int, Place] = {}
+        self._standing = False
+        self._closed = False
+
+    @property
+    def waits(self) -> int:
+        """How many requests wait."""
+        return self._requests.waiting
+
+    def from_peer(self, data: bytes) -> bytes:
+        """Take what the peer sent, and return what of it goes on now."""
+        data = self._requests.feed(data)
+        if self._requests.waiting:
+            self._stand()
+            # Not in the middle of a frame of a call in progress, which would wait as well.
+            if self._requests.cost > KEPT_BYTES and self._requests.between:
+                self._relay.stop_reading()
+        return data
+
+    def from_server(self, data: bytes) -> None:
+        """See what the server sent: where it ends a call, a place comes free."""
+        ended = False
+        for _, _, kind, flags, stream in self._answers.cut(data)[1]:
+            if kind == RST_STREAM or (kind in (HEADERS, DATA) and flags & END_STREAM):
+                place = self._places.pop(stream, None)
+                if place is not None:
+                    self._admission.end(place)
+                    ended = True
+        if ended and self._admission.waiting:
+            self._lanes.review()
+
+    def let_go(self, place: Place) -> None:
+        """Let the request that has waited longest begin."""
+        self._standing = False
+        self._places[self._requests.let_go()] = place
+        self._relay.push(self._requests.due())
+        if self._closed:
+            return
+        if self._requests.waiting:
+            self._stand()
+        if self._requests.cost <= KEPT_BYTES:
+            self._relay.go_on()
+
+    def rinse(self) -> None:
+        """Overwrite what the server keeps of what it has read from this connection."""
+        if not self._closed:
+            self._requests.rinse()
+            self._relay.push(self._requests.due())
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Take one call of this connection for waiting meanwhile: it keeps nobody from working."""
+        place = next((place for place in self._places.values() if place.busy), None)
+        if place is None:
+            yield
+            return
+        self._admission.pause(place)
+        if self._admission.waiting:
+            self._lanes.review()
+        try:
+            yield
+        finally:
+            self._admission.resume(place, self._lanes.now())
+
+    def close(self) -> None:
+        """Give back every place, and let nothing more begin."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._standing:
+            self._admission.leave(self._tree, self)
+        for place in self._places.values():
+            self._admission.end(place)
+        self._places.clear()
+        if self._admission.waiting:
+            self._lanes.review()
+
+    def _begin(self, stream: int) -> bool:
+        place = self._admission.begin(self._tree, self._lanes.now())
+        if place is not None:
+            self._places[stream] = place
+        return place is not None
+
+    def _reset(self, stream: int) -> None:
+        place = self._places.pop(stream, None)
+        if place is not None:
+            self._admission.reset(place)
+
+    def _stand(self) -> None:
+        if not self._standing:
+            self._standing = True
+            self._admission.stand(self._tree, self)
+            self._lanes.arm()

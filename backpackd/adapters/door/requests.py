@@ -1,0 +1,210 @@
+"""One connection's frames on their way to the server: which of them go on now, and which wait.
+
+Only the start of a request can be made to wait: its HEADERS, and with it what follows on the same
+stream. Everything else goes on at once, in front of what waits: a call in progress needs the bytes
+of its body, room for its answer (WINDOW_UPDATE) and its end (RST_STREAM), and pings and settings
+are the connection's. All header blocks stay in their order, whichever stream they are of, since
+each one is compressed against those before it (RFC 7541, section 2.3.2).
+
+Frames are put between those of the peer only where one has ended, and never into a header block
+(RFC 9113, section 6.10).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from backpackd.adapters.door.frames import (
+    CARRIED_ON,
+    CONTINUATION,
+    END_HEADERS,
+    HEADERS,
+    RST_STREAM,
+    Cutter,
+)
+from backpackd.adapters.door.opening import PREFACE
+
+_PIECE_COST = 64
+"""What keeping a piece takes besides its bytes, so that empty frames count as well."""
+
+FILLER_BYTES = 16 * 1024
+"""The longest frame that every server takes (RFC 9113, section 4.2)."""
+
+_FILLER_KIND = 0xF0
+"""For experiments (RFC 9113, section 11.2): an end that does not know it ignores it (5.5)."""
+
+SHORT_RINSE = 8
+LONG_RINSE = 256
+"""How many fillers rinse at least and at most; between them, as many as there came bytes."""
+
+
+def filler() -> bytes:
+    """Make a frame that means nothing to anybody."""
+    head = FILLER_BYTES.to_bytes(3, "big") + bytes((_FILLER_KIND, 0, 0, 0, 0, 0))
+    return head + bytes(FILLER_BYTES)
+
+
+_FILLER = filler()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that waits: its frames so far, and whether the peer has taken it back."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    cost: int = 0
+    reset: bool = False
+
+
+class Requests:
+    """Sorts what a peer sends into what goes on and what waits.
+
+    Attributes:
+        cost: what is kept for requests that wait, in bytes.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_block",
+        "_cutter",
+        "_granted",
+        "_latest",
+        "_reset",
+        "_rinses",
+        "_since",
+        "_target",
+        "_waiting",
+        "cost",
+    )
+
+    def __init__(
+        self,
+        begin: Callable[[int], bool] = lambda _: True,
+        reset: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Watch a new connection.
+
+        Args:
+            begin: told of a stream that a request would begin on, when no other waits; False lets
+                it wait.
+            reset: told of a stream that the peer has reset, when that goes on.
+        """
+        self._begin = begin
+        self._reset = reset
+        self._cutter = Cutter(len(PREFACE))
+        self._latest = 0
+        self._block = False
+        self._target: _Waiting | None = None
+        self._waiting: dict[int, _Waiting] = {}
+        self._granted: deque[int] = deque()
+        self._rinses = 0
+        self._since = 0
+        self.cost = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait that were not let go yet."""
+        return len(self._waiting) - len(self._granted)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes that the peer sent, and return those for the server."""
+        self._since += len(data)
+        data, parts = self._cutter.cut(data)
+        out: list[bytes] = []
+        run = 0
+        for start, stop, kind, flags, stream in parts:
+            if kind != CARRIED_ON:
+                if (self._granted or self._rinses) and not self._block:
+                    out.append(data[run:start])
+                    out += self._take_due(0)
+                    run = start
+                self._sort(kind, flags, stream)
+            if self._target is not None:
+                out.append(data[run:start])
+                self._keep(self._target, data[start:stop])
+                run = stop
+        if (self._granted or self._rinses) and self.between:
+            out.append(data[run:])
+            out += self._take_due(self._cutter.left)
+            run = len(data)
+        if not run and not out:
+            return data
+        out.append(data[run:])
+        return b"".join(out)
+
+    def let_go(self) -> int:
+        """Let the request that has waited longest begin. For when one waits.
+
+        Returns:
+            Its stream.
+        """
+        stream = next(stream for stream in self._waiting if stream not in self._granted)
+        self._granted.append(stream)
+        return stream
+
+    def rinse(self) -> None:
+        """Overwrite what the server keeps of what it has read."""
+        wanted = min(max(self._since // FILLER_BYTES, SHORT_RINSE), LONG_RINSE)
+        self._rinses = max(self._rinses, wanted)
+        self._since = 0
+
+    def due(self) -> bytes:
+        """Take what was let go or is to rinse, if it may go now; else `feed` returns it in time."""
+        return b"".join(self._take_due(self._cutter.left)) if self.between else b""
+
+    @property
+    def between(self) -> bool:
+        """Whether what went on so far ended with a frame, and with a whole header block."""
+        return self._target is not None or not (self._cutter.left or self._block)
+
+    def _take_due(self, left: int) -> list[bytes]:
+        """Take what is to go between two frames; `left` bytes of the one that waits are to come."""
+        out: list[bytes] = []
+        while self._granted:
+            stream = self._granted.popleft()
+            going = self._waiting.pop(stream)
+            self.cost -= going.cost
+            out += going.pieces
+            if going.reset:
+                self._reset(stream)
+            if going is self._target:
+                self._target = None
+                if left or self._block:
+                    # The rest of its frame, or of its headers, follows when it comes.
+                    return out
+        out += [_FILLER] * self._rinses
+        self._rinses = 0
+        return out
+
+    def _sort(self, kind: int, flags: int, stream: int) -> None:
+        """Decide where the frame that begins here goes, and what carries it on."""
+        if kind == CONTINUATION and self._block:
+            self._block = not flags & END_HEADERS
+            return
+        self._block = kind == HEADERS and not flags & END_HEADERS
+        if kind == HEADERS and stream > self._latest:
+            self._latest = stream
+            if self._waiting or not self._begin(stream):
+                self._target = self._waiting[stream] = _Waiting()
+            else:
+                self._target = None
+        elif not self._waiting:
+            self._target = None
+            if kind == RST_STREAM:
+                self._reset(stream)
+        elif kind == HEADERS:
+            # Trailers: not past the headers that came before them.
+            self._target = next(reversed(self._waiting.values()))
+        else:
+            self._target = self._waiting.get(stream)
+            if kind == RST_STREAM:
+                if self._target is None:
+                    self._reset(stream)
+                else:
+                    self._target.reset = True
+
+    def _keep(self, waiting: _Waiting, piece: bytes) -> None:
+        waiting.pieces.append(piece)
+        cost = len(piece) + _PIECE_COST
+        waiting.cost += cost
+        self.cost += cost

@@ -1,0 +1,159 @@
+"""Whose request goes on, with integers for a clock."""
+
+from dataclasses import dataclass, field
+
+from backpackd.adapters.door.admission import Admission, Limits, Place
+from backpackd.core.facts import ProcessId
+
+FLOOD, QUIET, OTHER = ProcessId(1, 0), ProcessId(2, 0), ProcessId(3, 0)
+LIMITS = Limits(busy=4, busy_seconds=10, per_tree=8, total=20)
+
+
+@dataclass(eq=False)
+class Standing:
+    places: list[Place] = field(default_factory=list)
+
+    def let_go(self, place: Place) -> None:
+        self.places.append(place)
+
+
+def begun(admission: Admission, tree: ProcessId, count: int, now: float = 0) -> list[Place]:
+    places = [admission.begin(tree, now) for _ in range(count)]
+    assert None not in places
+    return [place for place in places if place is not None]
+
+
+def test_a_flooding_tree_waits_and_a_tree_with_nothing_in_progress_does_not() -> None:
+    admission = Admission(LIMITS)
+    begun(admission, FLOOD, 4)
+    assert admission.begin(FLOOD, 0) is None
+    assert admission.begin(QUIET, 0) is not None
+    assert admission.begin(QUIET, 0) is None
+
+
+def test_newcomers_together_have_a_bound() -> None:
+    admission = Admission(LIMITS)
+    for pid in range(10, 18):
+        begun(admission, ProcessId(pid, 0), 1)
+    assert admission.begin(QUIET, 0) is None
+
+
+def test_a_place_that_comes_free_goes_to_the_tree_with_the_fewest_busy_calls() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4)
+    (own,) = begun(admission, QUIET, 1)
+    flooding, quiet = Standing(), Standing()
+    admission.stand(FLOOD, flooding)
+    admission.stand(QUIET, quiet)
+    assert admission.next(0) is None
+    for place in places[:2]:
+        admission.end(place)
+    found = admission.next(0)
+    assert found is not None
+    assert found[0] is quiet
+    assert own.open
+
+
+def test_among_equals_the_tree_that_was_served_longest_ago_goes_first() -> None:
+    admission = Admission(Limits(busy=1))
+    (first,) = begun(admission, FLOOD, 1)
+    admission.end(first)
+    (second,) = begun(admission, QUIET, 1)
+    admission.end(second)
+    blocking = begun(admission, ProcessId(8, 0), 1) + begun(admission, ProcessId(9, 0), 1)
+    lanes = {tree: Standing() for tree in (QUIET, FLOOD, OTHER)}
+    for tree, lane in lanes.items():
+        admission.stand(tree, lane)
+    order = []
+    while admission.waiting:
+        admission.end(blocking.pop())
+        found = admission.next(0)
+        assert found is not None
+        order.append(found[0])
+        blocking.append(found[1])
+    assert order == [lanes[OTHER], lanes[FLOOD], lanes[QUIET]]
+
+
+def test_nobody_overtakes_the_line_of_the_own_tree() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4)
+    admission.stand(FLOOD, Standing())
+    admission.end(places[0])
+    assert admission.begin(FLOOD, 0) is None
+
+
+def test_a_call_that_takes_long_is_taken_for_waiting() -> None:
+    admission = Admission(LIMITS)
+    begun(admission, FLOOD, 4, now=0)
+    assert admission.begin(FLOOD, 9) is None
+    assert admission.begin(FLOOD, 10) is not None
+
+
+def test_a_call_that_says_that_it_waits_makes_room_at_once_and_counts_again_after() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4)
+    admission.pause(places[0])
+    admission.pause(places[0])
+    begun(admission, FLOOD, 1)
+    admission.resume(places[0], 5)
+    assert admission.begin(FLOOD, 9) is None
+    admission.end(places[0])
+    admission.end(places[0])
+    admission.resume(places[0], 9)
+    assert admission.begin(FLOOD, 9) is None
+
+
+def test_resuming_over_and_over_does_not_keep_others_from_growing_old() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4, now=0)
+    for now in range(1, 12):
+        admission.pause(places[0])
+        admission.resume(places[0], now)
+    assert begun(admission, FLOOD, 3, now=11)
+    assert admission.begin(FLOOD, 11) is None
+
+
+def test_taking_a_request_back_frees_its_place_no_sooner_than_time_does() -> None:
+    admission = Admission(LIMITS)
+    for place in begun(admission, FLOOD, 4):
+        admission.reset(place)
+    assert admission.begin(FLOOD, 9) is None
+    assert begun(admission, FLOOD, 4, now=10)
+
+
+def test_a_tree_has_so_many_open_calls_and_no_more_though_they_wait() -> None:
+    admission = Admission(LIMITS)
+    for _ in range(8):
+        admission.pause(begun(admission, FLOOD, 1)[0])
+    assert admission.begin(FLOOD, 0) is None
+    assert admission.begin(QUIET, 0) is not None
+
+
+def test_everybody_together_has_so_many_open_calls_and_each_tree_one_all_the_same() -> None:
+    admission = Admission(LIMITS)
+    for pid in range(10, 20):
+        for _ in range(2):
+            admission.pause(begun(admission, ProcessId(pid, 0), 1)[0])
+    assert admission.begin(ProcessId(10, 0), 0) is None
+    assert admission.begin(QUIET, 0) is not None
+    assert admission.begin(QUIET, 0) is None
+
+
+def test_a_lane_that_left_is_not_let_go_and_nothing_is_kept_of_it() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4)
+    lane = Standing()
+    admission.stand(FLOOD, lane)
+    admission.leave(FLOOD, lane)
+    for place in places:
+        admission.end(place)
+    assert not admission.waiting
+    assert admission.next(0) is None
+    assert admission._trees == {}
+
+
+def test_what_is_kept_of_trees_that_are_gone_is_bounded() -> None:
+    admission = Admission(LIMITS)
+    for pid in range(3000):
+        admission.end(begun(admission, ProcessId(pid, 0), 1)[0])
+    assert len(admission._idle) <= 1024

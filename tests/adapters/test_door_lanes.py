@@ -1,0 +1,142 @@
+"""The door's lanes on real sockets: whose requests reach the server, and when."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from backpackd.adapters.door.admission import Limits
+from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.lanes import KEPT_BYTES
+from backpackd.adapters.door.requests import FILLER_BYTES, SHORT_RINSE
+from backpackd.ports import Connection
+from doors import PING, REQUEST, Puppet, Setting, received, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+# Time alone makes no room here: the clock stands still.
+LIMITS = Limits(busy=2)
+
+
+def begin(stream: int) -> bytes:
+    return b"\0\0\0\1\4" + stream.to_bytes(4, "big")
+
+
+def data(stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + b"\0\0" + stream.to_bytes(4, "big") + payload
+
+
+def end(stream: int) -> bytes:
+    return b"\0\0\0\1\5" + stream.to_bytes(4, "big")
+
+
+async def busy(setting: Setting, door: Door) -> tuple[Connection, int]:
+    """Make one connection with two calls in progress and a third that waits."""
+    client, connection = await setting.connected(door)
+    client.send(begin(3) + begin(5) + PING)
+    assert await received(setting.server.ends[connection.name]) == begin(3) + PING
+    return connection, setting.clients.index(client)
+
+
+async def test_a_request_too_many_waits_and_begins_when_a_call_ends(setting: Setting) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, _ = await busy(setting, door)
+    server = setting.server.ends[connection.name]
+    server.send(end(1))
+    assert await received(server) == begin(5)
+
+
+async def test_a_tree_with_nothing_in_progress_is_served_while_another_waits(
+    setting: Setting,
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    await busy(setting, door)
+    setting.trees[os.getpid()] = 2
+    await setting.connected(door)
+
+
+async def test_a_connection_that_closes_gives_its_places_to_those_who_wait(
+    setting: Setting,
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    first, _ = await busy(setting, door)
+    client, second = await setting.connected(door, request=False)
+    client.send(REQUEST)
+    setting.server.ends[first.name].close()
+    got = b""
+    while begin(1) not in got:
+        got += await received(setting.server.ends[second.name])
+    assert got == REQUEST
+
+
+async def test_a_call_that_waits_for_a_person_lets_another_begin(setting: Setting) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, _ = await busy(setting, door)
+    with connection.waiting():
+        assert await received(setting.server.ends[connection.name]) == begin(5)
+
+
+async def test_requests_that_wait_are_read_so_far_and_no_further_and_none_is_lost(
+    setting: Setting,
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, place = await busy(setting, door)
+    client, server = setting.clients[place], setting.server.ends[connection.name]
+    body = data(5, bytes(16 * 1024)) * 200
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, body))
+    lane = door._entries[connection.name].lane
+    await until(lambda: lane._requests.cost > KEPT_BYTES)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not sending.done()
+    assert lane._requests.cost < KEPT_BYTES + 80 * 1024
+    server.send(end(1))
+    got = b""
+    while len(got) < len(begin(5) + body):
+        got += await received(server)
+    await sending
+    assert got == begin(5) + body
+
+
+async def test_a_connection_with_requests_that_wait_is_not_the_one_to_make_room(
+    setting: Setting,
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, _ = await busy(setting, door)
+    assert door._entries[connection.name].calls == 1
+
+
+async def test_rinsing_reaches_the_server_and_nobody_else(setting: Setting) -> None:
+    door = await setting.open()
+    client, connection = await setting.connected(door)
+    connection.rinse()
+    got = b""
+    while len(got) < SHORT_RINSE * (9 + FILLER_BYTES):
+        got += await received(setting.server.ends[connection.name])
+    assert len(got) == SHORT_RINSE * (9 + FILLER_BYTES)
+    setting.server.ends[connection.name].send(PING)
+    assert await received(client) == PING
+
+
+async def test_rinsing_a_connection_that_closed_does_nothing(setting: Setting) -> None:
+    door = await setting.open()
+    _, connection = await setting.connected(door)
+    setting.server.ends[connection.name].close()
+    await until(lambda: not door.connections())
+    connection.rinse()
+    with connection.waiting():
+        pass
+
+
+async def test_a_peer_that_ends_while_its_requests_wait_leaves_nothing(
+    setting: Setting, puppet: Puppet
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, place = await busy(setting, door)
+    await puppet.tell("connect")
+    setting.clients[place].close()
+    setting.server.ends[connection.name].close()
+    await until(lambda: door.find(connection.name) is None)
+    assert door._lanes.admission._trees == {}
+    assert not door._lanes.admission.waiting

@@ -244,7 +244,7 @@ def test_a_document_names_no_path_of_one_machine(document: Path) -> None:
     assert MACHINE_PATH.findall(document.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", ["/root/x", "in /work/main", "`/home/ann`", "(/Users/ann)"])
+@pytest.mark.parametrize("path", ["/root/x", "in /root/main", "`/home/ann`", "(/Users/ann)"])
 def test_the_search_for_machine_paths_finds_one(path: str) -> None:
     assert MACHINE_PATH.search(path)
 

@@ -9,8 +9,9 @@ import sys
 
 from backpackd.adapters.hardening import harden
 from backpackd.adapters.scrubbing import ensure_scrubbed
-from backpackd.config import read_settings
+from backpackd.config import ConfigError, Settings, read_configuration, read_settings
 from backpackd.core.errors import BackpackError, HomeError
+from backpackd.core.render import render
 
 EXIT_FAILED = 1
 
@@ -19,11 +20,14 @@ def main() -> int:
     """Run the daemon until it is told to stop.
 
     Returns:
-        The exit status: 0 after an orderly stop, 1 when it could not start.
+        The exit status: 0 after an orderly stop, 1 when it could not start; with `--check`, 0 for
+        a good configuration file or none, 1 for another.
     """
     try:
-        # Help and usage errors come before the re-exec, and cost nothing.
-        read_settings(sys.argv[1:], os.environ)
+        # Help, usage errors and --check come before the re-exec, and cost nothing.
+        settings = read_settings(sys.argv[1:], os.environ)
+        if settings.check:
+            return _check(settings)
         ensure_scrubbed(sys.argv[1:])
         harden()
         settings = read_settings(sys.argv[1:], os.environ)
@@ -32,10 +36,22 @@ def main() -> int:
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
         run(settings)
-    except HomeError as error:
+    except (HomeError, ConfigError) as error:
         return _fail(str(error))
     except BackpackError as error:
         return _fail(error.message)
+    return 0
+
+
+def _check(settings: Settings) -> int:
+    found = read_configuration(settings)
+    where = render(str(settings.config), limit=256)
+    if found is None:
+        lines = [f"{where}: not there, so nothing is laid on top of the sealed policy"]
+    else:
+        laid = found.describe() or ["nothing"]
+        lines = [f"{where}: good; laid on top of what is sealed:", *(f"  {line}" for line in laid)]
+    print("\n".join(lines))  # noqa: T201 - what the command is for
     return 0
 
 

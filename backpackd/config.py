@@ -1,16 +1,39 @@
-"""Where the daemon keeps its things, and its settings: command line, environment, defaults."""
+"""What the daemon is told: command line, environment, and the configuration file.
+
+The user's processes can write all of it. So nothing here widens what is granted: the file's policy
+is laid on top of the sealed one by `core.policy.Policy.tightened`, and its times only lock sooner.
+"""
 
 import argparse
 import os
 import pwd
 import re
+import stat
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from backpackd import __version__
-from backpackd.core.errors import HomeError
+from backpackd.core import policy
+from backpackd.core.errors import HomeError, InvalidRequestError
+from backpackd.core.grants import LONGEST_TTL
+from backpackd.core.policy import DenyRule, Policy
+from backpackd.core.render import render
+
+CONFIG_NAME = "backpackd.toml"
+"""The configuration file in the home, read where no other is named."""
+MAX_CONFIG = 64 * 1024
+"""The longest configuration file, in bytes."""
+MAX_LINE = 1024
+"""The longest line of it, in bytes. The parser takes time that grows with the square of the dots in
+a key: one line of 64 KiB would keep the daemon from everything else for a quarter of a minute."""
+IDLE = 4 * 3600
+"""Seconds without use, and without a live lease, after which the vault locks."""
+LONGEST = 24 * 3600
+"""Seconds after unlocking at which it locks, used or not."""
 
 _PROFILE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 # _CS_DARWIN_USER_TEMP_DIR of confstr(3) on macOS: a directory private to the user.
@@ -24,16 +47,59 @@ class Settings:
     Attributes:
         home: directory of the vault.
         socket: path of the daemon's socket, where none is passed to it.
-        idle: seconds without use, and without a live lease, after which the vault locks.
-        longest: seconds after unlocking at which it locks, used or not.
+        config: the configuration file.
+        config_named: True where the command line names it, so that it has to be there.
+        check: only say whether the configuration file is good.
         grace: seconds that requests under way get when the daemon stops.
     """
 
     home: Path
     socket: str
-    idle: float = 4 * 3600.0
-    longest: float = 24 * 3600.0
+    config: Path
+    config_named: bool = False
+    check: bool = False
     grace: float = 10.0
+
+
+_WIDEST = Policy(policy.DEFAULTS[0], policy.LISTINGS[0], (), LONGEST_TTL)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a configuration file lays on top of what holds anyway; by default nothing.
+
+    Attributes:
+        policy: tightens the sealed policy.
+        idle: seconds, at most `IDLE`.
+        longest: seconds, at most `LONGEST`.
+    """
+
+    policy: Policy = _WIDEST
+    idle: int = IDLE
+    longest: int = LONGEST
+
+    def describe(self) -> list[str]:
+        """Say for people what it tightens, one line for each setting; none for nothing."""
+        nothing = Configuration()
+        lines = []
+        for name in ("default", "listing"):
+            word = getattr(self.policy, name)
+            if word != getattr(nothing.policy, name):
+                lines.append(f"policy.{name}: {word}, or tighter")
+        if self.policy.max_ttl != nothing.policy.max_ttl:
+            lines.append(f"policy.max_ttl: {self.policy.max_ttl} s at most")
+        for rule in self.policy.deny:
+            whom = rule.selector.text if rule.selector else "everybody"
+            lines.append(f"policy.deny: {', '.join(rule.patterns)} to {whom}")
+        if self.idle != nothing.idle:
+            lines.append(f"lock.idle: {self.idle} s")
+        if self.longest != nothing.longest:
+            lines.append(f"lock.longest: {self.longest} s")
+        return lines
+
+
+class ConfigError(Exception):
+    """The configuration file cannot be used: which line, and what to write instead."""
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -57,10 +123,22 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     )
     parser.add_argument("--home", metavar="DIR", help="vault and lock (default: BACKPACK_HOME)")
     parser.add_argument("--socket", metavar="PATH", help="where to listen (BACKPACK_SOCKET)")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"tightens the policy; read again on SIGHUP (default: {CONFIG_NAME} in the home)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration file and do nothing else"
+    )
     parser.add_argument("--version", action="version", version=f"backpackd {__version__}")
     given = parser.parse_args(arguments)
+    home = Path(given.home or home_path(environ)).absolute()
     return Settings(
-        home=Path(given.home or home_path(environ)).absolute(),
+        home=home,
+        config=Path(given.config).absolute() if given.config else home / CONFIG_NAME,
+        config_named=bool(given.config),
+        check=given.check,
         socket=str(Path(given.socket or socket_path(environ)).absolute()),
     )
 
@@ -115,3 +193,232 @@ def _absolute(name: str, path: str) -> str:
 def _user_home(environ: Mapping[str, str]) -> str:
     home = environ.get("HOME", "")
     return (home if home.startswith("/") else pwd.getpwuid(os.geteuid()).pw_dir).rstrip("/")
+
+
+def read_configuration(settings: Settings) -> Configuration | None:
+    """Read the configuration file.
+
+    Returns:
+        None where there is none and none was named.
+
+    Raises:
+        ConfigError: it cannot be read, is not to be trusted, or is not of the form. The message
+            begins with its path and, for its contents, the line.
+    """
+    where = render(str(settings.config), limit=256)
+    try:
+        return parse_configuration(_read(settings.config))
+    except FileNotFoundError:
+        if settings.config_named:
+            raise ConfigError(f"{where}: there is no such file") from None
+        return None
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({error.strerror})") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def parse_configuration(data: bytes) -> Configuration:
+    """Read what a configuration file says.
+
+    Args:
+        data: the file.
+
+    Raises:
+        ConfigError: not TOML, or something in it is unknown, of another type or out of bounds. The
+            message repeats nothing of it but the name of a setting.
+    """
+    if len(data) > MAX_CONFIG:
+        raise ConfigError(f"longer than {MAX_CONFIG // 1024} KiB")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if len(line) > MAX_LINE:
+            raise ConfigError(f"line {number} is longer than {MAX_LINE} bytes: break it")
+    text, found = _decode(data)
+    try:
+        return _configuration(found)
+    except _SettingError as error:
+        place = _line_of(text, error.path)
+        raise ConfigError(f"line {place}: {error}" if place else str(error)) from None
+
+
+_Path = tuple[str | int, ...]
+"""Where in the file: names of tables and settings, and the number of a table in an array."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
+_AT_LINE = re.compile(r"at line ([0-9]+)")
+
+
+class _SettingError(Exception):
+    """Something is wrong with the setting at `path`."""
+
+    def __init__(self, path: _Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _read(path: Path) -> bytes:
+    # Not blocking: a FIFO put in the file's place must not hold the daemon up.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        # Looked at after opening, so that it cannot be another file than the one that is read.
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError("not a regular file")
+        if status.st_uid != os.geteuid():
+            raise ConfigError(f"belongs to uid {status.st_uid}: only a file of your own is read")
+        if status.st_mode & 0o022:
+            raise ConfigError("others can write it: run chmod go-w on it, after a look inside")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_CONFIG + 1)
+    finally:
+        os.close(descriptor)
+
+
+def _decode(data: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"line {line}: not UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # The parser's own words may repeat what stands there.
+        at = _AT_LINE.search(str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        raise ConfigError(f"line {line}: not TOML") from None
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or arrays thousands deep, for which there is no line.
+        raise ConfigError("not a configuration: a number or a nesting without end") from None
+
+
+def _configuration(found: dict[str, Any]) -> Configuration:
+    _known(found, ("policy", "lock"), ())
+    made = Configuration()
+    rules = _table(found, "policy")
+    _known(rules, ("default", "listing", "max_ttl", "deny"), ("policy",))
+    laid = made.policy
+    if "default" in rules:
+        laid = replace(laid, default=_word(rules, "default", policy.DEFAULTS))
+    if "listing" in rules:
+        laid = replace(laid, listing=_word(rules, "listing", policy.LISTINGS))
+    if "max_ttl" in rules:
+        laid = replace(laid, max_ttl=_seconds(rules, ("policy", "max_ttl"), LONGEST_TTL))
+    laid = replace(laid, deny=_deny(rules.get("deny", [])))
+    times = _table(found, "lock")
+    _known(times, ("idle", "longest"), ("lock",))
+    if "idle" in times:
+        made = replace(made, idle=_seconds(times, ("lock", "idle"), IDLE))
+    if "longest" in times:
+        made = replace(made, longest=_seconds(times, ("lock", "longest"), LONGEST))
+    return replace(made, policy=laid)
+
+
+def _deny(rules: object) -> tuple[DenyRule, ...]:
+    path: _Path = ("policy", "deny")
+    if not isinstance(rules, list):
+        raise _SettingError(path, "'deny' is not a list of rules: begin each with [[policy.deny]]")
+    if len(rules) > policy.MAX_RULES:
+        raise _SettingError((*path, policy.MAX_RULES), f"more than {policy.MAX_RULES} rules")
+    return tuple(_rule(rule, (*path, number)) for number, rule in enumerate(rules))
+
+
+def _rule(rule: object, path: _Path) -> DenyRule:
+    if not isinstance(rule, dict):
+        raise _SettingError(path, "a rule in 'deny' is not a table: begin it with [[policy.deny]]")
+    _known(rule, ("keys", "to"), path)
+    if "keys" not in rule:
+        raise _SettingError(path, "a rule says nothing without 'keys'")
+    keys, to = rule["keys"], rule.get("to")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise _SettingError((*path, "keys"), "'keys' is not a list of names, as in [\"PROD_*\"]")
+    if "to" in rule and (not isinstance(to, str) or not to):
+        raise _SettingError((*path, "to"), "'to' is not a selector: leave it out for everybody")
+    part = "keys"
+    try:
+        made = policy.make_rule(keys, "")
+        part = "to"
+        return policy.make_rule(keys, to) if to else made
+    except InvalidRequestError as error:
+        raise _SettingError((*path, part), f"'{part}': {error.message}") from None
+
+
+def _known(found: dict[str, Any], known: Collection[str], path: _Path) -> None:
+    for name in found:
+        if name not in known:
+            shown = render(name, limit=40)
+            raise _SettingError((*path, name), f"'{shown}' is unknown; known: {', '.join(known)}")
+
+
+def _table(found: dict[str, Any], name: str) -> dict[str, Any]:
+    table = found.get(name, {})
+    if not isinstance(table, dict):
+        raise _SettingError((name,), f"'{name}' is not a table: begin it with [{name}]")
+    return table
+
+
+def _word(found: dict[str, Any], name: str, words: Sequence[str]) -> str:
+    word = found[name]
+    if not isinstance(word, str) or word not in words:
+        choice = ", ".join(f'"{each}"' for each in words)
+        raise _SettingError(("policy", name), f"'{name}' is none of {choice}")
+    return word
+
+
+def _seconds(found: dict[str, Any], path: tuple[str, str], most: int) -> int:
+    """Read a length of time as the client does: digits, then one of s, m, h, d, or seconds."""
+    name = path[1]
+    given = found[name]
+    # Not isinstance: true and false are numbers to Python.
+    written = _DURATION.fullmatch(str(given)) if type(given) in {int, str} else None
+    if written is None:
+        raise _SettingError(path, f'\'{name}\' is not a length of time, such as "90s" or "2h"')
+    seconds = int(written[1]) * _UNITS[written[2] or "s"]
+    if not 1 <= seconds <= most:
+        raise _SettingError(path, f"'{name}' is out of bounds: 1 to {most} seconds")
+    return seconds
+
+
+def _line_of(text: str, path: _Path) -> int | None:
+    """Find the line on which a setting stands, or else the table that it is in; None: not found.
+
+    The parser tells where nothing stands, so this looks for a table's head or a setting's name.
+    It does not look inside of inline tables.
+    """
+    places: dict[_Path, int] = {}
+    heads: dict[_Path, int] = {}
+    table: _Path = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.lstrip().startswith("["):
+            head = _names(line)
+            if not head:
+                continue
+            if line.lstrip().startswith("[["):
+                heads[head] = heads.get(head, -1) + 1
+                places.setdefault(head, number)
+                head = (*head, heads[head])
+            table = head
+            names = table
+        else:
+            names = (*table, *_names(line.partition("=")[0] + "=0"))
+        for length in range(1, len(names) + 1):
+            places.setdefault(names[:length], number)
+    while path and path not in places:
+        path = path[:-1]
+    return places.get(path)
+
+
+def _names(fragment: str) -> _Path:
+    """Return the names in a table's head or before an equals sign; none when it is neither."""
+    try:
+        inner: Any = tomllib.loads(fragment)
+    except (ValueError, RecursionError):
+        return ()
+    names: list[str] = []
+    while inner:
+        inner = inner[0] if isinstance(inner, list) else inner
+        if not isinstance(inner, dict) or len(inner) != 1:
+            break
+        name, inner = next(iter(inner.items()))
+        names.append(name)
+    return tuple(names)

@@ -29,6 +29,7 @@ from backpackd.adapters.door.listener import (
     passed_listeners,
 )
 from backpackd.adapters.home import open_home
+from backpackd.adapters.notifications import notifier
 from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.adapters.processes.pinned import PidfdProcess
 from backpackd.adapters.processes.portable import PortableProcesses
@@ -36,19 +37,27 @@ from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.access import Access
+from backpackd.application.asking import Asking
 from backpackd.application.autolock import AutoLock
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
+from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
+from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.revoking import Revoking
+from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
-from backpackd.config import Settings
+from backpackd.application.watching import Watching
+from backpackd.config import ConfigError, Configuration, Settings, read_configuration
 from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
 from backpackd.rpc.keys import KeysService
 from backpackd.rpc.leases import LeasesService
-from backpackd.rpc.standard import add_standard
+from backpackd.rpc.policy import PolicyService
+from backpackd.rpc.requests import RequestsService
+from backpackd.rpc.standard import OpenCalls, add_standard
 from backpackd.rpc.vault import About, VaultService
 
 _LOG = logging.getLogger("backpackd")
@@ -76,6 +85,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         HomeError: the home or the socket cannot be used.
+        ConfigError: the configuration file cannot be used.
         DamageError: the stored vault cannot be used.
     """
     logging.basicConfig(
@@ -97,6 +107,11 @@ class _Application:
     vault: Vault
     keys: Keys
     access: Access
+    leasing: Leasing
+    asking: Asking
+    revoking: Revoking
+    ruling: Ruling
+    handouts: Handouts
     operators: Operators
     granting: Granting
     gate: PassphraseGate
@@ -104,20 +119,89 @@ class _Application:
     clock: Clock
 
 
-def _application(
-    settings: Settings, store: Store, vault: Vault, processes: Processes, clock: Clock
-) -> _Application:
+class _Configured:
+    """What the configuration file says, laid on the parts that it tightens, again with SIGHUP.
+
+    Raises:
+        ConfigError: the file cannot be used; the daemon does not start with less than it was told.
+    """
+
+    def __init__(self, settings: Settings, parts: _Application) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._lay(read_configuration(settings))
+        parts.deadlines.add(self._expire)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Read the file again; where it cannot be used, all stays as it was.
+
+        Anybody who can signal the daemon decides when, which gives nothing that the file does not.
+        """
+        try:
+            self._lay(read_configuration(self._settings))
+        except ConfigError as error:
+            _LOG.error("%s; the configuration stays as it was", error)
+
+    def _expire(self, now: float) -> float | None:
+        return self._autolock.expire(now)
+
+    def _lay(self, found: Configuration | None) -> None:
+        configuration = found or Configuration()
+        self._parts.ruling.tighten(configuration.policy)
+        self._autolock = AutoLock(
+            self._parts.vault,
+            self._parts.leasing.__len__,
+            idle=configuration.idle,
+            longest=configuration.longest,
+        )
+        self._parts.deadlines.review()
+        lines = configuration.describe()
+        what = f"tightens {len(lines)} settings" if found else "is not there, and tightens nothing"
+        _LOG.info("configuration file %s %s", self._settings.config, what)
+
+
+def _application(store: Store, vault: Vault, processes: Processes, clock: Clock) -> _Application:
     deadlines = Deadlines(clock)
     keys = Keys(vault, store)
-    access = Access(vault, keys, processes, clock, deadlines)
+    watching = Watching(processes)
+    leasing = Leasing(watching, clock, deadlines)
+    asking = Asking(processes, watching, deadlines, clock, notifier())
+    ruling = Ruling(vault)
+    handouts = Handouts()
+    access = Access(
+        vault,
+        keys,
+        processes,
+        clock,
+        leasing=leasing,
+        asking=asking,
+        handouts=handouts,
+        tightening=ruling.tightening,
+    )
     operators = Operators(clock)
-    autolock = AutoLock(vault, access.count, idle=settings.idle, longest=settings.longest)
-    deadlines.add(access.expire)
-    deadlines.add(autolock.expire)
-    vault.on_lock += [access.drop_all, operators.drop_all, _log_locked]
-    granting = Granting(vault, access, processes, os.geteuid())
-    gate = PassphraseGate(clock)
-    return _Application(vault, keys, access, operators, granting, gate, deadlines, clock)
+    for source in (leasing.expire, asking.expire):
+        deadlines.add(source)
+
+    def drop_leases() -> None:
+        leasing.drop_all("locked")
+
+    vault.on_lock += [drop_leases, asking.drop_all, operators.drop_all, _log_locked]
+    return _Application(
+        vault=vault,
+        keys=keys,
+        access=access,
+        leasing=leasing,
+        asking=asking,
+        revoking=Revoking(vault, leasing, asking),
+        ruling=ruling,
+        handouts=handouts,
+        operators=operators,
+        granting=Granting(vault, leasing, processes, os.geteuid()),
+        gate=PassphraseGate(clock),
+        deadlines=deadlines,
+        clock=clock,
+    )
 
 
 def _services(parts: _Application, about: About) -> list[Service]:
@@ -128,14 +212,34 @@ def _services(parts: _Application, about: About) -> list[Service]:
             access,
             operators,
             parts.gate,
+            leasing=parts.leasing,
+            revoking=parts.revoking,
             deadlines=parts.deadlines,
             clock=parts.clock,
             about=about,
         ),
         KeysService(vault, parts.keys, access, operators),
-        LeasesService(access, operators, parts.clock),
+        LeasesService(
+            vault,
+            access,
+            operators,
+            parts.clock,
+            leasing=parts.leasing,
+            revoking=parts.revoking,
+            handouts=parts.handouts,
+        ),
         GrantsService(vault, parts.granting, access, operators),
+        RequestsService(vault, parts.asking, access, operators, parts.clock),
+        PolicyService(parts.ruling, operators),
     ]
+
+
+def _server(calls: Calls, services: list[Service]) -> tuple[grpc.aio.Server, OpenCalls]:
+    """Make the gRPC server with all services, not yet bound to an address."""
+    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
+    server.add_generic_rpc_handlers([calls.handler(service) for service in services])
+    names = [service.descriptor.full_name for service in services]
+    return server, add_standard(server, calls, names)
 
 
 async def _serve(settings: Settings) -> None:
@@ -157,7 +261,8 @@ async def _serve(settings: Settings) -> None:
         await vault.open()
         stack.callback(vault.lock)
         stack.push_async_callback(vault.settle)
-        parts = _application(settings, store, vault, processes, clock)
+        parts = _application(store, vault, processes, clock)
+        _Configured(settings, parts)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
@@ -185,11 +290,7 @@ async def _serve(settings: Settings) -> None:
             protections=lambda: hardening.protections(arena, processes.degraded()),
         )
         calls = Calls(find, lambda: vault.state)
-        services = _services(parts, about)
-        server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
-        server.add_generic_rpc_handlers([calls.handler(service) for service in services])
-        names = [service.descriptor.full_name for service in services]
-        health = add_standard(server, calls, names)
+        server, health = _server(calls, _services(parts, about))
         server.add_insecure_port(inner.address)
         inner.hide()
         await server.start()
@@ -199,9 +300,12 @@ async def _serve(settings: Settings) -> None:
 
         await stopped.wait()
         _LOG.info("stopping: finishing the calls under way")
-        service_manager.notify(os.environ, service_manager.STOPPING)
+        if about.supervised:
+            # Of a detached daemon, whoever waited for its start has long closed its socket.
+            service_manager.notify(os.environ, service_manager.STOPPING)
         door.stop_accepting()
         calls.close()
+        parts.asking.close()
         await health.close()
         await calls.finished(settings.grace)
         await server.stop(_LAST_WORDS)

@@ -130,12 +130,28 @@ class Processes(Protocol):
         """
         ...
 
+    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+        """Read what the processes of a chain say of themselves: command lines, by pid.
+
+        Claims, for people to look at: unescaped, at most 4096 characters each, and missing for
+        processes that have ended or cannot be read.
+        """
+        ...
+
     def boot_id(self) -> str:
         """Name this boot: the same until the machine restarts."""
         ...
 
     def degraded(self) -> str:
         """Say what weakens attestation on this machine; empty when nothing does."""
+        ...
+
+
+class Notifier(Protocol):
+    """Tells the user at the desktop that a request waits."""
+
+    def notify(self, code: str) -> None:
+        """Show a request's code and nothing else. Returns at once and never fails."""
         ...
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -23,10 +23,15 @@ from backpack_proto.v1 import (
     keys_pb2_grpc,
     leases_pb2,
     leases_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
     vault_pb2,
     vault_pb2_grpc,
 )
 
+Pending: TypeAlias = list[requests_pb2.Request]
 PASSPHRASE = b"seven quiet otters"
 READY_SECONDS = 30.0
 
@@ -49,6 +54,8 @@ class Client:
         self.keys: Any = keys_pb2_grpc.KeysStub(self.channel)
         self.leases: Any = leases_pb2_grpc.LeasesStub(self.channel)
         self.grants: Any = grants_pb2_grpc.GrantsStub(self.channel)
+        self.requests: Any = requests_pb2_grpc.RequestsStub(self.channel)
+        self.policy: Any = policy_pb2_grpc.PolicyStub(self.channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -87,10 +94,32 @@ class Client:
         grant_id: str = self.grants.AddGrant(request).grant.id
         return grant_id
 
-    def get(self, *names: str, ttl: int = 0) -> leases_pb2.GetKeysResponse:
-        request = leases_pb2.GetKeysRequest(names=names, ttl_seconds=ttl)
+    def get(self, *names: str, ttl: int = 0, wait: int = 0) -> leases_pb2.GetKeysResponse:
+        request = leases_pb2.GetKeysRequest(names=names, ttl_seconds=ttl, wait_seconds=wait)
         response: leases_pb2.GetKeysResponse = self.leases.GetKeys(request)
         return response
+
+    def pending(self) -> Pending:
+        request = requests_pb2.ListRequestsRequest(all=True)
+        return list(self.requests.ListRequests(request).requests)
+
+    def approve(self, code: str, *, once: bool = False, root_pid: int = 0) -> None:
+        self.requests.ApproveRequest(
+            requests_pb2.ApproveRequestRequest(code=code, once=once, root_pid=root_pid)
+        )
+
+    def deny(self, code: str) -> None:
+        self.requests.DenyRequest(requests_pb2.DenyRequestRequest(code=code))
+
+    def set_policy(self, **rules: Any) -> None:
+        """Set the policy, with what is not said as in a new vault."""
+        usual = {
+            "default": policy_pb2.POLICY_DEFAULT_ASK,
+            "listing": policy_pb2.POLICY_LISTING_GRANTED,
+            "max_ttl_seconds": 30 * 86400,
+        }
+        wanted = policy_pb2.PolicyRules(**{**usual, **rules})
+        self.policy.SetPolicy(policy_pb2.SetPolicyRequest(policy=wanted))
 
     def value(self, name: str) -> bytes:
         return self.get(name).keys[0].value

@@ -4,7 +4,7 @@ It knows the API's messages and nothing of what they mean. Tests of what only th
 use `daemons`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
-from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
+from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, policy_pb2, requests_pb2, vault_pb2
 
 Answer = Callable[[Any], Any]
 
 _METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for module in (grants_pb2, keys_pb2, leases_pb2, vault_pb2)
+    for module in (grants_pb2, keys_pb2, leases_pb2, policy_pb2, requests_pb2, vault_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -46,6 +46,7 @@ class FakeDaemon(grpc.GenericRpcHandler):
         answers: request to response; for a stream, request to a list of responses.
         seen: every call, in order: the method's short name and the request.
         calls: the same as a queue, to wait on.
+        code: the code of a request that every GetKeys is told of at once; empty: none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +54,7 @@ class FakeDaemon(grpc.GenericRpcHandler):
         self.answers: dict[str, Answer] = {"Status": lambda _: status()}
         self.seen: list[tuple[str, Any]] = []
         self.calls: SimpleQueue[str] = SimpleQueue()
+        self.code = ""
 
     def requests(self, name: str) -> list[Any]:
         return [request for method, request in self.seen if method == name]
@@ -66,12 +68,13 @@ class FakeDaemon(grpc.GenericRpcHandler):
 
         def answer(message: Any, context: grpc.ServicerContext) -> Any:
             self.seen.append((method.name, message))
+            if self.code and method.name == "GetKeys":
+                context.send_initial_metadata((("backpack-request-code", self.code),))
             try:
                 answered = self.answers[method.name](message)
-                return iter(answered) if method.server_streaming else answered
+                return _streamed(answered, context) if method.server_streaming else answered
             except RefusalError as refusal:
-                context.set_trailing_metadata(refusal.metadata)
-                context.abort(refusal.code, refusal.message)
+                _refuse(refusal, context)
             finally:
                 self.calls.put(method.name)
 
@@ -81,6 +84,18 @@ class FakeDaemon(grpc.GenericRpcHandler):
             else grpc.unary_unary_rpc_method_handler
         )
         return make(answer, request.FromString, response.SerializeToString)
+
+
+def _streamed(responses: Iterable[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    try:
+        yield from responses
+    except RefusalError as refusal:
+        _refuse(refusal, context)
+
+
+def _refuse(refusal: RefusalError, context: grpc.ServicerContext) -> None:
+    context.set_trailing_metadata(refusal.metadata)
+    context.abort(refusal.code, refusal.message)
 
 
 @contextmanager
@@ -137,3 +152,27 @@ def handout(values: dict[str, bytes], told: leases_pb2.Lease | None = None) -> A
     """Make an answer to GetKeys."""
     keys = [leases_pb2.LeasedKey(name=name, value=value) for name, value in values.items()]
     return lambda _: leases_pb2.GetKeysResponse(lease=told or lease(), keys=keys)
+
+
+def process(pid: int, **changes: Any) -> requests_pb2.ProcessFacts:
+    """Make a process of a request's chain."""
+    fields = {"pid": pid, "executable": f"/bin/p{pid}", "may_be_root": True}
+    return requests_pb2.ProcessFacts(**{**fields, **changes})
+
+
+def request(code: str = "K7QF", **changes: Any) -> requests_pb2.Request:
+    """Make a request of process 66, whose tree has the root 65, under a shell with pid 64."""
+    fields = {
+        "code": code,
+        "names": ["K"],
+        "chain": [
+            process(66, in_tree=True),
+            process(65, in_tree=True, proposed_root=True, claimed_command="agent --fast"),
+            process(64),
+            process(1, may_be_root=False),
+        ],
+        "claimed_reason": "why",
+        "asked_at_ms": 1_700_000_000_000,
+        "waiting": 1,
+    }
+    return requests_pb2.Request(**{**fields, **changes})

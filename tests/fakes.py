@@ -11,17 +11,24 @@ from typing import Any
 from backpackd.adapters.processes.memory import MemoryProcesses
 from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.stores.memory import MemoryStore
-from backpackd.application.access import Access
+from backpackd.application.access import Access, Handout, Wish
+from backpackd.application.asking import Announce, Asking
 from backpackd.application.autolock import AutoLock
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
+from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
+from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.revoking import Revoking
+from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
+from backpackd.application.watching import Watching
 from backpackd.core import records
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
+from backpackd.core.requests import Request
 from backpackd.core.rows import Change, KeyRow
 from backpackd.core.slots import Argon2idParameters
 from backpackd.core.states import State
@@ -62,6 +69,20 @@ class FakeTimer:
 
     def close(self) -> None:
         self.deadline = None
+
+
+class FakeNotifier:
+    """Implements `ports.Notifier` and remembers the codes."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def notify(self, code: str) -> None:
+        self.codes.append(code)
+
+
+async def unheard(_: str) -> None:
+    """Take a request's code and tell nobody."""
 
 
 class Gate:
@@ -144,14 +165,36 @@ class World:
         self.deadlines = Deadlines(self.clock)
         self.deadlines.attach(self.timer)
         self.keys = Keys(self.vault, self.store)
-        self.access = Access(self.vault, self.keys, self.processes, self.clock, self.deadlines)
+        self.watching = Watching(self.processes)
+        self.leasing = Leasing(self.watching, self.clock, self.deadlines)
+        self.notifier = FakeNotifier()
+        self.asking = Asking(
+            self.processes, self.watching, self.deadlines, self.clock, self.notifier
+        )
+        self.ruling = Ruling(self.vault)
+        self.handouts = Handouts()
+        self.access = Access(
+            self.vault,
+            self.keys,
+            self.processes,
+            self.clock,
+            leasing=self.leasing,
+            asking=self.asking,
+            handouts=self.handouts,
+            tightening=self.ruling.tightening,
+        )
+        self.revoking = Revoking(self.vault, self.leasing, self.asking)
         self.operators = Operators(self.clock)
-        self.granting = Granting(self.vault, self.access, self.processes, UID)
+        self.granting = Granting(self.vault, self.leasing, self.processes, UID)
         self.gate = PassphraseGate(self.clock)
-        autolock = AutoLock(self.vault, self.access.count, idle=idle, longest=longest)
-        self.deadlines.add(self.access.expire)
-        self.deadlines.add(autolock.expire)
-        self.vault.on_lock += [self.access.drop_all, self.operators.drop_all]
+        autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
+        for source in (self.leasing.expire, self.asking.expire, autolock.expire):
+            self.deadlines.add(source)
+
+        def drop_leases() -> None:
+            self.leasing.drop_all("locked")
+
+        self.vault.on_lock += [drop_leases, self.asking.drop_all, self.operators.drop_all]
         self.processes.add(100, executable="/usr/bin/agent")
         self.processes.add(101, parent=100, executable="/usr/bin/tool")
         self._names = 0
@@ -176,9 +219,35 @@ class World:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}
         return await self.granting.add(patterns, to, **given)
 
-    async def get(self, *names: str, pid: int = 101, ttl: int = 0) -> dict[str, bytes]:
-        handout = await self.access.get_keys(self.connect(pid), names, ttl=ttl, reason="")
+    async def hand_out(
+        self,
+        connection: Connection,
+        *names: str,
+        ttl: int = 0,
+        reason: str = "",
+        wait: int = 0,
+        announce: Announce = unheard,
+    ) -> Handout:
+        """Get keys on a connection."""
+        return await self.access.get_keys(connection, Wish(names, ttl, reason, wait), announce)
+
+    async def get(
+        self, *names: str, pid: int = 101, ttl: int = 0, wait: int = 0
+    ) -> dict[str, bytes]:
+        handout = await self.hand_out(self.connect(pid), *names, ttl=ttl, wait=wait)
         return dict(handout.values)
+
+    def renew(self, connection: Connection, lease_id: str, *, ttl: int = 0) -> Lease:
+        return self.leasing.renew(self.access.attest(connection).root.id, lease_id, ttl=ttl)
+
+    def asks(self, *names: str, pid: int = 101, wait: int = 60) -> "asyncio.Task[dict[str, bytes]]":
+        """Begin to get keys, and wait for a person where that is needed."""
+        return asyncio.create_task(self.get(*names, pid=pid, wait=wait))
+
+    async def waiting(self, calls: int = 1) -> Request:
+        """Let the loop turn until one request is pending, with so many calls; return it."""
+        await turns(lambda: [request.waiting for request in self.asking.pending()] == [calls])
+        return self.asking.pending()[0]
 
     async def stocked(self) -> "World":
         """Make the vault, with the keys K and L, and forget what was asked for meanwhile."""
@@ -189,9 +258,7 @@ class World:
 
     async def lease(self, *names: str, pid: int = 101, ttl: int = 0) -> Lease:
         """Lease K, or these keys."""
-        connection = self.connect(pid)
-        handout = await self.access.get_keys(connection, names or ("K",), ttl=ttl, reason="")
-        return handout.lease
+        return (await self.hand_out(self.connect(pid), *(names or ("K",)), ttl=ttl)).lease
 
     async def put(self, name: str, value: bytes = b"value") -> None:
         await self.keys.put([(name, value)], replace=True)

@@ -22,15 +22,19 @@ def read_screen(screen: int) -> bytes:
 
 
 class Terminal:
-    """A Python program on a terminal of its own, its standard streams elsewhere."""
+    """A Python program on a terminal of its own, its standard streams elsewhere.
 
-    def __init__(self, arguments: list[str]) -> None:
+    With `screen_out`, standard output is the terminal, as for a live screen.
+    """
+
+    def __init__(self, arguments: list[str], *, screen_out: bool = False) -> None:
         self.out, out = os.pipe()
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
             # Somebody must keep the terminal open, or its other side takes it for closed.
             os.dup2(0, 9)
-            os.dup2(out, 1)
+            if not screen_out:
+                os.dup2(out, 1)
             os.dup2(out, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.execv(sys.executable, [sys.executable, *arguments])

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from backpack_client import failures
-from backpackd import daemon
+from backpack_client.cli.main import _HOMES
+from backpackd import config, daemon
 from backpackd.adapters.door.limits import Limits
-from backpackd.application import access, keys, operators
-from backpackd.config import Settings
-from backpackd.core import grants, leases, names, passphrases, throttle
+from backpackd.application import access, asking, handouts, keys, leasing, operators
+from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
 from backpackd.rpc.calls import WHILE_LOCKED
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SERVICE_FILES = sorted([*(ROOT / "systemd").iterdir(), *(ROOT / "launchd").iterdir()])
 
@@ -48,6 +49,14 @@ def reasons_of_classes() -> dict[str, str]:
     }
 
 
+def called(node: ast.Call) -> str:
+    """Return the last part of the name of what is called."""
+    function = node.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
 def reasons_raised() -> set[str]:
     """Every reason given where an error is made: `SomethingError(..., reason="word")`."""
     found = set()
@@ -55,9 +64,7 @@ def reasons_raised() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-            called = node.func.id if isinstance(node.func, ast.Name) else called
-            if not called.endswith("Error"):
+            if not called(node).endswith("Error"):
                 continue
             for keyword in node.keywords:
                 if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant):
@@ -70,13 +77,13 @@ def metadata_sent() -> set[str]:
     found = set()
     for path in (ROOT / "backpackd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.keyword) and node.arg == "facts":
-                assert isinstance(node.value, ast.Dict), (
-                    "facts are written out where they are given"
-                )
-                for key in node.value.keys:
-                    assert isinstance(key, ast.Constant)
-                    found.add(f"backpack-{key.value!s}")
+            if isinstance(node, ast.Call) and called(node).endswith("Error"):
+                for keyword in node.keywords:
+                    if keyword.arg == "facts":
+                        assert isinstance(keyword.value, ast.Dict), "facts are written out"
+                        for key in keyword.value.keys:
+                            assert isinstance(key, ast.Constant)
+                            found.add(f"backpack-{key.value!s}")
             elif isinstance(node, ast.Constant) and re.fullmatch(
                 r"backpack-(?!client)[a-z-]+[a-z]", str(node.value)
             ):
@@ -170,8 +177,16 @@ def test_the_table_of_methods_is_the_api() -> None:
         ("keys in a vault", str(keys.MOST_STORED)),
         (
             "live leases of one process tree, of all",
-            f"{access.MOST_OF_TREE}, {access.MOST_LEASES}",
+            f"{leasing.MOST_OF_TREE}, {leasing.MOST_LEASES}",
         ),
+        ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
+        ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
+        ("calls that wait for one request", str(asking.MOST_WAITING_OF_TREE)),
+        (
+            "rules in a policy",
+            f"{policy.MAX_RULES}, of 1 to {grants.MAX_PATTERNS} patterns each",
+        ),
+        ("handouts that are remembered", str(handouts.MOST)),
         ("names in `GetKeys`", f"1 to {access.MOST_NAMES}, each once"),
         ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),
         (
@@ -198,10 +213,38 @@ def test_the_limits_of_the_grpc_server_are_those_in_the_protocol() -> None:
 
 
 def test_the_threat_model_says_when_the_vault_locks_by_itself() -> None:
-    settings = Settings(Path(), "")
     text = " ".join((ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8").split())
-    assert f"not used for {settings.idle / 3600:.0f} hours and no lease is live" in text
-    assert f"or for {settings.longest / 3600:.0f} hours at most" in text
+    assert f"not used for {config.IDLE / 3600:.0f} hours and no lease is live" in text
+    assert f"or for {config.LONGEST / 3600:.0f} hours at most" in text
+
+
+def test_the_example_of_a_configuration_file_is_a_good_one_and_uses_every_setting() -> None:
+    (example,) = re.findall(r"^```toml\n(.*?)^```", CONFIGURATION, re.MULTILINE | re.DOTALL)
+    said = "\n".join(config.parse_configuration(example.encode()).describe())
+    settings = ("default", "listing", "max_ttl", "deny")
+    assert all(f"policy.{name}: " in said for name in settings)
+    assert all(f"lock.{name}: " in said for name in ("idle", "longest"))
+
+
+def test_the_limits_of_the_configuration_file_are_those_that_are_enforced() -> None:
+    text = " ".join(CONFIGURATION.split())
+    assert f"at most {config.MAX_CONFIG // 1024} KiB, in lines of at most {config.MAX_LINE}" in text
+    assert f"at most {config.IDLE // 3600}h" in text
+    assert f"at most {config.LONGEST // 3600}h" in text
+    assert f"up to {policy.MAX_RULES}" in text
+    assert f"1 second to {grants.LONGEST_TTL // 86400} days" in text
+    assert f"{config.CONFIG_NAME}` in the vault's home" in text
+
+
+def test_the_life_of_a_request_is_the_one_in_the_protocol() -> None:
+    assert requests.LIFE == 600
+    assert "stays for ten minutes" in PROTOCOL
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("## The commands") : readme.index("--help` explains each")]
+    assert {name for name in _HOMES if f"`{name}`" not in table} == set()
 
 
 def test_the_methods_that_answer_while_locked_are_those_in_the_protocol() -> None:

@@ -5,6 +5,7 @@ import pytest
 import backpack_client
 import backpackd
 from backpack_client import address
+from backpack_client.durations import parse_duration
 from backpack_client.failures import Failure
 from backpackd import config
 from backpackd.core.errors import HomeError
@@ -50,3 +51,19 @@ def test_both_refuse_a_relative_path(name: str) -> None:
 
 def test_daemon_and_client_are_of_one_version() -> None:
     assert backpack_client.__version__ == backpackd.__version__
+
+
+@pytest.mark.parametrize("text", ["90s", "15m", "2h", "1d", "900", "007", "1s"])
+def test_daemon_and_client_read_a_length_of_time_alike(text: str) -> None:
+    found = config.parse_configuration(f"[policy]\nmax_ttl = '{text}'".encode())
+    assert found.policy.max_ttl == parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1 h", "h", "1w", "1h30m", "-1", "+1", "1.5h", "\u0663h", "0"]
+)
+def test_both_refuse_what_is_no_length_of_time(text: str) -> None:
+    with pytest.raises(config.ConfigError):
+        config.parse_configuration(f"[policy]\nmax_ttl = '{text}'".encode())
+    with pytest.raises(Failure):
+        parse_duration(text)

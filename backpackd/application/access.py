@@ -1,39 +1,37 @@
-"""Access: attest the caller, decide, open the keys, issue the lease. And what ends a lease.
+"""Access: attest the caller, decide, ask where a person must, open the keys, issue the lease.
 
-The order in `get_keys` is the security property: the caller is attested anew for every request,
-the decision is made on names before anything is looked up, uses are spent durably before a value
-leaves, and the lease stands, with its holder watched, before the reply is made.
+The order in `get_keys` is the security property: the caller is attested anew for every request and
+after every answer, the decision is made on names before anything is looked up, uses are spent
+durably before a value leaves, and the lease stands, with its holder watched, before the reply is
+made.
 """
 
 import asyncio
-import errno
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from backpackd.application.deadlines import Deadlines
+from backpackd.application.asking import Announce, Asking
+from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
+from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Draft, Session, Vault
-from backpackd.core.authority import Authority
-from backpackd.core.decision import Allow, Deny, applicable, decide
+from backpackd.core.decision import Allow, Ask, Deny, Rules, applicable, decide, may_lease
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
-    LeaseUnknownError,
-    LimitError,
     PeerUnknownError,
     ProcessGoneError,
 )
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import PeerFacts
 from backpackd.core.grants import MAX_REASON, Grant
-from backpackd.core.leases import DEFAULT_TTL, SHORTEST_TTL, Lease, LeaseTable
-from backpackd.core.names import check_name, check_names
-from backpackd.ports import Clock, Connection, PinnedProcess, Processes
+from backpackd.core.leases import Lease
+from backpackd.core.names import check_names
+from backpackd.core.policy import Policy
+from backpackd.ports import Clock, Connection, Processes
 
 MOST_NAMES = 64
-MOST_LEASES = 100_000
-MOST_OF_TREE = 10_000
+LONGEST_WAIT = 3600
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +47,46 @@ class Handout:
     values: tuple[tuple[str, bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asks for.
+
+    Attributes:
+        names: key names, as they came.
+        ttl: wished life in seconds; 0 for the default.
+        reason: a claim.
+        wait: seconds to wait for a person; 0: not at all.
+    """
+
+    names: Sequence[str]
+    ttl: int = 0
+    reason: str = ""
+    wait: int = 0
+
+
 class Access:
-    """Who gets which key, and for how long."""
+    """Who gets which key."""
 
     def __init__(
-        self, vault: Vault, keys: Keys, processes: Processes, clock: Clock, deadlines: Deadlines
+        self,
+        vault: Vault,
+        keys: Keys,
+        processes: Processes,
+        clock: Clock,
+        *,
+        leasing: Leasing,
+        asking: Asking,
+        handouts: Handouts,
+        tightening: Callable[[], Policy],
     ) -> None:
         self._vault = vault
         self._keys = keys
         self._processes = processes
         self._clock = clock
-        self._deadlines = deadlines
-        self._leases = LeaseTable()
-        self._watched: dict[ProcessId | str, PinnedProcess] = {}
+        self._leasing = leasing
+        self._asking = asking
+        self._handouts = handouts
+        self._tightening = tightening
 
     def attest(self, connection: Connection) -> PeerFacts:
         """Read who a caller is, now.
@@ -75,87 +100,63 @@ class Access:
         except ProcessGoneError:
             raise PeerUnknownError("the process that connected has ended: connect anew") from None
 
-    async def get_keys(
-        self, connection: Connection, wanted: Sequence[str], *, ttl: int, reason: str
-    ) -> Handout:
+    async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:
         """Lease keys to the caller's process tree, all or none.
 
         Args:
             connection: the caller's.
-            wanted: 1 to 64 names.
-            ttl: wished life in seconds; 0 for the default; cut to what the grants allow.
-            reason: the caller's claim; checked for length only.
+            wish: what it asks for; at most 64 names; a longer life than allowed is cut.
+            announce: tells the caller the code of the request that waits for a person.
 
         Raises:
-            InvalidRequestError: a name or the reason is not well-formed.
-            DeniedError: no grant covers every name.
+            InvalidRequestError: a name, the reason or the wait is not well-formed.
+            DeniedError: a rule or a person denies it.
+            WaitingError: nobody has answered in the time that the caller waits.
             KeyUnknownError: a covered key is not stored.
             LockedError: the vault is locked.
         """
         session = self._vault.session()
-        names = check_names(list(wanted), most=MOST_NAMES)
-        if len(reason) > MAX_REASON:
+        names = check_names(list(wish.names), most=MOST_NAMES)
+        if len(wish.reason) > MAX_REASON:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
-        facts = await self._digested(self.attest(connection), session.authority)
-        holder = facts.root.id
-        self._decide(facts, names, session.authority)
-        self._check_room(holder)
+        if wish.wait > LONGEST_WAIT:
+            raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
+        facts = await self._allowed(session, connection, names, wish, announce)
+        self._leasing.check_room(facts.root.id)
         values = await self._keys.open(session, names)
         decision = await self._spend(session, facts, names)
         # From here to the reply nothing waits, so nothing can come in between.
         session.check()
         self._keys.require(session, names)
-        self._check_room(holder)
-        lease = self._issue(holder, names, decision, ttl, self._latest_ms(session))
+        lease = self._issue(session, facts, names, decision, wish.ttl)
         self._vault.touch()
-        self._deadlines.review()
         return Handout(lease, tuple(values.items()))
 
-    async def allowed_names(self, connection: Connection) -> "NameFilter":
-        """Return which names the caller's process tree may lease now."""
+    async def may_lease(self, connection: Connection) -> Callable[[str], bool]:
+        """Return a test for which names the caller's process tree may be told."""
         session = self._vault.session()
-        facts = await self._digested(self.attest(connection), session.authority)
-        return NameFilter(self._applicable(facts, session.authority))
+        rules = self.rules(session)
+        if rules.policy.listing == "all":
+            return lambda _: True
+        facts = await self._digested(self.attest(connection), rules)
+        usable = applicable(facts, rules)
+        return lambda name: may_lease(facts, name, usable, rules)
 
     async def grants_of(self, connection: Connection) -> list[Grant]:
-        """Return the usable grants that cover the caller's process tree."""
-        session = self._vault.session()
-        facts = await self._digested(self.attest(connection), session.authority)
-        return self._applicable(facts, session.authority)
+        """Return the usable grants and consents that cover the caller's process tree."""
+        rules = self.rules(self._vault.session())
+        return applicable(await self._digested(self.attest(connection), rules), rules)
 
-    def renew(self, connection: Connection, lease_id: str, *, ttl: int) -> Lease:
-        """Extend a lease of the caller's process tree from now.
-
-        Args:
-            connection: the caller's.
-            lease_id: which.
-            ttl: seconds; 0 for as long as it was issued for.
-
-        Raises:
-            LeaseUnknownError: it has ended, never was, or is of another tree.
-        """
-        self._vault.session()
-        now = self._clock.boot()
-        lease = self._leases.get(lease_id, now=now)
-        if lease is None or lease.holder != self.attest(connection).root.id:
-            raise LeaseUnknownError("no such lease: it has ended, or it is not yours; get anew")
-        renewed = self._leases.renew(lease_id, now=now, ttl=max(ttl, SHORTEST_TTL) if ttl else None)
-        assert renewed is not None
-        # Not a use of the vault: otherwise a forgotten agent keeps it unlocked for ever.
-        self._deadlines.review()
-        return renewed
-
-    def leases_of(self, holder: ProcessId) -> list[Lease]:
-        """Return the live leases of a process tree, oldest first."""
-        return self._leases.of_holder(holder, now=self._clock.boot())
-
-    def leases(self) -> list[Lease]:
-        """Return every live lease, oldest first."""
-        return self._leases.live(now=self._clock.boot())
-
-    def count(self) -> int:
-        """Return how many leases there are."""
-        return len(self._leases)
+    def rules(self, session: Session) -> Rules:
+        """Return what decisions are made from at this moment."""
+        authority = session.authority
+        return Rules(
+            authority.policy.tightened(self._tightening()),
+            tuple(authority.grants.values()),
+            self._asking.answers,
+            self._latest_ms(session),
+            self._processes.boot_id(),
+        )
 
     async def delete_keys(self, wanted: Sequence[str]) -> int:
         """Delete keys, durably, and end the leases that hold them.
@@ -170,62 +171,43 @@ class Access:
 
         def then() -> None:
             nonlocal ended
-            ended = sum(len(self.revoke_key(name)) for name in wanted)
+            ended = sum(len(self._leasing.end_key(name, "key-deleted")) for name in wanted)
 
         await self._keys.delete(wanted, then)
         return ended
 
-    def revoke_id(self, lease_id: str) -> list[Lease]:
-        """End one lease."""
-        return self._after(self._leases.end(lease_id))
+    async def _allowed(
+        self,
+        session: Session,
+        connection: Connection,
+        names: tuple[str, ...],
+        wish: Wish,
+        announce: Announce,
+    ) -> PeerFacts:
+        """Return the caller once it may have the keys, asking a person where that is needed."""
+        until = self._clock.boot() + wish.wait
+        while True:
+            session.check()
+            facts = await self._digested(self.attest(connection), self.rules(session))
+            decision = decide(facts, names, self.rules(session))
+            if isinstance(decision, Ask):
+                await self._asking.ask(
+                    facts,
+                    decision.names,
+                    reason=wish.reason,
+                    seconds=max(0.0, until - self._clock.boot()),
+                    announce=announce,
+                )
+                continue
+            self._require(decision, facts)
+            return facts
 
-    def revoke_key(self, name: str) -> list[Lease]:
-        """End every lease that holds a key.
-
-        Raises:
-            InvalidRequestError: not the name of a key.
-        """
-        return self._after(self._leases.end_key(check_name(name)))
-
-    def revoke_tree(self, pid: int) -> list[Lease]:
-        """End every lease of the process trees whose root has this pid."""
-        ended = []
-        for holder in self._leases.holders():
-            if holder.pid == pid:
-                ended += self._leases.end_holder(holder)
-        return self._after(ended)
-
-    def revoke_grant(self, grant_id: str) -> list[Lease]:
-        """End every lease that rests on a grant."""
-        return self._after(self._leases.end_grant(grant_id))
-
-    def revoke_all(self) -> list[Lease]:
-        """End every lease."""
-        return self._after(self._leases.end_all())
-
-    def drop_all(self) -> None:
-        """End every lease because the vault is locked."""
-        self.revoke_all()
-
-    def grants_in_use(self) -> set[str]:
-        """Return the ids of the grants that live leases rest on."""
-        return self._leases.grants()
-
-    def expire(self, now: float) -> float | None:
-        """End the leases that are due; a source for `Deadlines`."""
-        ended, coming = self._leases.expire(now)
-        if ended:
-            self._let_go()
-        return coming
-
-    def _decide(self, facts: PeerFacts, names: Sequence[str], authority: Authority) -> Allow:
-        boot_id = self._processes.boot_id()
-        decision = decide(facts, names, authority, self._vault.now_ms(), boot_id)
+    def _require(self, decision: Allow | Ask | Deny, facts: PeerFacts) -> Allow:
         if isinstance(decision, Allow):
             return decision
         if isinstance(decision, Deny):
             raise DeniedError(
-                "a rule of the policy denies the keys asked for; no grant was looked for",
+                "a rule of the policy denies the keys asked for; no grant helps against it",
                 reason="denied-by-rule",
             )
         root = facts.root.id.pid
@@ -235,13 +217,11 @@ class Access:
             facts={"tree-pid": str(root), "uid": str(facts.uid)},
         )
 
-    def _applicable(self, facts: PeerFacts, authority: Authority) -> list[Grant]:
-        boot_id = self._processes.boot_id()
-        return applicable(facts, authority, self._vault.now_ms(), boot_id)
-
-    async def _digested(self, facts: PeerFacts, authority: Authority) -> PeerFacts:
-        """Add digests of executables where a grant asks for them: hashing is slow."""
-        if not any(grant.selector.kind == "sha256" for grant in authority.grants.values()):
+    async def _digested(self, facts: PeerFacts, rules: Rules) -> PeerFacts:
+        """Add digests of executables where a selector asks for them: hashing is slow."""
+        selectors = [grant.selector for grant in rules.grants]
+        selectors += [rule.selector for rule in rules.policy.deny if rule.selector is not None]
+        if not any(selector.kind == "sha256" for selector in selectors):
             return facts
         digests: dict[str, str] = {}
         for process in facts.tree:
@@ -257,130 +237,51 @@ class Access:
 
         Decided anew on the record as it is now, and when uses are counted, as it is when the turn
         comes: of two callers at once, only one gets the last use, and a grant that was taken back
-        meanwhile allows nothing.
+        meanwhile allows nothing. Uses of consents are spent last, in memory.
         """
-        decision = self._decide(facts, names, session.authority)
-        if all(grant.uses_left is None for grant in decision.grants):
-            return decision
+        decision = self._require(decide(facts, names, self.rules(session)), facts)
+        if any(g.uses_left is not None and not g.consent for g in decision.grants):
 
-        async def draft(now: Session) -> Draft:
-            nonlocal decision
-            session.check()
-            self._keys.require(session, names)
-            decision = self._decide(facts, names, now.authority)
-            grants = now.authority.with_grants([grant.used() for grant in decision.grants])
-            return Draft(now.authority.next(self._vault.now_ms(), grants=grants))
+            async def draft(now: Session) -> Draft:
+                nonlocal decision
+                session.check()
+                self._keys.require(session, names)
+                decision = self._require(decide(facts, names, self.rules(now)), facts)
+                standing = [grant.used() for grant in decision.grants if not grant.consent]
+                grants = now.authority.with_grants(standing)
+                return Draft(now.authority.next(self._vault.now_ms(), grants=grants))
 
-        await self._vault.change(draft)
+            await self._vault.change(draft)
+        for grant in decision.grants:
+            if grant.consent and not self._asking.answers.use(grant.id):
+                raise DeniedError("the consent was used up or withdrawn meanwhile: ask again")
         return decision
 
     def _latest_ms(self, session: Session) -> int:
         # Never earlier than the record has seen, for a clock that was set back.
         return max(self._vault.now_ms(), session.authority.latest_ms)
 
-    def _check_room(self, holder: ProcessId) -> None:
-        # The leases of one tree are counted only where there are enough to matter.
-        most = len(self._leases)
-        if most >= MOST_LEASES or (
-            most >= MOST_OF_TREE and len(self.leases_of(holder)) >= MOST_OF_TREE
-        ):
-            raise LimitError("too many live leases: give some back, or let them end, and try again")
-
     def _issue(
-        self, holder: ProcessId, names: tuple[str, ...], decision: Allow, ttl: int, now_ms: int
+        self,
+        session: Session,
+        facts: PeerFacts,
+        names: tuple[str, ...],
+        decision: Allow,
+        ttl: int,
     ) -> Lease:
-        ends = [g.expires_at_ms for g in decision.grants if g.expires_at_ms is not None]
-        # A lease ends with the grant that it rests on.
+        now_ms = self._latest_ms(session)
+        # A lease ends with the standing grant that it rests on; a consent's time is for using it.
+        ends = [
+            grant.expires_at_ms
+            for grant in decision.grants
+            if grant.expires_at_ms is not None and not grant.consent
+        ]
         longest = min([float(decision.max_ttl), *((end - now_ms) / 1000 for end in ends)])
         if longest <= 0:
             raise DeniedError(
                 "the grant that covers the keys asked for has just expired: the operator can add "
                 "another"
             )
-        self._watch_all(holder, decision.grants)
-        return self._leases.issue(
-            lease_id=secrets.token_hex(16),
-            names=names,
-            holder=holder,
-            grant_ids=tuple(grant.id for grant in decision.grants),
-            now=self._clock.boot(),
-            ttl=max(ttl, SHORTEST_TTL) if ttl else DEFAULT_TTL,
-            max_ttl=longest,
-        )
-
-    def _watch_all(self, holder: ProcessId, grants: Sequence[Grant]) -> None:
-        """Watch for the ends of what a lease rests on: its holder, and the roots of `tree:`."""
-        try:
-            self._watch(holder, holder, lambda: self._leases.end_holder(holder))
-            for grant in grants:
-                if grant.selector.process is not None:
-                    ended = partial(self._leases.end_grant, grant.id)
-                    self._watch(grant.id, grant.selector.process, ended)
-        except BaseException:
-            self._let_go()
-            raise
-
-    def _watch(
-        self, what: ProcessId | str, process: ProcessId, end: Callable[[], list[Lease]]
-    ) -> None:
-        """End leases when a process ends.
-
-        Args:
-            what: the holder or the id of the grant that ends with it.
-            process: which.
-            end: ends the leases.
-        """
-        held = self._watched.get(what)
-        if held is None:
-            try:
-                held, found = self._processes.pin(process.pid)
-            except ProcessGoneError:
-                raise _tree_gone() from None
-            except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                    raise
-                raise LimitError(
-                    "too many process trees hold leases: let some end, and try again"
-                ) from None
-            if found != process:
-                # The pid is another process's by now: what was attested has ended.
-                held.close()
-                raise _tree_gone()
-            self._watched[what] = held
-
-            def ended() -> None:
-                self._after(end())
-
-            held.on_exit(ended)
-        if not held.alive():
-            raise _tree_gone()
-
-    def _after(self, ended: list[Lease]) -> list[Lease]:
-        if ended:
-            self._let_go()
-        self._deadlines.review()
-        return ended
-
-    def _let_go(self) -> None:
-        """Watch no longer what no lease rests on."""
-        for what in self._watched.keys() - self._leases.holders() - self._leases.grants():
-            self._watched.pop(what).close()
-
-
-@dataclass(frozen=True, slots=True)
-class NameFilter:
-    """Which key names a caller may lease.
-
-    Attributes:
-        grants: the usable grants that cover the caller.
-    """
-
-    grants: Sequence[Grant]
-
-    def __call__(self, name: str) -> bool:
-        """Tell whether one of the grants covers a name."""
-        return any(grant.covers(name) for grant in self.grants)
-
-
-def _tree_gone() -> PeerUnknownError:
-    return PeerUnknownError("the root of the process tree has ended: start anew")
+        lease = self._leasing.issue(facts.root.id, names, decision.grants, ttl=ttl, longest=longest)
+        self._handouts.note(session, at_ms=now_ms, names=names, facts=facts, lease_id=lease.id)
+        return lease

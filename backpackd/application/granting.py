@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from backpackd.application.access import Access
+from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core import selectors
 from backpackd.core.errors import (
@@ -35,14 +35,14 @@ class Granting:
 
     Args:
         vault: holds them in its authority record.
-        access: knows which leases rest on them.
+        leasing: knows which leases rest on them.
         processes: looks up the roots of process trees.
         uid: the user whom the daemon serves.
     """
 
-    def __init__(self, vault: Vault, access: Access, processes: Processes, uid: int) -> None:
+    def __init__(self, vault: Vault, leasing: Leasing, processes: Processes, uid: int) -> None:
         self._vault = vault
-        self._access = access
+        self._leasing = leasing
         self._processes = processes
         self._uid = uid
 
@@ -126,7 +126,7 @@ class Granting:
 
         def then() -> None:
             nonlocal ended
-            ended = len(self._access.revoke_grant(grant_id))
+            ended = len(self._leasing.end_grant(grant_id, "grant-gone"))
 
         await self._vault.change(draft, then)
         return ended
@@ -161,7 +161,7 @@ class Granting:
     def _standing(self, session: Session) -> Iterable[Grant]:
         """Return the grants but for those that can never allow anything again."""
         now_ms = max(self._vault.now_ms(), session.authority.latest_ms)
-        in_use = self._access.grants_in_use()
+        in_use = self._leasing.grants_in_use()
         for grant in session.authority.grants.values():
             spent = grant.uses_left == 0 and grant.id not in in_use
             if not grant.expired(now_ms) and not spent and self._subject_lives(grant.selector):

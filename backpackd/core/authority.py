@@ -19,6 +19,7 @@ from backpackd.core import canonical
 from backpackd.core.canonical import CanonicalError, context
 from backpackd.core.errors import DamageError
 from backpackd.core.grants import Grant
+from backpackd.core.policy import Policy
 from backpackd.core.records import RowSet
 from backpackd.core.sealing import OpenError, Secret, open_sealed, pad, seal, unpad
 from backpackd.core.slots import Slot
@@ -40,7 +41,7 @@ class Authority:
         latest_ms: the latest wall-clock time seen, Unix time in milliseconds: a clock that is set
             back does not bring an expired grant to life.
         grants: by id.
-        default: what happens to a request that no grant covers: `ask`, `allow` or `deny`.
+        policy: what holds for every request.
     """
 
     generation: int
@@ -50,7 +51,7 @@ class Authority:
     signing_key: bytes
     latest_ms: int
     grants: Mapping[str, Grant] = field(default_factory=dict)
-    default: str = "ask"
+    policy: Policy = field(default_factory=Policy)
 
     def next(self, now_ms: int, **changes: Any) -> "Authority":
         """Return the record's next generation with some attributes changed."""
@@ -103,11 +104,11 @@ class Authority:
     def seal(self, master: Secret, vault_id: bytes, salt: bytes) -> bytes:
         """Seal the record with 32 fresh random bytes as salt."""
         data = {
-            "default": self.default,
             "generation": self.generation,
             "grants": [self.grants[key].encode() for key in sorted(self.grants)],
             "latest": self.latest_ms,
             "master_generation": self.master_generation,
+            "policy": self.policy.encode(),
             "row_count": self.rows.count,
             "rows": self.rows.encode(),
             "signing_key": canonical.to_text(self.signing_key),
@@ -128,11 +129,11 @@ class Authority:
             data = unpad(open_sealed(master, sealed, kind=_KIND, bound_to=context(vault_id)))
             found = canonical.members(
                 canonical.decode(data),
-                default=str,
                 generation=int,
                 grants=list,
                 latest=int,
                 master_generation=int,
+                policy=dict,
                 row_count=int,
                 rows=str,
                 signing_key=str,
@@ -147,7 +148,7 @@ class Authority:
                 canonical.from_text(found["signing_key"]),
                 found["latest"],
                 {grant.id: grant for grant in grants},
-                found["default"],
+                Policy.decode(found["policy"]),
             )
         except (OpenError, CanonicalError, ValueError) as error:
             raise DamageError(

@@ -21,7 +21,6 @@ class Status(Enum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
-    UNIMPLEMENTED = "UNIMPLEMENTED"
     DATA_LOSS = "DATA_LOSS"
     UNAVAILABLE = "UNAVAILABLE"
 
@@ -103,11 +102,11 @@ class KeyExistsError(CallerError):
     reason = "key-exists"
 
 
-class NotBuiltError(CallerError):
-    """The API names this, and this version does not serve it."""
+class RequestUnknownError(CallerError):
+    """A request for approval was answered, has ended, or never was."""
 
-    status = Status.UNIMPLEMENTED
-    reason = "not-built"
+    status = Status.NOT_FOUND
+    reason = "no-such-request"
 
 
 class StateError(BackpackError):
@@ -163,6 +162,13 @@ class DeniedError(BackpackError):
 
     status = Status.PERMISSION_DENIED
     reason = "no-grant"
+
+
+class WaitingError(BackpackError):
+    """Nobody has answered a request for approval in time; it may still be answered."""
+
+    status = Status.DEADLINE_EXCEEDED
+    reason = "waiting-for-approval"
 
 
 class LimitError(BackpackError):

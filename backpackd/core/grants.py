@@ -33,6 +33,7 @@ class Grant:
         uses_left: how many more leases; None: any number; 0: used up, kept while leases rest on it.
         created_at_ms: Unix time in milliseconds.
         reason: the operator's words.
+        consent: True for a person's answer to a request: in memory only, never sealed.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Grant:
     uses_left: int | None
     created_at_ms: int
     reason: str
+    consent: bool = False
 
     def covers(self, name: str) -> bool:
         """Tell whether one of the patterns covers a key name."""

@@ -13,6 +13,7 @@ import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -34,13 +35,44 @@ _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 WHILE_LOCKED = frozenset(
-    f"backpack.v1.Vault.{name}" for name in ("Status", "Init", "Unlock", "Lock")
+    f"backpack.v1.Vault.{name}" for name in ("Status", "Init", "Unlock", "Lock", "Panic")
 )
 """The methods that answer while the vault is locked or not yet made. A list of what may, so that
 a new method is closed until somebody opens it."""
 
+WATCH = "Watch"
+"""How the names of methods begin that stay open until their caller ends them."""
+
+_announced: ContextVar["_Announcement"] = ContextVar("announcement")
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Find = Callable[[str], Connection | None]
+
+
+class _Announcement:
+    """What a call tells its caller before it is done: gRPC lets it do so once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._done = False
+
+    async def send(self, name: str, text: str) -> None:
+        if not self._done:
+            self._done = True
+            await self._context.send_initial_metadata(((f"backpack-{name}", text),))
+
+
+async def announce(name: str, text: str) -> None:
+    """Tell the caller of the running call something at once, as initial metadata.
+
+    Each call runs in a task of its own, and this finds that call's. Only the first one in a call
+    is sent.
+
+    Args:
+        name: without the prefix `backpack-`.
+        text: ASCII.
+    """
+    await _announced.get().send(name, text)
 
 
 class Service(Protocol):
@@ -66,10 +98,16 @@ class Calls:
         self._closing = False
         self._open = 0
         self._all_done = asyncio.Event()
+        self._watches: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """Turn new calls away from now on."""
+        """Turn new calls away from now on, and end the watches: they would end with nothing else.
+
+        Calls of another kind that are under way go on.
+        """
         self._closing = True
+        for watch in self._watches:
+            watch.cancel()
 
     async def finished(self, grace: float) -> None:
         """Wait until the calls that were under way are done; for after `close`.
@@ -122,48 +160,88 @@ class Calls:
     def _method(
         self, service: Service, descriptor: MethodDescriptor
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        method = getattr(service, _WORD.sub("_", descriptor.name).lower())
-        parse = GetMessageClass(descriptor.input_type).FromString
-        locked_too = descriptor.full_name in WHILE_LOCKED
-
-        def admit(raw: bytes) -> Message:
-            if not locked_too:
-                states.require_unlocked(self._state())
-            try:
-                return parse(raw)
-            except DecodeError:
-                raise InvalidRequestError(
-                    "the request is not the message that this call takes",
-                    reason="malformed-request",
-                ) from None
-
-        async def answer(raw: bytes, context: Context) -> bytes:
-            with self.enter(context) as connection:
-                message: Message = await method(connection, admit(raw))
-                return message.SerializeToString()
-
-        async def answer_all(raw: bytes, context: Context) -> None:
-            with self.enter(context) as connection:
-                responses: AsyncIterator[Message] = method(connection, admit(raw))
-                async for response in responses:
-                    await context.write(response.SerializeToString())
-
-        async def unary(raw: bytes, context: Context) -> bytes:
-            work = answer(raw, context)
-            del raw  # grpcio keeps this frame with the error of an aborted call
-            response: bytes = await _guarded(work, context)
-            return response
-
-        async def stream(raw: bytes, context: Context) -> None:
-            work = answer_all(raw, context)
-            del raw  # as above
-            await _guarded(work, context)
-
+        method = _Method(self, service, descriptor, self._state, self._watches)
         # Without a deserializer the raw bytes arrive here, and a malformed request is an error of
         # ours instead of an exception inside grpcio.
         if descriptor.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream)
-        return grpc.unary_unary_rpc_method_handler(unary)
+            return grpc.unary_stream_rpc_method_handler(method.stream)
+        return grpc.unary_unary_rpc_method_handler(method.unary)
+
+    @property
+    def closing(self) -> bool:
+        """Whether new calls are turned away."""
+        return self._closing
+
+
+class _Method:
+    """One method of a service, from raw bytes to raw bytes."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        service: Service,
+        descriptor: MethodDescriptor,
+        state: Callable[[], State],
+        watches: set[asyncio.Task[None]],
+    ) -> None:
+        self._calls = calls
+        self._work = getattr(service, _WORD.sub("_", descriptor.name).lower())
+        self._parse = GetMessageClass(descriptor.input_type).FromString
+        self._locked_too = descriptor.full_name in WHILE_LOCKED
+        self._watching = descriptor.name.startswith(WATCH)
+        self._state = state
+        self._watches = watches
+
+    async def unary(self, raw: bytes, context: Context) -> bytes:
+        """Answer a call with one response."""
+        work = self._answer(raw, context)
+        del raw  # grpcio keeps this frame with the error of an aborted call
+        response: bytes = await _guarded(work, context)
+        return response
+
+    async def stream(self, raw: bytes, context: Context) -> None:
+        """Answer a call with a stream of responses."""
+        work = (self._watch if self._watching else self._answer_all)(raw, context)
+        del raw  # as above
+        await _guarded(work, context)
+
+    async def _answer(self, raw: bytes, context: Context) -> bytes:
+        with self._calls.enter(context) as connection:
+            _announced.set(_Announcement(context))
+            message: Message = await self._work(connection, self._admit(raw))
+            return message.SerializeToString()
+
+    async def _answer_all(self, raw: bytes, context: Context) -> None:
+        with self._calls.enter(context) as connection:
+            responses: AsyncIterator[Message] = self._work(connection, self._admit(raw))
+            async for response in responses:
+                await context.write(response.SerializeToString())
+
+    async def _watch(self, raw: bytes, context: Context) -> None:
+        task = asyncio.ensure_future(self._answer_all(raw, context))
+        del raw
+        self._watches.add(task)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if self._calls.closing:
+                raise ShuttingDownError("the daemon is stopping") from None
+            raise
+        finally:
+            task.cancel()
+            self._watches.discard(task)
+            del task  # a task holds its error, and the error's frames the task
+
+    def _admit(self, raw: bytes) -> Message:
+        if not self._locked_too:
+            states.require_unlocked(self._state())
+        try:
+            return self._parse(raw)
+        except DecodeError:
+            raise InvalidRequestError(
+                "the request is not the message that this call takes",
+                reason="malformed-request",
+            ) from None
 
 
 async def _guarded(work: Awaitable[Any], context: Context) -> Any:

@@ -51,7 +51,7 @@ class KeysService:
             self._operators.require(connection)
             heads = await self._keys.list(lambda _: True)
         else:
-            heads = await self._keys.list(await self._access.allowed_names(connection))
+            heads = await self._keys.list(await self._access.may_lease(connection))
         if heads:
             # A caller that may see nothing does not keep the vault unlocked by asking.
             self._vault.touch()

@@ -3,11 +3,24 @@
 from collections.abc import AsyncIterator, Sequence
 
 from backpack_proto.v1 import leases_pb2 as pb
-from backpackd.application.access import Access
+from backpackd.application.access import Access, Wish
+from backpackd.application.handouts import Handouts
+from backpackd.application.leasing import LeaseEvent, Leasing
 from backpackd.application.operators import Operators
-from backpackd.core.errors import InvalidRequestError, NotBuiltError
+from backpackd.application.revoking import Revoking
+from backpackd.application.vault import Vault
+from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.leases import Lease
 from backpackd.ports import Clock, Connection
+from backpackd.rpc.calls import announce
+from backpackd.rpc.watching import while_authorized
+
+_BATCH = 500
+_KINDS = {
+    "issued": pb.WatchLeasesResponse.KIND_ISSUED,
+    "renewed": pb.WatchLeasesResponse.KIND_RENEWED,
+    "ended": pb.WatchLeasesResponse.KIND_ENDED,
+}
 
 
 class LeasesService:
@@ -15,17 +28,32 @@ class LeasesService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Leases"]
 
-    def __init__(self, access: Access, operators: Operators, clock: Clock) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        access: Access,
+        operators: Operators,
+        clock: Clock,
+        *,
+        leasing: Leasing,
+        revoking: Revoking,
+        handouts: Handouts,
+    ) -> None:
+        self._vault = vault
         self._access = access
         self._operators = operators
         self._clock = clock
+        self._leasing = leasing
+        self._revoking = revoking
+        self._handouts = handouts
 
     async def get_keys(
         self, connection: Connection, request: pb.GetKeysRequest
     ) -> pb.GetKeysResponse:
         """Answer `GetKeys`."""
+        wish = Wish(list(request.names), request.ttl_seconds, request.reason, request.wait_seconds)
         handout = await self._access.get_keys(
-            connection, list(request.names), ttl=request.ttl_seconds, reason=request.reason
+            connection, wish, lambda code: announce("request-code", code)
         )
         return pb.GetKeysResponse(
             lease=self._message(handout.lease),
@@ -36,16 +64,21 @@ class LeasesService:
         self, connection: Connection, request: pb.RenewLeaseRequest
     ) -> pb.RenewLeaseResponse:
         """Answer `RenewLease`."""
-        lease = self._access.renew(connection, request.lease_id, ttl=request.ttl_seconds)
+        own = self._access.attest(connection).root.id
+        lease = self._leasing.renew(own, request.lease_id, ttl=request.ttl_seconds)
         return pb.RenewLeaseResponse(lease=self._message(lease))
 
     async def revoke_leases(
         self, connection: Connection, request: pb.RevokeLeasesRequest
     ) -> pb.RevokeLeasesResponse:
         """Answer `RevokeLeases`."""
+        own = self._access.attest(connection).root.id
+        if request.give_back:
+            return pb.RevokeLeasesResponse(
+                ended=len(self._revoking.give_back(own, request.lease_id))
+            )
         ended = self._revoke(request)
         if not self._operators.has(connection):
-            own = self._access.attest(connection).root.id
             ended = [lease for lease in ended if lease.holder == own]
         return pb.RevokeLeasesResponse(ended=len(ended))
 
@@ -53,31 +86,82 @@ class LeasesService:
         self, connection: Connection, request: pb.ListLeasesRequest
     ) -> pb.ListLeasesResponse:
         """Answer `ListLeases`."""
-        if request.all:
-            self._operators.require(connection)
-            leases = self._access.leases()
-        else:
-            leases = self._access.leases_of(self._access.attest(connection).root.id)
+        leases = self._leases(connection, everything=request.all)
         return pb.ListLeasesResponse(leases=[self._message(lease) for lease in leases])
 
-    def watch_leases(
-        self, _: Connection, __: pb.WatchLeasesRequest
+    async def watch_leases(
+        self, connection: Connection, request: pb.WatchLeasesRequest
     ) -> AsyncIterator[pb.WatchLeasesResponse]:
-        """Answer `WatchLeases`: not built yet."""
-        raise NotBuiltError("this version does not serve WatchLeases: ask ListLeases instead")
+        """Answer `WatchLeases`."""
+        session = self._vault.session()
+        live = self._leases(connection, everything=request.all)
+        own = None if request.all else self._access.attest(connection).root.id
+        watcher = self._leasing.watch(own)
+        try:
+            for lease in live:
+                kind = pb.WatchLeasesResponse.KIND_LIVE
+                yield pb.WatchLeasesResponse(kind=kind, lease=self._message(lease))
+            while True:
+                if request.all:
+                    event = await while_authorized(
+                        self._operators, connection, session, watcher.next()
+                    )
+                else:
+                    event = await watcher.next()
+                if event is None:
+                    session.check()
+                    raise LimitError("the watch did not read on: watch again", reason="too-slow")
+                yield self._event(event)
+        finally:
+            self._leasing.unwatch(watcher)
+
+    async def list_handouts(
+        self, connection: Connection, _: pb.ListHandoutsRequest
+    ) -> AsyncIterator[pb.ListHandoutsResponse]:
+        """Answer `ListHandouts`."""
+        self._operators.require(connection)
+        session = self._vault.session()
+        entries = await self._handouts.list(session)
+        for start in range(0, len(entries), _BATCH):
+            session.check()
+            yield pb.ListHandoutsResponse(
+                handouts=[
+                    pb.HandoutEntry(
+                        at_ms=entry.at_ms,
+                        names=entry.names,
+                        pid=entry.pid,
+                        executable=entry.executable,
+                        root_pid=entry.root_pid,
+                        root_executable=entry.root_executable,
+                        lease_id=entry.lease_id,
+                    )
+                    for entry in entries[start : start + _BATCH]
+                ]
+            )
+
+    def _leases(self, connection: Connection, *, everything: bool) -> Sequence[Lease]:
+        if everything:
+            self._operators.require(connection)
+            return self._leasing.all()
+        return self._leasing.of(self._access.attest(connection).root.id)
 
     def _revoke(self, request: pb.RevokeLeasesRequest) -> Sequence[Lease]:
         match request.WhichOneof("what"):
             case "lease_id":
-                return self._access.revoke_id(request.lease_id)
+                return self._revoking.lease(request.lease_id)
             case "key":
-                return self._access.revoke_key(request.key)
+                return self._revoking.key(request.key)
             case "tree_pid":
-                return self._access.revoke_tree(request.tree_pid)
+                return self._revoking.tree(request.tree_pid)
             case "all" if request.all:
-                return self._access.revoke_all()
+                return self._revoking.all()
             case _:
                 raise InvalidRequestError("say which leases: an id, a key, a tree, or all")
+
+    def _event(self, event: LeaseEvent) -> pb.WatchLeasesResponse:
+        return pb.WatchLeasesResponse(
+            kind=_KINDS[event.kind], lease=self._message(event.lease), reason=event.reason
+        )
 
     def _message(self, lease: Lease) -> pb.Lease:
         boot, wall = self._clock.boot(), self._clock.wall()

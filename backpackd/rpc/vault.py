@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from backpack_proto.v1 import vault_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.deadlines import Deadlines
+from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.revoking import Revoking
 from backpackd.application.vault import Vault
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
@@ -50,6 +52,8 @@ class VaultService:
         operators: Operators,
         gate: PassphraseGate,
         *,
+        leasing: Leasing,
+        revoking: Revoking,
         deadlines: Deadlines,
         clock: Clock,
         about: About,
@@ -58,6 +62,8 @@ class VaultService:
         self._access = access
         self._operators = operators
         self._gate = gate
+        self._leasing = leasing
+        self._revoking = revoking
         self._deadlines = deadlines
         self._clock = clock
         self._about = about
@@ -75,7 +81,7 @@ class VaultService:
                 pb.Protection(name=found.name, on=found.on, detail=found.detail)
                 for found in self._about.protections()
             ],
-            leases_of_tree=len(self._access.leases_of(root)),
+            leases_of_tree=len(self._leasing.of(root)),
             tree_pid=root.pid,
             authorized_until_ms=self._until(self._operators.remaining(connection)),
         )
@@ -96,9 +102,14 @@ class VaultService:
 
     async def lock(self, _: Connection, __: pb.LockRequest) -> pb.LockResponse:
         """Answer `Lock`."""
-        ended = self._access.count()
+        ended = len(self._leasing)
         self._vault.lock()
         return pb.LockResponse(leases_ended=ended)
+
+    async def panic(self, _: Connection, __: pb.PanicRequest) -> pb.PanicResponse:
+        """Answer `Panic`."""
+        ended = self._revoking.panic()
+        return pb.PanicResponse(leases_ended=ended.leases, requests_ended=ended.requests)
 
     async def authorize(
         self, connection: Connection, request: pb.AuthorizeRequest

@@ -13,15 +13,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from backpack_client.aio import AsyncBackpack as AsyncBackpack
     from backpack_client.aio import AsyncLease as AsyncLease
+    from backpack_client.aio import AsyncWatch as AsyncWatch
     from backpack_client.api import Backpack as Backpack
     from backpack_client.api import Lease as Lease
+    from backpack_client.api import Watch as Watch
     from backpack_client.failures import Failure as Failure
     from backpack_client.held import Values as Values
     from backpack_client.model import Deleted as Deleted
+    from backpack_client.model import DenyRule as DenyRule
     from backpack_client.model import Grant as Grant
     from backpack_client.model import KeyEntry as KeyEntry
+    from backpack_client.model import LeaseEvent as LeaseEvent
     from backpack_client.model import LeaseInfo as LeaseInfo
+    from backpack_client.model import Panicked as Panicked
+    from backpack_client.model import Policies as Policies
+    from backpack_client.model import Policy as Policy
+    from backpack_client.model import PolicyDefault as PolicyDefault
+    from backpack_client.model import PolicyListing as PolicyListing
+    from backpack_client.model import Process as Process
     from backpack_client.model import Protection as Protection
+    from backpack_client.model import Request as Request
+    from backpack_client.model import Revealed as Revealed
     from backpack_client.model import Stored as Stored
     from backpack_client.model import VaultState as VaultState
     from backpack_client.model import VaultStatus as VaultStatus
@@ -31,35 +43,59 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncBackpack": "aio",
     "AsyncLease": "aio",
+    "AsyncWatch": "aio",
     "Backpack": "api",
     "Deleted": "model",
+    "DenyRule": "model",
     "Failure": "failures",
     "Grant": "model",
     "KeyEntry": "model",
     "Lease": "api",
+    "LeaseEvent": "model",
     "LeaseInfo": "model",
+    "Panicked": "model",
+    "Policies": "model",
+    "Policy": "model",
+    "PolicyDefault": "model",
+    "PolicyListing": "model",
+    "Process": "model",
     "Protection": "model",
+    "Request": "model",
+    "Revealed": "model",
     "Stored": "model",
     "Values": "held",
     "VaultState": "model",
     "VaultStatus": "model",
+    "Watch": "api",
 }
 
 __all__ = [
     "AsyncBackpack",
     "AsyncLease",
+    "AsyncWatch",
     "Backpack",
     "Deleted",
+    "DenyRule",
     "Failure",
     "Grant",
     "KeyEntry",
     "Lease",
+    "LeaseEvent",
     "LeaseInfo",
+    "Panicked",
+    "Policies",
+    "Policy",
+    "PolicyDefault",
+    "PolicyListing",
+    "Process",
     "Protection",
+    "Request",
+    "Revealed",
     "Stored",
     "Values",
     "VaultState",
     "VaultStatus",
+    "Watch",
 ]
 
 

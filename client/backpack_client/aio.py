@@ -6,14 +6,15 @@ The same as `api`, method for method, to be awaited; see there. Nothing here pro
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
-from backpack_client import address, calls
+from backpack_client import address, calls, consent_calls
 from backpack_client.calls import Answer, Call
 from backpack_client.channel import (
+    EOF,
     RpcError,
     Target,
     UsageError,
@@ -22,14 +23,31 @@ from backpack_client.channel import (
 )
 from backpack_client.failures import Failure
 from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, Values, boot_clock
-from backpack_client.model import Deleted, Grant, KeyEntry, LeaseInfo, Stored, VaultStatus
+from backpack_client.model import (
+    Deleted,
+    Grant,
+    KeyEntry,
+    LeaseEvent,
+    LeaseInfo,
+    Panicked,
+    Policies,
+    Policy,
+    Request,
+    Revealed,
+    Stored,
+    VaultStatus,
+)
 
 if TYPE_CHECKING:
     import grpc.aio
 
 
+OnWait = Callable[[str], None]
+"""Is told the code of the request that a call waits for. Not awaited."""
+
+
 class _Invoke(Protocol):
-    async def __call__(self, call: Call[Answer]) -> Answer: ...
+    async def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
 class AsyncBackpack:
@@ -48,7 +66,7 @@ class AsyncBackpack:
 
         Args:
             socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
-            timeout: how long to wait for each answer, in seconds.
+            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
@@ -153,20 +171,74 @@ class AsyncBackpack:
             reason: what it is for.
         """
         return await self._invoke(
-            calls.add_grant(names, to, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason)
+            consent_calls.add_grant(
+                names, to, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason
+            )
         )
 
     async def grants(self, *, all: bool = False) -> Sequence[Grant]:  # noqa: A002 - the API's own word
         """List the grants that cover this process tree; all of them needs operator authority."""
-        return await self._invoke(calls.list_grants(every=all))
+        return await self._invoke(consent_calls.list_grants(every=all))
 
     async def ungrant(self, grant_id: str) -> int:
         """Take a grant back; returns how many leases ended with it. Needs operator authority."""
-        return await self._invoke(calls.remove_grant(grant_id))
+        return await self._invoke(consent_calls.remove_grant(grant_id))
+
+    async def requests(self, *, all: bool = False) -> Sequence[Request]:  # noqa: A002 - the API's own word
+        """List what waits for a person in this process tree; all needs operator authority."""
+        return await self._invoke(consent_calls.list_requests(every=all))
+
+    def watch_requests(self, *, all: bool = False) -> "AsyncWatch[Sequence[Request]]":  # noqa: A002 - the API's own word
+        """Follow the pending requests: all that wait now, and again whenever they change.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return AsyncWatch(consent_calls.watch_requests(every=all), self._open, self._failure_of)
+
+    async def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+        """Allow a request. Needs operator authority.
+
+        Args:
+            code: the request's.
+            once: allow the calls that wait and nothing after them; else the process tree may lease
+                these keys until its root ends or the vault is locked.
+            root: the pid of another process of the request's chain to be the root.
+
+        Returns:
+            The root of the tree that may lease the keys now.
+        """
+        return await self._invoke(consent_calls.approve(code, once=once, root=root))
+
+    async def deny(self, code: str) -> None:
+        """Refuse a request, now and for as long as its tree lives. Needs operator authority."""
+        await self._invoke(consent_calls.deny(code))
+
+    async def policy(self) -> Policies:
+        """Ask for the policy, as sealed and as in force. Needs operator authority."""
+        return await self._invoke(consent_calls.get_policy())
+
+    async def set_policy(self, policy: Policy) -> None:
+        """Replace the sealed policy. Needs operator authority."""
+        await self._invoke(consent_calls.set_policy(policy))
+
+    async def panic(self) -> Panicked:
+        """End every lease and request, and lock the vault."""
+        return await self._invoke(consent_calls.panic())
+
+    async def revealed(self) -> Sequence[Revealed]:
+        """List what was revealed, to whom and when, oldest first. Needs operator authority."""
+        return await self._invoke(consent_calls.list_handouts())
 
     async def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
         """List the live leases of this process tree; all of them needs operator authority."""
         return await self._invoke(calls.list_leases(every=all))
+
+    def watch_leases(self, *, all: bool = False) -> "AsyncWatch[LeaseEvent]":  # noqa: A002 - the API's own word
+        """Follow the leases of this process tree, beginning with those that are live.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return AsyncWatch(consent_calls.watch_leases(every=all), self._open, self._failure_of)
 
     async def revoke(
         self,
@@ -186,18 +258,35 @@ class AsyncBackpack:
             calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all)
         )
 
-    async def get(self, *names: str, ttl: str | int | None = None, reason: str = "") -> Values:
+    async def get(
+        self,
+        *names: str,
+        ttl: str | int | None = None,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
+    ) -> Values:
         """Get values once. The lease that they come with is left to run out.
 
         Args:
             names: key names.
             ttl: how long the lease is to live, such as "5m"; None: 15 minutes.
             reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
         """
-        return Values(await self._invoke(calls.get_keys(names, ttl=ttl, reason=reason)))
+        return Values(
+            await self._invoke(calls.get_keys(names, ttl=ttl, reason=reason, wait=wait), on_wait)
+        )
 
     def lease(
-        self, *names: str, ttl: str | int = calls.DEFAULT_TTL, reason: str = ""
+        self,
+        *names: str,
+        ttl: str | int = calls.DEFAULT_TTL,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
     ) -> "AsyncLease":
         """Make a lease to be opened with `async with`; see AsyncLease.
 
@@ -205,8 +294,12 @@ class AsyncBackpack:
             names: key names.
             ttl: how long it is to live between renewals, such as "15m" or seconds.
             reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
         """
-        return AsyncLease(calls.get_keys(names, ttl=ttl, reason=reason), self._invoke, self._leases)
+        call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
+        return AsyncLease(call, on_wait, self._invoke, self._leases)
 
     async def _open(self) -> "grpc.aio.Channel":
         async with self._opening:
@@ -218,30 +311,108 @@ class AsyncBackpack:
                 self._channel = open_async_channel(self._target)
             return self._channel
 
-    async def _invoke(self, call: Call[Answer]) -> Answer:
+    async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
         channel = await self._open()
         serialize = type(call.request).SerializeToString
+        timeout = self._timeout + call.wait
         try:
             if call.streams:
                 stream = channel.unary_stream(call.method, serialize, call.parse)
-                responses = stream(call.request, timeout=self._timeout)
+                responses = stream(call.request, timeout=timeout)
                 return call.read([response async for response in responses])
+            if on_wait is not None:
+                # As a stream of one: only then does grpc give what comes ahead of the answer at
+                # once. On the wire both are the same.
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                return call.read(await _waiting(stream(call.request, timeout=timeout), on_wait))
             unary = channel.unary_unary(call.method, serialize, call.parse)
-            return call.read(await unary(call.request, timeout=self._timeout))
+            return call.read(await unary(call.request, timeout=timeout))
         except RpcError as error:
-            raise calls.failure_of(
-                error, call, socket_path=self._path, timeout=self._timeout
-            ) from None
+            raise self._failure_of(error, call) from None
         except (UsageError, asyncio.CancelledError):
             # What grpc raises when another task closes the channel at the wrong moment.
             if self._closed and not _being_cancelled():
                 raise calls.closed() from None
             raise
 
+    def _failure_of(self, error: calls.RpcError, call: Call[Any]) -> Failure:
+        return calls.failure_of(error, call, socket_path=self._path, timeout=self._timeout)
+
 
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def _waiting(stream: Any, on_wait: OnWait) -> Any:
+    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    try:
+        if code := calls.request_code(await stream.initial_metadata()):
+            on_wait(code)
+        (response,) = [each async for each in stream]
+    except BaseException:
+        # Left alone, it would go on to a lease that nobody takes.
+        stream.cancel()
+        raise
+    return response
+
+
+class AsyncWatch(Generic[Answer]):
+    """What the daemon tells as it happens: to be iterated over by one task.
+
+    It ends when it is closed, and with a Failure when the daemon ends it: the vault was locked, or
+    operator authority has run out.
+    """
+
+    def __init__(
+        self,
+        call: Call[Answer],
+        open_: Callable[[], Awaitable["grpc.aio.Channel"]],
+        failure_of: Callable[[calls.RpcError, Call[Any]], Failure],
+    ) -> None:
+        self._call = call
+        self._open = open_
+        self._failure_of = failure_of
+        self._closed = False
+        self._stream: Any = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[Answer]:
+        return self
+
+    async def __anext__(self) -> Answer:
+        if self._ended():
+            raise StopAsyncIteration
+        call = self._call
+        if self._stream is None:
+            channel = await self._open()
+            serialize = type(call.request).SerializeToString
+            self._stream = channel.unary_stream(call.method, serialize, call.parse)(call.request)
+        try:
+            response = await self._stream.read()
+        except RpcError as error:
+            raise self._failure_of(error, call) from None
+        except asyncio.CancelledError:
+            if self._ended() and not _being_cancelled():
+                raise StopAsyncIteration from None
+            raise
+        if response is EOF:
+            raise StopAsyncIteration
+        return call.read(response)
+
+    def _ended(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """End the watch. Closing twice is harmless."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
 
 
 class AsyncLease(HeldKeys):
@@ -253,10 +424,15 @@ class AsyncLease(HeldKeys):
     """
 
     def __init__(
-        self, call: Call[calls.Handout], invoke: _Invoke, opened: "set[AsyncLease]"
+        self,
+        call: Call[calls.Handout],
+        on_wait: OnWait | None,
+        invoke: _Invoke,
+        opened: "set[AsyncLease]",
     ) -> None:
         super().__init__(call.names)
         self._call = call
+        self._on_wait = on_wait
         self._invoke = invoke
         self._opened = opened
         self._closing = False
@@ -273,7 +449,7 @@ class AsyncLease(HeldKeys):
                 "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
             )
         asked_at = boot_clock()
-        self.begin(await self._invoke(self._call), asked_at)
+        self.begin(await self._invoke(self._call, self._on_wait), asked_at)
         self._opened.add(self)
         self._task = asyncio.create_task(self._renew(), name="backpack-lease")
         return self
@@ -302,7 +478,7 @@ class AsyncLease(HeldKeys):
         self._opened.discard(self)
         self._task.cancel()
         try:
-            await self._invoke(calls.revoke_leases(lease_id=lease_id))
+            await self._invoke(calls.give_back(lease_id))
         except Failure as failure:
             if failure.reason not in NOTHING_TO_GIVE_BACK:
                 raise

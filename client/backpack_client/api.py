@@ -7,17 +7,30 @@ is opened in `channel`. Nothing here prompts or prints.
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
-from backpack_client import address, calls
+from backpack_client import address, calls, consent_calls
 from backpack_client.calls import Answer, Call
 from backpack_client.channel import RpcError, Target, check, open_channel
 from backpack_client.failures import Failure
 from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, Values, boot_clock
-from backpack_client.model import Deleted, Grant, KeyEntry, LeaseInfo, Stored, VaultStatus
+from backpack_client.model import (
+    Deleted,
+    Grant,
+    KeyEntry,
+    LeaseEvent,
+    LeaseInfo,
+    Panicked,
+    Policies,
+    Policy,
+    Request,
+    Revealed,
+    Stored,
+    VaultStatus,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -26,8 +39,12 @@ if TYPE_CHECKING:
 _JOIN_SECONDS = 1.0
 
 
+OnWait = Callable[[str], None]
+"""Is told the code of the request that a call waits for."""
+
+
 class _Invoke(Protocol):
-    def __call__(self, call: Call[Answer]) -> Answer: ...
+    def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
 class Backpack:
@@ -46,7 +63,7 @@ class Backpack:
 
         Args:
             socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
-            timeout: how long to wait for each answer, in seconds.
+            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
@@ -152,20 +169,74 @@ class Backpack:
             reason: what it is for.
         """
         return self._invoke(
-            calls.add_grant(names, to, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason)
+            consent_calls.add_grant(
+                names, to, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason
+            )
         )
 
     def grants(self, *, all: bool = False) -> Sequence[Grant]:  # noqa: A002 - the API's own word
         """List the grants that cover this process tree; all of them needs operator authority."""
-        return self._invoke(calls.list_grants(every=all))
+        return self._invoke(consent_calls.list_grants(every=all))
 
     def ungrant(self, grant_id: str) -> int:
         """Take a grant back; returns how many leases ended with it. Needs operator authority."""
-        return self._invoke(calls.remove_grant(grant_id))
+        return self._invoke(consent_calls.remove_grant(grant_id))
+
+    def requests(self, *, all: bool = False) -> Sequence[Request]:  # noqa: A002 - the API's own word
+        """List what waits for a person in this process tree; all needs operator authority."""
+        return self._invoke(consent_calls.list_requests(every=all))
+
+    def watch_requests(self, *, all: bool = False) -> "Watch[Sequence[Request]]":  # noqa: A002 - the API's own word
+        """Follow the pending requests: all that wait now, and again whenever they change.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return Watch(consent_calls.watch_requests(every=all), self._open(), self._failure_of)
+
+    def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+        """Allow a request. Needs operator authority.
+
+        Args:
+            code: the request's.
+            once: allow the calls that wait and nothing after them; else the process tree may lease
+                these keys until its root ends or the vault is locked.
+            root: the pid of another process of the request's chain to be the root.
+
+        Returns:
+            The root of the tree that may lease the keys now.
+        """
+        return self._invoke(consent_calls.approve(code, once=once, root=root))
+
+    def deny(self, code: str) -> None:
+        """Refuse a request, now and for as long as its tree lives. Needs operator authority."""
+        self._invoke(consent_calls.deny(code))
+
+    def policy(self) -> Policies:
+        """Ask for the policy, as sealed and as in force. Needs operator authority."""
+        return self._invoke(consent_calls.get_policy())
+
+    def set_policy(self, policy: Policy) -> None:
+        """Replace the sealed policy. Needs operator authority."""
+        self._invoke(consent_calls.set_policy(policy))
+
+    def panic(self) -> Panicked:
+        """End every lease and request, and lock the vault."""
+        return self._invoke(consent_calls.panic())
+
+    def revealed(self) -> Sequence[Revealed]:
+        """List what was revealed, to whom and when, oldest first. Needs operator authority."""
+        return self._invoke(consent_calls.list_handouts())
 
     def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
         """List the live leases of this process tree; all of them needs operator authority."""
         return self._invoke(calls.list_leases(every=all))
+
+    def watch_leases(self, *, all: bool = False) -> "Watch[LeaseEvent]":  # noqa: A002 - the API's own word
+        """Follow the leases of this process tree, beginning with those that are live.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return Watch(consent_calls.watch_leases(every=all), self._open(), self._failure_of)
 
     def revoke(
         self,
@@ -183,25 +254,48 @@ class Backpack:
         """
         return self._invoke(calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all))
 
-    def get(self, *names: str, ttl: str | int | None = None, reason: str = "") -> Values:
+    def get(
+        self,
+        *names: str,
+        ttl: str | int | None = None,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
+    ) -> Values:
         """Get values once. The lease that they come with is left to run out.
 
         Args:
             names: key names.
             ttl: how long the lease is to live, such as "5m"; None: 15 minutes.
             reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
         """
-        return Values(self._invoke(calls.get_keys(names, ttl=ttl, reason=reason)))
+        return Values(
+            self._invoke(calls.get_keys(names, ttl=ttl, reason=reason, wait=wait), on_wait)
+        )
 
-    def lease(self, *names: str, ttl: str | int = calls.DEFAULT_TTL, reason: str = "") -> "Lease":
+    def lease(
+        self,
+        *names: str,
+        ttl: str | int = calls.DEFAULT_TTL,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
+    ) -> "Lease":
         """Make a lease to be opened with `with`; see Lease.
 
         Args:
             names: key names.
             ttl: how long it is to live between renewals, such as "15m" or seconds.
             reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
         """
-        return Lease(calls.get_keys(names, ttl=ttl, reason=reason), self._invoke, self._leases)
+        call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
+        return Lease(call, on_wait, self._invoke, self._leases)
 
     def _open(self) -> "grpc.Channel":
         with self._opening:
@@ -220,24 +314,86 @@ class Backpack:
                 )
             return self._channel
 
-    def _invoke(self, call: Call[Answer]) -> Answer:
+    def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
         channel = self._open()
         serialize = type(call.request).SerializeToString
+        timeout = self._timeout + call.wait
         try:
             if call.streams:
                 stream = channel.unary_stream(call.method, serialize, call.parse)
-                return call.read(list(stream(call.request, timeout=self._timeout)))
+                return call.read(list(stream(call.request, timeout=timeout)))
+            if on_wait is not None:
+                # As a stream of one: only then does grpc give what comes ahead of the answer at
+                # once. On the wire both are the same.
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                return call.read(_waiting(stream(call.request, timeout=timeout), on_wait))
             unary = channel.unary_unary(call.method, serialize, call.parse)
-            return call.read(unary(call.request, timeout=self._timeout))
+            return call.read(unary(call.request, timeout=timeout))
         except RpcError as error:
-            raise calls.failure_of(
-                error, call, socket_path=self._path, timeout=self._timeout
-            ) from None
+            raise self._failure_of(error, call) from None
         except ValueError:
             # What grpc raises when another thread closes the channel at the wrong moment.
             if self._closed:
                 raise calls.closed() from None
             raise
+
+    def _failure_of(self, error: calls.RpcError, call: Call[Any]) -> Failure:
+        return calls.failure_of(error, call, socket_path=self._path, timeout=self._timeout)
+
+
+def _waiting(stream: Any, on_wait: OnWait) -> Any:
+    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    try:
+        if code := calls.request_code(stream.initial_metadata()):
+            on_wait(code)
+        (response,) = stream
+    except BaseException:
+        # Left alone, it would go on to a lease that nobody takes.
+        stream.cancel()
+        raise
+    return response
+
+
+class Watch(Generic[Answer]):
+    """What the daemon tells as it happens: to be iterated over by one thread.
+
+    It ends when it is closed, which any thread may do, and with a Failure when the daemon ends it:
+    the vault was locked, or operator authority has run out.
+    """
+
+    def __init__(
+        self,
+        call: Call[Answer],
+        channel: "grpc.Channel",
+        failure_of: Callable[[calls.RpcError, Call[Any]], Failure],
+    ) -> None:
+        self._call = call
+        self._failure_of = failure_of
+        serialize = type(call.request).SerializeToString
+        self._closed = False
+        self._stream = channel.unary_stream(call.method, serialize, call.parse)(call.request)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Answer]:
+        return self
+
+    def __next__(self) -> Answer:
+        try:
+            return self._call.read(next(self._stream))
+        except RpcError as error:
+            if self._closed:
+                raise StopIteration from None
+            raise self._failure_of(error, self._call) from None
+
+    def close(self) -> None:
+        """End the watch. Closing twice is harmless."""
+        self._closed = True
+        self._stream.cancel()
 
 
 class Lease(HeldKeys):
@@ -247,9 +403,16 @@ class Lease(HeldKeys):
     vault was locked), the next access raises that failure; after the block every access raises.
     """
 
-    def __init__(self, call: Call[calls.Handout], invoke: _Invoke, opened: "set[Lease]") -> None:
+    def __init__(
+        self,
+        call: Call[calls.Handout],
+        on_wait: OnWait | None,
+        invoke: _Invoke,
+        opened: "set[Lease]",
+    ) -> None:
         super().__init__(call.names)
         self._call = call
+        self._on_wait = on_wait
         self._invoke = invoke
         self._opened = opened
         self._closing = threading.Event()
@@ -266,7 +429,7 @@ class Lease(HeldKeys):
                 "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
             )
         asked_at = boot_clock()
-        self.begin(self._invoke(self._call), asked_at)
+        self.begin(self._invoke(self._call, self._on_wait), asked_at)
         self._opened.add(self)
         self._thread = threading.Thread(target=self._renew, name="backpack-lease", daemon=True)
         self._thread.start()
@@ -295,7 +458,7 @@ class Lease(HeldKeys):
         self.end()
         self._opened.discard(self)
         try:
-            self._invoke(calls.revoke_leases(lease_id=lease_id))
+            self._invoke(calls.give_back(lease_id))
         except Failure as failure:
             if failure.reason not in NOTHING_TO_GIVE_BACK:
                 raise

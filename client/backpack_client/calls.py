@@ -1,4 +1,4 @@
-"""Every call of the API: its request built, its answer read, its error turned into a Failure.
+"""The calls for vault, keys and leases: requests built, answers read, errors turned into Failures.
 
 Pure: nothing here has a channel, waits or keeps state. The blocking API and the asyncio one carry
 these calls out, so neither repeats what the other does. No value and no passphrase ever comes into
@@ -12,12 +12,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from backpack_client.durations import format_duration, parse_duration
+from backpack_client.durations import format_duration, parse_duration, parse_wait
 from backpack_client.failures import (
     EXIT_FAILED,
     EXIT_WAITING,
     Failure,
     from_status,
+    is_code,
     is_key_name,
     no_daemon,
     printable,
@@ -25,7 +26,6 @@ from backpack_client.failures import (
 )
 from backpack_client.model import (
     Deleted,
-    Grant,
     KeyEntry,
     LeaseInfo,
     Protection,
@@ -33,7 +33,7 @@ from backpack_client.model import (
     VaultState,
     VaultStatus,
 )
-from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
+from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 
 Answer = TypeVar("Answer")
 
@@ -54,18 +54,21 @@ class RpcError(Protocol):
 # How long to wait for an answer, in seconds; unlocking takes part of one, one at a time.
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_TTL = "15m"
+DEFAULT_WAIT = "60s"
 
-_PACKAGE = "/backpack.v1."
+PACKAGE = "/backpack.v1."
 _FACT = "backpack-"
 # uint32 in the messages.
-_LARGEST = 2**32 - 1
+LARGEST = 2**32 - 1
 # What can be a process id: an int64 in the messages.
-_LARGEST_PID = 2**63 - 1
+LARGEST_PID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
     """One call, ready to be carried out.
+
+    A watch is a call that streams, whose `read` takes one response at a time.
 
     Attributes:
         method: its full name, such as `/backpack.v1.Vault/Status`.
@@ -74,6 +77,7 @@ class Call(Generic[Answer]):
         read: turns the response into the answer; for a streaming call, the list of responses.
         streams: True when the daemon answers with a stream of responses.
         names: the key names that are asked for, which a refusal's hint repeats.
+        wait: how long the daemon may let it wait for a person, in seconds.
     """
 
     method: str
@@ -82,6 +86,7 @@ class Call(Generic[Answer]):
     read: Callable[[Any], Answer] = field(repr=False)
     streams: bool = False
     names: tuple[str, ...] = ()
+    wait: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class Handout:
 def status() -> Call[VaultStatus]:
     """Ask for the state of daemon and vault."""
     return Call(
-        _PACKAGE + "Vault/Status",
+        PACKAGE + "Vault/Status",
         vault_pb2.StatusRequest(),
         vault_pb2.StatusResponse.FromString,
         _read_status,
@@ -105,7 +110,7 @@ def status() -> Call[VaultStatus]:
 def init(passphrase: str | bytes) -> Call[None]:
     """Make a new vault."""
     return Call(
-        _PACKAGE + "Vault/Init",
+        PACKAGE + "Vault/Init",
         vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase)),
         vault_pb2.InitResponse.FromString,
         _read_nothing,
@@ -115,7 +120,7 @@ def init(passphrase: str | bytes) -> Call[None]:
 def unlock(passphrase: str | bytes) -> Call[None]:
     """Load the master key."""
     return Call(
-        _PACKAGE + "Vault/Unlock",
+        PACKAGE + "Vault/Unlock",
         vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase)),
         vault_pb2.UnlockResponse.FromString,
         _read_nothing,
@@ -125,7 +130,7 @@ def unlock(passphrase: str | bytes) -> Call[None]:
 def lock() -> Call[int]:
     """Drop the master key; answers how many leases ended with it."""
     return Call(
-        _PACKAGE + "Vault/Lock",
+        PACKAGE + "Vault/Lock",
         vault_pb2.LockRequest(),
         vault_pb2.LockResponse.FromString,
         lambda response: int(response.leases_ended),
@@ -135,10 +140,10 @@ def lock() -> Call[int]:
 def authorize(passphrase: str | bytes) -> Call[datetime]:
     """Give the connection operator authority; answers until when."""
     return Call(
-        _PACKAGE + "Vault/Authorize",
+        PACKAGE + "Vault/Authorize",
         vault_pb2.AuthorizeRequest(passphrase=passphrase_bytes(passphrase)),
         vault_pb2.AuthorizeResponse.FromString,
-        lambda response: _time(response.authorized_until_ms),
+        lambda response: moment(response.authorized_until_ms),
     )
 
 
@@ -148,7 +153,7 @@ def change_passphrase(current: str | bytes, replacement: str | bytes) -> Call[No
         current=passphrase_bytes(current), replacement=passphrase_bytes(replacement)
     )
     return Call(
-        _PACKAGE + "Vault/ChangePassphrase",
+        PACKAGE + "Vault/ChangePassphrase",
         request,
         vault_pb2.ChangePassphraseResponse.FromString,
         _read_nothing,
@@ -169,7 +174,7 @@ def put_keys(
         skip_existing=skip_existing,
     )
     return Call(
-        _PACKAGE + "Keys/PutKeys",
+        PACKAGE + "Keys/PutKeys",
         request,
         keys_pb2.PutKeysResponse.FromString,
         lambda response: Stored(response.created, response.replaced, tuple(response.skipped)),
@@ -179,7 +184,7 @@ def put_keys(
 def delete_keys(names: Sequence[str]) -> Call[Deleted]:
     """Delete keys, all or none."""
     return Call(
-        _PACKAGE + "Keys/DeleteKeys",
+        PACKAGE + "Keys/DeleteKeys",
         keys_pb2.DeleteKeysRequest(names=_key_names(names)),
         keys_pb2.DeleteKeysResponse.FromString,
         lambda response: Deleted(response.deleted, response.leases_ended),
@@ -189,7 +194,7 @@ def delete_keys(names: Sequence[str]) -> Call[Deleted]:
 def list_keys(*, every: bool) -> Call[list[KeyEntry]]:
     """List keys without values."""
     return Call(
-        _PACKAGE + "Keys/ListKeys",
+        PACKAGE + "Keys/ListKeys",
         keys_pb2.ListKeysRequest(all=every),
         keys_pb2.ListKeysResponse.FromString,
         _read_keys,
@@ -197,77 +202,34 @@ def list_keys(*, every: bool) -> Call[list[KeyEntry]]:
     )
 
 
-def add_grant(
-    patterns: Sequence[str],
-    selector: str,
-    *,
-    ttl: str | int | None,
-    valid_for: str | int | None,
-    uses: int | None,
-    reason: str,
-) -> Call[Grant]:
-    """Add a standing permission."""
-    if not patterns:
-        raise usage("no key name or pattern was given", hint="")
-    if uses is not None and not 1 <= uses <= _LARGEST:
-        raise usage("a grant is for one use or more", hint="leave uses out for any number")
-    request = grants_pb2.AddGrantRequest(
-        patterns=[_text("pattern", pattern) for pattern in patterns],
-        selector=_text("selector", selector),
-        max_ttl_seconds=seconds(ttl),
-        valid_seconds=seconds(valid_for),
-        uses=uses or 0,
-        reason=_text("reason", reason),
-    )
-    return Call(
-        _PACKAGE + "Grants/AddGrant",
-        request,
-        grants_pb2.AddGrantResponse.FromString,
-        lambda response: _grant(response.grant),
-    )
-
-
-def list_grants(*, every: bool) -> Call[list[Grant]]:
-    """List standing permissions."""
-    return Call(
-        _PACKAGE + "Grants/ListGrants",
-        grants_pb2.ListGrantsRequest(all=every),
-        grants_pb2.ListGrantsResponse.FromString,
-        lambda response: [_grant(grant) for grant in response.grants],
-    )
-
-
-def remove_grant(grant_id: str) -> Call[int]:
-    """Take a grant back; answers how many leases ended with it."""
-    return Call(
-        _PACKAGE + "Grants/RemoveGrant",
-        grants_pb2.RemoveGrantRequest(id=_text("grant id", grant_id)),
-        grants_pb2.RemoveGrantResponse.FromString,
-        lambda response: int(response.leases_ended),
-    )
-
-
-def get_keys(names: Sequence[str], *, ttl: str | int | None, reason: str) -> Call[Handout]:
+def get_keys(
+    names: Sequence[str], *, ttl: str | int | None, reason: str, wait: str | int = DEFAULT_WAIT
+) -> Call[Handout]:
     """Lease keys and get their values, all or none."""
     checked = _key_names(names)
+    waiting = parse_wait(wait if isinstance(wait, str) else str(wait))
     return Call(
-        _PACKAGE + "Leases/GetKeys",
+        PACKAGE + "Leases/GetKeys",
         leases_pb2.GetKeysRequest(
-            names=checked, ttl_seconds=seconds(ttl), reason=_text("reason", reason)
+            names=checked,
+            ttl_seconds=seconds(ttl),
+            reason=text("reason", reason),
+            wait_seconds=waiting,
         ),
         leases_pb2.GetKeysResponse.FromString,
         _read_handout,
         names=tuple(checked),
+        wait=waiting,
     )
 
 
 def renew_lease(lease_id: str) -> Call[LeaseInfo]:
     """Extend a lease for as long as it was issued for."""
     return Call(
-        _PACKAGE + "Leases/RenewLease",
+        PACKAGE + "Leases/RenewLease",
         leases_pb2.RenewLeaseRequest(lease_id=lease_id),
         leases_pb2.RenewLeaseResponse.FromString,
-        lambda response: _lease(response.lease),
+        lambda response: lease_info(response.lease),
     )
 
 
@@ -285,18 +247,28 @@ def revoke_leases(
             hint="say exactly one of: a lease's id, a key, a process tree, all",
         )
     if lease_id is not None:
-        request = leases_pb2.RevokeLeasesRequest(lease_id=_text("lease id", lease_id))
+        request = leases_pb2.RevokeLeasesRequest(lease_id=text("lease id", lease_id))
     elif key is not None:
         request = leases_pb2.RevokeLeasesRequest(key=_key_names([key])[0])
     elif tree is not None:
-        if not 0 < tree <= _LARGEST_PID:
+        if not 0 < tree <= LARGEST_PID:
             raise usage("not a process id", hint="")
         request = leases_pb2.RevokeLeasesRequest(tree_pid=tree)
     else:
         request = leases_pb2.RevokeLeasesRequest(all=True)
     return Call(
-        _PACKAGE + "Leases/RevokeLeases",
+        PACKAGE + "Leases/RevokeLeases",
         request,
+        leases_pb2.RevokeLeasesResponse.FromString,
+        lambda response: int(response.ended),
+    )
+
+
+def give_back(lease_id: str) -> Call[int]:
+    """End a lease of the own tree that is done with; what it rested on stays."""
+    return Call(
+        PACKAGE + "Leases/RevokeLeases",
+        leases_pb2.RevokeLeasesRequest(lease_id=lease_id, give_back=True),
         leases_pb2.RevokeLeasesResponse.FromString,
         lambda response: int(response.ended),
     )
@@ -305,10 +277,10 @@ def revoke_leases(
 def list_leases(*, every: bool) -> Call[list[LeaseInfo]]:
     """List live leases."""
     return Call(
-        _PACKAGE + "Leases/ListLeases",
+        PACKAGE + "Leases/ListLeases",
         leases_pb2.ListLeasesRequest(all=every),
         leases_pb2.ListLeasesResponse.FromString,
-        lambda response: [_lease(lease) for lease in response.leases],
+        lambda response: [lease_info(lease) for lease in response.leases],
     )
 
 
@@ -319,7 +291,7 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
         error: of grpc or grpc.aio.
         call: the call that failed.
         socket_path: the daemon's socket, for the message.
-        timeout: how long the call was given, in seconds, for the message.
+        timeout: how long the call was given, in seconds, for the message; the wait comes on top.
     """
     code: str = error.code().name
     facts = _facts(error.trailing_metadata() or ())
@@ -329,7 +301,7 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
         return no_daemon(socket_path, "the connection was lost")
     if not reason and code == "DEADLINE_EXCEEDED":
         return Failure(
-            f"the daemon did not answer within {format_duration(timeout)}",
+            f"the daemon did not answer within {format_duration(timeout + call.wait)}",
             # A get that waits is what this exit code is for, on the fast path as well.
             exit_code=EXIT_WAITING if call.names else EXIT_FAILED,
             reason="no-answer",
@@ -340,6 +312,19 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
     if call.names:
         facts["backpack-names"] = " ".join(call.names)
     return from_status(code, reason, error.details() or "", facts)
+
+
+def request_code(metadata: Iterable[Any]) -> str:
+    """Read the code of the request that a call waits for, told ahead of its answer.
+
+    Args:
+        metadata: the initial metadata.
+
+    Returns:
+        The code; empty where there is none.
+    """
+    code = _facts(metadata or ()).get("backpack-request-code", "")
+    return code if is_code(code) else ""
 
 
 def closed() -> Failure:
@@ -402,13 +387,18 @@ def _value_bytes(name: str, value: str | bytes) -> bytes:
         ) from None
 
 
-def _text(what: str, text: str) -> str:
+def text(what: str, given: str) -> str:
+    """Check text for a message.
+
+    Raises:
+        Failure: a usage failure; it cannot be written as UTF-8. It is not shown.
+    """
     # Arguments of a process that are not UTF-8 come in as lone surrogates, which no message takes.
     try:
-        text.encode()
+        given.encode()
     except UnicodeEncodeError:
         raise usage(f"the {what} is not valid UTF-8", hint="") from None
-    return text
+    return given
 
 
 def _facts(metadata: Iterable[Any]) -> dict[str, str]:
@@ -432,58 +422,48 @@ def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
         daemon_version=response.daemon_version,
         daemon_pid=response.daemon_pid,
         supervised=response.supervised,
-        started_at=_time(response.started_at_ms),
+        started_at=moment(response.started_at_ms),
         protections=tuple(
             Protection(protection.name, protection.on, protection.detail)
             for protection in response.protections
         ),
         leases_of_tree=response.leases_of_tree,
         tree_pid=response.tree_pid,
-        authorized_until=_time_or_none(response.authorized_until_ms),
+        authorized_until=moment_or_none(response.authorized_until_ms),
     )
 
 
 def _read_keys(responses: Sequence[keys_pb2.ListKeysResponse]) -> list[KeyEntry]:
     return [
-        KeyEntry(key.name, _time(key.created_at_ms), _time(key.updated_at_ms))
+        KeyEntry(key.name, moment(key.created_at_ms), moment(key.updated_at_ms))
         for response in responses
         for key in response.keys
     ]
 
 
 def _read_handout(response: leases_pb2.GetKeysResponse) -> Handout:
-    return Handout(_lease(response.lease), {key.name: key.value for key in response.keys})
+    return Handout(lease_info(response.lease), {key.name: key.value for key in response.keys})
 
 
-def _grant(grant: grants_pb2.Grant) -> Grant:
-    return Grant(
-        id=grant.id,
-        patterns=tuple(grant.patterns),
-        selector=grant.selector,
-        max_ttl_seconds=grant.max_ttl_seconds,
-        expires_at=_time_or_none(grant.expires_at_ms),
-        uses_left=grant.uses_left or None,
-        created_at=_time(grant.created_at_ms),
-        reason=grant.reason,
-    )
-
-
-def _lease(lease: leases_pb2.Lease) -> LeaseInfo:
+def lease_info(lease: leases_pb2.Lease) -> LeaseInfo:
+    """Read a lease."""
     return LeaseInfo(
         id=lease.id,
         names=tuple(lease.names),
         holder_pid=lease.holder_pid,
         grant_ids=tuple(lease.grant_ids),
-        issued_at=_time(lease.issued_at_ms),
-        expires_at=_time(lease.expires_at_ms),
-        max_expires_at=_time(lease.max_expires_at_ms),
+        issued_at=moment(lease.issued_at_ms),
+        expires_at=moment(lease.expires_at_ms),
+        max_expires_at=moment(lease.max_expires_at_ms),
         remaining_seconds=lease.remaining_seconds,
     )
 
 
-def _time(milliseconds: int) -> datetime:
+def moment(milliseconds: int) -> datetime:
+    """Read a time of the messages."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _time_or_none(milliseconds: int) -> datetime | None:
-    return _time(milliseconds) if milliseconds else None
+def moment_or_none(milliseconds: int) -> datetime | None:
+    """Read a time of the messages in which 0 stands for none."""
+    return moment(milliseconds) if milliseconds else None

@@ -36,6 +36,7 @@ with _quiet():
 
 RpcError = grpc.RpcError
 UsageError = grpc.aio.UsageError
+EOF = grpc.aio.EOF
 
 MESSAGE_LIMIT = 8 * 1024 * 1024
 

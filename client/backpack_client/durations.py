@@ -9,6 +9,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DIGITS = 9
 
 MAXIMUM_SECONDS = 366 * 86400
+# As long as the daemon lets a call wait for a person.
+MAXIMUM_WAIT = 3600
 
 
 def parse_duration(text: str) -> int:
@@ -33,6 +35,29 @@ def parse_duration(text: str) -> int:
         raise usage(
             f"a duration of {printable(text, 32)} is out of bounds",
             hint=f"from 1s to {format_duration(MAXIMUM_SECONDS)}",
+        )
+    return seconds
+
+
+def parse_wait(text: str) -> int:
+    """Read how long to wait for a person: a length of time, or 0 for not at all.
+
+    Args:
+        text: as for `parse_duration`, or "0" with or without a unit.
+
+    Returns:
+        Seconds, from 0 to MAXIMUM_WAIT.
+
+    Raises:
+        Failure: a usage failure; the text is not of that form, or out of these bounds.
+    """
+    if text in ("0", *(f"0{unit}" for unit in _UNITS)):
+        return 0
+    seconds = parse_duration(text)
+    if seconds > MAXIMUM_WAIT:
+        raise usage(
+            f"a wait of {printable(text, 32)} is too long",
+            hint=f"at most {format_duration(MAXIMUM_WAIT)}, and 0 for not at all",
         )
     return seconds
 

@@ -25,6 +25,7 @@ MESSAGE_LIMIT = 1024
 _NAME_LIMIT = 128
 _NAMES_SHOWN = 8
 _NUMBER_DIGITS = 12
+_CODE_LIMIT = 16
 
 START_HINT = "run: backpack-client start"
 UNLOCK_HINT = "run: backpack-client unlock"
@@ -35,11 +36,14 @@ _BY_REASON = {
     "invalid-request": (EXIT_USAGE, ""),
     "invalid-selector": (EXIT_USAGE, "see: backpack-client grant --help"),
     "invalid-pattern": (EXIT_USAGE, "see: backpack-client grant --help"),
+    "invalid-policy": (EXIT_USAGE, "see: backpack-client policy set --help"),
+    "invalid-root": (EXIT_USAGE, "see the request's processes: backpack-client requests --all"),
     "weak-passphrase": (EXIT_FAILED, "choose a longer passphrase that nobody would guess"),
     "no-such-key": (EXIT_NO_SUCH_KEY, "store it with: backpack-client put NAME"),
     "no-such-lease": (EXIT_FAILED, "see the live ones: backpack-client leases"),
     "no-such-grant": (EXIT_FAILED, "see the standing ones: backpack-client grants"),
     "no-such-process": (EXIT_FAILED, ""),
+    "no-such-request": (EXIT_FAILED, "see the pending ones: backpack-client requests --all"),
     "key-exists": (EXIT_FAILED, "to give it a new value, add --replace"),
     "not-built": (EXIT_FAILED, "this version of the daemon does not do that yet"),
     "locked": (EXIT_LOCKED, UNLOCK_HINT),
@@ -50,7 +54,13 @@ _BY_REASON = {
     "not-authorized": (EXIT_DENIED, "this needs the passphrase: type it, or add --passphrase-file"),
     "no-grant": (EXIT_DENIED, ""),
     "denied-by-rule": (EXIT_DENIED, "a rule of the policy forbids it, whatever is granted"),
+    "refused-by-operator": (
+        EXIT_DENIED,
+        "do not ask again; the operator can still allow it: backpack-client grant --help",
+    ),
+    "waiting-for-approval": (EXIT_WAITING, ""),
     "limit": (EXIT_FAILED, ""),
+    "too-slow": (EXIT_FAILED, "start it again"),
     # Not 8: the passphrase was not tried, and a script must not take it for a wrong one.
     "throttled": (EXIT_FAILED, "wait, then try again"),
     "vault-damaged": (
@@ -154,6 +164,8 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
         exit_code, hint = EXIT_FAILED, ""
     if reason == "no-grant":
         hint = _grant_hint(facts)
+    elif reason == "waiting-for-approval":
+        hint = f"to approve it: {_approve_line(facts)}\n{_grant_hint(facts)}"
     elif reason == "throttled":
         hint = _wait_hint(facts) or hint
     shown = printable(message, MESSAGE_LIMIT) or f"the daemon answered {printable(code_name, 64)}"
@@ -191,7 +203,8 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if len(names) > _NAMES_SHOWN or not all(map(is_key_name, names)):
         names = ["NAME..."]
     line = f"backpack-client grant {' '.join(names)} --to"
-    every = f"or for every program of yours: {line} uid:{os.geteuid()}"
+    uid = _number(facts, "backpack-uid")
+    every = f"or for every program of yours: {line} uid:{os.geteuid() if uid is None else uid}"
     pid = _number(facts, "backpack-tree-pid")
     if pid == os.getpid():
         # Typed at a shell's prompt, this very command is the whole tree, and gone in a moment.
@@ -199,6 +212,32 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
     return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"
+
+
+def waiting_notice(code: str) -> str:
+    """Say how the request that a call waits for is approved.
+
+    Args:
+        code: as the daemon told it.
+
+    Returns:
+        A line for standard error; empty where that is no code, which nobody could type.
+    """
+    if not is_code(code):
+        return ""
+    line = _approve_line({"backpack-request-code": code})
+    return f"waiting for approval: in another terminal, run: {line}\n"
+
+
+def is_code(text: str) -> bool:
+    """Tell whether a text is one that a request can have for its code: ASCII letters and digits."""
+    return 0 < len(text) <= _CODE_LIMIT and text.isascii() and text.isalnum()
+
+
+def _approve_line(facts: "Mapping[str, str]") -> str:
+    code = facts.get("backpack-request-code", "")
+    # Made to be copied into a shell, so nothing else may stand there.
+    return f"backpack-client approve {code if is_code(code) else 'CODE'}"
 
 
 def _wait_hint(facts: "Mapping[str, str]") -> str:

@@ -140,3 +140,148 @@ class LeaseInfo:
     expires_at: datetime
     max_expires_at: datetime
     remaining_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """Something that happened to a lease.
+
+    Attributes:
+        kind: `live` (when the watch began), `issued`, `renewed` or `ended`.
+        lease: the lease.
+        reason: why it ended, such as `expired` or `revoked`; else empty.
+    """
+
+    kind: str
+    lease: LeaseInfo
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a caller's chain, as the daemon attested it.
+
+    Attributes:
+        pid: its process id.
+        executable: what it runs, an absolute path; empty when the kernel does not tell.
+        unit: its systemd unit; empty outside of one.
+        proposed_root: True for the root of the process tree as the daemon sees it.
+        in_tree: True from the caller up to the proposed root.
+        may_be_root: True where consent may be given to this process as root instead.
+        claimed_command: what it says of itself. A claim.
+    """
+
+    pid: int
+    executable: str
+    unit: str
+    proposed_root: bool
+    in_tree: bool
+    may_be_root: bool
+    claimed_command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that waits for a person.
+
+    Attributes:
+        code: what `approve` and `deny` take.
+        names: the keys that are asked for.
+        chain: the caller first, then its parent, and so on.
+        claimed_reason: the caller's words. A claim.
+        asked_at: when it was first asked.
+        waiting: how many calls wait for the answer now.
+    """
+
+    code: str
+    names: tuple[str, ...]
+    chain: tuple[Process, ...]
+    claimed_reason: str
+    asked_at: datetime
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """What a panic ended: how many leases, and how many requests."""
+
+    leases_ended: int
+    requests_ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """One time that values were revealed.
+
+    Attributes:
+        at: when.
+        names: the keys.
+        pid: the process that asked.
+        executable: what it ran; empty when unknown.
+        root_pid: the root of its process tree.
+        root_executable: what that ran; empty when unknown.
+        lease_id: the lease that was issued for it.
+    """
+
+    at: datetime
+    names: tuple[str, ...]
+    pid: int
+    executable: str
+    root_pid: int
+    root_executable: str
+    lease_id: str
+
+
+@unique
+class PolicyDefault(StrEnum):
+    """What happens to a request that no grant covers and no rule denies."""
+
+    ASK = "ask"
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@unique
+class PolicyListing(StrEnum):
+    """Which names callers without operator authority are told."""
+
+    GRANTED = "granted"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class DenyRule:
+    """Denies keys, whatever grants there are.
+
+    Attributes:
+        patterns: key names, or patterns in which `*` stands for any run of characters.
+        selector: whom it denies them, not `tree:`; empty: everybody.
+    """
+
+    patterns: tuple[str, ...]
+    selector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for every request, whatever was granted.
+
+    Attributes:
+        default: what happens where nothing was granted.
+        listing: which names are listed to whom.
+        deny: rules that beat every grant.
+        max_ttl_seconds: no lease lives longer than this.
+    """
+
+    default: PolicyDefault
+    listing: PolicyListing
+    deny: tuple[DenyRule, ...]
+    max_ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policy as the operator sealed it, and as it is with the configuration file on top."""
+
+    sealed: Policy
+    in_force: Policy

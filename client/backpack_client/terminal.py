@@ -26,7 +26,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
 
-from backpack_client.failures import Failure, printable, usage
+from backpack_client.failures import Failure, printable, usage, waiting_notice
 
 PASSPHRASE_LIMIT = 1024
 VALUE_LIMIT = 64 * 1024
@@ -52,6 +52,16 @@ def say(text: str) -> None:
     _say_all("".join(printable(line, _LINE_LIMIT) + "\n" for line in text.split("\n")))
 
 
+def say_line(text: str) -> None:
+    """Write one line to standard error, whatever newlines the text holds."""
+    say(printable(text, _LINE_LIMIT))
+
+
+def tell_waiting(code: str) -> None:
+    """Say on standard error that a request waits for a person, and how it is approved."""
+    say(waiting_notice(code).rstrip())
+
+
 def show_failure(failure: Failure) -> None:
     """Write a failure and its hint to standard error. One without a message is kept quiet."""
     if sys.stderr is not None and failure.message:
@@ -69,6 +79,12 @@ def print_json(document: object) -> None:
     """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
     with _writing():
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def print_json_line(document: object) -> None:
+    """Write one JSON document as one line to standard output, in ASCII."""
+    with _writing():
+        sys.stdout.write(json.dumps(document) + "\n")
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -349,16 +365,36 @@ def _chomp(data: bytes) -> bytes:
     return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
 
 
-def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
-    shown = f"{prompt} ({note})" if note else prompt
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but a clear yes is a no.
+
+    Raises:
+        Failure: there is no terminal to ask on.
+    """
+    terminal = _open_terminal("for an answer", "add --yes")
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        # What was typed before the question stood there was no answer to it.
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
+        return _read_line(terminal).strip().lower() in (b"y", b"yes")
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def _open_terminal(what: str, hint: str) -> int:
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise Failure(
-            f"there is no terminal to ask for the {prompt} on",
-            reason="no-terminal",
-            hint=without_terminal,
+            f"there is no terminal to ask {what} on", reason="no-terminal", hint=hint
         ) from None
+
+
+def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
+    shown = f"{prompt} ({note})" if note else prompt
+    terminal = _open_terminal(f"for the {prompt}", without_terminal)
     try:
         with _without_echo(terminal):
             os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())

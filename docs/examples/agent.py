@@ -11,13 +11,19 @@ import sys
 from backpack_client import Backpack, Failure
 
 
+def tell(code: str) -> None:
+    """Say what a person needs to answer the request that the lease waits for."""
+    sys.stdout.write(f"agent: waiting for approval of {code}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Do one task with the key named on the command line."""
     name = sys.argv[1]
     try:
         with (
             Backpack() as backpack,
-            backpack.lease(name, ttl="5m", reason="sign a greeting") as keys,
+            backpack.lease(name, ttl="5m", reason="sign a greeting", on_wait=tell) as keys,
         ):
             value = keys.bytes(name)
             signature = hmac.new(value, b"hello", hashlib.sha256).hexdigest()

@@ -57,8 +57,18 @@ show backpack-client init --passphrase-file "$passphrase"
 say "Store a key. Changing what is stored takes the passphrase."
 show backpack-client put DEMO_API_KEY --value-file "$value" --passphrase-file "$passphrase"
 
-say "Any process may ask, and nobody has granted anything yet: an agent is refused."
-show_refused python "$here/agent.py" DEMO_API_KEY
+say "Any process may ask. Nobody has granted anything yet, so an agent's request waits for a person."
+python "$here/agent.py" DEMO_API_KEY >"$place/agent" 2>&1 &
+agent=$!
+until code=$(sed -n 's/^agent: waiting for approval of //p' "$place/agent") && [ -n "$code" ]; do
+    kill -0 "$agent" || break
+    sleep 0.1
+done
+
+say "The person sees who asks, as the kernel told the daemon, and allows it this once."
+show backpack-client approve "$code" --once --yes --passphrase-file "$passphrase"
+wait "$agent"
+cat "$place/agent"
 
 say "Grant it for one lease within the hour, here to every program of this user." \
     "An agent's process tree (tree:PID) is the stronger subject: backpack-client grant --help"
@@ -68,8 +78,8 @@ show backpack-client grant DEMO_API_KEY --to "uid:$(id -u)" --for 1h --uses 1 \
 say "Now the agent, a separate program on the Python API, leases the key and uses it."
 show python "$here/agent.py" DEMO_API_KEY
 
-say "The grant was good for one lease; a second one is refused."
-show_refused backpack-client get DEMO_API_KEY
+say "The grant was good for one lease; the next one would wait for a person again."
+show_refused backpack-client get DEMO_API_KEY --wait 0
 
 say "What is stored (names, never values), and what state things are in."
 show backpack-client list --all --passphrase-file "$passphrase"

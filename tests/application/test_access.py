@@ -5,7 +5,6 @@ import hashlib
 
 import pytest
 
-from backpackd.application.vault import Draft, Session
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
@@ -14,10 +13,12 @@ from backpackd.core.errors import (
     LockedError,
     PeerUnknownError,
     StoreError,
+    WaitingError,
 )
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import DEFAULT_TTL
-from fakes import Gate, World, settled, turns
+from backpackd.core.policy import Policy
+from fakes import UID, Gate, World, settled, turns
 
 AGENT = "/usr/bin/agent"
 
@@ -25,7 +26,7 @@ AGENT = "/usr/bin/agent"
 async def test_granted_keys_are_leased_in_the_order_asked_for() -> None:
     world = await World().stocked()
     await world.grant("*")
-    handout = await world.access.get_keys(world.connect(), ["L", "K"], ttl=0, reason="")
+    handout = await world.hand_out(world.connect(), "L", "K")
     assert handout.values == (("L", b"l"), ("K", b"k"))
     assert handout.lease.names == ("L", "K")
 
@@ -38,35 +39,36 @@ async def test_a_lease_is_held_by_the_root_of_the_tree() -> None:
 
 async def test_without_a_grant_nothing_is_looked_up() -> None:
     world = await World().stocked()
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await world.get("K")
     assert world.store.asked == []
 
 
-async def test_a_denial_is_the_same_for_stored_and_missing_keys() -> None:
+async def test_a_refusal_is_the_same_for_stored_and_missing_keys() -> None:
     world = await World().stocked()
     told = []
     for name in ("K", "MISSING"):
-        with pytest.raises(DeniedError) as caught:
+        with pytest.raises(WaitingError) as caught:
             await world.get(name)
-        told.append((caught.value.message, caught.value.reason, caught.value.facts))
+        facts = {**caught.value.facts, "request-code": "????"}
+        told.append((caught.value.message, caught.value.reason, facts))
     assert told[0] == told[1]
 
 
-async def test_a_denial_says_which_grant_would_allow_it() -> None:
+async def test_a_refusal_says_which_tree_asked() -> None:
     world = await World().stocked()
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(WaitingError) as caught:
         await world.get("K")
-    assert "tree:100" in caught.value.message
     assert caught.value.facts["tree-pid"] == "100"
+    assert caught.value.facts["uid"] == str(UID)
 
 
 async def test_several_names_are_all_or_nothing() -> None:
     world = await World().stocked()
     await world.grant("K")
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await world.get("K", "L")
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_missing_key_is_told_where_it_is_granted() -> None:
@@ -74,7 +76,7 @@ async def test_a_missing_key_is_told_where_it_is_granted() -> None:
     await world.grant("*")
     with pytest.raises(KeyUnknownError):
         await world.get("K", "MISSING")
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 @pytest.mark.parametrize("names", [[], ["K", "K"], ["1"], [f"K{n}" for n in range(65)]])
@@ -87,7 +89,7 @@ async def test_names_that_are_none_are_refused_first(names: list[str]) -> None:
 async def test_a_reason_is_bounded() -> None:
     world = await World().stocked()
     with pytest.raises(InvalidRequestError):
-        await world.access.get_keys(world.connect(), ["K"], ttl=0, reason="x" * 257)
+        await world.hand_out(world.connect(), "K", reason="x" * 257)
 
 
 async def test_a_caller_that_has_ended_gets_nothing() -> None:
@@ -96,7 +98,7 @@ async def test_a_caller_that_has_ended_gets_nothing() -> None:
     connection = world.connect(101)
     world.processes.kill(101)
     with pytest.raises(PeerUnknownError):
-        await world.access.get_keys(connection, ["K"], ttl=0, reason="")
+        await world.hand_out(connection, "K")
 
 
 async def test_uses_are_spent_before_a_value_leaves() -> None:
@@ -114,7 +116,7 @@ async def test_of_two_callers_at_once_one_gets_the_last_use() -> None:
     outcome = await settled(*gets)
     assert {"K": b"k"} in outcome
     assert [type(found) for found in outcome if isinstance(found, Exception)] == [DeniedError]
-    assert world.access.count() == 1
+    assert len(world.leasing) == 1
 
 
 async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
@@ -123,7 +125,7 @@ async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
     world.store.faults.append(StoreError("broken"))
     with pytest.raises(StoreError):
         await world.get("K")
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
     assert world.vault.session().authority.grants[grant.id].uses_left == 1
 
 
@@ -145,7 +147,7 @@ async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> No
     world.store.after_rows.open()
     with pytest.raises(DeniedError):
         await getting
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> None:
@@ -186,7 +188,7 @@ async def test_a_key_deleted_while_a_use_is_spent_is_not_handed_over() -> None:
     got, deleted = await settled(getting, deleting)
     # Either the lease came first and ended with the key, or it never came.
     assert isinstance(got, KeyUnknownError) or deleted == 1
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_key_deleted_before_a_use_is_spent_costs_no_use() -> None:
@@ -213,7 +215,7 @@ async def test_a_lock_while_a_use_is_spent_hands_out_nothing() -> None:
     world.store.after_commit.open()
     with pytest.raises(LockedError):
         await getting
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> None:
@@ -226,7 +228,7 @@ async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> No
     world.store.after_rows.open()
     with pytest.raises(LockedError):
         await getting
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_lease_is_short_unless_asked_otherwise_and_no_longer_than_granted() -> None:
@@ -263,11 +265,11 @@ async def test_a_grant_that_expires_while_its_use_is_spent_hands_out_nothing() -
     world.store.after_commit.open()
     with pytest.raises(DeniedError):
         await getting
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.access.MOST_LEASES", 2)
+    monkeypatch.setattr("backpackd.application.leasing.MOST_LEASES", 2)
     world = await World().stocked()
     grant = await world.grant("K", uses=3)
     await world.get("K")
@@ -280,7 +282,7 @@ async def test_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_leases_of_one_tree_are_limited_and_others_are_not_kept_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backpackd.application.access.MOST_OF_TREE", 2)
+    monkeypatch.setattr("backpackd.application.leasing.MOST_OF_TREE", 2)
     world = await World().stocked()
     await world.grant("K")
     world.processes.add(200)
@@ -316,7 +318,7 @@ async def test_a_caller_learns_the_names_and_grants_that_cover_it() -> None:
     world = await World().stocked()
     mine = await world.grant("K", to="tree:100")
     world.processes.add(200)
-    covers = await world.access.allowed_names(world.connect(101))
+    covers = await world.access.may_lease(world.connect(101))
     assert (covers("K"), covers("L")) == (True, False)
     assert await world.access.grants_of(world.connect(101)) == [mine]
     assert await world.access.grants_of(world.connect(200)) == []
@@ -337,7 +339,4 @@ async def test_a_policy_that_allows_needs_no_grant() -> None:
 
 
 async def _set_default(world: World, default: str) -> None:
-    async def draft(session: Session) -> Draft:
-        return Draft(session.authority.next(world.vault.now_ms(), default=default))
-
-    await world.vault.change(draft)
+    await world.ruling.replace(Policy(default=default))

@@ -21,8 +21,8 @@ async def test_leases_end_with_their_holder() -> None:
     await world.get("K")
     await world.get("L")
     world.processes.kill(100)
-    assert world.access.count() == 0
-    assert world.access._watched == {}
+    assert len(world.leasing) == 0
+    assert world.watching._held == {}
 
 
 async def test_leases_outlive_the_tool_that_asked() -> None:
@@ -30,7 +30,7 @@ async def test_leases_outlive_the_tool_that_asked() -> None:
     await world.grant("K")
     await world.get("K", pid=101)
     world.processes.kill(101)
-    assert world.access.count() == 1
+    assert len(world.leasing) == 1
 
 
 async def test_leases_end_with_the_process_that_their_grant_names() -> None:
@@ -38,8 +38,8 @@ async def test_leases_end_with_the_process_that_their_grant_names() -> None:
     await world.grant("K", to="tree:101")
     await world.get("K", pid=101)
     world.processes.kill(101)
-    assert world.access.count() == 0
-    assert world.access._watched == {}
+    assert len(world.leasing) == 0
+    assert world.watching._held == {}
 
 
 async def test_a_root_that_ends_between_attesting_and_issuing_gets_nothing() -> None:
@@ -52,7 +52,7 @@ async def test_a_root_that_ends_between_attesting_and_issuing_gets_nothing() -> 
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_process_named_by_a_grant_that_ends_before_issuing_gets_nothing() -> None:
@@ -65,8 +65,8 @@ async def test_a_process_named_by_a_grant_that_ends_before_issuing_gets_nothing(
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert world.access.count() == 0
-    assert world.access._watched == {}
+    assert len(world.leasing) == 0
+    assert world.watching._held == {}
 
 
 async def test_a_recycled_pid_of_a_root_gets_nothing() -> None:
@@ -80,8 +80,8 @@ async def test_a_recycled_pid_of_a_root_gets_nothing() -> None:
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert world.access.count() == 0
-    assert world.access._watched == {}
+    assert len(world.leasing) == 0
+    assert world.watching._held == {}
 
 
 async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> None:
@@ -92,7 +92,7 @@ async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> Non
     root = world.processes._table[100]
     connection = world.connect(101)
     world.store.after_rows = Gate()
-    getting = asyncio.create_task(world.access.get_keys(connection, ["L"], ttl=0, reason=""))
+    getting = asyncio.create_task(world.hand_out(connection, "L"))
     await world.store.after_rows.reached()
     del world.processes._table[100]
     world.store.after_rows.open()
@@ -100,7 +100,7 @@ async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> Non
         await getting
     world.processes._table[100] = root
     world.processes.kill(100)
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,19 +113,19 @@ async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(world.processes, "pin", pin)
     with pytest.raises(LimitError):
-        await world.access.get_keys(connection, ["K"], ttl=0, reason="")
-    assert world.access.count() == 0
+        await world.hand_out(connection, "K")
+    assert len(world.leasing) == 0
 
 
 async def test_a_holder_is_watched_once_and_let_go_with_its_last_lease() -> None:
     world = await World().stocked()
     await world.grant("*")
     first, second = await world.lease("K"), await world.lease("L")
-    assert len(world.access._watched) == 1
-    world.access.revoke_id(first.id)
-    assert len(world.access._watched) == 1
-    world.access.revoke_id(second.id)
-    assert world.access._watched == {}
+    assert len(world.watching._held) == 1
+    world.revoking.give_back(first.holder, first.id)
+    assert len(world.watching._held) == 1
+    world.revoking.give_back(second.holder, second.id)
+    assert world.watching._held == {}
 
 
 async def test_a_lease_expires_by_the_timer() -> None:
@@ -135,7 +135,7 @@ async def test_a_lease_expires_by_the_timer() -> None:
     assert world.timer.deadline == world.clock.boot() + 60
     world.clock.pass_(60)
     world.deadlines.review()
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_lease_that_is_due_is_over_before_the_timer_rings() -> None:
@@ -144,10 +144,10 @@ async def test_a_lease_that_is_due_is_over_before_the_timer_rings() -> None:
     connection = world.connect()
     found = await world.lease(ttl=60)
     world.clock.pass_(60)
-    assert world.access.leases() == []
-    assert world.access.leases_of(world.tree()) == []
+    assert world.leasing.all() == []
+    assert world.leasing.of(world.tree()) == []
     with pytest.raises(LeaseUnknownError):
-        world.access.renew(connection, found.id, ttl=0)
+        world.renew(connection, found.id)
 
 
 async def test_renewing_counts_from_now() -> None:
@@ -156,7 +156,7 @@ async def test_renewing_counts_from_now() -> None:
     connection = world.connect()
     found = await world.lease(ttl=60)
     world.clock.pass_(30)
-    assert world.access.renew(connection, found.id, ttl=0).expires_at == world.clock.boot() + 60
+    assert world.renew(connection, found.id).expires_at == world.clock.boot() + 60
     assert world.timer.deadline == world.clock.boot() + 60
 
 
@@ -169,7 +169,7 @@ async def test_another_tree_cannot_renew_and_is_told_as_of_no_lease() -> None:
     told = []
     for lease_id in (found.id, "0" * 32):
         with pytest.raises(LeaseUnknownError) as caught:
-            world.access.renew(stranger, lease_id, ttl=0)
+            world.renew(stranger, lease_id)
         told.append(caught.value.message)
     assert told[0] == told[1]
 
@@ -180,11 +180,11 @@ async def test_locking_ends_every_lease() -> None:
     connection = world.connect()
     found = await world.lease()
     world.vault.lock()
-    assert world.access.count() == 0
-    assert world.access._watched == {}
+    assert len(world.leasing) == 0
+    assert world.watching._held == {}
     await world.vault.unlock(b"seven quiet otters", world.tree())
     with pytest.raises(LeaseUnknownError):
-        world.access.renew(connection, found.id, ttl=0)
+        world.renew(connection, found.id)
 
 
 @pytest.mark.parametrize(
@@ -200,17 +200,17 @@ async def test_revoking_ends_what_it_names_and_nothing_else(what: str, left: int
     await world.lease("K", pid=200)
     match what:
         case "id":
-            ended = world.access.revoke_id(found.id)
+            ended = world.revoking.lease(found.id)
         case "key":
-            ended = world.access.revoke_key("K")
+            ended = world.revoking.key("K")
         case "tree":
-            ended = world.access.revoke_tree(100)
+            ended = world.revoking.tree(100)
         case "grant":
-            ended = world.access.revoke_grant(on_k.id)
+            ended = world.leasing.end_grant(on_k.id, "grant-gone")
         case _:
-            ended = world.access.revoke_all()
+            ended = world.revoking.all()
     assert len(ended) == 4 - left
-    assert world.access.count() == left
+    assert len(world.leasing) == left
 
 
 async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
@@ -220,7 +220,7 @@ async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
     await world.get("K", "L")
     await world.get("L")
     assert await world.access.delete_keys(["K"]) == 2
-    assert world.access.count() == 1
+    assert len(world.leasing) == 1
 
 
 async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -> None:
@@ -234,4 +234,4 @@ async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -
     world.store.before_commit.open()
     await settled(deleting)
     await world.vault.settle()
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0

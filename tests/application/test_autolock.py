@@ -65,16 +65,16 @@ async def test_the_vault_locks_after_its_longest_time_used_or_not() -> None:
     world.vault.touch()
     world.deadlines.review()
     assert state_of(world) is State.LOCKED
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_forgotten_agent_that_renews_does_not_outlast_the_longest_time() -> None:
     world = await world_()
     connection = world.connect()
-    handout = await world.access.get_keys(connection, ["K"], ttl=600, reason="")
+    handout = await world.hand_out(connection, "K", ttl=600)
     for _ in range(7):
         world.clock.pass_(500)
-        world.access.renew(connection, handout.lease.id, ttl=0)
+        world.renew(connection, handout.lease.id)
     world.clock.pass_(100)
     world.deadlines.review()
     assert state_of(world) is State.LOCKED

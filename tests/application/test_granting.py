@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from backpackd.core.errors import (
-    DeniedError,
     GrantUnknownError,
     InvalidRequestError,
     LimitError,
     ProcessUnknownError,
+    WaitingError,
 )
 from backpackd.core.grants import DEFAULT_MAX_TTL, LONGEST_TTL
 from fakes import UID, Gate, World, settled
@@ -40,7 +40,7 @@ async def test_a_tree_grant_covers_nobody_else() -> None:
     world = await stocked()
     await world.grant("K", to="tree:100")
     world.processes.add(200)
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await world.get("K", pid=200)
 
 
@@ -50,7 +50,7 @@ async def test_a_tree_grant_dies_with_its_root_though_the_pid_lives_on() -> None
     world.processes.kill(100)
     world.processes.add(100)
     world.processes.reparent(101, 100)
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await world.get("K", pid=101)
     assert world.granting.all() == []
 
@@ -65,7 +65,7 @@ async def test_a_tree_grant_of_another_boot_covers_nobody() -> None:
     world = await stocked()
     await world.grant("K", to="tree:100")
     world.processes._boot_id = "boot-2"
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await world.get("K")
     assert world.granting.all() == []
 
@@ -74,7 +74,7 @@ async def test_grants_that_can_never_allow_anything_are_pruned_with_the_next_one
     world = await stocked()
     await world.grant("K", uses=1)
     await world.get("K")
-    world.access.revoke_all()
+    world.revoking.all()
     dead = await world.grant("K", to="tree:100")
     expired = await world.grant("K", valid=10)
     assert {dead.id, expired.id} <= world.vault.session().authority.grants.keys()
@@ -90,7 +90,7 @@ async def test_a_spent_grant_is_kept_while_a_lease_rests_on_it() -> None:
     await world.get("K")
     await world.grant("L")
     assert await world.granting.remove(spent.id) == 1
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_a_grant_to_another_user_is_refused() -> None:
@@ -158,8 +158,8 @@ async def test_taking_a_grant_back_ends_the_leases_that_rest_on_it() -> None:
     await world.get("K")
     await world.get("K")
     assert await world.granting.remove(grant.id) == 2
-    assert world.access.count() == 0
-    with pytest.raises(DeniedError):
+    assert len(world.leasing) == 0
+    with pytest.raises(WaitingError):
         await world.get("K")
 
 
@@ -174,7 +174,7 @@ async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_grant_taken_bac
     world.store.before_commit.open()
     await settled(removing)
     await world.vault.settle()
-    assert world.access.count() == 0
+    assert len(world.leasing) == 0
 
 
 async def test_an_unknown_grant_cannot_be_taken_back() -> None:

@@ -126,7 +126,9 @@ def test_a_lease_is_given_back_at_the_end(fake: FakeDaemon) -> None:
         with pytest.raises(Failure, match="given back"):
             keys["K"]
     assert fake.requests("GetKeys")[0].ttl_seconds == 600
-    assert fake.requests("RevokeLeases")[0].lease_id == "lease-1"
+    given = fake.requests("RevokeLeases")[0]
+    # Revoking would end the consent, too, and a person would be asked again.
+    assert (given.lease_id, given.give_back) == ("lease-1", True)
 
 
 def test_a_lease_is_renewed_while_it_is_open(fake: FakeDaemon) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from backpack_client import calls
+from backpack_client import calls, consent_calls
 from backpack_client.failures import Failure
 
 MARK = "marker-of-a-value"
@@ -108,7 +108,7 @@ def test_revoking_takes_exactly_one_thing(what: dict[str, Any]) -> None:
 @pytest.mark.parametrize("uses", [0, -1, 2**32])
 def test_a_number_of_uses_out_of_bounds_is_refused(uses: int) -> None:
     with pytest.raises(Failure):
-        calls.add_grant(["K"], "uid:0", ttl=None, valid_for=None, uses=uses, reason="")
+        consent_calls.add_grant(["K"], "uid:0", ttl=None, valid_for=None, uses=uses, reason="")
 
 
 @pytest.mark.parametrize(("ttl", "seconds"), [(None, 0), ("15m", 900), (90, 90), ("90", 90)])

@@ -41,8 +41,14 @@ COMMANDS = [
     "grant",
     "grants",
     "ungrant",
+    "requests",
+    "approve",
+    "deny",
+    "policy",
     "leases",
     "revoke",
+    "watch",
+    "panic",
 ]
 
 
@@ -79,7 +85,11 @@ def test_no_command_shows_the_help_and_is_a_usage_error(run: Run) -> None:
     "arguments",
     [
         ["nonsense"],
-        ["panic"],
+        ["panic", "--passphrase-file", "x"],
+        ["policy", "nonsense"],
+        ["approve", "K7QF", "--once", "--tree"],
+        ["requests", "--watch", "--json"],
+        ["requests", "--watch"],
         ["put"],
         ["status", "--nonsense"],
         ["grant", "K"],

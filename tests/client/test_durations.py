@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpack_client.durations import MAXIMUM_SECONDS, format_duration, parse_duration
+from backpack_client.durations import MAXIMUM_SECONDS, format_duration, parse_duration, parse_wait
 from backpack_client.failures import EXIT_USAGE, Failure
 
 
@@ -35,6 +35,20 @@ def test_what_is_out_of_bounds_is_a_usage_failure_that_tells_the_bounds(text: st
         parse_duration(text)
     assert caught.value.exit_code == EXIT_USAGE
     assert "366d" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("0s", 0), ("0m", 0), ("1", 1), ("60s", 60), ("1h", 3600)]
+)
+def test_a_wait_may_be_none_at_all(text: str, seconds: int) -> None:
+    assert parse_wait(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["3601", "2h", "", "s", "00", "-0", "0x"])
+def test_a_wait_of_another_form_or_longer_than_an_hour_is_a_usage_failure(text: str) -> None:
+    with pytest.raises(Failure) as caught:
+        parse_wait(text)
+    assert caught.value.exit_code == EXIT_USAGE
 
 
 @given(st.text(max_size=12))

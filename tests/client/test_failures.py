@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client import failures
-from backpack_client.failures import Failure, from_status, is_key_name, no_daemon, printable
+from backpack_client.failures import (
+    Failure,
+    from_status,
+    is_key_name,
+    no_daemon,
+    printable,
+    waiting_notice,
+)
 
 BIDI = "\u202e\u2066\u200f"
 
@@ -36,6 +43,12 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         ("FAILED_PRECONDITION", "uninitialized", 3),
         ("NOT_FOUND", "no-such-key", 4),
         ("NOT_FOUND", "no-such-lease", 1),
+        ("NOT_FOUND", "no-such-request", 1),
+        ("PERMISSION_DENIED", "refused-by-operator", 5),
+        ("DEADLINE_EXCEEDED", "waiting-for-approval", 6),
+        ("INVALID_ARGUMENT", "invalid-policy", 2),
+        ("INVALID_ARGUMENT", "invalid-root", 2),
+        ("RESOURCE_EXHAUSTED", "too-slow", 1),
         ("PERMISSION_DENIED", "no-grant", 5),
         ("PERMISSION_DENIED", "denied-by-rule", 5),
         ("UNAUTHENTICATED", "not-authorized", 5),
@@ -96,6 +109,27 @@ def test_without_a_grant_the_hint_is_the_line_that_would_allow_it() -> None:
         f"every program of yours: backpack-client grant OPENAI_API_KEY OTHER --to uid:{os.getuid()}"
         in hint
     )
+
+
+def test_a_request_that_waits_hints_at_the_approval_and_at_the_grant() -> None:
+    facts = {
+        "backpack-names": "K",
+        "backpack-request-code": "K7QF",
+        "backpack-tree-pid": "4711",
+        "backpack-uid": "1234",
+    }
+    hint = from_status("DEADLINE_EXCEEDED", "waiting-for-approval", "", facts).hint.splitlines()
+    assert hint[0] == "to approve it: backpack-client approve K7QF"
+    assert hint[1].endswith("backpack-client grant K --to tree:4711")
+    assert hint[2].endswith("backpack-client grant K --to uid:1234")
+
+
+@pytest.mark.parametrize("code", ["", "A;reboot", "$(reboot)", "A\nreboot", "A" * 17, "\u0660"])
+def test_a_code_that_is_none_never_gets_into_the_line_to_copy(code: str) -> None:
+    facts = {"backpack-request-code": code}
+    hint = from_status("DEADLINE_EXCEEDED", "waiting-for-approval", "", facts).hint
+    assert hint.splitlines()[0] == "to approve it: backpack-client approve CODE"
+    assert waiting_notice(code) == ""
 
 
 @pytest.mark.parametrize("pid", ["", "-1", "1;reboot", "$(reboot)", "٣", "1" * 40])

@@ -137,7 +137,7 @@ def test_anything_else_is_left_to_the_full_command(arguments: list[str]) -> None
         ["A B"],
         ["1A"],
         ["A", "--ttl", "soon"],
-        ["A", "--wait", "0"],
+        ["A", "--wait", "61m"],
         ["A", "B"],
         ["A", "--reason=\udcff"],
     ],

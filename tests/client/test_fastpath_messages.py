@@ -29,10 +29,14 @@ responses = st.builds(
 )
 
 
-@given(st.lists(names, max_size=6), st.integers(0, 2**32 - 1), utf8)
-def test_a_request_is_what_protobuf_makes_of_it(asked: list[str], ttl: int, reason: str) -> None:
-    request = leases_pb2.GetKeysRequest(names=asked, ttl_seconds=ttl, reason=reason)
-    assert messages.encode_request(asked, ttl, reason) == request.SerializeToString()
+@given(st.lists(names, max_size=6), st.integers(0, 2**32 - 1), utf8, st.integers(0, 2**32 - 1))
+def test_a_request_is_what_protobuf_makes_of_it(
+    asked: list[str], ttl: int, reason: str, wait: int
+) -> None:
+    request = leases_pb2.GetKeysRequest(
+        names=asked, ttl_seconds=ttl, reason=reason, wait_seconds=wait
+    )
+    assert messages.encode_request(asked, ttl, reason, wait) == request.SerializeToString()
 
 
 @given(responses)

@@ -10,7 +10,8 @@ from backpackd.core import slots
 from backpackd.core.authority import Authority
 from backpackd.core.canonical import context, encode
 from backpackd.core.errors import DamageError
-from backpackd.core.grants import Grant
+from backpackd.core.grants import LONGEST_TTL, Grant
+from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
 from backpackd.core.records import RowSet
 from backpackd.core.rows import RowHead
 from backpackd.core.sealing import pad, seal
@@ -39,6 +40,10 @@ ONE, TWO, THREE = made_slot(1), made_slot(2), made_slot(3)
 SWAPPED = [replace(ONE, slot_id=TWO.slot_id), replace(TWO, slot_id=ONE.slot_id)]
 
 
+DEFAULT = Policy()
+POLICY = DEFAULT.encode()
+
+
 def digests(*listed: Slot) -> dict[str, str]:
     return {slot.slot_id.hex(): slot.digest for slot in listed}
 
@@ -54,7 +59,7 @@ def record(
     listed: Mapping[str, str] | None = None,
     latest_ms: int = 1000,
     grants: tuple[Grant, ...] = (),
-    default: str = "ask",
+    policy: Policy = DEFAULT,
 ) -> Authority:
     return Authority(
         generation,
@@ -64,10 +69,15 @@ def record(
         signing_key=b"sealed elsewhere",
         latest_ms=latest_ms,
         grants={given.id: given for given in grants},
-        default=default,
+        policy=policy,
     )
 
 
+RULES = [
+    DenyRule(("A",)),
+    DenyRule(("B_*", "*"), parse("uid:1000")),
+    DenyRule(("*",), parse("exe:/usr/bin/python3")),
+]
 SEALED = record().seal(MASTER, VAULT_ID, SALT)
 
 
@@ -75,7 +85,13 @@ SEALED = record().seal(MASTER, VAULT_ID, SALT)
     st.integers(1, 2**60),
     st.integers(0, 2**256 - 1),
     st.integers(0, 2**40),
-    st.sampled_from(["ask", "allow", "deny"]),
+    st.builds(
+        Policy,
+        st.sampled_from(DEFAULTS),
+        st.sampled_from(LISTINGS),
+        st.lists(st.sampled_from(RULES), max_size=3, unique=True).map(tuple),
+        st.integers(1, LONGEST_TTL),
+    ),
     st.lists(
         st.builds(
             lambda number, uses, reason: grant(f"{number:016x}", uses=uses, reason=reason),
@@ -87,14 +103,14 @@ SEALED = record().seal(MASTER, VAULT_ID, SALT)
     ),
 )
 def test_what_was_sealed_opens(
-    generation: int, total: int, latest_ms: int, default: str, grants: list[Grant]
+    generation: int, total: int, latest_ms: int, policy: Policy, grants: list[Grant]
 ) -> None:
     written = record(
         generation=generation,
         rows=RowSet(generation, total),
         latest_ms=latest_ms,
         grants=tuple(grants),
-        default=default,
+        policy=policy,
     )
     assert Authority.open(MASTER, VAULT_ID, written.seal(MASTER, VAULT_ID, SALT)) == written
 
@@ -141,7 +157,11 @@ def test_a_sealed_thing_of_another_kind_is_no_record() -> None:
         {"grants": {}},
         {"grants": [{}]},
         {"signing_key": "not base64"},
-        {"default": None},
+        {"policy": None},
+        {"policy": {}},
+        {"policy": {**POLICY, "default": "allow-all"}},
+        {"policy": {**POLICY, "max_ttl": 0}},
+        {"policy": {**POLICY, "deny": [{"patterns": ["A"], "selector": "tree:1"}]}},
         {"more": 1},
     ],
 )
@@ -149,7 +169,7 @@ def test_a_record_of_another_form_is_damage_even_when_it_is_sealed(
     change: dict[str, object],
 ) -> None:
     form = {
-        "default": "ask",
+        "policy": POLICY,
         "generation": 1,
         "grants": [],
         "latest": 1,
@@ -164,7 +184,7 @@ def test_a_record_of_another_form_is_damage_even_when_it_is_sealed(
         bound_to = context(VAULT_ID)
         return seal(MASTER, pad(encode(data)), kind="authority", bound_to=bound_to, salt=SALT)
 
-    assert Authority.open(MASTER, VAULT_ID, sealed({**form})).default == "ask"
+    assert Authority.open(MASTER, VAULT_ID, sealed({**form})).policy == Policy()
     with pytest.raises(DamageError):
         Authority.open(MASTER, VAULT_ID, sealed({**form, **change}))
 
@@ -183,8 +203,8 @@ def test_a_clock_that_is_set_back_does_not_move_the_latest_time_back() -> None:
 
 def test_the_next_record_keeps_what_was_not_changed() -> None:
     before = record(grants=(grant("a" * 16),))
-    after = before.next(2000, default="deny")
-    assert after == replace(before, generation=2, latest_ms=2000, default="deny")
+    after = before.next(2000, policy=Policy(default="deny"))
+    assert after == replace(before, generation=2, latest_ms=2000, policy=Policy(default="deny"))
 
 
 def test_grants_are_added_and_replaced_by_their_ids() -> None:

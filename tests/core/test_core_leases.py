@@ -372,10 +372,14 @@ class LeaseTableAgreesWithAModel(RuleBasedStateMachine):
         assert len(self.table._heap) <= 2 * len(self.model) + 64
 
 
-LeaseTableAgreesWithAModel.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+class LeaseTableAgreesWithAModelOnceMore(LeaseTableAgreesWithAModel):
+    """The same with other examples, for another core."""
+
+
+for machine in (LeaseTableAgreesWithAModel, LeaseTableAgreesWithAModelOnceMore):
+    machine.TestCase.settings = settings(max_examples=700, stateful_step_count=18, deadline=None)
 TestLeaseTableAgreesWithAModel = LeaseTableAgreesWithAModel.TestCase
+TestLeaseTableAgreesWithAModelOnceMore = LeaseTableAgreesWithAModelOnceMore.TestCase
 
 
 # What it costs.

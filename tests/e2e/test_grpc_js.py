@@ -31,4 +31,7 @@ def test_grpc_js_lists_and_gets_keys(daemon: RunningDaemon) -> None:
     told = json.loads(done.stdout)
     assert told["listed"] == sorted(values)
     assert [base64.b64decode(value) for value in told["values"]] == list(values.values())
-    assert told["refused"] == {"code": "PERMISSION_DENIED", "reason": "no-grant"}
+    assert told["refused"] == {
+        "code": "DEADLINE_EXCEEDED",
+        "reason": "waiting-for-approval",
+    }

@@ -95,8 +95,8 @@ def test_an_ordinary_user_gets_from_nothing_to_a_leased_key(place: Path) -> None
         assert done.returncode == 0, done.stderr
         done = _as_user(place, "put", "K", "--value-file", "-", *told, stdin=b"v")
         assert done.returncode == 0, done.stderr
-        done = _as_user(place, "get", "K")
-        assert done.returncode == 5, done.stderr
+        done = _as_user(place, "get", "K", "--wait", "0")
+        assert done.returncode == 6, done.stderr
         done = _as_user(place, "grant", "K", "--to", f"uid:{_NOBODY}", *told)
         assert done.returncode == 0, done.stderr
         done = _as_user(place, "get", "K")

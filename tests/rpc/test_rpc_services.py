@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
+from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, policy_pb2, requests_pb2, vault_pb2
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
     LockedError,
     NotAuthorizedError,
-    NotBuiltError,
     PeerUnknownError,
+    WaitingError,
     WrongPassphraseError,
 )
 from backpackd.core.protections import Protection
@@ -21,6 +21,8 @@ from backpackd.ports import Connection
 from backpackd.rpc.grants import GrantsService
 from backpackd.rpc.keys import KeysService
 from backpackd.rpc.leases import LeasesService
+from backpackd.rpc.policy import PolicyService
+from backpackd.rpc.requests import RequestsService
 from backpackd.rpc.vault import About, VaultService
 from fakes import GOOD, OTHER, UID, WRONG, Gate, World, settled, state_of
 
@@ -37,13 +39,27 @@ class Services:
             world.access,
             world.operators,
             world.gate,
+            leasing=world.leasing,
+            revoking=world.revoking,
             deadlines=world.deadlines,
             clock=world.clock,
             about=about,
         )
         self.keys = KeysService(world.vault, world.keys, world.access, world.operators)
-        self.leases = LeasesService(world.access, world.operators, world.clock)
+        self.leases = LeasesService(
+            world.vault,
+            world.access,
+            world.operators,
+            world.clock,
+            leasing=world.leasing,
+            revoking=world.revoking,
+            handouts=world.handouts,
+        )
         self.grants = GrantsService(world.vault, world.granting, world.access, world.operators)
+        self.requests = RequestsService(
+            world.vault, world.asking, world.access, world.operators, world.clock
+        )
+        self.policy = PolicyService(world.ruling, world.operators)
 
     async def stocked(self) -> "Services":
         await self.vault.init(self.world.connect(), vault_pb2.InitRequest(passphrase=GOOD))
@@ -78,6 +94,11 @@ KEY = keys_pb2.KeyValue(name="N", value=b"v")
         ("grants", "remove_grant", grants_pb2.RemoveGrantRequest(id="0" * 16)),
         ("grants", "list_grants", grants_pb2.ListGrantsRequest(all=True)),
         ("leases", "list_leases", leases_pb2.ListLeasesRequest(all=True)),
+        ("requests", "list_requests", requests_pb2.ListRequestsRequest(all=True)),
+        ("requests", "approve_request", requests_pb2.ApproveRequestRequest(code="AAAA")),
+        ("requests", "deny_request", requests_pb2.DenyRequestRequest(code="AAAA")),
+        ("policy", "get_policy", policy_pb2.GetPolicyRequest()),
+        ("policy", "set_policy", policy_pb2.SetPolicyRequest()),
     ],
 )
 async def test_what_changes_or_shows_everything_needs_operator_authority(
@@ -250,7 +271,7 @@ async def test_anybody_may_revoke_and_only_those_who_may_know_are_told_how_many(
     answer = await services.leases.revoke_leases(
         connection, leases_pb2.RevokeLeasesRequest(**asked)
     )
-    assert services.world.access.count() == 0
+    assert len(services.world.leasing) == 0
     assert answer.ended == (0 if whose == "other" else ended)
 
 
@@ -262,7 +283,7 @@ async def test_revoking_nothing_in_particular_is_refused(request_: dict[str, Any
         await services.leases.revoke_leases(
             services.world.connect(), leases_pb2.RevokeLeasesRequest(**request_)
         )
-    assert services.world.access.count() == 1
+    assert len(services.world.leasing) == 1
 
 
 async def test_a_caller_lists_the_leases_of_its_own_tree() -> None:
@@ -319,10 +340,94 @@ async def test_a_peer_that_has_ended_is_told_nothing() -> None:
     assert {type(found) for found in outcome} == {PeerUnknownError}
 
 
-async def test_watching_leases_is_not_built_and_says_so() -> None:
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("reason", ["panic", "locked"])
+async def test_who_watches_leases_is_told_of_the_lock_before_the_watch_ends(
+    everything: bool, reason: str
+) -> None:
     services = await Services().stocked()
-    with pytest.raises(NotBuiltError):
-        services.leases.watch_leases(services.world.connect(), leases_pb2.WatchLeasesRequest())
+    watch = services.leases.watch_leases(
+        services.operator(), leases_pb2.WatchLeasesRequest(all=everything)
+    )
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    await services.world.get("K")
+    await services.world.get("K")
+    assert (await waiting).kind == leases_pb2.WatchLeasesResponse.KIND_ISSUED
+    if reason == "panic":
+        await services.vault.panic(services.world.connect(), vault_pb2.PanicRequest())
+    else:
+        await services.vault.lock(services.world.connect(), vault_pb2.LockRequest())
+    assert [(await anext(watch)).reason for _ in range(3)] == ["", reason, reason]
+    with pytest.raises(LockedError):
+        await anext(watch)
+
+
+async def test_an_operators_watch_ends_with_the_authority() -> None:
+    services = await Services().stocked()
+    operator = services.operator()
+    watch = services.leases.watch_leases(operator, leases_pb2.WatchLeasesRequest(all=True))
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    services.world.operators.drop_all()
+    await services.world.get("K")
+    with pytest.raises(NotAuthorizedError):
+        await waiting
+
+
+async def test_a_caller_watches_the_leases_of_its_own_tree_only() -> None:
+    services = await Services().stocked()
+    services.world.processes.add(200)
+    watch = services.leases.watch_leases(
+        services.world.connect(200), leases_pb2.WatchLeasesRequest()
+    )
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    await services.world.get("K", pid=101)
+    await services.world.get("K", pid=200)
+    assert (await waiting).lease.holder_pid == 200
+
+
+async def test_a_caller_sees_its_own_requests_and_the_operator_every_one() -> None:
+    services = await Services().stocked()
+    services.world.processes.add(200)
+    with pytest.raises(WaitingError):
+        await services.world.get("L", pid=200)
+    request = requests_pb2.ListRequestsRequest()
+    own = await services.requests.list_requests(services.world.connect(101), request)
+    assert not own.requests
+    request = requests_pb2.ListRequestsRequest(all=True)
+    (shown,) = (await services.requests.list_requests(services.operator(), request)).requests
+    assert list(shown.names) == ["L"]
+    assert [process.may_be_root for process in shown.chain] == [True, False]
+    assert [process.proposed_root for process in shown.chain] == [True, False]
+
+
+async def test_what_a_caller_says_of_itself_is_shown_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = await Services().stocked()
+    world = services.world
+    world.processes.exec(101, "/tmp/\x1b[2Ja")
+    monkeypatch.setattr(world.processes, "claimed_commands", lambda _: {101: "a\nroot: /bin/b"})
+    with pytest.raises(WaitingError):
+        await world.hand_out(world.connect(), "L", reason="\u202eyes")
+    request = requests_pb2.ListRequestsRequest(all=True)
+    (shown,) = (await services.requests.list_requests(services.operator(), request)).requests
+    assert shown.chain[0].executable == "/tmp/\\x1b[2Ja"
+    assert shown.chain[0].claimed_command == "a\\nroot: /bin/b"
+    assert shown.claimed_reason == "\\u202eyes"
+
+
+async def test_who_watches_requests_is_told_of_the_lock() -> None:
+    services = await Services().stocked()
+    watch = services.requests.watch_requests(
+        services.operator(), requests_pb2.WatchRequestsRequest(all=True)
+    )
+    assert not (await anext(watch)).requests
+    services.world.vault.lock()
+    with pytest.raises(LockedError):
+        await anext(watch)
 
 
 async def test_locking_by_itself_is_due_from_the_moment_of_unlocking() -> None:

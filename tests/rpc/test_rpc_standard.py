@@ -21,7 +21,9 @@ from served import Served, serving, told
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-NAMES = {"backpack.v1.Vault", "backpack.v1.Keys", "backpack.v1.Leases", "backpack.v1.Grants"}
+NAMES = {
+    f"backpack.v1.{name}" for name in ("Vault", "Keys", "Leases", "Grants", "Requests", "Policy")
+}
 
 
 def watch(served: Served, service: str = "") -> Any:

@@ -31,6 +31,7 @@ from io import FileIO
 from pathlib import Path
 
 from backpackd.adapters.processes import procfs
+from backpackd.adapters.processes.claims import claimed_commands
 from backpackd.adapters.processes.known import UNREADABLE, Known
 from backpackd.adapters.processes.pinned import PidfdProcess, open_process
 from backpackd.core.errors import ProcessGoneError, TroubleError
@@ -139,6 +140,10 @@ class LinuxProcesses:
             return None
         finally:
             pinned.close()
+
+    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+        """See `ports.Processes`."""
+        return claimed_commands(facts)
 
     def boot_id(self) -> str:
         """Name this boot: the same until the machine restarts (random(4))."""

@@ -147,6 +147,10 @@ class MemoryProcesses:
             return None
         return hashlib.sha256(executable.encode()).hexdigest()
 
+    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+        """See `ports.Processes`."""
+        return {process.id.pid: process.name for process in facts.chain}
+
     def boot_id(self) -> str:
         """Name this boot."""
         return self._boot_id

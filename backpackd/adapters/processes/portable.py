@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CHAIN_LIMIT = 64
 _WALKS = 8
+_COMMAND_LIMIT = 4096
 
 
 class ExitDescriptor(Protocol):
@@ -146,6 +147,17 @@ class PortableProcesses:
         then puts a trusted one in its place would have the trusted one's digest.
         """
         return None
+
+    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+        """See `ports.Processes`."""
+        import psutil  # noqa: PLC0415 - as elsewhere in this file
+
+        commands = {}
+        for process in facts.chain:
+            with suppress(psutil.Error):
+                words = psutil.Process(process.id.pid).cmdline()
+                commands[process.id.pid] = " ".join(words)[:_COMMAND_LIMIT]
+        return commands
 
     def boot_id(self) -> str:
         """Name this boot: the same until the machine restarts.

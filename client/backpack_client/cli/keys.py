@@ -17,9 +17,9 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.durations import parse_duration
 from backpack_client.failures import Failure, is_key_name, printable, usage
 from backpack_client.fastpath import output
+from backpack_client.fastpath.get import GRACE
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
@@ -173,7 +173,7 @@ def list_(session: Session, every: bool, as_json: bool, passphrase_file: str | N
     metavar="T",
     default=_DEFAULT_WAIT,
     show_default=True,
-    help="How long to wait for the answer.",
+    help="How long to wait for a person to approve it; 0: not at all.",
 )
 @click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
 @click.option("--json", "form", flag_value=output.JSON, help="Write names, values and the lease.")
@@ -193,13 +193,18 @@ def get(
     Writes the value of one key and a newline to standard output. Several keys need --json or
     --export. The lease runs out by itself.
 
+    Where nothing was granted, a person is asked: a code goes to standard error, and the command
+    waits until somebody has approved or denied it. One approval covers the whole process tree.
+
     JSON: one object with keys (name to value) and lease: an object with id, expires_at_ms,
     remaining_seconds.
     """
     form = form or output.PLAIN
     output.check_form(names, form)
-    with session.connect(float(parse_duration(wait))) as backpack:
-        values = backpack.get(*names, ttl=ttl, reason=reason)
+    with session.connect(float(GRACE)) as backpack:
+        values = backpack.get(
+            *names, ttl=ttl, reason=reason, wait=wait, on_wait=terminal.tell_waiting
+        )
     output.write(
         output.render(
             [(name, values.bytes(name)) for name in names],

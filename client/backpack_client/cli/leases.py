@@ -1,8 +1,12 @@
-"""The commands for leases: leases, revoke."""
+"""The commands for leases: leases, revoke, watch."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from backpack_client import terminal
+from backpack_client import screen, terminal
+from backpack_client.cli.lease_screen import LeaseScreen
 from backpack_client.cli.session import (
     Session,
     all_option,
@@ -13,14 +17,21 @@ from backpack_client.cli.session import (
     passphrase_option,
 )
 from backpack_client.durations import format_duration
+from backpack_client.model import LeaseEvent, LeaseInfo
+
+if TYPE_CHECKING:
+    from backpack_client.api import Watch
 
 
 @click.command("leases")
 @all_option("Every lease, and not only those of your process tree")
+@click.option("--watch", is_flag=True, help="Keep a live table on the terminal.")
 @json_option
 @passphrase_option
 @click.pass_obj
-def leases(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
+def leases(
+    session: Session, *, every: bool, watch: bool, as_json: bool, passphrase_file: str | None
+) -> None:
     """List live leases.
 
     Without --all: those of your process tree.
@@ -28,26 +39,16 @@ def leases(session: Session, every: bool, as_json: bool, passphrase_file: str | 
     JSON: one object with leases: a list of objects with id, names, holder_pid, grant_ids,
     issued_at_ms, expires_at_ms, max_expires_at_ms, remaining_seconds.
     """
+    if watch:
+        if as_json:
+            raise click.UsageError("--watch is for a terminal; for programs: watch --json")
+        screen.check()
+        _watch(session, every=every, passphrase_file=passphrase_file)
+        return
     with session.reader(every=every, passphrase_file=passphrase_file) as backpack:
         found = backpack.leases(all=every)
     if as_json:
-        terminal.print_json(
-            {
-                "leases": [
-                    {
-                        "id": each.id,
-                        "names": list(each.names),
-                        "holder_pid": each.holder_pid,
-                        "grant_ids": list(each.grant_ids),
-                        "issued_at_ms": milliseconds(each.issued_at),
-                        "expires_at_ms": milliseconds(each.expires_at),
-                        "max_expires_at_ms": milliseconds(each.max_expires_at),
-                        "remaining_seconds": each.remaining_seconds,
-                    }
-                    for each in found
-                ]
-            }
-        )
+        terminal.print_json({"leases": [_document(each) for each in found]})
     elif found:
         terminal.print_table(
             ("ID", "KEYS", "HELD BY", "SINCE", "ENDS IN"),
@@ -90,4 +91,65 @@ def revoke(
     terminal.say(f"done; {count(ended, 'lease')} of your process tree ended")
 
 
-COMMANDS = {command.name: command for command in (leases, revoke)}
+@click.command("watch")
+@all_option("Every lease, and not only those of your process tree")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object per line.")
+@passphrase_option
+@click.pass_obj
+def watch(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
+    """Follow what happens to leases, one line each, until interrupted.
+
+    Begins with those that are live. Ends when the vault is locked and, with --all, when operator
+    authority ends after five minutes.
+
+    JSON: one object per line with kind (live, issued, renewed, ended), reason (why it ended, else
+    empty), and lease: as in leases --json.
+    """
+    with (
+        session.reader(every=every, passphrase_file=passphrase_file) as backpack,
+        backpack.watch_leases(all=every) as events,
+    ):
+        for event in events:
+            lease = event.lease
+            if as_json:
+                terminal.print_json_line(
+                    {"kind": event.kind, "reason": event.reason, "lease": _document(lease)}
+                )
+                continue
+            how = f"({event.reason})" if event.kind == "ended" else _left(lease)
+            line = (
+                f"{local_time(datetime.now(UTC))}  {event.kind:<7}  {lease.id}  "
+                f"{' '.join(lease.names)}  tree:{lease.holder_pid}  {how}"
+            )
+            terminal.print_lines([line])
+
+
+def _watch(session: Session, *, every: bool, passphrase_file: str | None) -> None:
+    view = LeaseScreen()
+    with session.reader(every=every, passphrase_file=passphrase_file) as backpack:
+
+        def start() -> "Watch[LeaseEvent]":
+            view.start_over()
+            return backpack.watch_leases(all=every)
+
+        screen.run(view, start, lambda: session.authorize_again(backpack))
+
+
+def _left(lease: LeaseInfo) -> str:
+    return f"for {format_duration(lease.remaining_seconds)}"
+
+
+def _document(lease: LeaseInfo) -> dict[str, object]:
+    return {
+        "id": lease.id,
+        "names": list(lease.names),
+        "holder_pid": lease.holder_pid,
+        "grant_ids": list(lease.grant_ids),
+        "issued_at_ms": milliseconds(lease.issued_at),
+        "expires_at_ms": milliseconds(lease.expires_at),
+        "max_expires_at_ms": milliseconds(lease.max_expires_at),
+        "remaining_seconds": lease.remaining_seconds,
+    }
+
+
+COMMANDS = {command.name: command for command in (leases, revoke, watch)}

@@ -34,8 +34,14 @@ _HOMES = {
     "grant": "grants",
     "grants": "grants",
     "ungrant": "grants",
+    "requests": "requests",
+    "approve": "requests",
+    "deny": "requests",
+    "policy": "policy",
     "leases": "leases",
     "revoke": "leases",
+    "watch": "leases",
+    "panic": "panic",
 }
 
 
@@ -82,7 +88,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 locked or uninitialized, 4 no such key, "
-    "5 denied, 7 no daemon, 8 wrong passphrase.",
+    "5 denied, 6 still waiting for approval, 7 no daemon, 8 wrong passphrase.",
 )
 @click.option("--socket", metavar="PATH", help="The daemon's socket (default: BACKPACK_SOCKET).")
 @click.option(
@@ -97,7 +103,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 def commands(ctx: click.Context, socket: str | None) -> None:
     """Lease keys to your agents, from a daemon that alone holds them.
 
-    First steps: init, then put NAME, then grant NAME --to tree:PID, and in the agent: get NAME.
+    First steps: init, then put NAME, then in the agent: get NAME, and approve the CODE it shows.
     """
     ctx.obj = Session(os.environ, socket)
 

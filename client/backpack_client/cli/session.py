@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backpack_client import __version__, terminal
-from backpack_client.failures import from_status
+from backpack_client.failures import Failure, from_status
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
     from backpack_client.model import VaultStatus
     from backpack_client.startup import Daemon
+
+_ATTEMPTS = 3
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,6 +74,23 @@ class Session:
             raise click.UsageError("--passphrase-file is for --all only")
         with self.connect() as backpack:
             yield backpack
+
+    def authorize_again(self, backpack: "Backpack") -> None:
+        """Ask on the terminal for the passphrase of a connection whose authority has ended.
+
+        Raises:
+            Failure: it was wrong three times, or the daemon refused for another reason.
+        """
+        terminal.say("operator authority has ended after five minutes")
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                backpack.authorize(terminal.passphrase("passphrase", None))
+            except Failure as failure:
+                if failure.reason != "wrong-passphrase" or not left:
+                    raise
+                terminal.show_failure(failure)
+            else:
+                return
 
     def note_version(self, status: "VaultStatus") -> None:
         """Say so on standard error when client and daemon are not of one version."""

@@ -9,12 +9,21 @@ import os
 import sys
 
 from backpack_client.address import connect, socket_path
-from backpack_client.durations import parse_duration
-from backpack_client.failures import EXIT_DONE, Failure, is_key_name, printable, usage
+from backpack_client.durations import parse_duration, parse_wait
+from backpack_client.failures import (
+    EXIT_DONE,
+    Failure,
+    is_key_name,
+    printable,
+    usage,
+    waiting_notice,
+)
 from backpack_client.fastpath import malformed, messages, output, unary
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
+# How much longer than the wait the call may take, so that the daemon's own answer comes first.
+GRACE = 10
 
 _FLAGS = {"--json": output.JSON, "--export": output.EXPORT}
 _OPTIONS = ("--ttl", "--wait", "--reason")
@@ -86,12 +95,15 @@ def _run(arguments: Arguments) -> None:
             )
     output.check_form(names, arguments.form)
     ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
-    wait = parse_duration(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
-    request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")))
-    connection = connect(socket_path(os.environ), patience=float(wait))
+    wait = parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
+    request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")), wait)
+    seconds = wait + GRACE
+    connection = connect(socket_path(os.environ), patience=float(seconds))
     try:
         facts = {"backpack-names": " ".join(names)}
-        answer = messages.decode_response(unary.call(connection, METHOD, request, wait, facts))
+        on_headers = _tell_code if wait else None
+        response = unary.call(connection, METHOD, request, seconds, facts, on_headers=on_headers)
+        answer = messages.decode_response(response)
     finally:
         connection.close()
     # Printed under names that the caller trusts, so they must be the ones he asked for.
@@ -108,11 +120,20 @@ def _run(arguments: Arguments) -> None:
     )
 
 
+def _tell_code(headers: "dict[str, str]") -> None:
+    _write(waiting_notice(headers.get("backpack-request-code", "")))
+
+
 def _tell(failure: Failure) -> None:
-    if not failure.message or sys.stderr is None:
+    if failure.message:
+        _write(failure.render())
+
+
+def _write(text: str) -> None:
+    if not text or sys.stderr is None:
         return
     try:
-        sys.stderr.write(failure.render())
+        sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
         # Nobody reads it: the exit code still tells.

@@ -28,13 +28,16 @@ class Answer:
         self.remaining_seconds = 0
 
 
-def encode_request(names: "list[str]", ttl_seconds: int, reason: str) -> bytes:
+def encode_request(
+    names: "list[str]", ttl_seconds: int, reason: str, wait_seconds: int = 0
+) -> bytes:
     """Encode a GetKeysRequest.
 
     Args:
         names: ASCII.
         ttl_seconds: 0 asks for the daemon's default.
         reason: may be empty.
+        wait_seconds: how long to wait for a person; 0: not at all.
     """
     message = bytearray()
     for name in names:
@@ -43,6 +46,8 @@ def encode_request(names: "list[str]", ttl_seconds: int, reason: str) -> bytes:
         message += bytes((2 << 3 | _VARINT,)) + _encode_varint(ttl_seconds)
     if reason:
         message += _field(3, reason.encode("utf-8"))
+    if wait_seconds:
+        message += bytes((4 << 3 | _VARINT,)) + _encode_varint(wait_seconds)
     return bytes(message)
 
 

@@ -10,6 +10,10 @@ import time
 from backpack_client.failures import EXIT_NO_DAEMON, Failure, from_status
 from backpack_client.fastpath import HandOver, http2, malformed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # 64 values of 64 KiB with their names, and room for what later versions add.
 MESSAGE_LIMIT = 5 * 1024 * 1024
 
@@ -40,7 +44,13 @@ _STATUSES = (
 
 
 def call(
-    connection: _socket.socket, method: str, message: bytes, seconds: int, facts: "dict[str, str]"
+    connection: _socket.socket,
+    method: str,
+    message: bytes,
+    seconds: int,
+    facts: "dict[str, str]",
+    *,
+    on_headers: "Callable[[dict[str, str]], None] | None" = None,
 ) -> bytes:
     """Make one call and wait for its answer.
 
@@ -51,6 +61,8 @@ def call(
         seconds: how long the whole call may take; the daemon is told.
         facts: what the caller knows besides the daemon's trailing metadata, for the hint of a
             failure.
+        on_headers: called once with what the daemon tells ahead of its answer, as soon as that
+            has come.
 
     Returns:
         The response, encoded.
@@ -78,6 +90,10 @@ def call(
         reply.outgoing.clear()
         reply.feed(data)
         _check_length(reply.body)
+        if on_headers is not None and reply.headers is not None:
+            _check_headers(reply.headers)
+            on_headers(dict(reply.headers))
+            on_headers = None
     _check_headers(reply.headers)
     _check_status(dict(reply.trailers), facts)
     if len(reply.body) < _PREFIX or len(reply.body) != _PREFIX + _length(reply.body):

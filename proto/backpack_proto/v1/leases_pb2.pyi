@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetKeysRequest(_message.Message):
-    __slots__ = ("names", "ttl_seconds", "reason")
+    __slots__ = ("names", "ttl_seconds", "reason", "wait_seconds")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     ttl_seconds: int
     reason: str
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., ttl_seconds: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    wait_seconds: int
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., ttl_seconds: _Optional[int] = ..., reason: _Optional[str] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
 
 class GetKeysResponse(_message.Message):
     __slots__ = ("lease", "keys")
@@ -67,16 +70,18 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class RevokeLeasesRequest(_message.Message):
-    __slots__ = ("lease_id", "key", "tree_pid", "all")
+    __slots__ = ("lease_id", "key", "tree_pid", "all", "give_back")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     TREE_PID_FIELD_NUMBER: _ClassVar[int]
     ALL_FIELD_NUMBER: _ClassVar[int]
+    GIVE_BACK_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     key: str
     tree_pid: int
     all: bool
-    def __init__(self, lease_id: _Optional[str] = ..., key: _Optional[str] = ..., tree_pid: _Optional[int] = ..., all: _Optional[bool] = ...) -> None: ...
+    give_back: bool
+    def __init__(self, lease_id: _Optional[str] = ..., key: _Optional[str] = ..., tree_pid: _Optional[int] = ..., all: _Optional[bool] = ..., give_back: _Optional[bool] = ...) -> None: ...
 
 class RevokeLeasesResponse(_message.Message):
     __slots__ = ("ended",)
@@ -97,9 +102,57 @@ class ListLeasesResponse(_message.Message):
     def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
 
 class WatchLeasesRequest(_message.Message):
+    __slots__ = ("all",)
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    def __init__(self, all: _Optional[bool] = ...) -> None: ...
+
+class WatchLeasesResponse(_message.Message):
+    __slots__ = ("kind", "lease", "reason")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[WatchLeasesResponse.Kind]
+        KIND_LIVE: _ClassVar[WatchLeasesResponse.Kind]
+        KIND_ISSUED: _ClassVar[WatchLeasesResponse.Kind]
+        KIND_RENEWED: _ClassVar[WatchLeasesResponse.Kind]
+        KIND_ENDED: _ClassVar[WatchLeasesResponse.Kind]
+    KIND_UNSPECIFIED: WatchLeasesResponse.Kind
+    KIND_LIVE: WatchLeasesResponse.Kind
+    KIND_ISSUED: WatchLeasesResponse.Kind
+    KIND_RENEWED: WatchLeasesResponse.Kind
+    KIND_ENDED: WatchLeasesResponse.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: WatchLeasesResponse.Kind
+    lease: Lease
+    reason: str
+    def __init__(self, kind: _Optional[_Union[WatchLeasesResponse.Kind, str]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ListHandoutsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class WatchLeasesResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+class ListHandoutsResponse(_message.Message):
+    __slots__ = ("handouts",)
+    HANDOUTS_FIELD_NUMBER: _ClassVar[int]
+    handouts: _containers.RepeatedCompositeFieldContainer[HandoutEntry]
+    def __init__(self, handouts: _Optional[_Iterable[_Union[HandoutEntry, _Mapping]]] = ...) -> None: ...
+
+class HandoutEntry(_message.Message):
+    __slots__ = ("at_ms", "names", "pid", "executable", "root_pid", "root_executable", "lease_id")
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    ROOT_PID_FIELD_NUMBER: _ClassVar[int]
+    ROOT_EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    at_ms: int
+    names: _containers.RepeatedScalarFieldContainer[str]
+    pid: int
+    executable: str
+    root_pid: int
+    root_executable: str
+    lease_id: str
+    def __init__(self, at_ms: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., pid: _Optional[int] = ..., executable: _Optional[str] = ..., root_pid: _Optional[int] = ..., root_executable: _Optional[str] = ..., lease_id: _Optional[str] = ...) -> None: ...

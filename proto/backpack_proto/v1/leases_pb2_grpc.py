@@ -59,6 +59,11 @@ class LeasesStub:
                 request_serializer=backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesRequest.SerializeToString,
                 response_deserializer=backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesResponse.FromString,
                 _registered_method=True)
+        self.ListHandouts = channel.unary_stream(
+                '/backpack.v1.Leases/ListHandouts',
+                request_serializer=backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsRequest.SerializeToString,
+                response_deserializer=backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsResponse.FromString,
+                _registered_method=True)
 
 
 class LeasesServicer:
@@ -69,9 +74,14 @@ class LeasesServicer:
         hands over their values.
 
         The daemon decides on the names alone before it looks anything up, so a
-        refusal never tells whether a key exists: PERMISSION_DENIED (`no-grant`,
-        or `denied-by-rule`). NOT_FOUND (`no-such-key`) is told only to a tree
-        that a grant allows that name.
+        refusal never tells whether a key exists. What no grant covers becomes a
+        request that waits for a person: the initial metadata carries its code as
+        `backpack-request-code` at once, and the call waits for `wait_seconds`.
+        DEADLINE_EXCEEDED (`waiting-for-approval`) when nobody has answered by then
+        (the request stays for ten minutes, and asking again finds it);
+        PERMISSION_DENIED (`denied-by-rule` by the policy, `refused-by-operator` by
+        a person, `no-grant`). NOT_FOUND (`no-such-key`) is told only to a tree that
+        may have that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,8 +113,18 @@ class LeasesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLeases(self, request, context):
-        """Tells what happens to leases as it happens. Not served yet: answers
-        UNIMPLEMENTED (`not-built`).
+        """Tells what happens to leases as it happens, beginning with those that are
+        live: those of the caller's process tree, or with operator authority and
+        `all` every one, for as long as the authority lasts. RESOURCE_EXHAUSTED
+        (`too-slow`) for a caller that does not read on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHandouts(self, request, context):
+        """Lists what was revealed, to whom and when, oldest first: the newest 10,000
+        handouts since the daemon began. Needs operator authority. For after a panic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +157,11 @@ def add_LeasesServicer_to_server(servicer, server):
                     servicer.WatchLeases,
                     request_deserializer=backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesRequest.FromString,
                     response_serializer=backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesResponse.SerializeToString,
+            ),
+            'ListHandouts': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListHandouts,
+                    request_deserializer=backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsRequest.FromString,
+                    response_serializer=backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -274,6 +299,33 @@ class Leases:
             '/backpack.v1.Leases/WatchLeases',
             backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesRequest.SerializeToString,
             backpack__proto_dot_v1_dot_leases__pb2.WatchLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHandouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/backpack.v1.Leases/ListHandouts',
+            backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsRequest.SerializeToString,
+            backpack__proto_dot_v1_dot_leases__pb2.ListHandoutsResponse.FromString,
             options,
             channel_credentials,
             insecure,

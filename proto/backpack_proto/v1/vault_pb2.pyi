@@ -84,6 +84,18 @@ class LockResponse(_message.Message):
     leases_ended: int
     def __init__(self, leases_ended: _Optional[int] = ...) -> None: ...
 
+class PanicRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PanicResponse(_message.Message):
+    __slots__ = ("leases_ended", "requests_ended")
+    LEASES_ENDED_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_ENDED_FIELD_NUMBER: _ClassVar[int]
+    leases_ended: int
+    requests_ended: int
+    def __init__(self, leases_ended: _Optional[int] = ..., requests_ended: _Optional[int] = ...) -> None: ...
+
 class AuthorizeRequest(_message.Message):
     __slots__ = ("passphrase",)
     PASSPHRASE_FIELD_NUMBER: _ClassVar[int]

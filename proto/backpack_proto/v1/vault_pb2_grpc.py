@@ -54,6 +54,11 @@ class VaultStub:
                 request_serializer=backpack__proto_dot_v1_dot_vault__pb2.LockRequest.SerializeToString,
                 response_deserializer=backpack__proto_dot_v1_dot_vault__pb2.LockResponse.FromString,
                 _registered_method=True)
+        self.Panic = channel.unary_unary(
+                '/backpack.v1.Vault/Panic',
+                request_serializer=backpack__proto_dot_v1_dot_vault__pb2.PanicRequest.SerializeToString,
+                response_deserializer=backpack__proto_dot_v1_dot_vault__pb2.PanicResponse.FromString,
+                _registered_method=True)
         self.Authorize = channel.unary_unary(
                 '/backpack.v1.Vault/Authorize',
                 request_serializer=backpack__proto_dot_v1_dot_vault__pb2.AuthorizeRequest.SerializeToString,
@@ -104,6 +109,14 @@ class VaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Panic(self, request, context):
+        """Revokes every lease, ends every request and locks the vault, in one step and
+        before any other call is served. Open to every process of the user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Authorize(self, request, context):
         """Gives this connection operator authority until it closes or five minutes
         have passed. There is no token: another connection has no part in it.
@@ -142,6 +155,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.Lock,
                     request_deserializer=backpack__proto_dot_v1_dot_vault__pb2.LockRequest.FromString,
                     response_serializer=backpack__proto_dot_v1_dot_vault__pb2.LockResponse.SerializeToString,
+            ),
+            'Panic': grpc.unary_unary_rpc_method_handler(
+                    servicer.Panic,
+                    request_deserializer=backpack__proto_dot_v1_dot_vault__pb2.PanicRequest.FromString,
+                    response_serializer=backpack__proto_dot_v1_dot_vault__pb2.PanicResponse.SerializeToString,
             ),
             'Authorize': grpc.unary_unary_rpc_method_handler(
                     servicer.Authorize,
@@ -262,6 +280,33 @@ class Vault:
             '/backpack.v1.Vault/Lock',
             backpack__proto_dot_v1_dot_vault__pb2.LockRequest.SerializeToString,
             backpack__proto_dot_v1_dot_vault__pb2.LockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Panic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backpack.v1.Vault/Panic',
+            backpack__proto_dot_v1_dot_vault__pb2.PanicRequest.SerializeToString,
+            backpack__proto_dot_v1_dot_vault__pb2.PanicResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,366 @@
+"""Asking a person: requests that wait, the answers, and whom an answer reaches.
+
+A request is shown with what the daemon attested; a person with operator authority answers it. The
+calls that wait are woken at once and decide anew, so an answer is never more than a grant to the
+root of one process tree, in memory, until that root ends or the vault is locked.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from backpackd.application.deadlines import Deadlines
+from backpackd.application.watching import Watching
+from backpackd.core.errors import (
+    BackpackError,
+    DeniedError,
+    InvalidRequestError,
+    LimitError,
+    PeerUnknownError,
+    RequestUnknownError,
+    ShuttingDownError,
+    WaitingError,
+)
+from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.grants import LONGEST_TTL, Grant
+from backpackd.core.leases import Lease
+from backpackd.core.requests import (
+    CODE_ALPHABET,
+    CODE_LENGTH,
+    LIFE,
+    Answers,
+    Request,
+    RequestTable,
+)
+from backpackd.core.selectors import Selector
+from backpackd.ports import Clock, Notifier, Processes
+
+MOST_WAITING_OF_TREE = 256
+_ONCE_SECONDS = 600
+_MOST_WATCHERS = 64
+
+Announce = Callable[[str], Awaitable[None]]
+"""Tells a waiting caller its request's code before the answer."""
+_Failure = Callable[[], BackpackError]
+
+
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """What the calls of one request wait for.
+
+    Attributes:
+        over: set when the request is.
+        failure: makes the error that the calls fail with; None: they decide anew.
+    """
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: _Failure | None = None
+
+
+class Asking:
+    """The requests of one vault, while it is unlocked."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        watching: Watching,
+        deadlines: Deadlines,
+        clock: Clock,
+        notifier: Notifier,
+    ) -> None:
+        self._processes = processes
+        self._watching = watching
+        self._deadlines = deadlines
+        self._clock = clock
+        self._notifier = notifier
+        self._table = RequestTable()
+        self._waits: dict[str, _Wait] = {}
+        self._watchers: set[asyncio.Event] = set()
+        self._closing = False
+        self.answers = Answers()
+        watching.add(self._roots, self._root_ended)
+
+    async def ask(
+        self,
+        facts: PeerFacts,
+        names: Sequence[str],
+        *,
+        reason: str,
+        seconds: float,
+        announce: Announce,
+    ) -> None:
+        """Wait until a person has answered; the caller decides anew after it.
+
+        Args:
+            facts: the caller, attested just now.
+            names: the keys that no grant covers for it.
+            reason: the caller's words, a claim.
+            seconds: how long to wait; 0: not at all, the request stays.
+            announce: called with the code before waiting.
+
+        Raises:
+            DeniedError: a person refused it, now or before.
+            WaitingError: not answered in that time; the request stays for a while.
+            LimitError: too many requests, or too many calls of this tree, wait.
+            PeerUnknownError: the root of the tree has ended.
+        """
+        if self._closing:
+            raise _stopping()
+        tree = facts.root.id
+        if self.answers.refused(tree, names):
+            raise _refused()
+        request = self._table.find(tree, names) or self._add(facts, names, reason)
+        if request.waiting >= MOST_WAITING_OF_TREE:
+            raise LimitError("too many calls of this process tree wait for approval: end some")
+        wait = self._waits[request.code]
+        request.waiting += 1
+        self._changed()
+        try:
+            await announce(request.code)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wait.over.wait(), seconds)
+        finally:
+            request.waiting -= 1
+            request.until = self._clock.boot() + LIFE
+            self._changed()
+            self._deadlines.review()
+        if not wait.over.is_set():
+            raise WaitingError(
+                "still waiting for approval: have the operator approve the request, then ask again",
+                facts={
+                    "request-code": request.code,
+                    "tree-pid": str(tree.pid),
+                    "uid": str(facts.uid),
+                },
+            )
+        if wait.failure is not None:
+            raise wait.failure()
+        if self.answers.refused(tree, names):
+            raise _refused()
+
+    def pending(self) -> list[Request]:
+        """Return the pending requests, in the order in which a person should see them."""
+        return self._table.shown()
+
+    def pending_of(self, tree: ProcessId) -> list[Request]:
+        """Return the pending requests of one process tree."""
+        return [request for request in self._table.shown() if request.tree == tree]
+
+    def approve(self, code: str, *, once: bool, root_pid: int) -> ProcessId:
+        """Allow a request.
+
+        Args:
+            code: as typed.
+            once: only for the calls that wait, or for the next one where none does.
+            root_pid: of another process of the request's chain to be the root; 0: the proposed.
+
+        Returns:
+            The root of the tree that may lease the keys now.
+
+        Raises:
+            RequestUnknownError: it was answered or has ended.
+            InvalidRequestError: that process is not in the chain, or may not be a root.
+            PeerUnknownError: the root has ended.
+        """
+        request = self._pending(code)
+        root = _root_of(request, root_pid)
+        self._watching.watch(root)
+        now_ms = int(self._clock.wall() * 1000)
+        self.answers.consent(
+            Grant(
+                id=f"consent-{secrets.token_hex(8)}",
+                patterns=request.names,
+                selector=Selector("tree", str(root.pid), root, self._processes.boot_id()),
+                max_ttl=LONGEST_TTL,
+                expires_at_ms=now_ms + _ONCE_SECONDS * 1000 if once else None,
+                uses_left=max(1, request.waiting) if once else None,
+                created_at_ms=now_ms,
+                reason="",
+                consent=True,
+            ),
+            request.tree,
+        )
+
+        def answered(other: Request) -> bool:
+            # What the consent covers as well need not be asked.
+            known = any(process.id == root for process in other.facts.chain)
+            return not once and known and set(other.names) <= set(request.names)
+
+        self._end(lambda other: other is request or answered(other))
+        return root
+
+    def deny(self, code: str) -> None:
+        """Refuse a request, and remember that for as long as the tree lives.
+
+        Raises:
+            RequestUnknownError: it was answered or has ended.
+        """
+        request = self._pending(code)
+        self._watching.watch(request.tree)
+        self.answers.refuse(request.tree, request.names)
+        self._end(
+            lambda other: (
+                other.tree == request.tree and not set(other.names).isdisjoint(request.names)
+            )
+        )
+
+    def withdraw(self, leases: Sequence[Lease], meant: Callable[[Grant], bool]) -> list[Grant]:
+        """Set aside what revoked leases rested on, so that a person is asked again.
+
+        Args:
+            leases: the leases, ended already.
+            meant: tells which consents end besides, with or without a lease on them.
+
+        Returns:
+            The consents that ended.
+        """
+        ended: list[Grant] = []
+        for lease in leases:
+            ended += self.answers.withdraw(lease.holder, lease.names, lease.grant_ids)
+        for holder in {lease.holder for lease in leases}:
+            # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
+            # that is not possible: then it is remembered until the vault is locked.
+            with suppress(BackpackError):
+                self._watching.watch(holder)
+        ended += self.answers.end_consents(meant)
+        self._watching.let_go()
+        return ended
+
+    async def changes(self, event: asyncio.Event) -> None:
+        """Wait for the next change of the pending requests since the last call with this event."""
+        await event.wait()
+        event.clear()
+
+    def subscribe(self) -> asyncio.Event:
+        """Return an event that is set whenever the pending requests change.
+
+        Raises:
+            LimitError: too many watch already.
+        """
+        if len(self._watchers) >= _MOST_WATCHERS:
+            raise LimitError("too many watch the requests already: end some first")
+        event = asyncio.Event()
+        self._watchers.add(event)
+        return event
+
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        """Forget an event."""
+        self._watchers.discard(event)
+
+    def close(self) -> None:
+        """Let nobody wait any more: the daemon is stopping."""
+        self._closing = True
+        self._wake(self._table.end_all(), _stopping)
+
+    def drop_all(self) -> None:
+        """End every request and forget every answer: the vault is locked."""
+        self._wake(self._table.end_all())
+        self.answers.clear()
+        self._watching.let_go()
+        # Also where nothing was pending: whoever watches has to hear that the vault is locked.
+        self._changed()
+
+    def expire(self, now: float) -> float | None:
+        """End the requests that nobody waits for any more; a source for `Deadlines`."""
+        ended, coming = self._table.expire(now)
+        if ended:
+            self._wake(ended)
+            self._watching.let_go()
+        return coming
+
+    def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
+        # First, so that a flood does not make the daemon read about its processes each time.
+        self._table.check_room(facts.root.id)
+        now = self._clock.boot()
+        request = Request(
+            code=self._fresh_code(),
+            facts=facts,
+            names=tuple(names),
+            reason=reason,
+            commands=self._processes.claimed_commands(facts),
+            asked_at=now,
+            until=now + LIFE,
+        )
+        self._watching.watch(request.tree)
+        # A call that only asked again would push out another one's request, and so on for ever.
+        self._wake(self._table.add(request), _gave_way)
+        self._waits[request.code] = _Wait()
+        self._notifier.notify(request.code)
+        return request
+
+    def _fresh_code(self) -> str:
+        while True:
+            code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
+            if self._table.get(code) is None:
+                return code
+
+    def _pending(self, code: str) -> Request:
+        request = self._table.get(code)
+        if request is None:
+            raise RequestUnknownError("no such request: it was answered, or has ended")
+        return request
+
+    def _end(self, over: Callable[[Request], bool]) -> None:
+        self._wake(self._table.end(over))
+        self._watching.let_go()
+        self._deadlines.review()
+
+    def _wake(self, requests: Sequence[Request], failure: _Failure | None = None) -> None:
+        for request in requests:
+            wait = self._waits.pop(request.code)
+            wait.failure = failure
+            wait.over.set()
+        if requests:
+            self._changed()
+
+    def _changed(self) -> None:
+        for event in self._watchers:
+            event.set()
+
+    def _roots(self) -> set[ProcessId]:
+        consents = self.answers.consents()
+        roots = {grant.selector.process for grant in consents if grant.selector.process}
+        return roots | self._table.trees() | self.answers.trees()
+
+    def _root_ended(self, process: ProcessId) -> None:
+        self.answers.end_tree(process)
+        # What is left of the tree is other trees now: the code that it was told means nothing.
+        self._wake(self._table.end_tree(process), _root_gone)
+
+
+def _root_of(request: Request, root_pid: int) -> ProcessId:
+    if not root_pid:
+        return request.tree
+    for process in request.possible_roots:
+        if process.id.pid == root_pid:
+            return process.id
+    raise InvalidRequestError(
+        "that process is not in the request's chain, or starts the programs of others too: choose "
+        "one of those that were shown as possible roots",
+        reason="invalid-root",
+    )
+
+
+def _refused() -> DeniedError:
+    return DeniedError(
+        "a person refused these keys to this process tree: it is not asked again while the tree "
+        "lives",
+        reason="refused-by-operator",
+    )
+
+
+def _stopping() -> ShuttingDownError:
+    return ShuttingDownError("the daemon is stopping: start it again, then ask again")
+
+
+def _gave_way() -> LimitError:
+    return LimitError(
+        "too many requests wait for approval, and this one gave way: have them answered first",
+        reason="too-many-requests",
+    )
+
+
+def _root_gone() -> PeerUnknownError:
+    return PeerUnknownError("the root of the process tree has ended: start anew")

@@ -1,0 +1,71 @@
+"""The service `backpack.v1.Policy`."""
+
+from backpack_proto.v1 import policy_pb2 as pb
+from backpackd.application.operators import Operators
+from backpackd.application.ruling import Ruling
+from backpackd.core import policy as policies
+from backpackd.core.policy import Policy
+from backpackd.ports import Connection
+
+_DEFAULTS = {
+    pb.POLICY_DEFAULT_ASK: "ask",
+    pb.POLICY_DEFAULT_ALLOW: "allow",
+    pb.POLICY_DEFAULT_DENY: "deny",
+}
+_LISTINGS = {
+    pb.POLICY_LISTING_GRANTED: "granted",
+    pb.POLICY_LISTING_ALL: "all",
+}
+
+
+class PolicyService:
+    """Turns messages into calls on the policy."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Policy"]
+
+    def __init__(self, ruling: Ruling, operators: Operators) -> None:
+        self._ruling = ruling
+        self._operators = operators
+
+    async def get_policy(
+        self, connection: Connection, _: pb.GetPolicyRequest
+    ) -> pb.GetPolicyResponse:
+        """Answer `GetPolicy`."""
+        self._operators.require(connection)
+        sealed = self._ruling.sealed()
+        return pb.GetPolicyResponse(
+            sealed=_message(sealed), in_force=_message(sealed.tightened(self._ruling.tightening()))
+        )
+
+    async def set_policy(
+        self, connection: Connection, request: pb.SetPolicyRequest
+    ) -> pb.SetPolicyResponse:
+        """Answer `SetPolicy`."""
+        self._operators.require(connection)
+        wanted = request.policy
+        rules = [policies.make_rule(list(rule.patterns), rule.selector) for rule in wanted.deny]
+        await self._ruling.replace(
+            policies.make(
+                _DEFAULTS.get(wanted.default, ""),
+                _LISTINGS.get(wanted.listing, ""),
+                rules,
+                wanted.max_ttl_seconds,
+            )
+        )
+        return pb.SetPolicyResponse()
+
+
+def _message(policy: Policy) -> pb.PolicyRules:
+    defaults = {word: number for number, word in _DEFAULTS.items()}
+    listings = {word: number for number, word in _LISTINGS.items()}
+    return pb.PolicyRules(
+        default=defaults[policy.default],
+        listing=listings[policy.listing],
+        deny=[
+            pb.DenyRule(
+                patterns=rule.patterns, selector=rule.selector.text if rule.selector else ""
+            )
+            for rule in policy.deny
+        ],
+        max_ttl_seconds=policy.max_ttl,
+    )

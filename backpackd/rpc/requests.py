@@ -1,0 +1,115 @@
+"""The service `backpack.v1.Requests`."""
+
+from collections.abc import AsyncIterator
+
+from backpack_proto.v1 import requests_pb2 as pb
+from backpackd.application.access import Access
+from backpackd.application.asking import Asking
+from backpackd.application.operators import Operators
+from backpackd.application.vault import Vault
+from backpackd.core.facts import ProcessFacts
+from backpackd.core.render import render
+from backpackd.core.requests import Request
+from backpackd.ports import Clock, Connection
+from backpackd.rpc.watching import while_authorized
+
+_PATH_LIMIT = 256
+_COMMAND_LIMIT = 200
+_REASON_LIMIT = 256
+
+
+class RequestsService:
+    """Turns messages into calls on requests."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Requests"]
+
+    def __init__(
+        self, vault: Vault, asking: Asking, access: Access, operators: Operators, clock: Clock
+    ) -> None:
+        self._vault = vault
+        self._asking = asking
+        self._access = access
+        self._operators = operators
+        self._clock = clock
+
+    async def list_requests(
+        self, connection: Connection, request: pb.ListRequestsRequest
+    ) -> pb.ListRequestsResponse:
+        """Answer `ListRequests`."""
+        return pb.ListRequestsResponse(requests=self._shown(connection, everything=request.all))
+
+    async def watch_requests(
+        self, connection: Connection, request: pb.WatchRequestsRequest
+    ) -> AsyncIterator[pb.WatchRequestsResponse]:
+        """Answer `WatchRequests`."""
+        session = self._vault.session()
+        event = self._asking.subscribe()
+        try:
+            while True:
+                shown = self._shown(connection, everything=request.all)
+                yield pb.WatchRequestsResponse(requests=shown)
+                if request.all:
+                    changes = self._asking.changes(event)
+                    await while_authorized(self._operators, connection, session, changes)
+                else:
+                    await self._asking.changes(event)
+                session.check()
+        finally:
+            self._asking.unsubscribe(event)
+
+    async def approve_request(
+        self, connection: Connection, request: pb.ApproveRequestRequest
+    ) -> pb.ApproveRequestResponse:
+        """Answer `ApproveRequest`."""
+        self._operators.require(connection)
+        root = self._asking.approve(request.code, once=request.once, root_pid=request.root_pid)
+        self._vault.touch()
+        return pb.ApproveRequestResponse(root_pid=root.pid)
+
+    async def deny_request(
+        self, connection: Connection, request: pb.DenyRequestRequest
+    ) -> pb.DenyRequestResponse:
+        """Answer `DenyRequest`."""
+        self._operators.require(connection)
+        self._asking.deny(request.code)
+        self._vault.touch()
+        return pb.DenyRequestResponse()
+
+    def _shown(self, connection: Connection, *, everything: bool) -> list[pb.Request]:
+        if everything:
+            self._operators.require(connection)
+            pending = self._asking.pending()
+        else:
+            pending = self._asking.pending_of(self._access.attest(connection).root.id)
+        longest = self._access.rules(self._vault.session()).policy.max_ttl
+        return [self._message(request, longest) for request in pending]
+
+    def _message(self, request: Request, longest: int) -> pb.Request:
+        boot, wall = self._clock.boot(), self._clock.wall()
+        tree = {process.id for process in request.facts.tree}
+        roots = {process.id for process in request.possible_roots}
+        return pb.Request(
+            code=request.code,
+            names=request.names,
+            chain=[
+                pb.ProcessFacts(
+                    pid=process.id.pid,
+                    executable=render(process.executable or "", limit=_PATH_LIMIT),
+                    unit=render(process.unit or "", limit=_PATH_LIMIT),
+                    proposed_root=process.id == request.tree,
+                    in_tree=process.id in tree,
+                    may_be_root=process.id in roots,
+                    claimed_command=_command(request, process),
+                )
+                for process in request.facts.chain
+            ],
+            claimed_reason=render(request.reason, limit=_REASON_LIMIT),
+            asked_at_ms=int((wall + request.asked_at - boot) * 1000),
+            waiting=request.waiting,
+            max_ttl_seconds=longest,
+        )
+
+
+def _command(request: Request, process: ProcessFacts) -> str:
+    claimed = request.commands.get(process.id.pid) or process.name
+    return render(claimed, limit=_COMMAND_LIMIT)

@@ -1,0 +1,73 @@
+"""Panic: open to everybody, ends everything, and leaves a report of what was revealed."""
+
+import threading
+import time
+
+from backpack_proto.v1 import leases_pb2, vault_pb2
+from daemons import Client, RunningDaemon, failure
+
+LOCKED = ("FAILED_PRECONDITION", "locked")
+
+
+def handouts(operator: Client) -> list[leases_pb2.HandoutEntry]:
+    batches = operator.leases.ListHandouts(leases_pb2.ListHandoutsRequest())
+    return [entry for batch in batches for entry in batch.handouts]
+
+
+def panic(client: Client) -> vault_pb2.PanicResponse:
+    response: vault_pb2.PanicResponse = client.vault.Panic(vault_pb2.PanicRequest())
+    return response
+
+
+def test_panic_ends_everything_and_refuses_what_comes(daemon: RunningDaemon) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.grant("K")
+    operator.get("K")
+    operator.get("K")
+    failure(lambda: operator.get("L"))
+    stranger = daemon.client()
+    answer = panic(stranger)
+    assert (answer.leases_ended, answer.requests_ended) == (2, 1)
+    assert stranger.status().state == vault_pb2.VAULT_STATE_LOCKED
+    assert failure(lambda: operator.get("K")) == LOCKED
+    assert failure(operator.list) == LOCKED
+    assert panic(stranger).leases_ended == 0
+
+
+def test_panic_without_a_vault_ends_nothing(daemon: RunningDaemon) -> None:
+    stranger = daemon.client()
+    answer = panic(stranger)
+    assert (answer.leases_ended, answer.requests_ended) == (0, 0)
+    assert stranger.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED
+
+
+def test_a_panic_wakes_those_who_wait_for_a_person(daemon: RunningDaemon) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    waiting = daemon.client()
+    told: list[tuple[str, str]] = []
+    call = threading.Thread(target=lambda: told.append(failure(lambda: waiting.get("K", wait=60))))
+    call.start()
+    while len(operator.pending()) == 0:
+        time.sleep(0.01)
+    panic(daemon.client())
+    call.join(30)
+    assert told == [LOCKED]
+
+
+def test_after_a_panic_the_operator_sees_what_was_revealed_to_whom(daemon: RunningDaemon) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.put("L", b"w")
+    operator.grant("*")
+    first, second = operator.get("K"), operator.get("L", "K")
+    panic(daemon.client())
+    operator.unlock()
+    assert failure(lambda: handouts(operator)) == ("UNAUTHENTICATED", "not-authorized")
+    operator.authorize()
+    found = handouts(operator)
+    assert [list(entry.names) for entry in found] == [["K"], ["L", "K"]]
+    assert [entry.lease_id for entry in found] == [first.lease.id, second.lease.id]
+    assert {entry.root_pid for entry in found} == {operator.status().tree_pid}
+    assert all(entry.executable.startswith("/") for entry in found)

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from backpackd.adapters.stores.sqlite import APPLICATION_ID, FORMATS
+from backpackd.adapters.stores.formats import FORMATS
+from backpackd.adapters.stores.vault_file import APPLICATION_ID
 from backpackd.core import authority, hybrid, records, rows, slots
 
 ROOT = Path(__file__).resolve().parents[1]

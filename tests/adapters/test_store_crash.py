@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.stores.sqlite import FILE_NAME, SqliteStore
+from backpackd.adapters.stores.sqlite import SqliteStore
+from backpackd.adapters.stores.vault_file import FILE_NAME
 from backpackd.core.errors import DiskFullError
 from backpackd.core.rows import Change, KeyRow, SlotRow, StoredVault
 
@@ -131,14 +132,14 @@ from backpackd.adapters.stores import sqlite
 from backpackd.core.rows import SlotRow, StoredVault
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 step, store = {step!r}, sqlite.SqliteStore(pathlib.Path(sys.argv[1]))
-if step == "open": store._connect = die
+if step == "open": store._file.connect = die
 if step == "fill": sqlite._put_slots = die
 if step == "synced": os.link = die
 if step == "linked":
     link = os.link
     def os_link(*a): link(*a); die()
     os.link = os_link
-if step == "unlinked": store._connect_checked = die
+if step == "unlinked": store._file.connect_checked = die
 asyncio.run(store.create(StoredVault(b"v" * 16, b"authority 0", (SlotRow(b"a" * 16, b"slot"),))))
 """
     assert run(script, home) == (-signal.SIGKILL, b"")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from backpackd.adapters.stores import remembered
-from backpackd.adapters.stores.sqlite import FILE_NAME, FORMATS, Format, SqliteStore
+from backpackd.adapters.stores.formats import FORMATS, Format
+from backpackd.adapters.stores.sqlite import SqliteStore
+from backpackd.adapters.stores.vault_file import FILE_NAME
 from backpackd.core.errors import (
     AlreadyInitializedError,
     BackpackError,

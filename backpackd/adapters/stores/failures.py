@@ -1,0 +1,35 @@
+"""Says what went wrong with the vault file in the words of the taxonomy, and decides nothing.
+
+No message names a path or holds what the file held.
+"""
+
+import errno
+import sqlite3
+
+from backpackd.core.errors import BackpackError, DamageError, DiskFullError, StoreError
+
+
+def translate(error: sqlite3.Error) -> BackpackError:
+    """Turn SQLite's error into ours, by its primary result code (sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError("no room on the disk: nothing was stored; make room and try again")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return DamageError("the vault file is damaged: restore it from a backup")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StoreError("another program has the vault file open: close it and try again")
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return StoreError(
+        f"the vault file cannot be read or written ({name}): nothing was stored; see to the home's "
+        "disk and permissions, then try again"
+    )
+
+
+def translate_os(error: OSError) -> BackpackError:
+    """Turn what the system refused into our error."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError("no room on the disk: nothing was stored; make room and try again")
+    return StoreError(
+        f"the vault file cannot be used ({error.strerror}): see to the home's disk and "
+        "permissions, then try again"
+    )

@@ -2,7 +2,8 @@
 
 While unlocked there is a `Session`: the master key in the secret arena, the authority record, and
 the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
-the session at its start; after an `await` the session itself says whether it is over.
+the session at its start; after an `await` the session itself says whether it is over. How what is
+stored is opened and held against itself stands in `opening`.
 
 Changes go through `change`, one after the other, each as a task of its own: a caller that goes
 away in the middle cannot leave memory and store telling different stories.
@@ -10,97 +11,25 @@ away in the middle cannot leave memory and store telling different stories.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 
+from backpackd.application import opening
+from backpackd.application.session import Draft, Session
 from backpackd.core import authority as authorities
 from backpackd.core import passphrases, slots, states
 from backpackd.core.authority import Authority
-from backpackd.core.errors import (
-    BackpackError,
-    DamageError,
-    LockedError,
-    WrongPassphraseError,
-)
+from backpackd.core.errors import BackpackError, LockedError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
 from backpackd.core.records import RowSet
-from backpackd.core.rows import Change, KeyRow, RowHead, SlotRow, StoredVault
+from backpackd.core.rows import Change, RowHead, SlotRow, StoredVault
 from backpackd.core.sealing import SALT_SIZE
-from backpackd.core.slots import Slot, SlotError, WrongSecretError
+from backpackd.core.slots import Slot
 from backpackd.core.states import Event, State
-from backpackd.ports import Clock, SecretArena, SecretSlot, Store, Stretcher
+from backpackd.ports import Clock, SecretArena, Store, Stretcher
 
-_VAULT_ID_SIZE = 16
-_MOST_SLOTS = 32
-"""More than anybody needs: each one is stretched for, up to a gibibyte, before a passphrase is
-wrong, and whoever can write the file could plant thousands."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """An unlocked vault.
-
-    Attributes:
-        vault_id: 16 bytes.
-        master: the master key in the arena.
-        authority: the authority record, opened.
-        sealed: the same record as it is stored.
-        rows: what is known of every stored key, by row index.
-        slots: by slot id.
-        unlocked_at: boot-clock seconds.
-        used_at: boot-clock seconds of the last use.
-        over: True once the vault was locked.
-    """
-
-    vault_id: bytes
-    master: SecretSlot
-    authority: Authority
-    sealed: bytes
-    rows: dict[bytes, RowHead]
-    slots: dict[bytes, Slot]
-    unlocked_at: float
-    used_at: float
-    over: bool = False
-
-    @contextmanager
-    def open_master(self) -> Iterator[memoryview]:
-        """Lend the master key for one operation, without an `await` inside.
-
-        Raises:
-            LockedError: the vault was locked since the session began.
-        """
-        self.check()
-        with self.master.open() as view:
-            yield view
-
-    def check(self) -> None:
-        """Return if the vault is still unlocked by this session.
-
-        Raises:
-            LockedError: it was locked meanwhile.
-        """
-        if self.over:
-            raise LockedError("the vault was locked meanwhile: unlock it first")
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a change is to do; `Vault.change` adds the authority record and makes it durable.
-
-    Attributes:
-        authority: the record's next generation; its rows are brought up to date by `change`.
-        put: rows to store.
-        delete: rows to remove.
-        put_slots: slots to store.
-        delete_slots: slots to remove.
-    """
-
-    authority: Authority
-    put: Sequence[KeyRow] = ()
-    delete: Sequence[RowHead] = ()
-    put_slots: Sequence[Slot] = ()
-    delete_slots: Sequence[Slot] = ()
+__all__ = ["Draft", "Session", "Vault"]
 
 
 class Vault:
@@ -180,7 +109,10 @@ class Vault:
     async def _init(self, parameters: slots.Argon2idParameters, secret: bytes, locks: int) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
-        vault_id, slot_id = secrets.token_bytes(_VAULT_ID_SIZE), secrets.token_bytes(slots.ID_SIZE)
+        vault_id, slot_id = (
+            secrets.token_bytes(opening.VAULT_ID_SIZE),
+            secrets.token_bytes(slots.ID_SIZE),
+        )
         master, signing_key = secrets.token_bytes(slots.MASTER_SIZE), secrets.token_bytes(32)
         slot = slots.make(
             master,
@@ -229,9 +161,9 @@ class Vault:
         if self._state is State.UNLOCKED:
             await self.verify(passphrase, tree)
             return
-        stored = await self._stored()
-        slot, master = await self._open_any(
-            _decode_slots(stored), stored.vault_id, passphrase, tree
+        stored = await opening.load(self._store)
+        slot, master = await opening.open_any(
+            self._stretcher, opening.decode_slots(stored), stored.vault_id, passphrase, tree
         )
         await self._alone(lambda: self._unlock(slot, master, locks))
 
@@ -240,18 +172,15 @@ class Vault:
             # Another one was faster; what opened this slot must have led to the same key.
             with self.session().open_master() as current:
                 if not slots.same_master(master, current):
-                    raise _damaged_slots()
+                    raise opening.damaged_slots()
             return
         # Read again: the vault may have been unlocked, changed and locked since.
-        stored = await self._stored()
-        found = _decode_slots(stored)
+        stored = await opening.load(self._store)
+        found = opening.decode_slots(stored)
         if slot not in found:
             raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
-        authority = Authority.open(master, stored.vault_id, stored.authority)
-        authority.check_slots(found)
         heads = await self._store.heads()
-        rows = RowSet().change(master, stored.vault_id, add=heads, drop=())
-        authority.check_rows(rows)
+        authority = opening.verified(master, stored, found, heads)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
@@ -295,10 +224,12 @@ class Vault:
         """
         session = self.session()
         found = list(session.slots.values())
-        slot, master = await self._open_any(found, session.vault_id, passphrase, tree)
+        slot, master = await opening.open_any(
+            self._stretcher, found, session.vault_id, passphrase, tree
+        )
         with session.open_master() as current:
             if not slots.same_master(master, current):
-                raise _damaged_slots()
+                raise opening.damaged_slots()
         if session.slots.get(slot.slot_id) is not slot:
             raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
         return slot
@@ -455,43 +386,3 @@ class Vault:
         if not task.cancelled():
             # Asked for, so that asyncio does not log its text when the caller has gone away.
             task.exception()
-
-    async def _stored(self) -> StoredVault:
-        stored = await self._store.load()
-        if stored is None or len(stored.vault_id) != _VAULT_ID_SIZE:
-            raise DamageError("the vault file is gone or incomplete: restore it from a backup")
-        return stored
-
-    async def _open_any(
-        self, found: Sequence[Slot], vault_id: bytes, passphrase: bytes, tree: ProcessId
-    ) -> tuple[Slot, bytes]:
-        normal = passphrases.normalise(passphrase)
-        for slot in found:
-            secret = await self._stretcher.stretch(normal, slot.stretching, tree)
-            try:
-                return slot, slots.open_slot(slot, vault_id=vault_id, secret=secret)
-            except WrongSecretError:
-                continue
-            except SlotError as error:
-                raise _damaged_slots() from error
-        raise WrongPassphraseError("wrong passphrase")
-
-
-def _decode_slots(stored: StoredVault) -> list[Slot]:
-    if not 1 <= len(stored.slots) <= _MOST_SLOTS:
-        raise DamageError(
-            "the vault file holds no slot, or more than there can be: restore it from a backup",
-            reason="slots-changed",
-        )
-    try:
-        return [Slot.decode(row.slot_id, row.body) for row in stored.slots]
-    except SlotError as error:
-        raise _damaged_slots() from error
-
-
-def _damaged_slots() -> DamageError:
-    return DamageError(
-        "a slot in the vault file was altered: the master key in it is not the one that this "
-        "vault signed, so it is not used; restore the file from a backup",
-        reason="slots-changed",
-    )

@@ -1,0 +1,97 @@
+"""Opens what is stored with what somebody knows, and holds the parts of it against each other.
+
+Nothing here is remembered and no state changes: a vault that is unlocked is `vault`'s matter.
+"""
+
+from collections.abc import Sequence
+
+from backpackd.core import passphrases, slots
+from backpackd.core.authority import Authority
+from backpackd.core.errors import DamageError, WrongPassphraseError
+from backpackd.core.facts import ProcessId
+from backpackd.core.records import RowSet
+from backpackd.core.rows import RowHead, StoredVault
+from backpackd.core.slots import Slot, SlotError, WrongSecretError
+from backpackd.ports import Store, Stretcher
+
+VAULT_ID_SIZE = 16
+MOST_SLOTS = 32
+"""More than anybody needs: each one is stretched for, up to a gibibyte, before a passphrase is
+wrong, and whoever can write the file could plant thousands."""
+
+
+async def load(store: Store) -> StoredVault:
+    """Read what is stored of a vault that has to be there.
+
+    Raises:
+        DamageError: it is gone, or no vault.
+    """
+    stored = await store.load()
+    if stored is None or len(stored.vault_id) != VAULT_ID_SIZE:
+        raise DamageError("the vault file is gone or incomplete: restore it from a backup")
+    return stored
+
+
+def decode_slots(stored: StoredVault) -> list[Slot]:
+    """Return the stored slots, of which nothing is verified yet.
+
+    Raises:
+        DamageError: one is not of the form, or there are too many or none.
+    """
+    if not 1 <= len(stored.slots) <= MOST_SLOTS:
+        raise DamageError(
+            "the vault file holds no slot, or more than there can be: restore it from a backup",
+            reason="slots-changed",
+        )
+    try:
+        return [Slot.decode(row.slot_id, row.body) for row in stored.slots]
+    except SlotError as error:
+        raise damaged_slots() from error
+
+
+async def open_any(
+    stretcher: Stretcher,
+    found: Sequence[Slot],
+    vault_id: bytes,
+    passphrase: bytes,
+    tree: ProcessId,
+) -> tuple[Slot, bytes]:
+    """Return the slot that a passphrase opens, and the master key out of it.
+
+    Raises:
+        WrongPassphraseError: it opens none of them.
+        DamageError: it opens one, and what is in it is not what the vault signed.
+    """
+    normal = passphrases.normalise(passphrase)
+    for slot in found:
+        secret = await stretcher.stretch(normal, slot.stretching, tree)
+        try:
+            return slot, slots.open_slot(slot, vault_id=vault_id, secret=secret)
+        except WrongSecretError:
+            continue
+        except SlotError as error:
+            raise damaged_slots() from error
+    raise WrongPassphraseError("wrong passphrase")
+
+
+def verified(
+    master: bytes, stored: StoredVault, found: Sequence[Slot], heads: Sequence[RowHead]
+) -> Authority:
+    """Return the authority record if slots and rows are the ones that it names.
+
+    Raises:
+        DamageError: they are not, or it does not open.
+    """
+    authority = Authority.open(master, stored.vault_id, stored.authority)
+    authority.check_slots(found)
+    authority.check_rows(RowSet().change(master, stored.vault_id, add=heads, drop=()))
+    return authority
+
+
+def damaged_slots() -> DamageError:
+    """Make the error for a slot that is not the one that the vault signed."""
+    return DamageError(
+        "a slot in the vault file was altered: the master key in it is not the one that this "
+        "vault signed, so it is not used; restore the file from a backup",
+        reason="slots-changed",
+    )

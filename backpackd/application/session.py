@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority
 from backpackd.core.errors import LockedError
 from backpackd.core.rows import KeyRow, RowHead
@@ -72,6 +73,7 @@ class Draft:
         delete: rows to remove.
         put_slots: slots to store.
         delete_slots: slots to remove.
+        events: what the audit log says of it, in the same step.
     """
 
     authority: Authority
@@ -79,3 +81,4 @@ class Draft:
     delete: Sequence[RowHead] = ()
     put_slots: Sequence[Slot] = ()
     delete_slots: Sequence[Slot] = ()
+    events: Sequence[AuditEvent] = ()

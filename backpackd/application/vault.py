@@ -16,6 +16,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from backpackd.application import opening
+from backpackd.application.journal import Journal, Unaudited
 from backpackd.application.session import Draft, Session
 from backpackd.core import authority as authorities
 from backpackd.core import passphrases, slots, states
@@ -36,6 +37,7 @@ class Vault:
     """One vault and its three states.
 
     Attributes:
+        journal: makes changes durable together with what the audit log says of them.
         on_unlock: called, in order, when the vault has been unlocked.
         on_lock: called, in order, when the master key has been dropped.
 
@@ -58,6 +60,7 @@ class Vault:
         self._locks = 0
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.journal: Journal = Unaudited(store)
         self.on_unlock: list[Callable[[], None]] = []
         self.on_lock: list[Callable[[], None]] = []
 
@@ -320,10 +323,10 @@ class Vault:
                 rows = session.authority.rows.change(
                     master, session.vault_id, add=[row.row_head for row in plan.put], drop=before
                 )
-                record = replace(plan.authority, rows=rows)
+                record = self.journal.anchored(replace(plan.authority, rows=rows))
                 salt = secrets.token_bytes(SALT_SIZE)
                 sealed = record.seal(master, session.vault_id, salt)
-            await self._store.commit(
+            await self.journal.commit(
                 Change(
                     session.sealed,
                     sealed,
@@ -331,7 +334,8 @@ class Vault:
                     [row.index for row in plan.delete],
                     [SlotRow(slot.slot_id, slot.encode()) for slot in plan.put_slots],
                     [slot.slot_id for slot in plan.delete_slots],
-                )
+                ),
+                plan.events,
             )
             session.authority, session.sealed = record, sealed
             for row in plan.delete:

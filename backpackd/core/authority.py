@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backpackd.core import canonical
+from backpackd.core.audit.anchor import AuditAnchor
 from backpackd.core.canonical import CanonicalError, context
 from backpackd.core.errors import DamageError
 from backpackd.core.grants import Grant
@@ -26,6 +27,23 @@ from backpackd.core.slots import Slot
 
 _KIND = "authority"
 _SIGNING_KIND = "wrap-signing-key"
+
+
+# Members that came after the first version. A record without them was written before.
+_LATER: dict[str, Any] = {"audit": {}, "slot_dates": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class SlotDates:
+    """When things were done with a slot.
+
+    Attributes:
+        created_ms: Unix time in milliseconds.
+        drilled_ms: when it was last proven to open the vault; 0: never.
+    """
+
+    created_ms: int
+    drilled_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,9 @@ class Authority:
             back does not bring an expired grant to life.
         grants: by id.
         policy: what holds for every request.
+        slot_dates: when things were done with the slots, by slot id in hexadecimal.
+        audit: the private audit keys and how far the audit log is known to reach; None in a vault
+            of an older version that has not been unlocked since.
     """
 
     generation: int
@@ -52,6 +73,8 @@ class Authority:
     latest_ms: int
     grants: Mapping[str, Grant] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
+    slot_dates: Mapping[str, SlotDates] = field(default_factory=dict)
+    audit: AuditAnchor | None = None
 
     def next(self, now_ms: int, **changes: Any) -> "Authority":
         """Return the record's next generation with some attributes changed."""
@@ -104,6 +127,7 @@ class Authority:
     def seal(self, master: Secret, vault_id: bytes, salt: bytes) -> bytes:
         """Seal the record with 32 fresh random bytes as salt."""
         data = {
+            "audit": self.audit.encode() if self.audit is not None else {},
             "generation": self.generation,
             "grants": [self.grants[key].encode() for key in sorted(self.grants)],
             "latest": self.latest_ms,
@@ -112,6 +136,9 @@ class Authority:
             "row_count": self.rows.count,
             "rows": self.rows.encode(),
             "signing_key": canonical.to_text(self.signing_key),
+            "slot_dates": {
+                key: [dates.created_ms, dates.drilled_ms] for key, dates in self.slot_dates.items()
+            },
             "slots": dict(self.slots),
         }
         return seal(
@@ -128,7 +155,8 @@ class Authority:
         try:
             data = unpad(open_sealed(master, sealed, kind=_KIND, bound_to=context(vault_id)))
             found = canonical.members(
-                canonical.decode(data),
+                _completed(canonical.decode(data)),
+                audit=dict,
                 generation=int,
                 grants=list,
                 latest=int,
@@ -137,6 +165,7 @@ class Authority:
                 row_count=int,
                 rows=str,
                 signing_key=str,
+                slot_dates=dict,
                 slots=dict,
             )
             grants = [Grant.decode(grant) for grant in found["grants"]]
@@ -149,13 +178,19 @@ class Authority:
                 found["latest"],
                 {grant.id: grant for grant in grants},
                 Policy.decode(found["policy"]),
+                {key: SlotDates(*dates) for key, dates in found["slot_dates"].items()},
+                AuditAnchor.decode(found["audit"]) if found["audit"] else None,
             )
-        except (OpenError, CanonicalError, ValueError) as error:
+        except (OpenError, CanonicalError, ValueError, TypeError) as error:
             raise DamageError(
                 "the authority record in the vault file does not open: it was altered, or belongs "
                 "to another vault; restore the file from a backup",
                 reason="authority-damaged",
             ) from error
+
+
+def _completed(data: Any) -> Any:
+    return {**_LATER, **data} if type(data) is dict else data
 
 
 def seal_signing_key(master: Secret, vault_id: bytes, key: bytes, salt: bytes) -> bytes:

@@ -74,6 +74,8 @@ class Change:
         delete: indexes of rows to remove.
         put_slots: slots to store, in place of those with the same id.
         delete_slots: ids of slots to remove.
+        audit: rows to append to the audit log in the same step.
+        audit_public: the audit keys' public half to store, where it changes.
     """
 
     before: bytes
@@ -82,3 +84,35 @@ class Change:
     delete: Sequence[bytes] = ()
     put_slots: Sequence[SlotRow] = ()
     delete_slots: Sequence[bytes] = ()
+    audit: Sequence["AuditRow"] = ()
+    audit_public: "AuditPublic | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPublic:
+    """The public half of the vault's audit keys, in plain beside the slots.
+
+    Attributes:
+        wrap: the key that segment keys are wrapped to, `hybrid.PUBLIC_SIZE` bytes.
+        verify: the key that verifies checkpoints, 32 bytes (Ed25519).
+    """
+
+    wrap: bytes
+    verify: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One row of the audit log, see `core.audit.chain`.
+
+    Attributes:
+        number: counts up from 1, through all segments.
+        kind: header of a segment, entry or checkpoint.
+        previous: hash of the row before it, 32 bytes; zeros for the first.
+        body: what the kind says.
+    """
+
+    number: int
+    kind: int
+    previous: bytes
+    body: bytes

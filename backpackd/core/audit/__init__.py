@@ -1,0 +1,1 @@
+"""The audit chain: what an entry is, how it is sealed, and how the whole is verified."""

@@ -1,0 +1,204 @@
+"""What an entry says: what happened, who did it, to which keys. Names and facts, never values.
+
+Who is told in facts that the kernel gave, and apart from them in claims: what a process says of
+itself. Claims are cut and escaped before they come here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backpackd.core import canonical
+from backpackd.core.canonical import CanonicalError
+from backpackd.core.facts import PeerFacts, ProcessFacts
+from backpackd.core.render import render
+
+KINDS = (
+    "started",
+    "stopped",
+    "initialized",
+    "unlocked",
+    "unlock-failed",
+    "locked",
+    "authorized",
+    "authorize-failed",
+    "foreign-user",
+    "allowed",
+    "not-handed-out",
+    "denied",
+    "pending",
+    "approved",
+    "refused",
+    "request-ended",
+    "renewed",
+    "lease-ended",
+    "put",
+    "deleted",
+    "granted",
+    "ungranted",
+    "policy-changed",
+    "passphrase-changed",
+    "operator-act",
+)
+"""Every kind of event, by its stable word."""
+
+PATH_LIMIT = 256
+CLAIM_LIMIT = 256
+MOST_NAMES = 1000
+"""As many as one request may name."""
+
+
+class EventError(ValueError):
+    """An opened entry is not of the form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something.
+
+    Attributes:
+        uid: as the kernel gave it for the connection.
+        pid: of the process that connected.
+        start: when that started, see `core.facts.ProcessId`.
+        executable: what it runs, escaped; empty when unknown.
+        root_pid: of the root of its process tree; 0 when it had ended already.
+        root_start: likewise.
+        root_executable: likewise.
+        unit: the systemd unit of the process, escaped.
+        claimed_command: its command line, a claim.
+    """
+
+    uid: int
+    pid: int
+    start: int = 0
+    executable: str = ""
+    root_pid: int = 0
+    root_start: int = 0
+    root_executable: str = ""
+    unit: str = ""
+    claimed_command: str = ""
+
+    @classmethod
+    def of(cls, facts: PeerFacts, claimed_command: str = "") -> "Actor":
+        """Take what matters from an attested caller."""
+        process, root = facts.process, facts.root
+        return cls(
+            uid=facts.uid,
+            pid=process.id.pid,
+            start=process.id.start,
+            executable=_path(process),
+            root_pid=root.id.pid,
+            root_start=root.id.start,
+            root_executable=_path(root),
+            unit=render(process.unit or "", limit=PATH_LIMIT),
+            claimed_command=render(claimed_command, limit=CLAIM_LIMIT),
+        )
+
+
+def _path(process: ProcessFacts) -> str:
+    return render(process.executable or "", limit=PATH_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that happened.
+
+    Attributes:
+        kind: one of `KINDS`.
+        at_ms: Unix time in milliseconds.
+        who: whose doing it was; None: the daemon's own.
+        names: the keys, or for a grant their patterns.
+        lease: id of the lease.
+        grants: ids of the grants that it rests on.
+        reason: a stable word for why.
+        count: of how many equal events it tells.
+        details: what else there is, by stable words.
+        claimed_reason: what the caller said it was for, a claim.
+    """
+
+    kind: str
+    at_ms: int
+    who: Actor | None = None
+    names: tuple[str, ...] = ()
+    lease: str = ""
+    grants: tuple[str, ...] = ()
+    reason: str = ""
+    count: int = 1
+    details: Mapping[str, str] = field(default_factory=dict)
+    claimed_reason: str = ""
+
+    def encode(self) -> bytes:
+        """Return the event as canonical JSON."""
+        who = self.who
+        return canonical.encode(
+            {
+                "at": self.at_ms,
+                "claimed_reason": self.claimed_reason,
+                "count": self.count,
+                "details": dict(self.details),
+                "grants": list(self.grants),
+                "kind": self.kind,
+                "lease": self.lease,
+                "names": list(self.names),
+                "reason": self.reason,
+                "who": None if who is None else {name: getattr(who, name) for name in _WHO},
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "AuditEvent":
+        """Read what `encode` wrote. Kinds of a newer version are read as they are.
+
+        Raises:
+            EventError: anything else.
+        """
+        try:
+            found = canonical.decode(data)
+            who = found.pop("who", None) if type(found) is dict else None
+            canonical.members(
+                found,
+                at=int,
+                claimed_reason=str,
+                count=int,
+                details=dict,
+                grants=list,
+                kind=str,
+                lease=str,
+                names=list,
+                reason=str,
+            )
+            actor = None if who is None else Actor(**canonical.members(who, **_WHO))
+        except CanonicalError as error:
+            raise EventError("not an event") from error
+        texts = [*found["grants"], *found["names"], *found["details"].values()]
+        if any(type(text) is not str for text in texts):
+            raise EventError("not an event")
+        return _event(found, actor)
+
+
+def _event(found: Mapping[str, Any], who: Actor | None) -> AuditEvent:
+    return AuditEvent(
+        found["kind"],
+        found["at"],
+        who,
+        tuple(found["names"]),
+        found["lease"],
+        tuple(found["grants"]),
+        found["reason"],
+        found["count"],
+        found["details"],
+        found["claimed_reason"],
+    )
+
+
+_WHO: dict[str, type] = {
+    "claimed_command": str,
+    "executable": str,
+    "pid": int,
+    "root_executable": str,
+    "root_pid": int,
+    "root_start": int,
+    "start": int,
+    "uid": int,
+    "unit": str,
+}

@@ -4,13 +4,13 @@ Adapters implement these ports and the composition root hands them in, so the ap
 imports an adapter, and a test can put an in-memory one in the same place.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from backpackd.core.facts import PeerFacts, ProcessId
-from backpackd.core.rows import Change, KeyRow, RowHead, StoredVault
+from backpackd.core.rows import AuditRow, Change, KeyRow, RowHead, StoredVault
 from backpackd.core.slots import Argon2idParameters
 
 
@@ -254,7 +254,44 @@ class Store(Protocol):
 
         Raises:
             DamageError: the stored authority record is not `change.before`.
+            StoreError: there are not `change.aside` rows set aside, or there was other trouble.
         """
+        ...
+
+    async def set_aside(self, rows: Sequence[KeyRow]) -> None:
+        """Keep rows beside the vault, which stays as it is, for a `Change` that takes them in.
+
+        However the daemon ends, what was only set aside is gone when it begins again.
+        """
+        ...
+
+    async def drop_aside(self) -> None:
+        """Forget what was set aside."""
+        ...
+
+    async def purge(self) -> None:
+        """Leave nothing in the files of what was deleted or replaced up to now."""
+        ...
+
+    async def append(self, rows: Sequence[AuditRow]) -> None:
+        """Append rows to the audit log, durably before returning, all or none.
+
+        Raises:
+            StoreError: there is a row of that number already.
+        """
+        ...
+
+    async def audit_rows(self, after: int, most: int) -> list[AuditRow]:
+        """Read rows of the audit log in the order of their numbers.
+
+        Args:
+            after: the number after which to begin; 0 for the first.
+            most: how many at most; fewer only at the end.
+        """
+        ...
+
+    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+        """Read the last row of the audit log, or the last of a kind; None when there is none."""
         ...
 
     async def close(self) -> None:

@@ -3,15 +3,23 @@
 Nothing here is remembered and no state changes: a vault that is unlocked is `vault`'s matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from backpackd.core import passphrases, slots
+from backpackd.core import passphrases, slot_secrets, slots
 from backpackd.core.authority import Authority
 from backpackd.core.errors import DamageError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
 from backpackd.core.records import RowSet
 from backpackd.core.rows import RowHead, StoredVault
-from backpackd.core.slots import Slot, SlotError, WrongSecretError
+from backpackd.core.slots import (
+    AUTHORIZING,
+    RECOVERY,
+    HkdfParameters,
+    Slot,
+    SlotError,
+    Stretching,
+    WrongSecretError,
+)
 from backpackd.ports import Store, Stretcher
 
 VAULT_ID_SIZE = 16
@@ -53,25 +61,52 @@ async def open_any(
     stretcher: Stretcher,
     found: Sequence[Slot],
     vault_id: bytes,
-    passphrase: bytes,
+    typed: bytes,
     tree: ProcessId,
+    *,
+    kinds: Collection[str] = AUTHORIZING,
 ) -> tuple[Slot, bytes]:
-    """Return the slot that a passphrase opens, and the master key out of it.
+    """Return the slot that a passphrase, code or key opens, and the master key out of it.
+
+    Args:
+        stretcher: for what a person made up.
+        found: the vault's slots.
+        vault_id: the vault's 16 bytes.
+        typed: as somebody presents it.
+        tree: whose turn the stretching takes.
+        kinds: of slots to try. What only unlocks is never tried where somebody authorizes.
 
     Raises:
         WrongPassphraseError: it opens none of them.
+        InvalidRequestError: it cannot be the secret of any slot.
         DamageError: it opens one, and what is in it is not what the vault signed.
     """
-    normal = passphrases.normalise(passphrase)
-    for slot in found:
-        secret = await stretcher.stretch(normal, slot.stretching, tree)
+    normal = passphrases.normalise(typed)
+    # The cheap ones first: a code is known by its form.
+    for slot in sorted(
+        found, key=lambda slot: isinstance(slot.stretching, HkdfParameters), reverse=True
+    ):
+        material = slot_secrets.material(slot.kind, slot.stretching, normal)
+        if slot.kind not in kinds or material is None:
+            continue
+        secret = await secret_of(stretcher, slot.stretching, material, tree)
         try:
             return slot, slots.open_slot(slot, vault_id=vault_id, secret=secret)
         except WrongSecretError:
             continue
         except SlotError as error:
             raise damaged_slots() from error
-    raise WrongPassphraseError("wrong passphrase")
+    what = "recovery code" if set(kinds) == {RECOVERY} else "passphrase"
+    raise WrongPassphraseError(f"wrong {what}")
+
+
+async def secret_of(
+    stretcher: Stretcher, stretching: Stretching, material: bytes, tree: ProcessId
+) -> bytes:
+    """Return a slot's secret, 32 bytes, from what `slot_secrets.material` gave for it."""
+    if isinstance(stretching, HkdfParameters):
+        return stretching.derive(material)
+    return await stretcher.stretch(material, stretching, tree)
 
 
 def verified(

@@ -6,7 +6,7 @@ becomes of a change in `vault`.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority
@@ -30,6 +30,7 @@ class Session:
         unlocked_at: boot-clock seconds.
         used_at: boot-clock seconds of the last use.
         over: True once the vault was locked.
+        epoch: counts up with every new master key; what was read under another one no longer fits.
     """
 
     vault_id: bytes
@@ -41,6 +42,7 @@ class Session:
     unlocked_at: float
     used_at: float
     over: bool = False
+    epoch: int = 0
 
     @contextmanager
     def open_master(self) -> Iterator[memoryview]:
@@ -74,6 +76,7 @@ class Draft:
         put_slots: slots to store.
         delete_slots: slots to remove.
         events: what the audit log says of it, in the same step.
+        aside: heads of the rows that were set aside in the store, which take their places, too.
     """
 
     authority: Authority
@@ -81,4 +84,26 @@ class Draft:
     delete: Sequence[RowHead] = ()
     put_slots: Sequence[Slot] = ()
     delete_slots: Sequence[Slot] = ()
+    events: Sequence[AuditEvent] = ()
+    aside: Sequence[RowHead] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A vault under a new master key: `Vault.renew` makes it durable, then current.
+
+    All its rows were set aside in the store.
+
+    Attributes:
+        master: the new master key, 32 bytes.
+        authority: the record's next generation, complete, with what is sealed in it carried over.
+        rows: what is known of every row set aside, by its new index.
+        slots: every slot, with the new master key in it.
+        events: what the audit log says of it, in the same step.
+    """
+
+    master: bytes = field(repr=False)
+    authority: Authority
+    rows: dict[bytes, RowHead]
+    slots: Sequence[Slot]
     events: Sequence[AuditEvent] = ()

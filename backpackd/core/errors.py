@@ -88,6 +88,13 @@ class GrantUnknownError(CallerError):
     reason = "no-such-grant"
 
 
+class SlotUnknownError(CallerError):
+    """No slot has this id, or more than one begins with it."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-slot"
+
+
 class ProcessUnknownError(CallerError):
     """A process that the request names is not running."""
 
@@ -131,6 +138,12 @@ class AlreadyInitializedError(StateError):
     """There is a vault already."""
 
     reason = "already-initialized"
+
+
+class LastSlotError(StateError):
+    """What is left would open the vault for nobody who may change it."""
+
+    reason = "last-slot"
 
 
 class AuthorityError(BackpackError):

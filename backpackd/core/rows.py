@@ -55,11 +55,13 @@ class StoredVault:
         vault_id: 16 random bytes.
         authority: the sealed authority record.
         slots: in the order of their ids.
+        audit: the public half of the audit keys; None before the first unlock with this version.
     """
 
     vault_id: bytes
     authority: bytes
     slots: tuple[SlotRow, ...]
+    audit: "AuditPublic | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ class Change:
         delete_slots: ids of slots to remove.
         audit: rows to append to the audit log in the same step.
         audit_public: the audit keys' public half to store, where it changes.
+        aside: how many rows were set aside, which are stored as well, in place of those with the
+            same index. Any other number of them is a mistake that would lose keys.
+        nothing_else: remove every row that was not set aside.
     """
 
     before: bytes
@@ -86,6 +91,8 @@ class Change:
     delete_slots: Sequence[bytes] = ()
     audit: Sequence["AuditRow"] = ()
     audit_public: "AuditPublic | None" = None
+    aside: int | None = None
+    nothing_else: bool = False
 
 
 @dataclass(frozen=True, slots=True)

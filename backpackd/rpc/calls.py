@@ -2,8 +2,9 @@
 
 A service is an object with the descriptor of its proto service and one method for each of its
 RPCs, named in snake case: `(connection, request) -> response`, or an async generator where the
-proto says stream. An exception that is not ours reaches the caller as INTERNAL with an incident id
-and the log as type and place: its text may hold anything.
+proto says stream. Where requests are a stream, it is given an iterator over them. An exception
+that is not ours reaches the caller as INTERNAL with an incident id and the log as type and place:
+its text may hold anything.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from backpackd.application.auditing import caller
 from backpackd.core import states
 from backpackd.core.errors import (
     BackpackError,
@@ -35,7 +37,18 @@ _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 WHILE_LOCKED = frozenset(
-    f"backpack.v1.Vault.{name}" for name in ("Status", "Init", "Unlock", "Lock", "Panic")
+    f"backpack.v1.{name}"
+    for name in (
+        "Vault.Status",
+        "Vault.Init",
+        "Vault.Unlock",
+        "Vault.Lock",
+        "Vault.Panic",
+        "Slots.Recover",
+        "Audit.VerifyAudit",
+        "Audit.GetAuditHead",
+        "Slots.DrillRecovery",
+    )
 )
 """The methods that answer while the vault is locked or not yet made. A list of what may, so that
 a new method is closed until somebody opens it."""
@@ -163,6 +176,8 @@ class Calls:
         method = _Method(self, service, descriptor, self._state, self._watches)
         # Without a deserializer the raw bytes arrive here, and a malformed request is an error of
         # ours instead of an exception inside grpcio.
+        if descriptor.client_streaming:
+            return grpc.stream_unary_rpc_method_handler(method.collecting)
         if descriptor.server_streaming:
             return grpc.unary_stream_rpc_method_handler(method.stream)
         return grpc.unary_unary_rpc_method_handler(method.unary)
@@ -199,6 +214,11 @@ class _Method:
         response: bytes = await _guarded(work, context)
         return response
 
+    async def collecting(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
+        """Answer a stream of requests with one response."""
+        response: bytes = await _guarded(self._answer_stream(raws, context), context)
+        return response
+
     async def stream(self, raw: bytes, context: Context) -> None:
         """Answer a call with a stream of responses."""
         work = (self._watch if self._watching else self._answer_all)(raw, context)
@@ -207,12 +227,22 @@ class _Method:
 
     async def _answer(self, raw: bytes, context: Context) -> bytes:
         with self._calls.enter(context) as connection:
+            caller.set(connection)
             _announced.set(_Announcement(context))
             message: Message = await self._work(connection, self._admit(raw))
             return message.SerializeToString()
 
+    async def _answer_stream(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
+        with self._calls.enter(context) as connection:
+            # Before the first request comes: what it is given may never look at it.
+            self._require_state()
+            requests = (self._admit(raw) async for raw in raws)
+            message: Message = await self._work(connection, requests)
+            return message.SerializeToString()
+
     async def _answer_all(self, raw: bytes, context: Context) -> None:
         with self._calls.enter(context) as connection:
+            caller.set(connection)
             responses: AsyncIterator[Message] = self._work(connection, self._admit(raw))
             async for response in responses:
                 await context.write(response.SerializeToString())
@@ -232,9 +262,12 @@ class _Method:
             self._watches.discard(task)
             del task  # a task holds its error, and the error's frames the task
 
-    def _admit(self, raw: bytes) -> Message:
+    def _require_state(self) -> None:
         if not self._locked_too:
             states.require_unlocked(self._state())
+
+    def _admit(self, raw: bytes) -> Message:
+        self._require_state()
         try:
             return self._parse(raw)
         except DecodeError:

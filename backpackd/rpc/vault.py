@@ -2,17 +2,22 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from backpack_proto.v1 import vault_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
+from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
 from backpackd.ports import Clock, Connection
+
+_Result = TypeVar("_Result")
 
 _STATES = {
     State.UNINITIALIZED: pb.VAULT_STATE_UNINITIALIZED,
@@ -54,6 +59,8 @@ class VaultService:
         *,
         leasing: Leasing,
         revoking: Revoking,
+        slots: Slots,
+        recovery: Recovery,
         deadlines: Deadlines,
         clock: Clock,
         about: About,
@@ -64,6 +71,8 @@ class VaultService:
         self._gate = gate
         self._leasing = leasing
         self._revoking = revoking
+        self._slots = slots
+        self._recovery = recovery
         self._deadlines = deadlines
         self._clock = clock
         self._about = about
@@ -84,14 +93,19 @@ class VaultService:
             leases_of_tree=len(self._leasing.of(root)),
             tree_pid=root.pid,
             authorized_until_ms=self._until(self._operators.remaining(connection)),
+            slot_kinds=sorted(self._vault.slot_kinds),
+            recovery_drilled_at_ms=self._recovery.drilled_ms,
         )
 
     async def init(self, connection: Connection, request: pb.InitRequest) -> pb.InitResponse:
         """Answer `Init`."""
         tree = connection.tree
-        await self._try(connection, lambda: self._vault.init(request.passphrase, tree))
+        code = await self._try(
+            connection,
+            lambda: self._vault.init(request.passphrase, tree, recovery=request.recovery),
+        )
         self._deadlines.review()
-        return pb.InitResponse()
+        return pb.InitResponse(recovery_code=code)
 
     async def unlock(self, connection: Connection, request: pb.UnlockRequest) -> pb.UnlockResponse:
         """Answer `Unlock`."""
@@ -129,18 +143,20 @@ class VaultService:
         await self._try(
             connection,
             # Whoever got authority with the old passphrase has to prove the new one.
-            lambda: self._vault.change_passphrase(
+            lambda: self._slots.change_passphrase(
                 request.current, request.replacement, tree, self._operators.drop_all
             ),
         )
         self._vault.touch()
         return pb.ChangePassphraseResponse()
 
-    async def _try(self, connection: Connection, attempt: Callable[[], Awaitable[object]]) -> None:
+    async def _try(
+        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
         """Make one try with a passphrase, which waits for its turn and leaves no trace."""
         try:
             with connection.waiting():
-                await self._gate.try_one(connection.tree, attempt)
+                return await self._gate.try_one(connection.tree, attempt)
         finally:
             connection.rinse()
 

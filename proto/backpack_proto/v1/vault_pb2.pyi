@@ -23,7 +23,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms")
+    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms", "slot_kinds", "recovery_drilled_at_ms")
     STATE_FIELD_NUMBER: _ClassVar[int]
     DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
     DAEMON_PID_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,8 @@ class StatusResponse(_message.Message):
     LEASES_OF_TREE_FIELD_NUMBER: _ClassVar[int]
     TREE_PID_FIELD_NUMBER: _ClassVar[int]
     AUTHORIZED_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_KINDS_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_DRILLED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     state: VaultState
     daemon_version: str
     daemon_pid: int
@@ -42,7 +44,9 @@ class StatusResponse(_message.Message):
     leases_of_tree: int
     tree_pid: int
     authorized_until_ms: int
-    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ...) -> None: ...
+    slot_kinds: _containers.RepeatedScalarFieldContainer[str]
+    recovery_drilled_at_ms: int
+    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ..., slot_kinds: _Optional[_Iterable[str]] = ..., recovery_drilled_at_ms: _Optional[int] = ...) -> None: ...
 
 class Protection(_message.Message):
     __slots__ = ("name", "on", "detail")
@@ -55,14 +59,18 @@ class Protection(_message.Message):
     def __init__(self, name: _Optional[str] = ..., on: _Optional[bool] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class InitRequest(_message.Message):
-    __slots__ = ("passphrase",)
+    __slots__ = ("passphrase", "recovery")
     PASSPHRASE_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_FIELD_NUMBER: _ClassVar[int]
     passphrase: bytes
-    def __init__(self, passphrase: _Optional[bytes] = ...) -> None: ...
+    recovery: bool
+    def __init__(self, passphrase: _Optional[bytes] = ..., recovery: _Optional[bool] = ...) -> None: ...
 
 class InitResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("recovery_code",)
+    RECOVERY_CODE_FIELD_NUMBER: _ClassVar[int]
+    recovery_code: str
+    def __init__(self, recovery_code: _Optional[str] = ...) -> None: ...
 
 class UnlockRequest(_message.Message):
     __slots__ = ("passphrase",)

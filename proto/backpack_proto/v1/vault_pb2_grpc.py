@@ -83,7 +83,8 @@ class VaultServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Init(self, request, context):
-        """Makes a new vault with one passphrase slot, and leaves it unlocked.
+        """Makes a new vault with a passphrase slot, and a recovery slot if that is
+        asked for, and leaves it unlocked.
         FAILED_PRECONDITION (`already-initialized`) where there is one already,
         INVALID_ARGUMENT (`weak-passphrase`) for a passphrase that is refused.
         """

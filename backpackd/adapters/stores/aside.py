@@ -1,0 +1,111 @@
+"""Rows set aside: a second file beside the vault, and the step that takes them into it.
+
+Sealing thousands of rows anew takes seconds, and a transaction that is open for so long would keep
+everybody else out. So they are collected in a file of their own, which is no part of the vault, and
+taken over in one transaction that writes to the vault alone. What a crash leaves is removed by the
+next start.
+"""
+
+import contextlib
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Iterable
+from pathlib import Path
+
+from backpackd.core.errors import StoreError
+from backpackd.core.rows import KeyRow
+
+ASIDE_NAME = "vault.db.aside"
+_COMPANIONS = ("", "-wal", "-journal", "-shm")
+_TAKE = (
+    "INSERT OR REPLACE INTO main.keys (row_index, version, head, value) "
+    "SELECT row_index, version, head, value FROM aside.keys"
+)
+
+
+class Aside:
+    """Rows beside a vault file. For one thread.
+
+    Args:
+        home: the vault's directory.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / ASIDE_NAME
+        self._attached = False
+
+    def add(self, connection: sqlite3.Connection, rows: Iterable[KeyRow]) -> None:
+        """Set rows aside, beside those that are there already."""
+        if not self._attached:
+            self._attach(connection)
+        connection.execute("BEGIN")
+        try:
+            connection.executemany(
+                "INSERT OR REPLACE INTO aside.keys VALUES (?, ?, ?, ?)",
+                [(row.index, row.version, row.head, row.value) for row in rows],
+            )
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def take(self, connection: sqlite3.Connection, count: int, *, nothing_else: bool) -> None:
+        """Store what was set aside, inside of a transaction on the vault.
+
+        Args:
+            connection: on which it was set aside.
+            count: how many rows there must be.
+            nothing_else: remove every other row.
+
+        Raises:
+            StoreError: there are more or fewer.
+        """
+        found = 0
+        if self._attached:
+            (found,) = connection.execute("SELECT count(*) FROM aside.keys").fetchone()
+        if found != count:
+            raise StoreError("rows that were set aside are missing: nothing was stored; try again")
+        if nothing_else:
+            connection.execute("DELETE FROM main.keys")
+        if found:
+            connection.execute(_TAKE)
+
+    def drop(self, connection: sqlite3.Connection | None) -> None:
+        """Forget what was set aside, by this process or one before it."""
+        if self._attached and connection is not None:
+            # Where it cannot be detached, the file is gone all the same when it is closed.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("DETACH DATABASE aside")
+        self._attached = False
+        for suffix in _COMPANIONS:
+            self._path.with_name(ASIDE_NAME + suffix).unlink(missing_ok=True)
+
+    def _attach(self, connection: sqlite3.Connection) -> None:
+        self.drop(connection)
+        os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        uri = f"file:{urllib.parse.quote(os.fspath(self._path))}?mode=rw"
+        connection.execute("ATTACH DATABASE ? AS aside", (uri,))
+        self._attached = True
+        # It need not outlive anything: a half-written one is thrown away, never read.
+        connection.execute("PRAGMA aside.journal_mode=OFF")
+        connection.execute("PRAGMA aside.synchronous=OFF")
+        connection.execute(
+            "CREATE TABLE aside.keys (row_index BLOB PRIMARY KEY NOT NULL, "
+            "version INTEGER NOT NULL, head BLOB NOT NULL, value BLOB NOT NULL) STRICT"
+        )
+
+
+def purge(connection: sqlite3.Connection) -> None:
+    """Write the vault file anew without what was deleted, and empty its log.
+
+    `secure_delete` overwrites what is deleted; this also reaches what moving rows between pages
+    left behind, and the write-ahead log, which keeps old pages until it is used again.
+    """
+    # A copy of the whole file, sealed as it is, which does not belong into memory.
+    connection.execute("PRAGMA temp_store=FILE")
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute("PRAGMA temp_store=MEMORY")

@@ -1,0 +1,186 @@
+"""The service `backpack.v1.Slots`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from backpack_proto.v1 import slots_pb2 as pb
+from backpackd.application.access import Access
+from backpackd.application.deadlines import Deadlines
+from backpackd.application.leasing import Leasing
+from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.recovery import Recovery
+from backpackd.application.rotation import Rotated, Rotation
+from backpackd.application.slots import Slots
+from backpackd.application.vault import Vault
+from backpackd.core.audit.events import Actor
+from backpackd.ports import Connection
+
+_Result = TypeVar("_Result")
+
+
+class SlotsService:
+    """Turns messages into calls on slots."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Slots"]
+
+    def __init__(
+        self,
+        vault: Vault,
+        slots: Slots,
+        recovery: Recovery,
+        rotation: Rotation,
+        *,
+        access: Access,
+        operators: Operators,
+        gate: PassphraseGate,
+        leasing: Leasing,
+        deadlines: Deadlines,
+    ) -> None:
+        self._vault = vault
+        self._slots = slots
+        self._recovery = recovery
+        self._rotation = rotation
+        self._access = access
+        self._operators = operators
+        self._gate = gate
+        self._leasing = leasing
+        self._deadlines = deadlines
+
+    async def list_slots(
+        self, connection: Connection, _: pb.ListSlotsRequest
+    ) -> pb.ListSlotsResponse:
+        """Answer `ListSlots`."""
+        self._operators.require(connection)
+        self._vault.touch()
+        return pb.ListSlotsResponse(
+            slots=[
+                pb.SlotInfo(
+                    id=info.id,
+                    kind=info.kind,
+                    authorizes=info.authorizes,
+                    stretched=info.stretched,
+                    created_at_ms=info.dates.created_ms,
+                    drilled_at_ms=info.dates.drilled_ms,
+                )
+                for info in self._slots.list()
+            ]
+        )
+
+    async def add_slot(
+        self, connection: Connection, request: pb.AddSlotRequest
+    ) -> pb.AddSlotResponse:
+        """Answer `AddSlot`."""
+        try:
+            self._operators.require(connection)
+            with connection.waiting():
+                added = await self._slots.add(
+                    request.kind, request.secret, connection.tree, who=self._who(connection)
+                )
+        finally:
+            connection.rinse()
+        self._vault.touch()
+        return pb.AddSlotResponse(id=added.id, drawn=added.secret)
+
+    async def remove_slot(
+        self, connection: Connection, request: pb.RemoveSlotRequest
+    ) -> pb.RemoveSlotResponse:
+        """Answer `RemoveSlot`."""
+        self._operators.require(connection)
+        await self._slots.remove(request.id, who=self._who(connection))
+        self._vault.touch()
+        return pb.RemoveSlotResponse()
+
+    async def rotate_master_key(
+        self, connection: Connection, request: pb.RotateMasterKeyRequest
+    ) -> AsyncIterator[pb.RotateMasterKeyResponse]:
+        """Answer `RotateMasterKey`."""
+        self._operators.require(connection)
+        ended = 0
+
+        def then() -> None:
+            nonlocal ended
+            if request.end_leases:
+                ended = len(self._leasing.end_all("rotated"))
+
+        progress = _Progress()
+        work = asyncio.ensure_future(
+            self._rotation.rotate(progress.tell, then, who=self._who(connection))
+        )
+        work.add_done_callback(progress.end)
+        async for done, total in progress:
+            yield pb.RotateMasterKeyResponse(keys_done=done, keys_total=total)
+        rotated: Rotated = await work
+        self._vault.touch()
+        yield pb.RotateMasterKeyResponse(
+            keys_done=rotated.keys,
+            keys_total=rotated.keys,
+            done=True,
+            slots=rotated.slots,
+            leases_ended=ended,
+            purged=rotated.purged,
+            lock_files=rotated.lock_files,
+        )
+
+    async def recover(
+        self, connection: Connection, request: pb.RecoverRequest
+    ) -> pb.RecoverResponse:
+        """Answer `Recover`."""
+        tree = connection.tree
+        await self._try(
+            connection,
+            lambda: self._recovery.recover(
+                request.code, request.replacement, tree, self._operators.drop_all
+            ),
+        )
+        self._deadlines.review()
+        return pb.RecoverResponse()
+
+    async def drill_recovery(
+        self, connection: Connection, request: pb.DrillRecoveryRequest
+    ) -> pb.DrillRecoveryResponse:
+        """Answer `DrillRecovery`."""
+        tree = connection.tree
+        at_ms = await self._try(connection, lambda: self._recovery.drill(request.code, tree))
+        return pb.DrillRecoveryResponse(drilled_at_ms=at_ms)
+
+    def _who(self, connection: Connection) -> Actor:
+        return Actor.of(self._access.attest(connection))
+
+    async def _try(
+        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
+        """Make one try with a code, which waits for its turn and leaves no trace."""
+        try:
+            with connection.waiting():
+                return await self._gate.try_one(connection.tree, attempt)
+        finally:
+            connection.rinse()
+
+
+class _Progress:
+    """The latest word on a piece of work, for somebody who reads at a pace of their own."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[int, int] | None = None
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def tell(self, done: int, total: int) -> None:
+        self._latest = (done, total)
+        self._news.set()
+
+    def end(self, work: "asyncio.Future[Rotated]") -> None:
+        self._ended = True
+        self._news.set()
+        if not work.cancelled():
+            # Asked for, so that asyncio does not log its text when the caller has gone away.
+            work.exception()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, int]]:
+        while not self._ended:
+            await self._news.wait()
+            self._news.clear()
+            latest, self._latest = self._latest, None
+            if latest is not None:
+                yield latest

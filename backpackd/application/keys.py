@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core import records
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import DamageError, KeyExistsError, KeyUnknownError, LimitError
 from backpackd.core.names import check_names, check_value
 from backpackd.core.records import KeyHead
@@ -104,7 +105,8 @@ class Keys:
                         salts=(secrets.token_bytes(SALT_SIZE), secrets.token_bytes(SALT_SIZE)),
                     )
                     rows.append(row)
-            return Draft(session.authority.next(now_ms), put=rows)
+            event = AuditEvent("put", now_ms, names=tuple(chosen))
+            return Draft(session.authority.next(now_ms), put=rows, events=(event,))
 
         await self._vault.change(draft)
         return result
@@ -129,7 +131,9 @@ class Keys:
                     f"{len(names) - len(found)} of the {len(names)} keys are not stored: nothing "
                     "was deleted"
                 )
-            return Draft(session.authority.next(self._vault.now_ms()), delete=found)
+            now_ms = self._vault.now_ms()
+            event = AuditEvent("deleted", now_ms, names=tuple(names))
+            return Draft(session.authority.next(now_ms), delete=found, events=(event,))
 
         await self._vault.change(draft, then)
 
@@ -140,16 +144,32 @@ class Keys:
             DamageError: a row is not what was sealed.
         """
         session = self._vault.session()
-        async with self._vault.steady():
-            session.check()
-            stored = await self._store.sealed_heads()
-            if {row.index: row for row, _ in stored} != session.rows:
-                raise _damaged("a key")
+        while True:
+            async with self._vault.steady():
+                session.check()
+                stored = await self._store.sealed_heads()
+                if {row.index: row for row, _ in stored} != session.rows:
+                    raise _damaged("a key")
+                epoch = session.epoch
+            found = await self._opened(session, epoch, stored, wanted)
+            if found is not None:
+                return sorted(found, key=lambda head: head.name)
+
+    async def _opened(
+        self,
+        session: Session,
+        epoch: int,
+        stored: Sequence[tuple[RowHead, bytes]],
+        wanted: Callable[[str], bool],
+    ) -> Sequence[KeyHead] | None:
+        """Open the heads of rows; None when another master key has come into force meanwhile."""
         found = []
         for place, (row, sealed) in enumerate(stored):
             if place % _BATCH == 0:
                 # Others are served in between: ten thousand rows take a good part of a second.
                 await asyncio.sleep(0)
+            if session.epoch != epoch:
+                return None
             with session.open_master() as master:
                 try:
                     head = records.open_head(
@@ -159,7 +179,7 @@ class Keys:
                     raise _damaged("a key") from error
             if wanted(head.name):
                 found.append(head)
-        return sorted(found, key=lambda head: head.name)
+        return found
 
     def require(self, session: Session, names: Sequence[str]) -> None:
         """Return if all these keys are stored.
@@ -180,6 +200,17 @@ class Keys:
             KeyUnknownError: one is not stored.
             DamageError: a row is not what the vault wrote last.
         """
+        while True:
+            epoch = session.epoch
+            try:
+                return await self._open(session, names)
+            except (DamageError, KeyUnknownError):
+                # Read while a rotation was under way: its rows have other places and seals.
+                async with self._vault.steady():
+                    if session.epoch == epoch:
+                        raise
+
+    async def _open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
         indexes = _indexes(session, names)
         _require(session, indexes)
         expected = {index: session.rows[index] for index in indexes.values()}

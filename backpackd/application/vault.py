@@ -11,22 +11,29 @@ away in the middle cannot leave memory and store telling different stories.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Sequence,
+)
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from backpackd.application import opening
 from backpackd.application.journal import Journal, Unaudited
-from backpackd.application.session import Draft, Session
+from backpackd.application.session import Draft, Renewal, Session
 from backpackd.core import authority as authorities
-from backpackd.core import passphrases, slots, states
-from backpackd.core.authority import Authority
-from backpackd.core.errors import BackpackError, LockedError, WrongPassphraseError
+from backpackd.core import passphrases, recovery_code, slots, states
+from backpackd.core.authority import Authority, SlotDates
+from backpackd.core.errors import BackpackError, DamageError, LockedError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
 from backpackd.core.records import RowSet
 from backpackd.core.rows import Change, RowHead, SlotRow, StoredVault
 from backpackd.core.sealing import SALT_SIZE
-from backpackd.core.slots import Slot
+from backpackd.core.slots import AUTHORIZING, Slot, Stretching
 from backpackd.core.states import Event, State
 from backpackd.ports import Clock, SecretArena, Store, Stretcher
 
@@ -57,6 +64,7 @@ class Vault:
         self._clock = clock
         self._state = State.UNINITIALIZED
         self._session: Session | None = None
+        self._kinds: frozenset[str] = frozenset()
         self._locks = 0
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,8 +83,11 @@ class Vault:
         Raises:
             DamageError: what is stored is no vault.
         """
-        if await self._store.load() is not None:
+        stored = await self._store.load()
+        if stored is not None:
             self._state = State.LOCKED
+            with suppress(DamageError):
+                self._kinds = frozenset(slot.kind for slot in opening.decode_slots(stored))
 
     def session(self) -> Session:
         """Return the session of the unlocked vault.
@@ -94,8 +105,21 @@ class Vault:
         if self._session is not None:
             self._session.used_at = self._clock.boot()
 
-    async def init(self, passphrase: bytes, tree: ProcessId) -> None:
-        """Make a new vault with one passphrase slot and leave it unlocked.
+    @property
+    def slot_kinds(self) -> frozenset[str]:
+        """The kinds of its slots, as far as they are known while it is locked."""
+        return self._kinds
+
+    async def init(self, passphrase: bytes, tree: ProcessId, *, recovery: bool = False) -> str:
+        """Make a new vault with a passphrase slot and leave it unlocked.
+
+        Args:
+            passphrase: the first one.
+            tree: whose turn the stretching takes.
+            recovery: make a recovery slot, too.
+
+        Returns:
+            The recovery code, which nothing can show again; empty without one.
 
         Raises:
             AlreadyInitializedError: there is one.
@@ -107,36 +131,48 @@ class Vault:
         normal = passphrases.check_new(passphrase)
         parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
         secret = await self._stretcher.stretch(normal, parameters, tree)
-        await self._alone(lambda: self._init(parameters, secret, locks))
+        made: list[tuple[str, Stretching, bytes]] = [(slots.PASSPHRASE, parameters, secret)]
+        code = b""
+        if recovery:
+            code = secrets.token_bytes(recovery_code.SIZE)
+            random = slots.HkdfParameters(secrets.token_bytes(16))
+            made.append((slots.RECOVERY, random, random.derive(code)))
+        await self._alone(lambda: self._init(made, locks))
+        return recovery_code.encode(code) if code else ""
 
-    async def _init(self, parameters: slots.Argon2idParameters, secret: bytes, locks: int) -> None:
+    async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
-        vault_id, slot_id = (
-            secrets.token_bytes(opening.VAULT_ID_SIZE),
-            secrets.token_bytes(slots.ID_SIZE),
-        )
+        vault_id = secrets.token_bytes(opening.VAULT_ID_SIZE)
         master, signing_key = secrets.token_bytes(slots.MASTER_SIZE), secrets.token_bytes(32)
-        slot = slots.make(
-            master,
-            vault_id=vault_id,
-            slot_id=slot_id,
-            generation=1,
-            stretching=parameters,
-            secret=secret,
-            signing_key=signing_key,
-        )
+        new = [
+            slots.make(
+                master,
+                vault_id=vault_id,
+                slot_id=secrets.token_bytes(slots.ID_SIZE),
+                generation=1,
+                stretching=stretching,
+                secret=secret,
+                signing_key=signing_key,
+                kind=kind,
+            )
+            for kind, stretching, secret in made
+        ]
+        now_ms = self.now_ms()
         salt = secrets.token_bytes(SALT_SIZE)
         authority = Authority(
             generation=1,
             master_generation=1,
             rows=RowSet(),
-            slots={slot_id.hex(): slot.digest},
+            slots={slot.slot_id.hex(): slot.digest for slot in new},
             signing_key=authorities.seal_signing_key(master, vault_id, signing_key, salt),
-            latest_ms=self.now_ms(),
+            latest_ms=now_ms,
+            slot_dates={slot.slot_id.hex(): SlotDates(now_ms) for slot in new},
         )
         sealed = authority.seal(master, vault_id, secrets.token_bytes(SALT_SIZE))
-        stored = StoredVault(vault_id, sealed, (SlotRow(slot_id, slot.encode()),))
+        stored = StoredVault(
+            vault_id, sealed, tuple(SlotRow(slot.slot_id, slot.encode()) for slot in new)
+        )
         try:
             await self._store.create(stored)
         except BackpackError:
@@ -146,12 +182,20 @@ class Vault:
             raise
         self._state = states.after(states.after(self._state, Event.INIT), Event.LOCK)
         self._check_not_locked(locks)
-        self._begin(master, stored, authority=authority, rows={}, slots={slot_id: slot})
+        by_id = {slot.slot_id: slot for slot in new}
+        self._begin(master, stored, authority=authority, rows={}, slots=by_id)
 
-    async def unlock(self, passphrase: bytes, tree: ProcessId) -> None:
+    async def unlock(
+        self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
+    ) -> None:
         """Load the master key, after everything stored has been verified.
 
         On an unlocked vault it verifies the passphrase and changes nothing.
+
+        Args:
+            passphrase: or a recovery code, or a key for unattended use.
+            tree: whose turn the stretching takes.
+            kinds: of slots that it may open.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
@@ -162,11 +206,12 @@ class Vault:
         states.after(self._state, Event.UNLOCK)
         locks = self._locks
         if self._state is State.UNLOCKED:
-            await self.verify(passphrase, tree)
+            await self.verify(passphrase, tree, kinds=kinds)
             return
         stored = await opening.load(self._store)
+        found = opening.decode_slots(stored)
         slot, master = await opening.open_any(
-            self._stretcher, opening.decode_slots(stored), stored.vault_id, passphrase, tree
+            self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
         )
         await self._alone(lambda: self._unlock(slot, master, locks))
 
@@ -214,69 +259,45 @@ class Vault:
             now,
             now,
         )
+        self._note_kinds(self._session)
         self._state = states.after(self._state, Event.UNLOCK)
         for callback in self.on_unlock:
             callback()
 
-    async def verify(self, passphrase: bytes, tree: ProcessId) -> Slot:
-        """Check a passphrase against the unlocked vault and return the slot that it opens.
+    def _note_kinds(self, session: Session) -> None:
+        self._kinds = frozenset(slot.kind for slot in session.slots.values())
+
+    async def verify(
+        self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
+    ) -> Slot:
+        """Check a passphrase or code against the unlocked vault and return the slot that it opens.
+
+        Args:
+            passphrase: or a recovery code.
+            tree: whose turn the stretching takes.
+            kinds: of slots to try.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
             LockedError: the vault is locked, or was locked meanwhile.
         """
         session = self.session()
-        found = list(session.slots.values())
-        slot, master = await opening.open_any(
-            self._stretcher, found, session.vault_id, passphrase, tree
-        )
+        while True:
+            found = list(session.slots.values())
+            slot, master = await opening.open_any(
+                self._stretcher, found, session.vault_id, passphrase, tree, kinds=kinds
+            )
+            session.check()
+            now = session.slots.get(slot.slot_id)
+            if now is slot:
+                break
+            if now is None or now.sealed != slot.sealed:
+                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+            # A rotation put another master key into it meanwhile, and what opens it is the same.
         with session.open_master() as current:
             if not slots.same_master(master, current):
                 raise opening.damaged_slots()
-        if session.slots.get(slot.slot_id) is not slot:
-            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
         return slot
-
-    async def change_passphrase(
-        self,
-        current: bytes,
-        replacement: bytes,
-        tree: ProcessId,
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        """Put a new passphrase in place of the one slot that `current` opens.
-
-        `then` is called in the moment from which only the new one opens that slot.
-
-        Raises:
-            WrongPassphraseError: no slot opens with `current`.
-            InvalidRequestError: the replacement is refused.
-        """
-        normal = passphrases.check_new(replacement)
-        old = await self.verify(current, tree)
-        parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
-        secret = await self._stretcher.stretch(normal, parameters, tree)
-
-        async def draft(session: Session) -> Draft:
-            if session.slots.get(old.slot_id) is not old:
-                raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
-            with session.open_master() as master:
-                sealed_key = session.authority.signing_key
-                slot = slots.make(
-                    master,
-                    vault_id=session.vault_id,
-                    slot_id=secrets.token_bytes(slots.ID_SIZE),
-                    generation=session.authority.master_generation,
-                    stretching=parameters,
-                    secret=secret,
-                    signing_key=authorities.open_signing_key(master, session.vault_id, sealed_key),
-                )
-            digests = {**session.authority.slots, slot.slot_id.hex(): slot.digest}
-            del digests[old.slot_id.hex()]
-            record = session.authority.next(self.now_ms(), slots=digests)
-            return Draft(record, put_slots=[slot], delete_slots=[old])
-
-        await self.change(draft, then)
 
     def lock(self) -> None:
         """Drop the master key at once; everything that rests on it ends with it."""
@@ -316,12 +337,13 @@ class Vault:
             plan = await draft(session)
             if plan is None:
                 return
-            before = [
-                session.rows[row.index] for row in plan.put if row.index in session.rows
-            ] + list(plan.delete)
+            stored = [row.index for row in plan.put] + [row.index for row in plan.aside]
+            before = [session.rows[index] for index in stored if index in session.rows]
+            before += plan.delete
+            fresh = [row.row_head for row in plan.put] + list(plan.aside)
             with session.open_master() as master:
                 rows = session.authority.rows.change(
-                    master, session.vault_id, add=[row.row_head for row in plan.put], drop=before
+                    master, session.vault_id, add=fresh, drop=before
                 )
                 record = self.journal.anchored(replace(plan.authority, rows=rows))
                 salt = secrets.token_bytes(SALT_SIZE)
@@ -334,20 +356,113 @@ class Vault:
                     [row.index for row in plan.delete],
                     [SlotRow(slot.slot_id, slot.encode()) for slot in plan.put_slots],
                     [slot.slot_id for slot in plan.delete_slots],
+                    aside=len(plan.aside) if plan.aside else None,
                 ),
                 plan.events,
             )
             session.authority, session.sealed = record, sealed
             for row in plan.delete:
                 del session.rows[row.index]
-            for put in plan.put:
-                session.rows[put.index] = put.row_head
+            for head in fresh:
+                session.rows[head.index] = head
             for gone in plan.delete_slots:
                 del session.slots[gone.slot_id]
             for slot in plan.put_slots:
                 session.slots[slot.slot_id] = slot
+            if not session.over:
+                self._note_kinds(session)
             if then is not None:
                 then()
+
+        await self._alone(apply)
+
+    async def renew(
+        self,
+        prepare: Callable[[Session], Awaitable[Renewal]],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Put a vault under a new master key in place of this one, alone and whole.
+
+        Args:
+            prepare: sets all rows aside in the store, sealed anew, and says what else there is.
+                What it raises is raised here, and the old master key stays fully in force.
+            then: as for `change`.
+
+        Raises:
+            LockedError: the vault is locked, or was locked before the new key was in force.
+            StoreError: nothing was stored.
+        """
+        session = self.session()
+
+        async def apply() -> None:
+            session.check()
+            renewal = await prepare(session)
+            session.check()
+            record = self.journal.anchored(renewal.authority)
+            salt = secrets.token_bytes(SALT_SIZE)
+            sealed = record.seal(renewal.master, session.vault_id, salt)
+            put_slots = [SlotRow(slot.slot_id, slot.encode()) for slot in renewal.slots]
+            change = Change(
+                session.sealed,
+                sealed,
+                put_slots=put_slots,
+                aside=len(renewal.rows),
+                nothing_else=True,
+            )
+            # Before it is in force: a full arena afterwards would leave the old key in memory.
+            fresh = self._arena.store(renewal.master)
+            try:
+                await self.journal.commit(change, renewal.events)
+            except BaseException:
+                fresh.wipe()
+                raise
+            if session.over:
+                # In force all the same: the next unlock finds the new master key in every slot.
+                fresh.wipe()
+                return
+            session.master.wipe()
+            session.master = fresh
+            session.authority, session.sealed = record, sealed
+            session.rows = renewal.rows
+            session.slots = {slot.slot_id: slot for slot in renewal.slots}
+            session.epoch += 1
+            if then is not None:
+                then()
+
+        await self._alone(lambda: self._clearing(apply()))
+
+    async def _clearing(self, work: Coroutine[object, object, None]) -> None:
+        """Do a piece of work, and forget after it what was set aside: no other one may find it."""
+        try:
+            await work
+        finally:
+            # What cannot be dropped is no part of the vault, and gone with the next start.
+            with suppress(BackpackError):
+                await self._store.drop_aside()
+
+    async def amend_locked(
+        self, slot: Slot, master: bytes, amend: Callable[[Authority], Authority]
+    ) -> None:
+        """Change the authority record of a locked vault with a master key that a slot gave.
+
+        For what is to be noted without unlocking. Everything stored is verified first.
+
+        Raises:
+            DamageError: what is stored is not what was sealed.
+            LockedError: the vault was unlocked meanwhile, which has another way of changing.
+        """
+
+        async def apply() -> None:
+            if self._state is not State.LOCKED:
+                raise LockedError("the vault was unlocked meanwhile: try again")
+            stored = await opening.load(self._store)
+            found = opening.decode_slots(stored)
+            if slot not in found:
+                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+            authority = opening.verified(master, stored, found, await self._store.heads())
+            salt = secrets.token_bytes(SALT_SIZE)
+            sealed = amend(authority).seal(master, stored.vault_id, salt)
+            await self._store.commit(Change(stored.authority, sealed))
 
         await self._alone(apply)
 

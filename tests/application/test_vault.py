@@ -263,7 +263,7 @@ async def test_settling_waits_for_changes_under_way() -> None:
 async def test_the_old_passphrase_is_refused_after_a_change_and_the_new_one_works() -> None:
     world = await World().unlocked()
     await world.put("K")
-    await world.vault.change_passphrase(GOOD, OTHER, world.tree())
+    await world.slots.change_passphrase(GOOD, OTHER, world.tree())
     world.vault.lock()
     with pytest.raises(WrongPassphraseError):
         await world.vault.unlock(GOOD, world.tree())
@@ -275,7 +275,7 @@ async def test_a_wrong_current_passphrase_changes_nothing() -> None:
     world = await World().unlocked()
     slots = dict(world.store.slots)
     with pytest.raises(WrongPassphraseError):
-        await world.vault.change_passphrase(WRONG, OTHER, world.tree())
+        await world.slots.change_passphrase(WRONG, OTHER, world.tree())
     assert world.store.slots == slots
 
 
@@ -283,7 +283,7 @@ async def test_a_weak_replacement_changes_nothing() -> None:
     world = await World().unlocked()
     slots = dict(world.store.slots)
     with pytest.raises(InvalidRequestError):
-        await world.vault.change_passphrase(GOOD, b"short", world.tree())
+        await world.slots.change_passphrase(GOOD, b"short", world.tree())
     assert world.store.slots == slots
 
 
@@ -292,7 +292,7 @@ async def _add_slot(world: World, passphrase: bytes) -> bytes:
     kept = dict(world.store.slots)
     session = world.vault.session()
     (first,) = session.slots.values()
-    await world.vault.change_passphrase(GOOD, passphrase, world.tree())
+    await world.slots.change_passphrase(GOOD, passphrase, world.tree())
 
     async def draft(now: Session) -> Draft:
         digests = {**now.authority.slots, first.slot_id.hex(): first.digest}
@@ -307,7 +307,7 @@ async def test_other_slots_stay_when_a_passphrase_is_changed() -> None:
     world = await World().unlocked()
     added = await _add_slot(world, OTHER)
     body = world.store.slots[added]
-    await world.vault.change_passphrase(GOOD, b"eleven calm badgers", world.tree())
+    await world.slots.change_passphrase(GOOD, b"eleven calm badgers", world.tree())
     assert world.store.slots[added] == body
     world.vault.lock()
     await world.vault.unlock(OTHER, world.tree())
@@ -317,7 +317,7 @@ async def test_other_slots_stay_when_a_passphrase_is_changed() -> None:
 async def test_of_two_changes_of_one_passphrase_at_once_one_wins() -> None:
     world = await World().unlocked()
     changes = [
-        asyncio.create_task(world.vault.change_passphrase(GOOD, new, world.tree()))
+        asyncio.create_task(world.slots.change_passphrase(GOOD, new, world.tree()))
         for new in (OTHER, b"eleven calm badgers")
     ]
     outcome = await settled(*changes)
@@ -329,7 +329,7 @@ async def test_a_lock_in_the_middle_of_a_passphrase_change_leaves_the_old_one() 
     world = await World().unlocked()
     slots = dict(world.store.slots)
     world.stretcher.gate = Gate()
-    changing = asyncio.create_task(world.vault.change_passphrase(GOOD, OTHER, world.tree()))
+    changing = asyncio.create_task(world.slots.change_passphrase(GOOD, OTHER, world.tree()))
     await world.stretcher.gate.reached()
     world.vault.lock()
     world.stretcher.gate.open()

@@ -11,12 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from backpackd.adapters.stores.aside import Aside, purge
 from backpackd.adapters.stores.failures import translate, translate_os
 from backpackd.adapters.stores.formats import FORMATS, Format
 from backpackd.adapters.stores.remembered import Remembered
 from backpackd.adapters.stores.vault_file import VaultFile, transaction
 from backpackd.core.errors import AlreadyInitializedError, DamageError, StoreError
-from backpackd.core.rows import Change, KeyRow, RowHead, SlotRow, StoredVault
+from backpackd.core.rows import (
+    AuditPublic,
+    AuditRow,
+    Change,
+    KeyRow,
+    RowHead,
+    SlotRow,
+    StoredVault,
+)
 
 _Result = TypeVar("_Result")
 
@@ -31,6 +40,7 @@ class SqliteStore:
 
     def __init__(self, home: Path, formats: Sequence[Format] = FORMATS) -> None:
         self._file = VaultFile(home, formats)
+        self._aside = Aside(home)
         self._connection: sqlite3.Connection | None = None
         self._remembered = Remembered()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -80,9 +90,48 @@ class SqliteStore:
 
     async def commit(self, change: Change) -> None:
         """See `ports.Store`."""
-        if change.put or change.delete:
+        if change.put or change.delete or change.aside is not None:
             self._remembered = Remembered()
         await self._run(lambda: self._commit(change))
+
+    async def append(self, rows: Sequence[AuditRow]) -> None:
+        """See `ports.Store`."""
+        await self._run(lambda: self._append(rows))
+
+    async def audit_rows(self, after: int, most: int) -> list[AuditRow]:
+        """See `ports.Store`."""
+        statement = (
+            "SELECT number, kind, previous, body FROM audit_log WHERE number > ? "
+            "ORDER BY number LIMIT ?"
+        )
+        return await self._run(
+            lambda: [AuditRow(*row) for row in self._open().execute(statement, (after, most))]
+        )
+
+    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+        """See `ports.Store`."""
+        statement = (
+            "SELECT number, kind, previous, body FROM audit_log "
+            "WHERE ?1 IS NULL OR kind = ?1 ORDER BY number DESC LIMIT 1"
+        )
+
+        def read() -> AuditRow | None:
+            row = self._open().execute(statement, (kind,)).fetchone()
+            return AuditRow(*row) if row is not None else None
+
+        return await self._run(read)
+
+    async def set_aside(self, rows: Sequence[KeyRow]) -> None:
+        """See `ports.Store`."""
+        await self._run(lambda: self._aside.add(self._open(), rows))
+
+    async def drop_aside(self) -> None:
+        """See `ports.Store`."""
+        await self._run(lambda: self._aside.drop(self._connection))
+
+    async def purge(self) -> None:
+        """See `ports.Store`."""
+        await self._run(lambda: purge(self._open()))
 
     async def close(self) -> None:
         """See `ports.Store`."""
@@ -106,12 +155,15 @@ class SqliteStore:
         return self._connection
 
     def _close(self) -> None:
+        self._aside.drop(self._connection)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _load(self) -> StoredVault | None:
         if self._connection is None:
+            # A daemon that was killed in between leaves it behind.
+            self._aside.drop(None)
             self._connection = self._file.open()
             if self._connection is None:
                 return None
@@ -119,7 +171,9 @@ class SqliteStore:
         if row is None:
             raise DamageError("the vault file is incomplete: restore it from a backup")
         slots = self._connection.execute("SELECT slot_id, body FROM slots ORDER BY slot_id")
-        return StoredVault(row[0], row[1], tuple(SlotRow(*slot) for slot in slots))
+        audit = self._connection.execute("SELECT wrap, verify FROM audit_keys").fetchone()
+        public = AuditPublic(*audit) if audit is not None else None
+        return StoredVault(row[0], row[1], tuple(SlotRow(*slot) for slot in slots), public)
 
     def _create(self, vault: StoredVault) -> None:
         if self._connection is not None:
@@ -155,6 +209,8 @@ class SqliteStore:
             connection.executemany(
                 "DELETE FROM keys WHERE row_index = ?", [(index,) for index in change.delete]
             )
+            if change.aside is not None:
+                self._aside.take(connection, change.aside, nothing_else=change.nothing_else)
             connection.executemany(
                 "INSERT OR REPLACE INTO keys (row_index, version, head, value) VALUES (?, ?, ?, ?)",
                 [(row.index, row.version, row.head, row.value) for row in change.put],
@@ -163,10 +219,29 @@ class SqliteStore:
                 "DELETE FROM slots WHERE slot_id = ?", [(slot,) for slot in change.delete_slots]
             )
             _put_slots(connection, change.put_slots)
+            _append(connection, change.audit)
+            if change.audit_public is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO audit_keys (id, wrap, verify) VALUES (1, ?, ?)",
+                    (change.audit_public.wrap, change.audit_public.verify),
+                )
+
+    def _append(self, rows: Sequence[AuditRow]) -> None:
+        connection = self._open()
+        with transaction(connection):
+            _append(connection, rows)
 
 
 def _put_slots(connection: sqlite3.Connection, slots: Iterable[SlotRow]) -> None:
     connection.executemany(
         "INSERT OR REPLACE INTO slots (slot_id, body) VALUES (?, ?)",
         [(slot.slot_id, slot.body) for slot in slots],
+    )
+
+
+def _append(connection: sqlite3.Connection, rows: Iterable[AuditRow]) -> None:
+    # No REPLACE: what was written once is never written over.
+    connection.executemany(
+        "INSERT INTO audit_log (number, kind, previous, body) VALUES (?, ?, ?, ?)",
+        [(row.number, row.kind, row.previous, row.body) for row in rows],
     )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -34,29 +35,38 @@ from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.adapters.processes.pinned import PidfdProcess
 from backpackd.adapters.processes.portable import PortableProcesses
 from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.access import Access
 from backpackd.application.asking import Asking
+from backpackd.application.audit_reading import AuditReading
+from backpackd.application.auditing import Auditing
 from backpackd.application.autolock import AutoLock
+from backpackd.application.backup import Backup
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
-from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
+from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
+from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
-from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
+from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store, Stretcher
+from backpackd.rpc.audit import AuditService
+from backpackd.rpc.backup import BackupService
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
 from backpackd.rpc.keys import KeysService
 from backpackd.rpc.leases import LeasesService
 from backpackd.rpc.policy import PolicyService
 from backpackd.rpc.requests import RequestsService
+from backpackd.rpc.slots import SlotsService
 from backpackd.rpc.standard import OpenCalls, add_standard
 from backpackd.rpc.vault import About, VaultService
 
@@ -111,10 +121,15 @@ class _Application:
     asking: Asking
     revoking: Revoking
     ruling: Ruling
-    handouts: Handouts
+    auditing: Auditing
+    reading: AuditReading
     operators: Operators
     granting: Granting
     gate: PassphraseGate
+    slots: Slots
+    recovery: Recovery
+    rotation: Rotation
+    backups: Backup
     deadlines: Deadlines
     clock: Clock
 
@@ -161,14 +176,23 @@ class _Configured:
         _LOG.info("configuration file %s %s", self._settings.config, what)
 
 
-def _application(store: Store, vault: Vault, processes: Processes, clock: Clock) -> _Application:
+def _application(
+    store: Store,
+    vault: Vault,
+    processes: Processes,
+    clock: Clock,
+    *,
+    auditing: Auditing,
+    arena: Arena,
+    stretcher: Stretcher,
+    home: Path,
+) -> _Application:
     deadlines = Deadlines(clock)
     keys = Keys(vault, store)
     watching = Watching(processes)
-    leasing = Leasing(watching, clock, deadlines)
-    asking = Asking(processes, watching, deadlines, clock, notifier())
-    ruling = Ruling(vault)
-    handouts = Handouts()
+    leasing = Leasing(watching, clock, deadlines, auditing)
+    asking = Asking(processes, watching, deadlines, clock, notifier(), auditing=auditing)
+    ruling = Ruling(vault, auditing)
     access = Access(
         vault,
         keys,
@@ -176,16 +200,18 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         clock,
         leasing=leasing,
         asking=asking,
-        handouts=handouts,
+        auditing=auditing,
         tightening=ruling.tightening,
     )
-    operators = Operators(clock)
-    for source in (leasing.expire, asking.expire):
+    operators = Operators(clock, auditing)
+    slots = Slots(vault, stretcher)
+    for source in (leasing.expire, asking.expire, auditing.expire):
         deadlines.add(source)
 
     def drop_leases() -> None:
         leasing.drop_all("locked")
 
+    auditing.review = deadlines.review
     vault.on_lock += [drop_leases, asking.drop_all, operators.drop_all, _log_locked]
     return _Application(
         vault=vault,
@@ -193,12 +219,17 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         access=access,
         leasing=leasing,
         asking=asking,
-        revoking=Revoking(vault, leasing, asking),
+        revoking=Revoking(vault, leasing, asking, auditing),
         ruling=ruling,
-        handouts=handouts,
+        auditing=auditing,
+        reading=AuditReading(store, auditing),
         operators=operators,
         granting=Granting(vault, leasing, processes, os.geteuid()),
-        gate=PassphraseGate(clock),
+        gate=PassphraseGate(clock, auditing),
+        slots=slots,
+        recovery=Recovery(vault, slots, store, stretcher),
+        rotation=Rotation(vault, store, arena),
+        backups=Backup(vault, store, stretcher, lambda: FileSpool(home)),
         deadlines=deadlines,
         clock=clock,
     )
@@ -214,10 +245,23 @@ def _services(parts: _Application, about: About) -> list[Service]:
             parts.gate,
             leasing=parts.leasing,
             revoking=parts.revoking,
+            slots=parts.slots,
+            recovery=parts.recovery,
             deadlines=parts.deadlines,
             clock=parts.clock,
             about=about,
         ),
+        SlotsService(
+            vault,
+            parts.slots,
+            parts.recovery,
+            parts.rotation,
+            operators=operators,
+            gate=parts.gate,
+            leasing=parts.leasing,
+            deadlines=parts.deadlines,
+        ),
+        BackupService(vault, parts.backups, operators),
         KeysService(vault, parts.keys, access, operators),
         LeasesService(
             vault,
@@ -226,11 +270,12 @@ def _services(parts: _Application, about: About) -> list[Service]:
             parts.clock,
             leasing=parts.leasing,
             revoking=parts.revoking,
-            handouts=parts.handouts,
+            reading=parts.reading,
         ),
         GrantsService(vault, parts.granting, access, operators),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
         PolicyService(parts.ruling, operators),
+        AuditService(vault, parts.reading, operators),
     ]
 
 
@@ -258,10 +303,21 @@ async def _serve(settings: Settings) -> None:
         stretcher = Argon2idStretcher()
         stack.callback(stretcher.close)
         vault = Vault(store, arena, stretcher, clock)
-        await vault.open()
+        auditing = await _opened(vault, Auditing(store, arena, processes, clock))
+        stack.push_async_callback(auditing.close)
         stack.callback(vault.lock)
+        stack.callback(auditing.stopping)
         stack.push_async_callback(vault.settle)
-        parts = _application(store, vault, processes, clock)
+        parts = _application(
+            store,
+            vault,
+            processes,
+            clock,
+            auditing=auditing,
+            arena=arena,
+            stretcher=stretcher,
+            home=home.path,
+        )
         _Configured(settings, parts)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
@@ -276,6 +332,7 @@ async def _serve(settings: Settings) -> None:
             pin=pin,
             tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
             clock=clock,
+            on_foreign=auditing.foreign,
         )
 
         def find(peer: str) -> Connection | None:
@@ -311,6 +368,14 @@ async def _serve(settings: Settings) -> None:
         await server.stop(_LAST_WORDS)
         await door.close()
     _LOG.info("stopped")
+
+
+async def _opened(vault: Vault, auditing: Auditing) -> Auditing:
+    """Look at what is stored, and begin the daemon's part of the audit log."""
+    auditing.attach(vault)
+    await vault.open()
+    await auditing.begin(version=__version__, pid=str(os.getpid()))
+    return auditing
 
 
 def _processes(

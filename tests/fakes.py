@@ -5,7 +5,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from backpackd.adapters.processes.memory import MemoryProcesses
@@ -13,15 +13,19 @@ from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.stores.memory import MemoryStore
 from backpackd.application.access import Access, Handout, Wish
 from backpackd.application.asking import Announce, Asking
+from backpackd.application.audit_reading import AuditReading
+from backpackd.application.auditing import Auditing
 from backpackd.application.autolock import AutoLock
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
-from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.revoking import Revoking
+from backpackd.application.recovery import Recovery
+from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
+from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.core import records
@@ -129,6 +133,7 @@ class GatedStore(MemoryStore):
         super().__init__()
         self.before_commit: Gate | None = None
         self.after_commit: Gate | None = None
+        self.before_aside: Gate | None = None
         self.before_rows: Gate | None = None
         self.after_rows: Gate | None = None
         self.asked: list[int] = []
@@ -139,6 +144,11 @@ class GatedStore(MemoryStore):
         await super().commit(change)
         if self.after_commit is not None:
             await self.after_commit.pass_()
+
+    async def set_aside(self, rows: Sequence[KeyRow]) -> None:
+        if self.before_aside is not None:
+            await self.before_aside.pass_()
+        await super().set_aside(rows)
 
     async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
         wanted = list(indexes)
@@ -162,17 +172,26 @@ class World:
         self.processes = MemoryProcesses()
         self.arena = Arena()
         self.vault = Vault(self.store, self.arena, self.stretcher, self.clock)
+        self.auditing = Auditing(self.store, self.arena, self.processes, self.clock)
+        self.auditing.attach(self.vault)
+        self.slots = Slots(self.vault, self.stretcher)
+        self.recovery = Recovery(self.vault, self.slots, self.store, self.stretcher)
+        self.rotation = Rotation(self.vault, self.store, self.arena)
         self.deadlines = Deadlines(self.clock)
         self.deadlines.attach(self.timer)
         self.keys = Keys(self.vault, self.store)
         self.watching = Watching(self.processes)
-        self.leasing = Leasing(self.watching, self.clock, self.deadlines)
+        self.leasing = Leasing(self.watching, self.clock, self.deadlines, self.auditing)
         self.notifier = FakeNotifier()
         self.asking = Asking(
-            self.processes, self.watching, self.deadlines, self.clock, self.notifier
+            self.processes,
+            self.watching,
+            self.deadlines,
+            self.clock,
+            self.notifier,
+            auditing=self.auditing,
         )
-        self.ruling = Ruling(self.vault)
-        self.handouts = Handouts()
+        self.ruling = Ruling(self.vault, self.auditing)
         self.access = Access(
             self.vault,
             self.keys,
@@ -180,15 +199,21 @@ class World:
             self.clock,
             leasing=self.leasing,
             asking=self.asking,
-            handouts=self.handouts,
+            auditing=self.auditing,
             tightening=self.ruling.tightening,
         )
-        self.revoking = Revoking(self.vault, self.leasing, self.asking)
-        self.operators = Operators(self.clock)
+        self.revoking = Revoking(self.vault, self.leasing, self.asking, self.auditing)
+        self.operators = Operators(self.clock, self.auditing)
         self.granting = Granting(self.vault, self.leasing, self.processes, UID)
-        self.gate = PassphraseGate(self.clock)
+        self.reading = AuditReading(self.store, self.auditing)
+        self.gate = PassphraseGate(self.clock, self.auditing)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
-        for source in (self.leasing.expire, self.asking.expire, autolock.expire):
+        for source in (
+            self.leasing.expire,
+            self.asking.expire,
+            self.auditing.expire,
+            autolock.expire,
+        ):
             self.deadlines.add(source)
 
         def drop_leases() -> None:
@@ -202,6 +227,7 @@ class World:
     async def unlocked(self) -> "World":
         """Make the vault."""
         await self.vault.init(GOOD, self.tree())
+        await self.auditing.ready()
         return self
 
     def tree(self, pid: int = 100) -> ProcessId:

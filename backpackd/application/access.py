@@ -3,20 +3,23 @@
 The order in `get_keys` is the security property: the caller is attested anew for every request and
 after every answer, the decision is made on names before anything is looked up, uses are spent
 durably before a value leaves, and the lease stands, with its holder watched, before the reply is
-made.
+made. The entry in the audit log is on the disk before a value leaves: no log, no lease.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from backpackd.application.asking import Announce, Asking
-from backpackd.application.handouts import Handouts
+from backpackd.application.auditing import Auditing
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Draft, Session, Vault
+from backpackd.core.audit.events import CLAIM_LIMIT, AuditEvent
 from backpackd.core.decision import Allow, Ask, Deny, Rules, applicable, decide, may_lease
 from backpackd.core.errors import (
+    BackpackError,
     DeniedError,
     InvalidRequestError,
     PeerUnknownError,
@@ -27,6 +30,7 @@ from backpackd.core.grants import MAX_REASON, Grant
 from backpackd.core.leases import Lease
 from backpackd.core.names import check_names
 from backpackd.core.policy import Policy
+from backpackd.core.render import render
 from backpackd.ports import Clock, Connection, Processes
 
 MOST_NAMES = 64
@@ -76,7 +80,7 @@ class Access:
         *,
         leasing: Leasing,
         asking: Asking,
-        handouts: Handouts,
+        auditing: Auditing,
         tightening: Callable[[], Policy],
     ) -> None:
         self._vault = vault
@@ -85,7 +89,7 @@ class Access:
         self._clock = clock
         self._leasing = leasing
         self._asking = asking
-        self._handouts = handouts
+        self._auditing = auditing
         self._tightening = tightening
 
     def attest(self, connection: Connection) -> PeerFacts:
@@ -121,14 +125,32 @@ class Access:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         if wish.wait > LONGEST_WAIT:
             raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
-        facts = await self._allowed(session, connection, names, wish, announce)
+        facts, allowed = await self._allowed(session, connection, names, wish, announce)
         self._leasing.check_room(facts.root.id)
         values = await self._keys.open(session, names)
-        decision = await self._spend(session, facts, names)
-        # From here to the reply nothing waits, so nothing can come in between.
-        session.check()
-        self._keys.require(session, names)
-        lease = self._issue(session, facts, names, decision, wish.ttl)
+        lease_id = secrets.token_hex(16)
+        entry = self._auditing.event(
+            "allowed",
+            facts,
+            names=names,
+            lease=lease_id,
+            grants=_ids(allowed),
+            claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
+        )
+        try:
+            decision = await self._spend(session, facts, names, allowed, entry)
+            # From here to the reply nothing waits, so nothing can come in between.
+            session.check()
+            self._keys.require(session, names)
+            lease = self._issue(session, facts, names, decision, ttl=wish.ttl, lease_id=lease_id)
+        except BaseException as error:
+            reason = error.reason if isinstance(error, BackpackError) else "cancelled"
+            what = {"names": names, "lease": lease_id, "reason": reason}
+            self._auditing.note(self._auditing.event("not-handed-out", facts, **what))
+            raise
+        if _ids(decision) != entry.grants:
+            # Granted anew, or taken back, while the entry was written: the lease rests on these.
+            self._auditing.note(replace(entry, grants=_ids(decision)))
         self._vault.touch()
         return Handout(lease, tuple(values.items()))
 
@@ -183,24 +205,29 @@ class Access:
         names: tuple[str, ...],
         wish: Wish,
         announce: Announce,
-    ) -> PeerFacts:
+    ) -> tuple[PeerFacts, Allow]:
         """Return the caller once it may have the keys, asking a person where that is needed."""
         until = self._clock.boot() + wish.wait
         while True:
             session.check()
             facts = await self._digested(self.attest(connection), self.rules(session))
             decision = decide(facts, names, self.rules(session))
-            if isinstance(decision, Ask):
-                await self._asking.ask(
-                    facts,
-                    decision.names,
-                    reason=wish.reason,
-                    seconds=max(0.0, until - self._clock.boot()),
-                    announce=announce,
+            try:
+                if isinstance(decision, Ask):
+                    await self._asking.ask(
+                        facts,
+                        decision.names,
+                        reason=wish.reason,
+                        seconds=max(0.0, until - self._clock.boot()),
+                        announce=announce,
+                    )
+                    continue
+                return facts, self._require(decision, facts)
+            except DeniedError as error:
+                self._auditing.refused(
+                    self._auditing.event("denied", facts, names=names, reason=error.reason)
                 )
-                continue
-            self._require(decision, facts)
-            return facts
+                raise
 
     def _require(self, decision: Allow | Ask | Deny, facts: PeerFacts) -> Allow:
         if isinstance(decision, Allow):
@@ -232,15 +259,27 @@ class Access:
                     digests[path] = digest
         return replace(facts, digests=digests)
 
-    async def _spend(self, session: Session, facts: PeerFacts, names: Sequence[str]) -> Allow:
-        """Spend one use of every counted grant, durably, and return what the lease rests on.
+    async def _spend(
+        self,
+        session: Session,
+        facts: PeerFacts,
+        names: Sequence[str],
+        allowed: Allow,
+        entry: AuditEvent,
+    ) -> Allow:
+        """Write the entry, spend one use of every counted grant, return what the lease rests on.
 
-        Decided anew on the record as it is now, and when uses are counted, as it is when the turn
-        comes: of two callers at once, only one gets the last use, and a grant that was taken back
-        meanwhile allows nothing. Uses of consents are spent last, in memory.
+        Both are durable, and where uses are counted, in one step. Decided anew on the record as it
+        is now, and when uses are counted, as it is when the turn comes: of two callers at once,
+        only one gets the last use, and a grant that was taken back meanwhile allows nothing. Uses
+        of consents are spent last, in memory.
         """
+        recorded = not _counted(allowed)
+        if recorded:
+            await self._auditing.record(entry)
+        session.check()
         decision = self._require(decide(facts, names, self.rules(session)), facts)
-        if any(g.uses_left is not None and not g.consent for g in decision.grants):
+        if _counted(decision):
 
             async def draft(now: Session) -> Draft:
                 nonlocal decision
@@ -249,7 +288,8 @@ class Access:
                 decision = self._require(decide(facts, names, self.rules(now)), facts)
                 standing = [grant.used() for grant in decision.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
-                return Draft(now.authority.next(self._vault.now_ms(), grants=grants))
+                record = now.authority.next(self._vault.now_ms(), grants=grants)
+                return Draft(record, events=() if recorded else (entry,))
 
             await self._vault.change(draft)
         for grant in decision.grants:
@@ -267,7 +307,9 @@ class Access:
         facts: PeerFacts,
         names: tuple[str, ...],
         decision: Allow,
+        *,
         ttl: int,
+        lease_id: str,
     ) -> Lease:
         now_ms = self._latest_ms(session)
         # A lease ends with the standing grant that it rests on; a consent's time is for using it.
@@ -282,6 +324,14 @@ class Access:
                 "the grant that covers the keys asked for has just expired: the operator can add "
                 "another"
             )
-        lease = self._leasing.issue(facts.root.id, names, decision.grants, ttl=ttl, longest=longest)
-        self._handouts.note(session, at_ms=now_ms, names=names, facts=facts, lease_id=lease.id)
-        return lease
+        return self._leasing.issue(
+            facts.root.id, names, decision.grants, ttl=ttl, longest=longest, lease_id=lease_id
+        )
+
+
+def _counted(decision: Allow) -> bool:
+    return any(grant.uses_left is not None and not grant.consent for grant in decision.grants)
+
+
+def _ids(decision: Allow) -> tuple[str, ...]:
+    return tuple(grant.id for grant in decision.grants)

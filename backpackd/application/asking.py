@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from backpackd.application.auditing import Auditing
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.watching import Watching
+from backpackd.core.audit.events import CLAIM_LIMIT
 from backpackd.core.errors import (
     BackpackError,
     DeniedError,
@@ -26,6 +28,7 @@ from backpackd.core.errors import (
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import LONGEST_TTL, Grant
 from backpackd.core.leases import Lease
+from backpackd.core.render import render
 from backpackd.core.requests import (
     CODE_ALPHABET,
     CODE_LENGTH,
@@ -69,7 +72,10 @@ class Asking:
         deadlines: Deadlines,
         clock: Clock,
         notifier: Notifier,
+        *,
+        auditing: Auditing,
     ) -> None:
+        self._auditing = auditing
         self._processes = processes
         self._watching = watching
         self._deadlines = deadlines
@@ -188,6 +194,7 @@ class Asking:
             known = any(process.id == root for process in other.facts.chain)
             return not once and known and set(other.names) <= set(request.names)
 
+        self._note("approved", request, **{"root-pid": str(root.pid), "once": str(once).lower()})
         self._end(lambda other: other is request or answered(other))
         return root
 
@@ -200,6 +207,7 @@ class Asking:
         request = self._pending(code)
         self._watching.watch(request.tree)
         self.answers.refuse(request.tree, request.names)
+        self._note("refused", request)
         self._end(
             lambda other: (
                 other.tree == request.tree and not set(other.names).isdisjoint(request.names)
@@ -256,7 +264,9 @@ class Asking:
 
     def drop_all(self) -> None:
         """End every request and forget every answer: the vault is locked."""
-        self._wake(self._table.end_all())
+        ended = self._table.end_all()
+        self._ended(ended, "locked")
+        self._wake(ended)
         self.answers.clear()
         self._watching.let_go()
         # Also where nothing was pending: whoever watches has to hear that the vault is locked.
@@ -266,6 +276,7 @@ class Asking:
         """End the requests that nobody waits for any more; a source for `Deadlines`."""
         ended, coming = self._table.expire(now)
         if ended:
+            self._ended(ended, "expired")
             self._wake(ended)
             self._watching.let_go()
         return coming
@@ -285,10 +296,34 @@ class Asking:
         )
         self._watching.watch(request.tree)
         # A call that only asked again would push out another one's request, and so on for ever.
-        self._wake(self._table.add(request), _gave_way)
+        gave_way = self._table.add(request)
+        self._ended(gave_way, "gave-way")
+        self._wake(gave_way, _gave_way)
         self._waits[request.code] = _Wait()
         self._notifier.notify(request.code)
+        claim = render(reason, limit=CLAIM_LIMIT)
+        details = {"code": request.code}
+        self._auditing.note(
+            self._auditing.event(
+                "pending", facts, names=request.names, details=details, claimed_reason=claim
+            )
+        )
         return request
+
+    def _note(self, kind: str, request: Request, **details: str) -> None:
+        """Note what a person answered."""
+        told = {"code": request.code, "tree-pid": str(request.tree.pid), **details}
+        self._auditing.note(self._auditing.event(kind, names=request.names, details=told))
+
+    def _ended(self, requests: Sequence[Request], reason: str) -> None:
+        """Note that requests have ended without an answer."""
+        for request in requests:
+            told = {"code": request.code, "tree-pid": str(request.tree.pid)}
+            self._auditing.note(
+                self._auditing.own_event(
+                    "request-ended", names=request.names, reason=reason, details=told
+                )
+            )
 
     def _fresh_code(self) -> str:
         while True:
@@ -327,7 +362,9 @@ class Asking:
     def _root_ended(self, process: ProcessId) -> None:
         self.answers.end_tree(process)
         # What is left of the tree is other trees now: the code that it was told means nothing.
-        self._wake(self._table.end_tree(process), _root_gone)
+        ended = self._table.end_tree(process)
+        self._ended(ended, "root-gone")
+        self._wake(ended, _root_gone)
 
 
 def _root_of(request: Request, root_pid: int) -> ProcessId:

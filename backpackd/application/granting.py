@@ -7,6 +7,7 @@ from dataclasses import replace
 from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core import selectors
+from backpackd.core.audit.events import CLAIM_LIMIT, PATH_LIMIT, AuditEvent
 from backpackd.core.errors import (
     GrantUnknownError,
     InvalidRequestError,
@@ -23,6 +24,7 @@ from backpackd.core.grants import (
     Grant,
 )
 from backpackd.core.names import check_pattern
+from backpackd.core.render import render
 from backpackd.core.selectors import Selector
 from backpackd.ports import Processes
 
@@ -96,7 +98,7 @@ class Granting:
             if len(kept) >= MAX_GRANTS:
                 raise LimitError(f"there are {MAX_GRANTS} grants: take some back first")
             record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
-            return Draft(record)
+            return Draft(record, events=(_event("granted", grant, now_ms),))
 
         await self._vault.change(draft)
         return grant
@@ -118,9 +120,12 @@ class Granting:
 
         async def draft(session: Session) -> Draft:
             grants = dict(session.authority.grants)
-            if grants.pop(grant_id, None) is None:
+            grant = grants.pop(grant_id, None)
+            if grant is None:
                 raise GrantUnknownError("no such grant: see the list of grants")
-            return Draft(session.authority.next(self._vault.now_ms(), grants=grants))
+            now_ms = self._vault.now_ms()
+            record = session.authority.next(now_ms, grants=grants)
+            return Draft(record, events=(_event("ungranted", grant, now_ms),))
 
         ended = 0
 
@@ -179,3 +184,20 @@ class Granting:
             return False
         process.close()
         return found == selector.process
+
+
+def _event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
+    """Say what a grant allows to whom, in the words of the audit log."""
+    return AuditEvent(
+        kind,
+        now_ms,
+        names=grant.patterns,
+        grants=(grant.id,),
+        details={
+            "to": render(grant.selector.text, limit=PATH_LIMIT),
+            "max-ttl": str(grant.max_ttl),
+            "uses": str(grant.uses_left or 0),
+            "expires-at-ms": str(grant.expires_at_ms or 0),
+            "reason": render(grant.reason, limit=CLAIM_LIMIT),
+        },
+    )

@@ -5,10 +5,10 @@ in the same moment.
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backpackd.application.auditing import Auditing
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.watching import Watching
 from backpackd.core.errors import LeaseUnknownError, LimitError
@@ -22,6 +22,8 @@ MOST_LEASES = 100_000
 MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
 _BACKLOG = 1024
+_BY_CALLER = frozenset({"revoked", "given-back", "key-deleted", "panic", "locked"})
+"""Why leases end in the call of whoever ends them; the rest just happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,10 @@ class LeaseWatcher:
 class Leasing:
     """The live leases of one vault."""
 
-    def __init__(self, watching: Watching, clock: Clock, deadlines: Deadlines) -> None:
+    def __init__(
+        self, watching: Watching, clock: Clock, deadlines: Deadlines, auditing: Auditing
+    ) -> None:
+        self._auditing = auditing
         self._watching = watching
         self._clock = clock
         self._deadlines = deadlines
@@ -109,6 +114,7 @@ class Leasing:
         *,
         ttl: int,
         longest: float,
+        lease_id: str,
     ) -> Lease:
         """Begin a lease, with its holder and the roots of its grants watched.
 
@@ -118,6 +124,7 @@ class Leasing:
             grants: what it rests on.
             ttl: wished life in seconds; 0 for the default.
             longest: seconds that it may live with all renewals; more than 0.
+            lease_id: fresh and random, 32 hexadecimal digits.
 
         Raises:
             PeerUnknownError: the holder, or the root of a grant, has ended.
@@ -133,7 +140,7 @@ class Leasing:
             raise
         self._grant_roots.update(roots)
         lease = self._table.issue(
-            lease_id=secrets.token_hex(16),
+            lease_id=lease_id,
             names=names,
             holder=holder,
             grant_ids=tuple(grant.id for grant in grants),
@@ -163,6 +170,7 @@ class Leasing:
         renewed = self._table.renew(lease_id, now=now, ttl=max(ttl, SHORTEST_TTL) if ttl else None)
         assert renewed is not None
         self._tell(LeaseEvent("renewed", renewed))
+        self._auditing.renewed(renewed)
         self._deadlines.review()
         return renewed
 
@@ -249,6 +257,7 @@ class Leasing:
             return
         for lease in ended:
             self._tell(LeaseEvent("ended", lease, reason))
+        self._auditing.ended(ended, reason, by_caller=reason in _BY_CALLER)
         in_use = self._table.grants()
         for grant_id in [known for known in self._grant_roots if known not in in_use]:
             del self._grant_roots[grant_id]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import TypeVar
 
+from backpackd.application.auditing import Auditing
 from backpackd.core.errors import (
     LimitError,
     NotAuthorizedError,
@@ -31,8 +32,9 @@ _Result = TypeVar("_Result")
 class PassphraseGate:
     """Lets passphrases of a process tree through one at a time, with delays after wrong ones."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, auditing: Auditing) -> None:
         self._clock = clock
+        self._auditing = auditing
         self._throttle = Throttle()
         self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
 
@@ -65,7 +67,10 @@ class PassphraseGate:
             )
         try:
             result = await attempt()
+            # No log, no lease: a vault whose log cannot be written does not stay unlocked.
+            await self._auditing.ready()
         except WrongPassphraseError as error:
+            self._auditing.note(self._auditing.event("wrong-passphrase"))
             delay = self._throttle.failed(tree, self._clock.boot())
             if delay > 0:
                 raise WrongPassphraseError(
@@ -80,8 +85,9 @@ class PassphraseGate:
 class Operators:
     """The connections that have operator authority."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, auditing: Auditing) -> None:
         self._clock = clock
+        self._auditing = auditing
         self._until: dict[str, float] = {}
 
     def admit(self, connection: Connection) -> float:
@@ -96,6 +102,7 @@ class Operators:
         if connection.name not in self._until:
             connection.on_close.append(lambda: self._drop(connection.name))
         self._until[connection.name] = now + DURATION
+        self._auditing.note(self._auditing.event("authorized"))
         return DURATION
 
     def remaining(self, connection: Connection) -> float:

@@ -5,8 +5,10 @@ Open to every process of the user, since it only makes things safer.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from backpackd.application.asking import Asking
+from backpackd.application.auditing import Auditing
 from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Vault
 from backpackd.core.facts import ProcessId
@@ -30,7 +32,8 @@ class Panicked:
 class Revoking:
     """Ends leases for a person, so that it sticks."""
 
-    def __init__(self, vault: Vault, leasing: Leasing, asking: Asking) -> None:
+    def __init__(self, vault: Vault, leasing: Leasing, asking: Asking, auditing: Auditing) -> None:
+        self._auditing = auditing
         self._vault = vault
         self._leasing = leasing
         self._asking = asking
@@ -44,7 +47,10 @@ class Revoking:
 
     def lease(self, lease_id: str) -> list[Lease]:
         """Revoke one lease."""
-        return self._stick(self._leasing.end_id(lease_id, "revoked"))
+        ended = self._leasing.end_id(lease_id, "revoked")
+        if ended:
+            self._note("lease", lease=lease_id)
+        return self._stick(ended)
 
     def key(self, name: str) -> list[Lease]:
         """Revoke every lease that holds a key, and the consents to it.
@@ -53,16 +59,20 @@ class Revoking:
             InvalidRequestError: not the name of a key.
         """
         ended = self._leasing.end_key(name, "revoked")
+        self._note("key", names=(name,))
         return self._stick(ended, lambda consent: consent.covers(name))
 
     def tree(self, pid: int) -> list[Lease]:
         """Revoke every lease of the process trees whose root has this pid, and their consents."""
         ended = self._leasing.end_tree(pid, "revoked")
+        self._note("tree", details={"tree-pid": str(pid)})
         return self._stick(ended, lambda consent: consent.selector.value == str(pid))
 
     def all(self) -> list[Lease]:
         """Revoke every lease and every consent."""
-        return self._stick(self._leasing.end_all("revoked"), lambda _: True)
+        ended = self._leasing.end_all("revoked")
+        self._note("all")
+        return self._stick(ended, lambda _: True)
 
     def panic(self) -> Panicked:
         """End every lease and request, and drop the master key, before anything else happens.
@@ -72,8 +82,12 @@ class Revoking:
         """
         leases = self._leasing.drop_all("panic")
         requests = len(self._asking.pending())
+        self._auditing.note(self._auditing.event("panic"))
         self._vault.lock()
         return Panicked(leases, requests)
+
+    def _note(self, what: str, **further: Any) -> None:
+        self._auditing.refused(self._auditing.event("revoked", reason=what, **further))
 
     def _stick(
         self, ended: list[Lease], meant: Callable[[Grant], bool] = lambda _: False

@@ -1,7 +1,10 @@
 """The policy: the sealed one, which the operator replaces, and what tightens it."""
 
+from backpackd.application.auditing import Auditing
 from backpackd.application.vault import Draft, Session, Vault
+from backpackd.core.audit.events import PATH_LIMIT, AuditEvent
 from backpackd.core.policy import Policy
+from backpackd.core.render import render
 
 NOTHING = Policy(default="allow", listing="all")
 """Tightens nothing."""
@@ -12,10 +15,12 @@ class Ruling:
 
     Args:
         vault: holds the sealed policy in its authority record.
+        auditing: is told of every change.
     """
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, auditing: Auditing) -> None:
         self._vault = vault
+        self._auditing = auditing
         self._tightening = NOTHING
 
     def sealed(self) -> Policy:
@@ -35,13 +40,31 @@ class Ruling:
 
         Anybody who can write the configuration file decides what; it can take away, never give.
         """
-        self._tightening = by
+        changed, self._tightening = by != self._tightening, by
+        if changed:
+            self._auditing.note(self._auditing.own_event("policy-tightened", details=_told(by)))
 
     async def replace(self, policy: Policy) -> None:
         """Seal another policy, durably before it returns."""
 
         async def draft(session: Session) -> Draft:
-            return Draft(session.authority.next(self._vault.now_ms(), policy=policy))
+            now_ms = self._vault.now_ms()
+            event = AuditEvent("policy-changed", now_ms, details=_told(policy))
+            return Draft(session.authority.next(now_ms, policy=policy), events=(event,))
 
         await self._vault.change(draft)
         self._vault.touch()
+
+
+def _told(policy: Policy) -> dict[str, str]:
+    """Say what a policy is, in the words of the audit log."""
+    told = {
+        "default": policy.default,
+        "listing": policy.listing,
+        "max-ttl": str(policy.max_ttl),
+    }
+    for number, rule in enumerate(policy.deny, 1):
+        whom = rule.selector.text if rule.selector is not None else "everybody"
+        patterns = " ".join(rule.patterns)
+        told[f"deny-{number}"] = f"{patterns} to {render(whom, limit=PATH_LIMIT)}"
+    return told

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from backpack_proto.v1 import leases_pb2 as pb
 from backpackd.application.access import Access, Wish
-from backpackd.application.handouts import Handouts
+from backpackd.application.audit_reading import AuditReading, Filter
 from backpackd.application.leasing import LeaseEvent, Leasing
 from backpackd.application.operators import Operators
 from backpackd.application.revoking import Revoking
 from backpackd.application.vault import Vault
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.leases import Lease
 from backpackd.ports import Clock, Connection
@@ -16,6 +17,8 @@ from backpackd.rpc.calls import announce
 from backpackd.rpc.watching import while_authorized
 
 _BATCH = 500
+MOST_HANDOUTS = 10_000
+"""Handouts that are listed, the newest; the audit log has them all."""
 _KINDS = {
     "issued": pb.WatchLeasesResponse.KIND_ISSUED,
     "renewed": pb.WatchLeasesResponse.KIND_RENEWED,
@@ -37,7 +40,7 @@ class LeasesService:
         *,
         leasing: Leasing,
         revoking: Revoking,
-        handouts: Handouts,
+        reading: AuditReading,
     ) -> None:
         self._vault = vault
         self._access = access
@@ -45,7 +48,7 @@ class LeasesService:
         self._clock = clock
         self._leasing = leasing
         self._revoking = revoking
-        self._handouts = handouts
+        self._reading = reading
 
     async def get_keys(
         self, connection: Connection, request: pb.GetKeysRequest
@@ -121,23 +124,16 @@ class LeasesService:
         """Answer `ListHandouts`."""
         self._operators.require(connection)
         session = self._vault.session()
-        entries = await self._handouts.list(session)
-        for start in range(0, len(entries), _BATCH):
-            session.check()
-            yield pb.ListHandoutsResponse(
-                handouts=[
-                    pb.HandoutEntry(
-                        at_ms=entry.at_ms,
-                        names=entry.names,
-                        pid=entry.pid,
-                        executable=entry.executable,
-                        root_pid=entry.root_pid,
-                        root_executable=entry.root_executable,
-                        lease_id=entry.lease_id,
-                    )
-                    for entry in entries[start : start + _BATCH]
-                ]
-            )
+        wanted = Filter(kinds=frozenset({"allowed"}), newest=MOST_HANDOUTS)
+        batch: list[pb.HandoutEntry] = []
+        async for entry in self._reading.entries(session, wanted):
+            batch.append(_handout(entry.event))
+            if len(batch) == _BATCH:
+                session.check()
+                yield pb.ListHandoutsResponse(handouts=batch)
+                batch = []
+        session.check()
+        yield pb.ListHandoutsResponse(handouts=batch)
 
     def _leases(self, connection: Connection, *, everything: bool) -> Sequence[Lease]:
         if everything:
@@ -179,3 +175,12 @@ class LeasesService:
             max_expires_at_ms=on_the_wall(lease.max_expires_at),
             remaining_seconds=max(0, round(lease.expires_at - boot)),
         )
+
+
+def _handout(event: AuditEvent) -> pb.HandoutEntry:
+    who = event.who
+    entry = pb.HandoutEntry(at_ms=event.at_ms, names=event.names, lease_id=event.lease)
+    if who is not None:
+        entry.pid, entry.executable = who.pid, who.executable
+        entry.root_pid, entry.root_executable = who.root_pid, who.root_executable
+    return entry

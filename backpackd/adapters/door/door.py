@@ -51,6 +51,10 @@ _MOST_SHARES = 4096
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
+def _nothing(_: int) -> None:
+    """Do nothing."""
+
+
 class _RefusedError(Exception):
     """A connection is not let in; the message says which limit stands in the way."""
 
@@ -97,6 +101,7 @@ class Door:
         call_limits: CallLimits | None = None,
         log: logging.Logger = _LOG,
         credentials: ReadCredentials | None = None,
+        on_foreign: Callable[[int], None] = _nothing,
     ) -> None:
         """Take the listeners over; nothing is accepted before `start`.
 
@@ -111,6 +116,7 @@ class Door:
             call_limits: of calls in progress; None: the defaults.
             log: where refusals go.
             credentials: None: this platform's.
+            on_foreign: told the uid of every connection of another user that was refused.
         """
         self._listeners = list(listeners)
         self._inner = inner
@@ -122,6 +128,7 @@ class Door:
         self._lanes = Lanes(clock, call_limits)
         self._log = log
         self._credentials = credentials or credentials_reader()
+        self._on_foreign = on_foreign
         self._refusals = Refusals(log)
         self._flush: asyncio.TimerHandle | None = None
         self._resume: asyncio.TimerHandle | None = None
@@ -234,6 +241,7 @@ class Door:
                 self._open(sock, undo)
             except ForeignUserError as error:
                 self._refuse(f"a connection of uid {error.uid}")
+                self._on_foreign(error.uid)
             except ProcessGoneError:
                 self._refuse("a connection of a process that has ended")
             except _RefusedError as error:

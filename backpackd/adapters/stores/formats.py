@@ -25,24 +25,35 @@ class Format:
     upgrade: tuple[str, ...] = ()
 
 
-FORMATS: tuple[Format, ...] = (
-    Format(
-        1,
-        (
-            """CREATE TABLE vault (
+_VAULT = """CREATE TABLE vault (
                 id INTEGER PRIMARY KEY CHECK (id = 1),
                 vault_id BLOB NOT NULL,
                 authority BLOB NOT NULL
-            ) STRICT""",
-            "CREATE TABLE slots (slot_id BLOB PRIMARY KEY NOT NULL, body BLOB NOT NULL) STRICT",
-            """CREATE TABLE keys (
+            ) STRICT"""
+_SLOTS = "CREATE TABLE slots (slot_id BLOB PRIMARY KEY NOT NULL, body BLOB NOT NULL) STRICT"
+_KEYS = """CREATE TABLE keys (
                 row_index BLOB PRIMARY KEY NOT NULL,
                 version INTEGER NOT NULL,
                 head BLOB NOT NULL,
                 value BLOB NOT NULL
+            ) STRICT"""
+_AUDIT = (
+    """CREATE TABLE audit_keys (
+                id INTEGER PRIMARY KEY CHECK (id = 1),
+                wrap BLOB NOT NULL,
+                verify BLOB NOT NULL
             ) STRICT""",
-        ),
-    ),
+    """CREATE TABLE audit_log (
+                number INTEGER PRIMARY KEY,
+                kind INTEGER NOT NULL,
+                previous BLOB NOT NULL,
+                body BLOB NOT NULL
+            ) STRICT""",
+)
+
+FORMATS: tuple[Format, ...] = (
+    Format(1, (_VAULT, _SLOTS, _KEYS)),
+    Format(2, (_VAULT, _SLOTS, _KEYS, *_AUDIT), upgrade=_AUDIT),
 )
 """Every version so far, oldest first. Opening an older file upgrades it in one transaction."""
 

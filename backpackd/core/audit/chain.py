@@ -76,8 +76,9 @@ def head_of(vault_id: bytes, row: AuditRow) -> Head:
     statement = context(
         b"backpack/v1/audit-row",
         vault_id,
-        row.number.to_bytes(8, "big"),
-        row.kind.to_bytes(1, "big"),
+        # Signed, because a row that somebody planted may hold any number.
+        row.number.to_bytes(8, "big", signed=True),
+        row.kind.to_bytes(8, "big", signed=True),
         row.previous,
         row.body,
     )

@@ -18,10 +18,9 @@ KINDS = (
     "stopped",
     "initialized",
     "unlocked",
-    "unlock-failed",
     "locked",
     "authorized",
-    "authorize-failed",
+    "wrong-passphrase",
     "foreign-user",
     "allowed",
     "not-handed-out",
@@ -32,13 +31,17 @@ KINDS = (
     "request-ended",
     "renewed",
     "lease-ended",
+    "revoked",
+    "panic",
     "put",
     "deleted",
     "granted",
     "ungranted",
     "policy-changed",
+    "policy-tightened",
     "passphrase-changed",
     "operator-act",
+    "not-recorded",
 )
 """Every kind of event, by its stable word."""
 
@@ -65,6 +68,8 @@ class Actor:
         root_start: likewise.
         root_executable: likewise.
         unit: the systemd unit of the process, escaped.
+        terminal: device number of its controlling terminal; 0 for none.
+        connection: the end of the connection's name, which tells connections apart.
         claimed_command: its command line, a claim.
     """
 
@@ -76,10 +81,12 @@ class Actor:
     root_start: int = 0
     root_executable: str = ""
     unit: str = ""
+    terminal: int = 0
+    connection: str = ""
     claimed_command: str = ""
 
     @classmethod
-    def of(cls, facts: PeerFacts, claimed_command: str = "") -> "Actor":
+    def of(cls, facts: PeerFacts, connection: str = "", claimed_command: str = "") -> "Actor":
         """Take what matters from an attested caller."""
         process, root = facts.process, facts.root
         return cls(
@@ -91,6 +98,8 @@ class Actor:
             root_start=root.id.start,
             root_executable=_path(root),
             unit=render(process.unit or "", limit=PATH_LIMIT),
+            terminal=process.terminal,
+            connection=connection[-8:],
             claimed_command=render(claimed_command, limit=CLAIM_LIMIT),
         )
 
@@ -193,12 +202,14 @@ def _event(found: Mapping[str, Any], who: Actor | None) -> AuditEvent:
 
 _WHO: dict[str, type] = {
     "claimed_command": str,
+    "connection": str,
     "executable": str,
     "pid": int,
     "root_executable": str,
     "root_pid": int,
     "root_start": int,
     "start": int,
+    "terminal": int,
     "uid": int,
     "unit": str,
 }

@@ -1,0 +1,251 @@
+"""Reading and verifying the audit log: page by page, while the daemon goes on serving.
+
+Verifying needs no passphrase and opens nothing. Reading opens entries with the vault's private
+audit keys, which only an unlocked vault has; who may read is not decided here.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from backpackd.application.auditing import Auditing
+from backpackd.application.session import Session
+from backpackd.core.audit import chain, ratchet
+from backpackd.core.audit.chain import ChainError, Checkpoint, Head, Header
+from backpackd.core.audit.events import AuditEvent, EventError
+from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.audit.verify import Known, Problem, Verifier
+from backpackd.core.errors import DamageError
+from backpackd.core.rows import AuditRow
+from backpackd.core.sealing import OpenError
+from backpackd.ports import Store
+
+_PAGE = 200
+"""Rows that are looked at before others get their turn: some milliseconds of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries are wanted. What is empty or 0 does not matter.
+
+    Attributes:
+        name: of a key that the entry names.
+        pid: of the process, or of the root of its tree.
+        kinds: of events.
+        since_ms: not before, Unix milliseconds.
+        until_ms: not after.
+        newest: only so many, from the end.
+    """
+
+    name: str = ""
+    pid: int = 0
+    kinds: frozenset[str] = frozenset()
+    since_ms: int = 0
+    until_ms: int = 0
+    newest: int = 0
+
+    def wants(self, event: AuditEvent) -> bool:
+        """Tell whether an event is wanted."""
+        who = event.who
+        return (
+            (not self.kinds or event.kind in self.kinds)
+            and (not self.name or self.name in event.names)
+            and (not self.pid or (who is not None and self.pid in {who.pid, who.root_pid}))
+            and event.at_ms >= self.since_ms
+            and (not self.until_ms or event.at_ms <= self.until_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the log, read.
+
+    Attributes:
+        number: of the row.
+        event: what it says; of a checkpoint `checkpoint`, and `damaged` where it does not open.
+    """
+
+    number: int
+    event: AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far a verification has come, and at its end what it found.
+
+    Attributes:
+        checked: how many rows were looked at.
+        total: of how many.
+        done: whether this is the end; only then the rest means anything.
+        head: the end of the log.
+        signed: number of the last row that a signature vouches for; 0 for none.
+        vouched: number of the last row that anything vouches for; 0 for none.
+        anchor: what was relied on, a stable word: `vault`, `file` or `expected`.
+        problem: the first thing that is wrong.
+    """
+
+    checked: int
+    total: int
+    done: bool = False
+    head: Head = Head()  # noqa: RUF009 - frozen, and without arguments it is the empty log's
+    signed: int = 0
+    vouched: int = 0
+    anchor: str = ""
+    problem: Problem | None = None
+
+
+class AuditReading:
+    """Reads the audit log of one vault."""
+
+    def __init__(self, store: Store, auditing: Auditing) -> None:
+        self._store = store
+        self._auditing = auditing
+
+    @property
+    def head(self) -> Head:
+        """The end of the log."""
+        return self._auditing.writer.head
+
+    async def entries(self, session: Session, wanted: Filter) -> AsyncIterator[Entry]:
+        """Open the entries that are wanted, oldest first.
+
+        Raises:
+            LockedError: the vault was locked meanwhile.
+            DamageError: the private audit keys do not open.
+        """
+        if wanted.newest:
+            kept: deque[Entry] = deque(maxlen=wanted.newest)
+            async for entry in self._matching(session, wanted):
+                kept.append(entry)
+            for entry in kept:
+                yield entry
+            return
+        async for entry in self._matching(session, wanted):
+            yield entry
+
+    async def _matching(self, session: Session, wanted: Filter) -> AsyncIterator[Entry]:
+        reader = _Reader(session)
+        async for page in self._pages():
+            for row in page:
+                event = reader.read(row)
+                if event is not None and wanted.wants(event):
+                    yield Entry(row.number, event)
+
+    async def verify(self, expected: Head | None) -> AsyncIterator[Verified]:
+        """Verify the whole log.
+
+        Args:
+            expected: a head that somebody kept elsewhere.
+        """
+        writer = self._auditing.writer
+        total, own = writer.head.number, writer.own
+        if writer.public is None:
+            problem = None
+            if expected is not None or total:
+                problem = Problem(1, "is missing: the vault file holds no audit log")
+            yield Verified(0, 0, done=True, problem=problem)
+            return
+        known = [Known(writer.head, "the running daemon")]
+        if expected is not None:
+            known.append(Known(expected, "whoever kept the head that was expected"))
+        verifier = Verifier(writer.vault_id, writer.public.verify, known)
+        async for page in self._pages(until=total):
+            for row in page:
+                verifier.feed(row)
+            if verifier.problem is not None:
+                break
+            yield Verified(verifier.head.number, total)
+        problem = verifier.finish()
+        reached = max(verifier.signed, expected.number if expected is not None else 0)
+        if not self._auditing.verified:
+            # Whoever can write the file could have put a key of his own there, and signed.
+            reached = expected.number if expected is not None else 0
+        if own and own <= reached + 1:
+            # The rest was written by this daemon, which remembers its end.
+            reached = total
+        yield Verified(
+            verifier.head.number,
+            total,
+            done=True,
+            head=verifier.head,
+            signed=verifier.signed,
+            vouched=reached,
+            anchor=self._anchor(expected),
+            problem=problem,
+        )
+
+    def _anchor(self, expected: Head | None) -> str:
+        if self._auditing.verified:
+            return "vault"
+        return "file" if expected is None else "expected"
+
+    async def _pages(self, until: int = 0) -> AsyncIterator[list[AuditRow]]:
+        after, last = 0, until or self.head.number
+        while after < last:
+            page = await self._store.audit_rows(after, _PAGE)
+            if not page:
+                return
+            yield [row for row in page if row.number <= last]
+            after = page[-1].number
+            await asyncio.sleep(0)
+
+
+class _Reader:
+    """Opens rows in their order: the ratchet has to be turned through every one of a segment."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._state: bytes | None = None
+
+    def read(self, row: AuditRow) -> AuditEvent | None:
+        """Return what a row says; None for the header of a segment."""
+        if row.kind == chain.HEADER:
+            self._state = self._first(row)
+            return None
+        state, self._state = self._state, self._state and ratchet.advance(self._state)
+        try:
+            if row.kind == chain.CHECKPOINT:
+                return _told(Checkpoint.decode(row.body))
+            if state is None:
+                return AuditEvent("damaged", 0)
+            opened = ratchet.open_entry(
+                state,
+                row.body,
+                vault_id=self._session.vault_id,
+                number=row.number,
+                previous=row.previous,
+            )
+            return AuditEvent.decode(opened)
+        except (OpenError, EventError, ChainError, OverflowError):
+            return AuditEvent("damaged", 0)
+
+    def _first(self, row: AuditRow) -> bytes | None:
+        anchor = self._session.authority.audit
+        try:
+            header = Header.decode(row.body)
+            assert anchor is not None
+            with self._session.open_master() as master:
+                keys = AuditKeys.open(master, self._session.vault_id, anchor.keys)
+        except ChainError:
+            return None
+        except OpenError as error:
+            raise DamageError(
+                "the audit keys in the authority record do not open", reason="authority-damaged"
+            ) from error
+        try:
+            return ratchet.unwrap(
+                header.wrap,
+                keys.private,
+                vault_id=self._session.vault_id,
+                segment=header.segment,
+                fingerprint=header.keys,
+            )
+        except OpenError:
+            # Wrapped to somebody else's key. Verifying says what is wrong with it.
+            return None
+
+
+def _told(checkpoint: Checkpoint) -> AuditEvent:
+    details = {"known": checkpoint.known} if checkpoint.known else {}
+    return AuditEvent("checkpoint", checkpoint.at_ms, reason=checkpoint.why, details=details)

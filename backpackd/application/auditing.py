@@ -1,0 +1,395 @@
+"""What is recorded, and when: the audit log of one vault, while it is locked and unlocked.
+
+The rules:
+
+1. No log, no lease: `record` returns when the entry is on the disk, and fails with the store.
+2. A change of the vault and its entries are one transaction (`commit`).
+3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
+   the disk.
+4. Only an unlocked vault signs: when it is unlocked, after every hundred entries, when it is
+   locked. Its authority record remembers how far the log reached, with every change.
+
+Entries are written while the vault is locked, too, to its public audit key. Before a vault has one
+(a new vault, one of an older version), what is noted waits in memory for the first unlock.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from backpackd.application.audit_writing import AuditWriter, Item, Signing, keys_changed, no_log
+from backpackd.application.session import Draft, Session
+from backpackd.application.vault import Vault
+from backpackd.core.audit import chain, keys
+from backpackd.core.audit.anchor import AuditAnchor
+from backpackd.core.audit.chain import Head
+from backpackd.core.audit.events import Actor, AuditEvent
+from backpackd.core.audit.floods import Floods
+from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.authority import Authority
+from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
+from backpackd.core.facts import PeerFacts
+from backpackd.core.leases import Lease
+from backpackd.core.rows import AuditPublic, Change
+from backpackd.core.sealing import SALT_SIZE, OpenError
+from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlot, Store
+
+_LOG = logging.getLogger("backpackd.audit")
+
+MOST_ENDED = 64
+"""Leases that end together and get an entry each; more get one entry with their number."""
+_PAGE = 500
+
+caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
+"""The connection whose call runs, set where calls come in."""
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Let what happens in a `with` block be nobody's doing.
+
+    What is due by itself is found due in the middle of somebody's call.
+    """
+    token = caller.set(None)
+    try:
+        yield
+    finally:
+        caller.reset(token)
+
+
+class Auditing:
+    """The audit log of one vault; implements `Journal`.
+
+    Attributes:
+        writer: writes it.
+        verified: whether its public keys were held against the vault since the daemon began.
+        review: called when something was counted that is to be told later.
+
+    Args:
+        store: where it is kept.
+        arena: where the ratchet's state lies, and the signing key while the vault is unlocked.
+        processes: reads who a caller is.
+        clock: the time.
+    """
+
+    def __init__(
+        self, store: Store, arena: SecretArena, processes: Processes, clock: Clock
+    ) -> None:
+        self._store = store
+        self._arena = arena
+        self._processes = processes
+        self._clock = clock
+        self.writer = AuditWriter(store, arena, self._now_ms)
+        self.writer.on_written = self._sign_when_due
+        self.verified = False
+        self.review: Callable[[], None] = _nothing
+        self._vault: Vault | None = None
+        self._fresh: AuditPublic | None = None
+        self._signer: SecretSlot | None = None
+        self._due: Signing | None = None
+        self._floods = Floods()
+        self._opening: asyncio.Task[None] | None = None
+        self._signing: asyncio.Task[None] | None = None
+
+    def attach(self, vault: Vault) -> None:
+        """Become the journal of a vault."""
+        self._vault = vault
+        vault.journal = self
+        vault.on_unlock.append(self._unlocked)
+        vault.on_lock.append(self._locked)
+
+    async def begin(self, **details: str) -> None:
+        """Find the end of the log and note that the daemon has started.
+
+        Args:
+            **details: what there is to say of it.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        await self.writer.load()
+        self.note(self.own_event("started", details=details))
+
+    def event(self, kind: str, facts: PeerFacts | None = None, **what: Any) -> AuditEvent:
+        """Make an event of this moment, done by the caller of the running call.
+
+        Args:
+            kind: one of `core.audit.events.KINDS`.
+            facts: of the caller, where they were attested already.
+            **what: further attributes of the event.
+        """
+        return AuditEvent(kind, self._now_ms(), self._who(facts), **what)
+
+    def own_event(self, kind: str, **what: Any) -> AuditEvent:
+        """Make an event of this moment that is nobody's doing."""
+        return AuditEvent(kind, self._now_ms(), None, **what)
+
+    async def record(self, event: AuditEvent) -> None:
+        """Write an entry, durably before returning.
+
+        Raises:
+            StoreError: it could not be written; nothing of it was, and nothing will be.
+            DamageError: the audit keys in the file are not the vault's.
+        """
+        await self.ready()
+        if self.writer.public is None:
+            raise no_log()
+        await self.writer.write(Item((event,)))
+
+    def note(self, event: AuditEvent) -> None:
+        """Write an entry as soon as possible, and keep it until then."""
+        self.writer.note(event)
+
+    def refused(self, event: AuditEvent) -> None:
+        """Note a refusal: the first of its kind at once, equal ones counted and told later."""
+        if self._floods.note(event, self._clock.boot()):
+            self.note(event)
+        self.review()
+
+    def foreign(self, uid: int) -> None:
+        """Note that the door refused a connection of another user; equal ones are counted."""
+        self.refused(self.own_event("foreign-user", details={"uid": str(uid)}))
+
+    def ended(self, leases: Sequence[Lease], reason: str, *, by_caller: bool) -> None:
+        """Note that leases have ended.
+
+        Args:
+            leases: which; a great number gets one entry.
+            reason: why, a stable word.
+            by_caller: whether the running call ended them.
+        """
+        make = self.event if by_caller else self.own_event
+        if len(leases) > MOST_ENDED:
+            self.note(make("lease-ended", reason=reason, count=len(leases)))
+            return
+        for lease in leases:
+            self.note(
+                make(
+                    "lease-ended",
+                    names=lease.names,
+                    lease=lease.id,
+                    grants=lease.grant_ids,
+                    reason=reason,
+                    details={"holder-pid": str(lease.holder.pid)},
+                )
+            )
+
+    def renewed(self, lease: Lease) -> None:
+        """Note that a lease was extended."""
+        details = {"holder-pid": str(lease.holder.pid)}
+        self.note(self.own_event("renewed", names=lease.names, lease=lease.id, details=details))
+
+    def expire(self, now: float) -> float | None:
+        """Tell what was counted for long enough; a source for `Deadlines`."""
+        told, coming = self._floods.expire(now)
+        for event in told:
+            self.note(event)
+        return coming
+
+    async def ready(self) -> None:
+        """Wait until the log of a vault that was just unlocked has been held against it.
+
+        Raises:
+            DamageError: the audit keys in the file are not the vault's.
+            StoreError: the log could not be read or written.
+        """
+        opening = self._opening
+        if opening is None:
+            return
+        if not opening.done():
+            await asyncio.wait([opening])
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            raise error
+
+    def anchored(self, authority: Authority) -> Authority:
+        """See `Journal`."""
+        if authority.audit is None:
+            return authority
+        return replace(authority, audit=replace(authority.audit, head=self.writer.head))
+
+    async def commit(self, change: Change, events: Sequence[AuditEvent]) -> None:
+        """See `Journal`."""
+        if self._fresh is not None:
+            change = replace(change, audit_public=self._fresh)
+        elif self.writer.public is None:
+            raise no_log()
+        signing, self._due = self._due, None
+        if any(event.who is None for event in events):
+            # Changes are made by callers, whose call this still is.
+            who = self._who(None)
+            events = [event if event.who else replace(event, who=who) for event in events]
+        await self.writer.write(Item(events, change, self._fresh, signing))
+
+    def stopping(self) -> None:
+        """Note that the daemon stops; before it locks, so that the lock vouches for the entry."""
+        self.expire(float("inf"))
+        self.note(self.own_event("stopped"))
+
+    async def close(self) -> None:
+        """Write what still can be written; for after the vault was locked for good."""
+        for task in (self._opening, self._signing):
+            if task is not None and not task.done():
+                await asyncio.wait([task])
+        await self.writer.close()
+
+    def _who(self, facts: PeerFacts | None) -> Actor | None:
+        connection = caller.get()
+        if facts is None and connection is not None:
+            peer = connection.peer
+            try:
+                facts = self._processes.attest(peer.process, peer.uid, peer.gid)
+            except ProcessGoneError:
+                # It ended in the middle of its call: what was known when it connected.
+                root = connection.tree
+                return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
+        if facts is None:
+            return None
+        commands = self._processes.claimed_commands(replace(facts, chain=facts.chain[:1]))
+        name = connection.name if connection is not None else ""
+        return Actor.of(facts, name, commands.get(facts.process.id.pid, ""))
+
+    def _now_ms(self) -> int:
+        return int(self._clock.wall() * 1000)
+
+    def _unlocked(self) -> None:
+        assert self._vault is not None
+        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session()))
+        self._opening.add_done_callback(_heard)
+
+    async def _open(self, vault: Vault, session: Session) -> None:
+        """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
+        try:
+            if session.authority.audit is None:
+                await self._make(vault)
+            else:
+                await self._hold(vault, session, session.authority.audit)
+        except BackpackError:
+            if not session.over:
+                vault.lock()
+            raise
+
+    async def _hold(self, vault: Vault, session: Session, anchor: AuditAnchor) -> None:
+        """Hold the log against the vault, countersign it, and be ready to sign."""
+        with session.open_master() as master:
+            try:
+                private = AuditKeys.open(master, session.vault_id, anchor.keys)
+            except OpenError as error:
+                raise keys_changed() from error
+        if private.public != self.writer.public:
+            # Planted: whoever did so can read what the locked daemon wrote since.
+            raise keys_changed()
+        self.verified = True
+        known = anchor.head
+        intact = await self._reaches(known)
+        session.check()
+        self._take_signer(private)
+        why = chain.UNLOCK
+        if not intact:
+            why = chain.BREAK
+            _LOG.error("the audit log was cut or altered: the vault knows entry %s", known.text)
+        text = "" if intact else known.text
+        await self._checkpoint(vault, why, text, (self.event("unlocked"),))
+
+    async def _make(self, vault: Vault) -> None:
+        """Draw the audit keys of a vault that has none."""
+        private = keys.generate()
+        # A vault of an older version has changed before.
+        new = vault.session().authority.generation == 1
+        events = (self.event("initialized" if new else "unlocked"),)
+
+        async def draft(session: Session) -> Draft:
+            self.writer.vault_id = session.vault_id
+            with session.open_master() as master:
+                sealed = private.seal(master, session.vault_id, secrets.token_bytes(SALT_SIZE))
+            self._fresh = private.public
+            self._due = Signing(chain.UNLOCK, self._take_signer(private))
+            anchor = AuditAnchor(sealed, Head())
+            record = session.authority.next(vault.now_ms(), audit=anchor)
+            return Draft(record, events=events)
+
+        try:
+            await vault.change(draft)
+        finally:
+            self._fresh = None
+        self.verified = True
+
+    async def _reaches(self, known: Head) -> bool:
+        """Tell whether the log has a place that the vault knows, and goes on from it unbroken."""
+        if known.number == 0:
+            return True
+        at, until = Head(), self.writer.head.number
+        while at.number < until:
+            page = await self._store.audit_rows(at.number or known.number - 1, _PAGE)
+            if not page:
+                return False
+            for row in page:
+                follows = (row.number, row.previous) == (at.number + 1, at.digest)
+                found = chain.head_of(self.writer.vault_id, row)
+                if not (follows if at.number else found == known):
+                    return False
+                at = found
+        return at.number >= known.number
+
+    def _sign_when_due(self) -> None:
+        due = self.writer.entries >= chain.EVERY and self._signer is not None
+        if due and self._signing is None and self._vault is not None:
+            self._signing = asyncio.create_task(self._sign(self._vault))
+
+    async def _sign(self, vault: Vault) -> None:
+        """Write a checkpoint in the course of things."""
+        try:
+            await self._checkpoint(vault, chain.REGULAR, "", ())
+        except BackpackError as error:
+            _LOG.warning("no checkpoint was written: %s", error.message)
+        finally:
+            if self._signing is asyncio.current_task():
+                self._signing = None
+
+    async def _checkpoint(
+        self, vault: Vault, why: str, known: str, events: Sequence[AuditEvent]
+    ) -> None:
+        async def draft(session: Session) -> Draft:
+            if self._signer is None:
+                raise LockedError("the vault was locked meanwhile")
+            self._due = Signing(why, self._signer, known)
+            return Draft(session.authority.next(vault.now_ms()), events=events)
+
+        await vault.change(draft)
+
+    def _take_signer(self, private: AuditKeys) -> SecretSlot:
+        if self._signer is not None:
+            self._signer.wipe()
+        self._signer = self._arena.store(private.signing)
+        return self._signer
+
+    def _locked(self) -> None:
+        signer, self._signer, self._due = self._signer, None, None
+        self.note(self.event("locked"))
+        if signer is not None:
+            # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
+            task = asyncio.create_task(self._sign_last(signer))
+            task.add_done_callback(_heard)
+            self._signing = task
+
+    async def _sign_last(self, signer: SecretSlot) -> None:
+        try:
+            await self.writer.write(Item(signing=Signing(chain.LOCK, signer)))
+        finally:
+            signer.wipe()
+            if self._signing is asyncio.current_task():
+                self._signing = None
+
+
+def _heard(task: "asyncio.Task[None]") -> None:
+    """Ask for a task's error, so that asyncio does not log it where nobody waits."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _nothing() -> None:
+    """Do nothing."""

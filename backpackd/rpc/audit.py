@@ -1,0 +1,131 @@
+"""The service `backpack.v1.Audit`."""
+
+from collections.abc import AsyncIterator
+
+from backpack_proto.v1 import audit_pb2 as pb
+from backpackd.application.audit_reading import AuditReading, Entry, Filter, Verified
+from backpackd.application.operators import Operators
+from backpackd.application.vault import Vault
+from backpackd.core.audit.chain import ChainError, Head
+from backpackd.core.audit.events import Actor
+from backpackd.core.errors import InvalidRequestError
+from backpackd.ports import Connection
+
+_BATCH = 100
+_MOST_EVENTS = 64
+_ANCHORS = {
+    "vault": pb.AUDIT_ANCHOR_VAULT,
+    "file": pb.AUDIT_ANCHOR_FILE,
+    "expected": pb.AUDIT_ANCHOR_EXPECTED,
+}
+
+
+class AuditService:
+    """Turns messages into readings of the audit log."""
+
+    descriptor = pb.DESCRIPTOR.services_by_name["Audit"]
+
+    def __init__(self, vault: Vault, reading: AuditReading, operators: Operators) -> None:
+        self._vault = vault
+        self._reading = reading
+        self._operators = operators
+
+    async def show_audit(
+        self, connection: Connection, request: pb.ShowAuditRequest
+    ) -> AsyncIterator[pb.ShowAuditResponse]:
+        """Answer `ShowAudit`."""
+        self._operators.require(connection)
+        session = self._vault.session()
+        if len(request.events) > _MOST_EVENTS:
+            raise InvalidRequestError(f"at most {_MOST_EVENTS} events can be asked for at a time")
+        wanted = Filter(
+            name=request.key,
+            pid=request.pid,
+            kinds=frozenset(request.events),
+            since_ms=request.since_ms,
+            until_ms=request.until_ms,
+            newest=request.newest,
+        )
+        batch: list[pb.AuditEntry] = []
+        async for entry in self._reading.entries(session, wanted):
+            batch.append(_entry(entry))
+            if len(batch) == _BATCH:
+                # Names are as telling as values, and a slow reader may take its time.
+                session.check()
+                self._operators.require(connection)
+                yield pb.ShowAuditResponse(entries=batch)
+                batch = []
+        session.check()
+        yield pb.ShowAuditResponse(entries=batch)
+
+    async def verify_audit(
+        self, _: Connection, request: pb.VerifyAuditRequest
+    ) -> AsyncIterator[pb.VerifyAuditResponse]:
+        """Answer `VerifyAudit`."""
+        expected = None
+        if request.expected_head:
+            try:
+                expected = Head.parse(request.expected_head)
+            except ChainError:
+                raise InvalidRequestError(
+                    "what is expected is not the head of an audit log: a number, a hyphen and 64 "
+                    "hexadecimal digits"
+                ) from None
+        async for found in self._reading.verify(expected):
+            yield pb.VerifyAuditResponse(
+                checked=found.checked,
+                total=found.total,
+                verdict=_verdict(found) if found.done else None,
+            )
+
+    async def get_audit_head(
+        self, _: Connection, __: pb.GetAuditHeadRequest
+    ) -> pb.GetAuditHeadResponse:
+        """Answer `GetAuditHead`."""
+        head = self._reading.head
+        return pb.GetAuditHeadResponse(head=head.text if head.number else "")
+
+
+def _verdict(found: Verified) -> pb.AuditVerdict:
+    problem = found.problem
+    return pb.AuditVerdict(
+        head=found.head.text if found.head.number else "",
+        anchor=_ANCHORS.get(found.anchor, pb.AUDIT_ANCHOR_UNSPECIFIED),
+        signed_until=found.signed,
+        vouched_until=found.vouched,
+        bad_entry=problem.number if problem is not None else 0,
+        problem=problem.what if problem is not None else "",
+    )
+
+
+def _entry(entry: Entry) -> pb.AuditEntry:
+    event = entry.event
+    return pb.AuditEntry(
+        number=entry.number,
+        event=event.kind,
+        at_ms=event.at_ms,
+        actor=_actor(event.who) if event.who is not None else None,
+        names=event.names,
+        lease_id=event.lease,
+        grant_ids=event.grants,
+        reason=event.reason,
+        count=event.count,
+        details=event.details,
+        claimed_reason=event.claimed_reason,
+    )
+
+
+def _actor(who: Actor) -> pb.AuditActor:
+    return pb.AuditActor(
+        uid=who.uid,
+        pid=who.pid,
+        executable=who.executable,
+        root_pid=who.root_pid,
+        root_executable=who.root_executable,
+        unit=who.unit,
+        terminal=who.terminal,
+        connection=who.connection,
+        claimed_command=who.claimed_command,
+        start=who.start,
+        root_start=who.root_start,
+    )

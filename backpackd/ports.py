@@ -4,7 +4,7 @@ Adapters implement these ports and the composition root hands them in, so the ap
 imports an adapter, and a test can put an in-memory one in the same place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -215,6 +215,26 @@ class Connections(Protocol):
 
     def find(self, name: str) -> Connection | None:
         """Look a connection up by the name that the server sees."""
+        ...
+
+
+class Spool(Protocol):
+    """Bytes on their way, of any number, outside of memory."""
+
+    async def append(self, data: bytes) -> None:
+        """Add bytes at the end.
+
+        Raises:
+            DiskFullError: there is no room.
+        """
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what was added, from the start, in pieces of any size."""
+        ...
+
+    def close(self) -> None:
+        """Forget it. Closing twice is harmless."""
         ...
 
 

@@ -14,7 +14,7 @@ from backpackd.application.session import Renewal, Session
 from backpackd.application.vault import Vault
 from backpackd.core import authority as authorities
 from backpackd.core import carrying, slots
-from backpackd.core.audit.events import Actor, AuditEvent
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority
 from backpackd.core.errors import DamageError, StoreError
 from backpackd.core.records import RowSet
@@ -78,15 +78,12 @@ class Rotation:
         self,
         tell: Tell,
         then: Callable[[], None] | None = None,
-        *,
-        who: Actor | None = None,
     ) -> Rotated:
         """Put a new master key in force. The secrets of slots stay as they are.
 
         Args:
             tell: is told of the progress.
             then: called in the moment in which the new key is in force.
-            who: for the audit log.
 
         Raises:
             DamageError: a row or slot is not what the vault wrote; nothing was changed.
@@ -101,7 +98,7 @@ class Rotation:
             waiting = self._arena.store(secrets.token_bytes(slots.MASTER_SIZE))
             try:
                 rows = await self._reseal(session, waiting, tell)
-                renewal = self._renewal(session, waiting, rows, who)
+                renewal = self._renewal(session, waiting, rows)
             finally:
                 waiting.wipe()
             found = self._lock_files(session.authority)
@@ -134,9 +131,7 @@ class Rotation:
             tell(len(made), len(known))
         return made
 
-    def _renewal(
-        self, session: Session, new: SecretSlot, rows: dict[bytes, RowHead], who: Actor | None
-    ) -> Renewal:
+    def _renewal(self, session: Session, new: SecretSlot, rows: dict[bytes, RowHead]) -> Renewal:
         record, now_ms = session.authority, self._vault.now_ms()
         generation = record.master_generation + 1
         with session.open_master() as old, new.open() as fresh:
@@ -159,7 +154,7 @@ class Rotation:
                 rows=RowSet().change(fresh, session.vault_id, add=rows.values(), drop=()),
                 slots={slot.slot_id.hex(): slot.digest for slot in wrapped},
             )
-            event = AuditEvent("operator-act", now_ms, who=who, reason="rotated")
+            event = AuditEvent("operator-act", now_ms, reason="rotated")
             return Renewal(bytes(fresh), carried.next(now_ms), rows, wrapped, (event,))
 
 

@@ -12,7 +12,7 @@ from backpackd.application.session import Draft, Session
 from backpackd.application.vault import Vault
 from backpackd.core import authority as authorities
 from backpackd.core import passphrases, recovery_code, slot_secrets, slots
-from backpackd.core.audit.events import Actor, AuditEvent
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import SlotDates
 from backpackd.core.errors import (
     InvalidRequestError,
@@ -83,9 +83,7 @@ class Slots:
         ]
         return sorted(found, key=lambda info: (info.dates.created_ms, info.id))
 
-    async def add(
-        self, kind: str, chosen: bytes, tree: ProcessId, *, who: Actor | None = None
-    ) -> Added:
+    async def add(self, kind: str, chosen: bytes, tree: ProcessId) -> Added:
         """Add a way to unlock.
 
         Args:
@@ -93,7 +91,6 @@ class Slots:
             chosen: the new passphrase, or for a file or the environment a secret that somebody
                 chose; empty: one is drawn, except for a passphrase.
             tree: whose turn the stretching takes.
-            who: for the audit log.
 
         Raises:
             InvalidRequestError: an unknown kind, or what was chosen is refused.
@@ -103,17 +100,14 @@ class Slots:
             raise InvalidRequestError("not a kind of slot: " + ", ".join(slots.KINDS))
         self._vault.session()
         typed, shown = _drawn(kind, chosen)
-        slot = await self._change(
-            kind, typed, tree, lambda _: (), reason=f"slot-added-{kind}", who=who
-        )
+        slot = await self._change(kind, typed, tree, lambda _: (), reason=f"slot-added-{kind}")
         return Added(slot.slot_id.hex(), shown)
 
-    async def remove(self, slot_id: str, *, who: Actor | None = None) -> None:
+    async def remove(self, slot_id: str) -> None:
         """Remove a way to unlock.
 
         Args:
             slot_id: in hexadecimal, or the beginning of one that only one slot has.
-            who: for the audit log.
 
         Raises:
             SlotUnknownError: no slot has this id, or several begin with it.
@@ -123,7 +117,7 @@ class Slots:
         async def draft(session: Session) -> Draft:
             old = _find(session, slot_id)
             _keep_one(session, [old], ())
-            return self._draft(session, [old], (), _event(self._vault, "slot-removed", who))
+            return self._draft(session, [old], (), _event(self._vault, "slot-removed"))
 
         await self._vault.change(draft)
 
@@ -152,7 +146,7 @@ class Slots:
                 raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
             return [found]
 
-        await self._change(slots.PASSPHRASE, normal, tree, gone, reason="", then=then)
+        await self._change(slots.PASSPHRASE, normal, tree, gone, then=then)
 
     async def replace_passphrases(
         self, replacement: bytes, tree: ProcessId, then: Callable[[], None] | None = None
@@ -176,9 +170,8 @@ class Slots:
         tree: ProcessId,
         gone: Callable[[Session], Sequence[Slot]],
         *,
-        reason: str,
+        reason: str = "",
         then: Callable[[], None] | None = None,
-        who: Actor | None = None,
     ) -> Slot:
         """Make a slot, and remove others in the same step."""
         salt = secrets.token_bytes(_STRETCHING_SALT)
@@ -209,7 +202,11 @@ class Slots:
                     kind=kind,
                 )
             made.append(slot)
-            event = _event(self._vault, reason, who) if reason else None
+            event = AuditEvent(
+                "operator-act" if reason else "passphrase-changed",
+                self._vault.now_ms(),
+                reason=reason,
+            )
             return self._draft(session, old, [slot], event)
 
         await self._vault.change(draft, then)
@@ -220,7 +217,7 @@ class Slots:
         session: Session,
         gone: Collection[Slot],
         new: Sequence[Slot],
-        event: AuditEvent | None,
+        event: AuditEvent,
     ) -> Draft:
         record, now_ms = session.authority, self._vault.now_ms()
         lost = {slot.slot_id.hex() for slot in gone}
@@ -233,7 +230,7 @@ class Slots:
             record.next(now_ms, slots=digests, slot_dates=dates),
             put_slots=new,
             delete_slots=list(gone),
-            events=() if event is None else (event,),
+            events=(event,),
         )
 
 
@@ -273,5 +270,5 @@ def _keep_one(session: Session, gone: Collection[Slot], new: Collection[Slot]) -
         )
 
 
-def _event(vault: Vault, reason: str, who: Actor | None) -> AuditEvent:
-    return AuditEvent("operator-act", vault.now_ms(), who=who, reason=reason)
+def _event(vault: Vault, reason: str) -> AuditEvent:
+    return AuditEvent("operator-act", vault.now_ms(), reason=reason)

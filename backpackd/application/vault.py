@@ -22,15 +22,13 @@ from collections.abc import (
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
-from backpackd.application import opening
+from backpackd.application import making, opening
 from backpackd.application.journal import Journal, Unaudited
 from backpackd.application.session import Draft, Renewal, Session
-from backpackd.core import authority as authorities
 from backpackd.core import passphrases, recovery_code, slots, states
-from backpackd.core.authority import Authority, SlotDates
+from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, DamageError, LockedError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
-from backpackd.core.records import RowSet
 from backpackd.core.rows import Change, RowHead, SlotRow, StoredVault
 from backpackd.core.sealing import SALT_SIZE
 from backpackd.core.slots import AUTHORIZING, Slot, Stretching
@@ -143,36 +141,7 @@ class Vault:
     async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
-        vault_id = secrets.token_bytes(opening.VAULT_ID_SIZE)
-        master, signing_key = secrets.token_bytes(slots.MASTER_SIZE), secrets.token_bytes(32)
-        new = [
-            slots.make(
-                master,
-                vault_id=vault_id,
-                slot_id=secrets.token_bytes(slots.ID_SIZE),
-                generation=1,
-                stretching=stretching,
-                secret=secret,
-                signing_key=signing_key,
-                kind=kind,
-            )
-            for kind, stretching, secret in made
-        ]
-        now_ms = self.now_ms()
-        salt = secrets.token_bytes(SALT_SIZE)
-        authority = Authority(
-            generation=1,
-            master_generation=1,
-            rows=RowSet(),
-            slots={slot.slot_id.hex(): slot.digest for slot in new},
-            signing_key=authorities.seal_signing_key(master, vault_id, signing_key, salt),
-            latest_ms=now_ms,
-            slot_dates={slot.slot_id.hex(): SlotDates(now_ms) for slot in new},
-        )
-        sealed = authority.seal(master, vault_id, secrets.token_bytes(SALT_SIZE))
-        stored = StoredVault(
-            vault_id, sealed, tuple(SlotRow(slot.slot_id, slot.encode()) for slot in new)
-        )
+        master, stored, authority, new = making.make(made, self.now_ms())
         try:
             await self._store.create(stored)
         except BackpackError:
@@ -316,6 +285,8 @@ class Vault:
         self,
         draft: Callable[[Session], Awaitable[Draft | None]],
         then: Callable[[], None] | None = None,
+        *,
+        sets_aside: bool = False,
     ) -> None:
         """Make one change durable and then visible, alone and whole.
 
@@ -324,6 +295,7 @@ class Vault:
                 raises is raised here and nothing is changed; None changes nothing.
             then: called once the change is visible, in the same moment and whether or not the
                 caller is still there: for what must not outlive the change.
+            sets_aside: whether `draft` sets rows aside in the store.
 
         Raises:
             LockedError: the vault is locked, or was locked before the change had its turn.
@@ -374,7 +346,7 @@ class Vault:
             if then is not None:
                 then()
 
-        await self._alone(apply)
+        await self._alone((lambda: self._clearing(apply())) if sets_aside else apply)
 
     async def renew(
         self,

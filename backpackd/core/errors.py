@@ -204,6 +204,13 @@ class DamageError(BackpackError):
     reason = "vault-damaged"
 
 
+class BackupError(BackpackError):
+    """A backup is not what was written. Nothing is taken from it."""
+
+    status = Status.DATA_LOSS
+    reason = "backup-damaged"
+
+
 class TroubleError(BackpackError):
     """The surroundings are at fault: trying again later may help."""
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from backpack_proto.v1 import slots_pb2 as pb
-from backpackd.application.access import Access
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
@@ -13,7 +12,6 @@ from backpackd.application.recovery import Recovery
 from backpackd.application.rotation import Rotated, Rotation
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
-from backpackd.core.audit.events import Actor
 from backpackd.ports import Connection
 
 _Result = TypeVar("_Result")
@@ -31,7 +29,6 @@ class SlotsService:
         recovery: Recovery,
         rotation: Rotation,
         *,
-        access: Access,
         operators: Operators,
         gate: PassphraseGate,
         leasing: Leasing,
@@ -41,7 +38,6 @@ class SlotsService:
         self._slots = slots
         self._recovery = recovery
         self._rotation = rotation
-        self._access = access
         self._operators = operators
         self._gate = gate
         self._leasing = leasing
@@ -74,9 +70,7 @@ class SlotsService:
         try:
             self._operators.require(connection)
             with connection.waiting():
-                added = await self._slots.add(
-                    request.kind, request.secret, connection.tree, who=self._who(connection)
-                )
+                added = await self._slots.add(request.kind, request.secret, connection.tree)
         finally:
             connection.rinse()
         self._vault.touch()
@@ -87,7 +81,7 @@ class SlotsService:
     ) -> pb.RemoveSlotResponse:
         """Answer `RemoveSlot`."""
         self._operators.require(connection)
-        await self._slots.remove(request.id, who=self._who(connection))
+        await self._slots.remove(request.id)
         self._vault.touch()
         return pb.RemoveSlotResponse()
 
@@ -104,9 +98,7 @@ class SlotsService:
                 ended = len(self._leasing.end_all("rotated"))
 
         progress = _Progress()
-        work = asyncio.ensure_future(
-            self._rotation.rotate(progress.tell, then, who=self._who(connection))
-        )
+        work = asyncio.ensure_future(self._rotation.rotate(progress.tell, then))
         work.add_done_callback(progress.end)
         async for done, total in progress:
             yield pb.RotateMasterKeyResponse(keys_done=done, keys_total=total)
@@ -143,9 +135,6 @@ class SlotsService:
         tree = connection.tree
         at_ms = await self._try(connection, lambda: self._recovery.drill(request.code, tree))
         return pb.DrillRecoveryResponse(drilled_at_ms=at_ms)
-
-    def _who(self, connection: Connection) -> Actor:
-        return Actor.of(self._access.attest(connection))
 
     async def _try(
         self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]

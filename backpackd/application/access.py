@@ -145,8 +145,11 @@ class Access:
             lease = self._issue(session, facts, names, decision, ttl=wish.ttl, lease_id=lease_id)
         except BaseException as error:
             reason = error.reason if isinstance(error, BackpackError) else "cancelled"
-            what = {"names": names, "lease": lease_id, "reason": reason}
-            self._auditing.note(self._auditing.event("not-handed-out", facts, **what))
+            self._auditing.note(
+                self._auditing.event(
+                    "not-handed-out", facts, names=names, lease=lease_id, reason=reason
+                )
+            )
             raise
         if _ids(decision) != entry.grants:
             # Granted anew, or taken back, while the entry was written: the lease rests on these.

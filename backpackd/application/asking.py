@@ -305,7 +305,12 @@ class Asking:
         details = {"code": request.code}
         self._auditing.note(
             self._auditing.event(
-                "pending", facts, names=request.names, details=details, claimed_reason=claim
+                "pending",
+                facts,
+                request.commands,
+                names=request.names,
+                details=details,
+                claimed_reason=claim,
             )
         )
         return request

@@ -16,7 +16,7 @@ Entries are written while the vault is locked, too, to its public audit key. Bef
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -115,15 +115,22 @@ class Auditing:
         await self.writer.load()
         self.note(self.own_event("started", details=details))
 
-    def event(self, kind: str, facts: PeerFacts | None = None, **what: Any) -> AuditEvent:
+    def event(
+        self,
+        kind: str,
+        facts: PeerFacts | None = None,
+        commands: Mapping[int, str] | None = None,
+        **what: Any,
+    ) -> AuditEvent:
         """Make an event of this moment, done by the caller of the running call.
 
         Args:
             kind: one of `core.audit.events.KINDS`.
             facts: of the caller, where they were attested already.
+            commands: what the processes claim to be, where that was read already.
             **what: further attributes of the event.
         """
-        return AuditEvent(kind, self._now_ms(), self._who(facts), **what)
+        return AuditEvent(kind, self._now_ms(), self._who(facts, commands), **what)
 
     def own_event(self, kind: str, **what: Any) -> AuditEvent:
         """Make an event of this moment that is nobody's doing."""
@@ -221,7 +228,7 @@ class Auditing:
         signing, self._due = self._due, None
         if any(event.who is None for event in events):
             # Changes are made by callers, whose call this still is.
-            who = self._who(None)
+            who = self._who()
             events = [event if event.who else replace(event, who=who) for event in events]
         await self.writer.write(Item(events, change, self._fresh, signing))
 
@@ -237,7 +244,9 @@ class Auditing:
                 await asyncio.wait([task])
         await self.writer.close()
 
-    def _who(self, facts: PeerFacts | None) -> Actor | None:
+    def _who(
+        self, facts: PeerFacts | None = None, commands: Mapping[int, str] | None = None
+    ) -> Actor | None:
         connection = caller.get()
         if facts is None and connection is not None:
             peer = connection.peer
@@ -249,7 +258,8 @@ class Auditing:
                 return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
         if facts is None:
             return None
-        commands = self._processes.claimed_commands(replace(facts, chain=facts.chain[:1]))
+        if commands is None:
+            commands = self._processes.claimed_commands(replace(facts, chain=facts.chain[:1]))
         name = connection.name if connection is not None else ""
         return Actor.of(facts, name, commands.get(facts.process.id.pid, ""))
 
@@ -264,6 +274,9 @@ class Auditing:
     async def _open(self, vault: Vault, session: Session) -> None:
         """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
         try:
+            if not self.writer.own:
+                # There may have been no vault, or no log, when the daemon began.
+                await self.writer.load()
             if session.authority.audit is None:
                 await self._make(vault)
             else:

@@ -20,6 +20,7 @@ EXIT_DENIED = 5
 EXIT_WAITING = 6
 EXIT_NO_DAEMON = 7
 EXIT_WRONG_PASSPHRASE = 8
+EXIT_UNVOUCHED = 9
 
 MESSAGE_LIMIT = 1024
 _NAME_LIMIT = 128
@@ -43,6 +44,9 @@ _BY_REASON = {
     "no-such-lease": (EXIT_FAILED, "see the live ones: backpack-client leases"),
     "no-such-grant": (EXIT_FAILED, "see the standing ones: backpack-client grants"),
     "no-such-process": (EXIT_FAILED, ""),
+    "no-such-slot": (EXIT_FAILED, "see them: backpack-client slots"),
+    "last-slot": (EXIT_FAILED, "see: backpack-client add-slot --help"),
+    "invalid-recovery-code": (EXIT_USAGE, ""),
     "no-such-request": (EXIT_FAILED, "see the pending ones: backpack-client requests --all"),
     "key-exists": (EXIT_FAILED, "to give it a new value, add --replace"),
     "not-built": (EXIT_FAILED, "this version of the daemon does not do that yet"),

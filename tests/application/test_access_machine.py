@@ -6,7 +6,7 @@ outlives a bound, and revoking leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, TypeVar
@@ -87,6 +87,14 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         return self.loop.run_until_complete(work)
+
+    def step(self, work: Callable[[], _Result]) -> _Result:
+        """Do something in the event loop, as the daemon does everything."""
+
+        async def done() -> _Result:
+            return work()
+
+        return self.run(done())
 
     def teardown(self) -> None:
         self.loop.close()
@@ -214,7 +222,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def approve(self, pick: int, once: bool) -> None:
         pending = self.world.asking.pending()
         request = pending[pick % len(pending)]
-        self.world.asking.approve(request.code, once=once, root_pid=0)
+        self.step(lambda: self.world.asking.approve(request.code, once=once, root_pid=0))
         (made,) = [c for c in self.world.asking.answers.consents() if c.id not in self.consents]
         root, names = request.tree.pid, request.names
         until = self.now + 600 if once else None
@@ -226,7 +234,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def deny(self, pick: int) -> None:
         pending = self.world.asking.pending()
         request = pending[pick % len(pending)]
-        self.world.asking.deny(request.code)
+        self.step(lambda: self.world.asking.deny(request.code))
         self.refused |= {(request.tree.pid, name) for name in request.names}
 
     @precondition(lambda self: self.held)
@@ -237,12 +245,14 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             return
         lease_id = sorted(self.held)[pick % len(self.held)]
         held = self.held[lease_id]
-        renewed = self.world.renew(self.world.connect(held.root), lease_id, ttl=ttl)
+        renewed = self.step(
+            lambda: self.world.renew(self.world.connect(held.root), lease_id, ttl=ttl)
+        )
         held.expires = min(self.now + (ttl or held.ttl), held.bound)
         assert renewed.expires_at == held.expires
         stranger = self.world.connect(next(root for root in ROOTS if root != held.root))
         try:
-            self.world.renew(stranger, lease_id)
+            self.step(lambda: self.world.renew(stranger, lease_id))
         except LeaseUnknownError:
             return
         raise AssertionError("a stranger renewed a lease")
@@ -252,7 +262,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def give_back(self, pick: int) -> None:
         lease_id = sorted(self.held)[pick % len(self.held)]
         held = self.held.pop(lease_id)
-        self.world.revoking.give_back(self.world.tree(held.root), lease_id)
+        self.step(lambda: self.world.revoking.give_back(self.world.tree(held.root), lease_id))
 
     @rule(
         what=st.sampled_from(["lease", "key", "tree", "all"]),
@@ -262,19 +272,19 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     )
     def revoke(self, what: str, root: int, name: str, pick: int) -> None:
         self.due()
-        self.world.deadlines.review()
+        self.step(lambda: self.world.deadlines.review())
         chosen = sorted(self.held)[pick % len(self.held)] if self.held else ""
         if what == "lease":
-            self.world.revoking.lease(chosen)
+            self.step(lambda: self.world.revoking.lease(chosen))
             hit = {lease_id: held for lease_id, held in self.held.items() if lease_id == chosen}
         elif what == "key":
-            self.world.revoking.key(name)
+            self.step(lambda: self.world.revoking.key(name))
             hit = {lease_id: held for lease_id, held in self.held.items() if name in held.names}
         elif what == "tree":
-            self.world.revoking.tree(root)
+            self.step(lambda: self.world.revoking.tree(root))
             hit = {lease_id: held for lease_id, held in self.held.items() if held.root == root}
         else:
-            self.world.revoking.all()
+            self.step(lambda: self.world.revoking.all())
             hit = dict(self.held)
         pairs = {(held.root, key) for held in hit.values() for key in held.names}
         self.withdrawn |= pairs
@@ -302,7 +312,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
     @rule(root=TREES)
     def die_and_let_another_have_the_pid(self, root: int) -> None:
-        self.world.processes.kill(root)
+        self.step(lambda: self.world.processes.kill(root))
         self.world.processes.add(root)
         # Nothing of the former one is the new one's.
         self.end(lambda held: held.root == root)
@@ -317,7 +327,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def time_passes(self, seconds: int, ring: bool) -> None:
         self.world.clock.pass_(seconds)
         if ring:
-            self.world.deadlines.review()
+            self.step(lambda: self.world.deadlines.review())
 
     @rule(
         default=st.sampled_from(["ask", "ask", "deny", "allow"]),
@@ -331,7 +341,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def edit_the_file(self, denied: set[str]) -> None:
         # It says allow, as an agent that edits it would: that must not count for anything.
         rules = tuple(DenyRule((name,)) for name in sorted(denied))
-        self.world.ruling.tighten(Policy("allow", "all", rules))
+        self.step(lambda: self.world.ruling.tighten(Policy("allow", "all", rules)))
         self.denied_by_file = denied
 
     @rule(unlock=st.booleans())
@@ -339,7 +349,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         if unlock:
             self.run(self.world.opened_again())
         else:
-            self.world.revoking.panic()
+            self.step(lambda: self.world.revoking.panic())
             assert len(self.world.leasing) == 0
             self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
         self.held.clear()
@@ -367,8 +377,8 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
     @invariant()
     def only_what_matters_is_watched(self) -> None:
-        self.world.deadlines.review()
-        self.world.watching.let_go()
+        self.step(lambda: self.world.deadlines.review())
+        self.step(lambda: self.world.watching.let_go())
         needed = {held.root for held in self.held.values()}
         needed |= {request.tree.pid for request in self.world.asking.pending()}
         needed |= {root for root, _ in self.withdrawn | self.refused}

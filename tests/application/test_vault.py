@@ -63,6 +63,7 @@ async def test_a_vault_that_was_put_there_meanwhile_can_be_unlocked() -> None:
     donor, world = await World().unlocked(), World()
     world.store.vault_id = donor.store.vault_id
     world.store.authority, world.store.slots = donor.store.authority, donor.store.slots
+    world.store.audit, world.store.audit_public = donor.store.audit, donor.store.audit_public
     with pytest.raises(AlreadyInitializedError):
         await world.vault.init(OTHER, world.tree())
     await world.vault.unlock(GOOD, world.tree())
@@ -118,7 +119,9 @@ async def test_of_two_unlocks_at_once_both_succeed_in_one_session() -> None:
     world.vault.lock()
     unlocks = [asyncio.create_task(world.vault.unlock(GOOD, world.tree())) for _ in range(2)]
     assert await settled(*unlocks) == [None, None]
-    assert len(world.arena._slots) == 1
+    await world.auditing.ready()
+    # The master key, and of the audit log the signing key and the ratchet's state.
+    assert len(world.arena._slots) == 3
 
 
 async def test_a_lock_in_the_middle_of_an_unlock_is_not_overtaken() -> None:
@@ -151,9 +154,18 @@ async def test_locking_wipes_the_master_key() -> None:
     world = await World().unlocked()
     session = world.vault.session()
     world.vault.lock()
-    assert world.arena._slots == set()
+    assert session.master not in world.arena._slots
     with pytest.raises(LockedError), session.open_master():
         pass
+
+
+async def test_a_lock_leaves_only_the_ratchet_in_the_arena() -> None:
+    world = await World().unlocked()
+    world.vault.lock()
+    # The signing key goes as soon as the lock's own checkpoint is written.
+    await turns(lambda: len(world.arena._slots) == 1)
+    (left,) = world.arena._slots
+    assert left is world.auditing.writer._state
 
 
 async def test_everything_that_ends_with_a_lock_ends_even_if_a_part_of_it_fails() -> None:

@@ -42,6 +42,14 @@ _HOMES = {
     "revoke": "leases",
     "watch": "leases",
     "panic": "panic",
+    "slots": "slots",
+    "add-slot": "slots",
+    "remove-slot": "slots",
+    "rotate": "slots",
+    "recover": "recovery",
+    "export": "backup",
+    "import-vault": "backup",
+    "audit": "audit",
 }
 
 
@@ -88,7 +96,8 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 locked or uninitialized, 4 no such key, "
-    "5 denied, 6 still waiting for approval, 7 no daemon, 8 wrong passphrase.",
+    "5 denied, 6 still waiting for approval, 7 no daemon, 8 wrong passphrase, "
+    "9 consistent but not vouched for.",
 )
 @click.option("--socket", metavar="PATH", help="The daemon's socket (default: BACKPACK_SOCKET).")
 @click.option(

@@ -27,7 +27,7 @@ def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | 
     Needs no passphrase. A value that was handed out stays known to whoever has it: unlock, see
     --report, and replace those keys at their issuers.
 
-    The report covers the newest 10,000 handouts since the daemon began.
+    The report covers the newest 10,000 handouts of the audit log; audit blame NAME has them all.
 
     JSON: one object with leases_ended, requests_ended; with --report: one object with revealed: a
     list of objects with at_ms, names, pid, executable, root_pid, root_executable, lease_id.
@@ -75,7 +75,7 @@ def _report(session: Session, as_json: bool, passphrase_file: str | None) -> Non
         names = sorted({name for each in revealed for name in each.names})
         terminal.say_line(f"{count(len(names), 'key')} to replace: {' '.join(names)}")
     else:
-        terminal.say("nothing was revealed since the daemon began")
+        terminal.say("nothing was revealed")
 
 
 def _process(pid: int, executable: str) -> str:

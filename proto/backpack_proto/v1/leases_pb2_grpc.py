@@ -124,7 +124,7 @@ class LeasesServicer:
 
     def ListHandouts(self, request, context):
         """Lists what was revealed, to whom and when, oldest first: the newest 10,000
-        handouts since the daemon began. Needs operator authority. For after a panic.
+        handouts of the audit log. Needs operator authority. For after a panic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

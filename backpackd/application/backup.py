@@ -380,9 +380,7 @@ async def _header(spool: Spool, opener: Opener) -> Header:
         opener.feed(piece)
         if opener.header is not None:
             return opener.header
-    raise BackupError(
-        "this is not a whole backup: look for another copy", reason="backup-truncated"
-    )
+    raise BackupError("this backup is cut short: look for a whole copy", reason="backup-truncated")
 
 
 async def _records(spool: Spool, opener: Opener, file_key: bytes) -> AsyncIterator[Record]:

@@ -103,9 +103,9 @@ class AsyncBackpack:
         """Ask for the state of daemon and vault. Never counts as use of the vault."""
         return await self._invoke(calls.status())
 
-    async def init(self, passphrase: str | bytes) -> None:
-        """Make a new vault with one passphrase, and leave it unlocked."""
-        await self._invoke(calls.init(passphrase))
+    async def init(self, passphrase: str | bytes, *, recovery: bool = False) -> str:
+        """Make a new vault and leave it unlocked; returns the recovery code, if one is wanted."""
+        return await self._invoke(calls.init(passphrase, recovery=recovery))
 
     async def unlock(self, passphrase: str | bytes) -> None:
         """Unlock the vault. It gives no operator authority."""

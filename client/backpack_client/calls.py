@@ -107,13 +107,13 @@ def status() -> Call[VaultStatus]:
     )
 
 
-def init(passphrase: str | bytes) -> Call[None]:
-    """Make a new vault."""
+def init(passphrase: str | bytes, *, recovery: bool = False) -> Call[str]:
+    """Make a new vault; answers the recovery code."""
     return Call(
         PACKAGE + "Vault/Init",
-        vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase)),
+        vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase), recovery=recovery),
         vault_pb2.InitResponse.FromString,
-        _read_nothing,
+        lambda response: str(response.recovery_code),
     )
 
 
@@ -430,6 +430,8 @@ def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
         leases_of_tree=response.leases_of_tree,
         tree_pid=response.tree_pid,
         authorized_until=moment_or_none(response.authorized_until_ms),
+        slot_kinds=tuple(response.slot_kinds),
+        recovery_drilled_at=moment_or_none(response.recovery_drilled_at_ms),
     )
 
 

@@ -47,6 +47,9 @@ class VaultStatus:
         leases_of_tree: live leases of the caller's own process tree.
         tree_pid: the root of that tree: what `tree:PID` in a grant would name.
         authorized_until: until when this connection has operator authority.
+        slot_kinds: the kinds of slots that the vault has: passphrase, recovery, file, environment.
+        recovery_drilled_at: when a recovery code was last proven; None: never, or not known while
+            the vault is locked.
     """
 
     state: VaultState
@@ -58,6 +61,8 @@ class VaultStatus:
     leases_of_tree: int
     tree_pid: int
     authorized_until: datetime | None
+    slot_kinds: tuple[str, ...] = ()
+    recovery_drilled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

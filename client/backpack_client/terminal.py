@@ -112,12 +112,13 @@ def check_standard_input(*paths: str | None) -> None:
         )
 
 
-def passphrase(prompt: str, path: str | None) -> bytes:
+def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
     """Get a passphrase: out of a file where one is named, else from the person.
 
     Args:
         prompt: what to ask for, such as "passphrase".
         path: a file that nobody else can read, `-` for standard input, None to ask.
+        option: the option that `path` came from, for the hint.
 
     Raises:
         Failure: there is no terminal to ask on, or the file cannot be used.
@@ -125,7 +126,7 @@ def passphrase(prompt: str, path: str | None) -> bytes:
     make_undumpable()
     if path is not None:
         return _passphrase_file(path)
-    return _ask(prompt, "add --passphrase-file FILE, or - for standard input")
+    return _ask(prompt, f"add {option} FILE, or - for standard input")
 
 
 def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], object]) -> bytes:
@@ -379,6 +380,32 @@ def confirm(question: str) -> bool:
         return _read_line(terminal).strip().lower() in (b"y", b"yes")
     except OSError as error:
         raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def has_terminal() -> bool:
+    """Tell whether there is a controlling terminal to ask and to show things on."""
+    try:
+        os.close(_open_terminal("", ""))
+    except Failure:
+        return False
+    return True
+
+
+def show_secret(lines: Sequence[str]) -> None:
+    """Write lines to the terminal itself, past whatever standard error leads to.
+
+    Raises:
+        Failure: there is no terminal, or it took them not.
+    """
+    terminal = _open_terminal("to show it", "name a file for it instead")
+    try:
+        os.write(terminal, "".join(printable(line, _LINE_LIMIT) + "\n" for line in lines).encode())
+    except OSError as error:
+        raise Failure(
+            f"cannot write to the terminal: {_why(error)}", reason="no-terminal"
+        ) from None
     finally:
         os.close(terminal)
 

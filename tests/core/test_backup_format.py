@@ -153,7 +153,7 @@ GRANT = Grant(
     created_at_ms=1,
     reason="",
 )
-WHOLE = [Summary(1, 1), Policy(), GRANT, KEY]
+WHOLE: list[backup_contents.Record] = [Summary(1, 1), Policy(), GRANT, KEY]
 
 
 def contents(*records: backup_contents.Record, end: bool = True) -> bytes:

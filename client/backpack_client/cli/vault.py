@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
 from backpack_client import __version__, terminal
+from backpack_client.cli.drawn import keep_drawn
 from backpack_client.cli.session import (
     Session,
     count,
@@ -23,18 +25,35 @@ _no_start_option = click.option(
     "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."
 )
 _ATTEMPTS = 3
+_Result = TypeVar("_Result")
 
 
 @click.command("init")
 @passphrase_option
 @_no_start_option
+@click.option(
+    "--recovery-code-file",
+    metavar="FILE",
+    help="Write the recovery code into the new FILE, instead of showing it on the terminal.",
+)
+@click.option("--no-recovery-code", is_flag=True, help="Make no recovery code.")
 @click.pass_obj
-def init(session: Session, passphrase_file: str | None, no_start: bool) -> None:
+def init(
+    session: Session,
+    *,
+    passphrase_file: str | None,
+    no_start: bool,
+    recovery_code_file: str | None,
+    no_recovery_code: bool,
+) -> None:
     """Make a new vault, and leave it unlocked.
 
-    Starts the daemon when none runs, then asks twice for a passphrase of at least 12 characters.
-    Nobody can open the vault without it, and nothing can restore it: choose one you will keep.
+    Starts the daemon when none runs, then asks twice for a passphrase of at least 12 characters,
+    and shows a recovery code once: the only way in when the passphrase is lost. Keep it on paper.
     """
+    if recovery_code_file is not None and no_recovery_code:
+        raise click.UsageError("--recovery-code-file and --no-recovery-code exclude each other")
+    recovery = not no_recovery_code and (recovery_code_file is not None or terminal.has_terminal())
     _ensure_daemon(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
@@ -44,9 +63,21 @@ def init(session: Session, passphrase_file: str | None, no_start: bool) -> None:
             raise from_status(
                 "FAILED_PRECONDITION", "already-initialized", "there is a vault already", {}
             )
-        _retyping(
-            lambda: backpack.init(terminal.new_passphrase("new passphrase", passphrase_file)),
-            passphrase_file,
+        keep_drawn(
+            recovery_code_file,
+            lambda: _retyping(
+                lambda: backpack.init(
+                    terminal.new_passphrase("new passphrase", passphrase_file), recovery=recovery
+                ),
+                passphrase_file,
+            ),
+            str,
+            "recovery code",
+        )
+    if not recovery and not no_recovery_code:
+        terminal.say(
+            "there is no recovery code, for want of a terminal to show it on; to add one: "
+            "backpack-client add-slot --kind recovery"
         )
     terminal.say(
         "the vault is made and unlocked\n"
@@ -91,7 +122,8 @@ def status(session: Session, as_json: bool) -> None:
 
     JSON: one object with state (uninitialized, locked, unlocked), socket, client_version,
     daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
-    leases_of_tree, and protections: a list of objects with name, on, detail.
+    leases_of_tree, slots (the kinds that there are), recovery_drilled_at_ms (null: never, or not
+    known while locked), and protections: a list of objects with name, on, detail.
     """
     with session.connect() as backpack:
         answer = backpack.status()
@@ -109,6 +141,8 @@ def status(session: Session, as_json: bool) -> None:
                 "started_at_ms": milliseconds(answer.started_at),
                 "tree_pid": answer.tree_pid,
                 "leases_of_tree": answer.leases_of_tree,
+                "slots": list(answer.slot_kinds),
+                "recovery_drilled_at_ms": milliseconds(answer.recovery_drilled_at),
                 "protections": [
                     {"name": each.name, "on": each.on, "detail": each.detail}
                     for each in answer.protections
@@ -130,6 +164,7 @@ def status(session: Session, as_json: bool) -> None:
         title = "" if number else "protected"
         mark = "on " if each.on else "OFF"
         lines.append(f"{title:<10} {mark} {each.name.ljust(width)}  {each.detail}".rstrip())
+    lines += _slot_lines(answer)
     terminal.print_lines(lines)
     if answer.state == "uninitialized":
         terminal.say(f"to make a vault, {INIT_HINT}")
@@ -208,6 +243,19 @@ def stop(session: Session) -> None:
     terminal.say("the daemon is stopped")
 
 
+def _slot_lines(answer: VaultStatus) -> list[str]:
+    if not answer.slot_kinds:
+        return []
+    lines = [f"slots      {', '.join(answer.slot_kinds)}"]
+    if "recovery" in answer.slot_kinds and answer.state == "unlocked":
+        at = answer.recovery_drilled_at
+        proven = f"last proven {local_time(at)}" if at else "never proven: recover --drill does it"
+        lines.append(f"           recovery code {proven}")
+    if {"file", "environment"} & set(answer.slot_kinds):
+        lines.append("           every program of yours can open this vault")
+    return lines
+
+
 def _tree(answer: VaultStatus) -> str:
     if answer.tree_pid == os.getpid():
         # From an interactive shell, whose pid is never swept in: this pid is about to end.
@@ -224,17 +272,16 @@ def _ensure_daemon(session: Session, no_start: bool) -> None:
     terminal.say(f"the daemon is started: {startup.start(daemon)}")
 
 
-def _retyping(attempt: Callable[[], None], path: str | None) -> None:
+def _retyping(attempt: Callable[[], _Result], path: str | None) -> _Result:
     """Try; while a person types, let him choose again when the passphrase was too weak."""
     for left in reversed(range(_ATTEMPTS)):
         try:
-            attempt()
+            return attempt()
         except Failure as failure:
             if failure.reason != "weak-passphrase" or path is not None or not left:
                 raise
             terminal.show_failure(failure)
-        else:
-            return
+    raise AssertionError("the last attempt returns or raises")
 
 
 COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd, start, stop)}

@@ -1,0 +1,167 @@
+"""The commands for backups: export, import-vault."""
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from backpack_client import terminal
+from backpack_client.cli.session import Session, count, local_time, passphrase_option
+from backpack_client.failures import Failure, printable, usage
+from backpack_client.private_files import NewFile
+
+if TYPE_CHECKING:
+    from backpack_client.backup_calls import Imported
+
+_BACKUP_OPTION = "--backup-passphrase-file"
+_RULES = ("keep", "replace", "fail")
+
+
+@click.command("export")
+@click.argument("file", metavar="FILE")
+@click.option(
+    _BACKUP_OPTION,
+    metavar="FILE",
+    help="Read the backup's passphrase from FILE, or - for standard input, instead of asking.",
+)
+@click.option("--plaintext", is_flag=True, help="Write every value in plain, for another program.")
+@click.option("--yes", is_flag=True, help="With --plaintext: do not ask again.")
+@passphrase_option
+@click.pass_obj
+def export(
+    session: Session,
+    *,
+    file: str,
+    backup_passphrase_file: str | None,
+    plaintext: bool,
+    yes: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Write everything that is stored into the new FILE, sealed with a passphrase of its own.
+
+    It holds keys, grants and the policy as they are at one moment, and is private to you. A FILE
+    that is there already is never overwritten. docs/backup.md has the format.
+
+    With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
+    that are no text). Whoever comes by that file has every key.
+    """
+    from backpack_client import backup_calls  # noqa: PLC0415 - loads the messages, which help does without
+
+    if plaintext and backup_passphrase_file is not None:
+        raise click.UsageError("a file in plain has no passphrase")
+    if yes and not plaintext:
+        raise click.UsageError("--yes is for --plaintext only")
+    terminal.check_standard_input(passphrase_file, backup_passphrase_file)
+    if plaintext:
+        terminal.say("warning: FILE will hold every value in plain: whoever reads it has every key")
+        if not yes and not terminal.confirm("write every value in plain?"):
+            raise Failure("nothing was written", reason="not-confirmed")
+    keys = grants = 0
+    with session.operator(passphrase_file) as backpack:
+        secret = b""
+        if not plaintext:
+            secret = terminal.new_passphrase(
+                "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
+            )
+        terminal.make_undumpable()
+        with (
+            NewFile(file) as made,
+            backpack.follow(backup_calls.export_keys(secret, plaintext=plaintext)) as pieces,
+        ):
+            for piece in pieces:
+                keys, grants = max(keys, piece.keys), max(grants, piece.grants)
+                made.write(piece.data)
+    what = (
+        f"{count(keys, 'key')} in plain"
+        if plaintext
+        else (f"{count(keys, 'key')} and {count(grants, 'grant')}, sealed")
+    )
+    terminal.say_line(f"{file} holds {what}")
+
+
+@click.command("import-vault")
+@click.argument("file", metavar="FILE")
+@click.option(
+    _BACKUP_OPTION,
+    metavar="FILE",
+    help="Read the backup's passphrase from FILE, or - for standard input, instead of asking.",
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(_RULES),
+    default="fail",
+    show_default=True,
+    help="What becomes of a key that is stored already.",
+)
+@click.option("--dry-run", is_flag=True, help="Check the whole backup, and store nothing.")
+@click.option(
+    "--with-grants", is_flag=True, help="Take grants and policy over, after they were shown."
+)
+@click.option("--yes", is_flag=True, help="With --with-grants: do not ask again.")
+@passphrase_option
+@click.pass_obj
+def import_vault(
+    session: Session,
+    *,
+    file: str,
+    backup_passphrase_file: str | None,
+    on_conflict: str,
+    dry_run: bool,
+    with_grants: bool,
+    yes: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Take the keys of a backup into the vault, all of them or none.
+
+    Where there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
+    policy stay behind unless they are asked for; grants to tree:PID always do.
+    """
+    from backpack_client import backup_calls  # noqa: PLC0415 - as above
+
+    terminal.check_standard_input(passphrase_file, backup_passphrase_file)
+    with _opened(file) as source, session.operator(passphrase_file) as backpack:
+        secret = terminal.passphrase(
+            "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
+        )
+
+        def take(*, dry: bool) -> backup_calls.Imported:
+            source.seek(0)
+            call = backup_calls.import_keys(
+                secret, on_conflict=on_conflict, dry_run=dry, with_grants=with_grants
+            )
+            return backpack.send(call, backup_calls.pieces(source))
+
+        done = take(dry=dry_run or with_grants)
+        _show(done)
+        if with_grants and not dry_run:
+            if not yes and not terminal.confirm("take these grants and this policy over?"):
+                raise Failure("nothing was taken over", reason="not-confirmed")
+            done = take(dry=False)
+    would = "would be " if dry_run else ""
+    terminal.say(
+        f"{count(done.created, 'key')} {would}stored, {done.replaced} {would}replaced, "
+        f"{done.kept} kept as they were"
+    )
+    if with_grants:
+        terminal.say(f"{count(done.grants_added, 'grant')} and the policy {would}taken over")
+
+
+def _show(done: "Imported") -> None:
+    terminal.say(f"a backup of {local_time(done.created_at)}, of vault {done.vault_id[:12]}")
+    for line in done.grants:
+        terminal.say_line(f"  grant   {line}")
+    for line in done.policy:
+        terminal.say_line(f"  policy  {line}")
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        return os.fdopen(descriptor, "rb")
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number).lower() if number else "not a path"
+        raise usage(f"cannot read {printable(path, 256)}: {why}", hint="") from None
+
+
+COMMANDS = {"export": export, "import-vault": import_vault}

@@ -1,0 +1,84 @@
+"""New files that hold a secret: private from the first moment, and whole or not there.
+
+What they hold is written by somebody else.
+"""
+
+import contextlib
+import os
+from types import TracebackType
+from typing import Self
+
+from backpack_client.failures import Failure, printable
+
+
+class NewFile:
+    """A file in the making: there when the block ends well, gone when it does not.
+
+    Args:
+        path: where; a file that is there already is never touched.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._path, flags, 0o600)
+        except (OSError, ValueError) as error:
+            raise self._failure("make", error) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._sync()
+        except OSError as failed:
+            self._remove()
+            raise self._failure("write", failed) from None
+        finally:
+            os.close(self._descriptor)
+        if kind is not None:
+            self._remove()
+
+    def write(self, data: bytes) -> None:
+        """Write more of it.
+
+        Raises:
+            Failure: there is no room, or the file cannot be written.
+        """
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise self._failure("write", error) from None
+
+    def _sync(self) -> None:
+        os.fsync(self._descriptor)
+        # The name as well: else a crash may leave a file that nobody finds.
+        directory = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120 - a path as it was typed
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)  # noqa: PTH108 - likewise
+
+    def _failure(self, what: str, error: OSError | ValueError) -> Failure:
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number).lower() if number else "not a path"
+        there = isinstance(error, FileExistsError)
+        return Failure(
+            f"cannot {what} {printable(self._path, 256)}: {why}",
+            reason="file-failed",
+            hint="nothing is overwritten: name a file that is not there" if there else "",
+        )

@@ -305,13 +305,16 @@ class Store(Protocol):
         """Read rows of the audit log in the order of their numbers.
 
         Args:
-            after: the number after which to begin; 0 for the first.
+            after: the number after which to begin; 0 for the first that the vault wrote.
             most: how many at most; fewer only at the end.
         """
         ...
 
     async def audit_last(self, kind: int | None = None) -> AuditRow | None:
-        """Read the last row of the audit log, or the last of a kind; None when there is none."""
+        """Read the last row of the audit log, or the last of a kind; None when there is none.
+
+        A row whose number no log can reach, planted by somebody, is no last row.
+        """
         ...
 
     async def close(self) -> None:

@@ -32,6 +32,7 @@ from backpack_proto.v1 import (
 )
 
 Pending: TypeAlias = list[requests_pb2.Request]
+Grants: TypeAlias = list[grants_pb2.Grant]
 PASSPHRASE = b"seven quiet otters"
 READY_SECONDS = 30.0
 
@@ -93,6 +94,13 @@ class Client:
         )
         grant_id: str = self.grants.AddGrant(request).grant.id
         return grant_id
+
+    def ungrant(self, grant_id: str) -> None:
+        self.grants.RemoveGrant(grants_pb2.RemoveGrantRequest(id=grant_id))
+
+    def all_grants(self) -> Grants:
+        found = self.grants.ListGrants(grants_pb2.ListGrantsRequest(all=True)).grants
+        return Grants(found)
 
     def get(self, *names: str, ttl: int = 0, wait: int = 0) -> leases_pb2.GetKeysResponse:
         request = leases_pb2.GetKeysRequest(names=names, ttl_seconds=ttl, wait_seconds=wait)

@@ -21,6 +21,8 @@ from backpackd.core.rows import AuditRow
 from backpackd.core.sealing import OpenError
 from backpackd.ports import Store
 
+_LEAST = -(2**63)
+"""Below every number that a row can have: somebody may have planted one in front of the first."""
 _PAGE = 200
 """Rows that are looked at before others get their turn: some milliseconds of work."""
 
@@ -126,7 +128,7 @@ class AuditReading:
 
     async def _matching(self, session: Session, wanted: Filter) -> AsyncIterator[Entry]:
         reader = _Reader(session)
-        async for page in self._pages():
+        async for page in self._pages(0, self.head.number):
             for row in page:
                 event = reader.read(row)
                 if event is not None and wanted.wants(event):
@@ -150,20 +152,21 @@ class AuditReading:
         if expected is not None:
             known.append(Known(expected, "whoever kept the head that was expected"))
         verifier = Verifier(writer.vault_id, writer.public.verify, known)
-        async for page in self._pages(until=total):
+        async for page in self._pages(_LEAST, None):
             for row in page:
                 verifier.feed(row)
             if verifier.problem is not None:
                 break
+            total = max(total, verifier.head.number)
             yield Verified(verifier.head.number, total)
         problem = verifier.finish()
-        reached = max(verifier.signed, expected.number if expected is not None else 0)
-        if not self._auditing.verified:
-            # Whoever can write the file could have put a key of his own there, and signed.
-            reached = expected.number if expected is not None else 0
-        if own and own <= reached + 1:
+        reached = expected.number if expected is not None else 0
+        if self._auditing.verified:
+            # Before an unlock, whoever can write the file could have put a key of his own there.
+            reached = max(reached, verifier.signed)
+        if own and reached and own <= reached + 1:
             # The rest was written by this daemon, which remembers its end.
-            reached = total
+            reached = verifier.head.number
         yield Verified(
             verifier.head.number,
             total,
@@ -180,13 +183,12 @@ class AuditReading:
             return "vault"
         return "file" if expected is None else "expected"
 
-    async def _pages(self, until: int = 0) -> AsyncIterator[list[AuditRow]]:
-        after, last = 0, until or self.head.number
-        while after < last:
+    async def _pages(self, after: int, last: int | None) -> AsyncIterator[list[AuditRow]]:
+        while last is None or after < last:
             page = await self._store.audit_rows(after, _PAGE)
             if not page:
                 return
-            yield [row for row in page if row.number <= last]
+            yield [row for row in page if last is None or row.number <= last]
             after = page[-1].number
             await asyncio.sleep(0)
 

@@ -272,7 +272,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     )
     def revoke(self, what: str, root: int, name: str, pick: int) -> None:
         self.due()
-        self.step(lambda: self.world.deadlines.review())
+        self.step(self.world.deadlines.review)
         chosen = sorted(self.held)[pick % len(self.held)] if self.held else ""
         if what == "lease":
             self.step(lambda: self.world.revoking.lease(chosen))
@@ -284,7 +284,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             self.step(lambda: self.world.revoking.tree(root))
             hit = {lease_id: held for lease_id, held in self.held.items() if held.root == root}
         else:
-            self.step(lambda: self.world.revoking.all())
+            self.step(self.world.revoking.all)
             hit = dict(self.held)
         pairs = {(held.root, key) for held in hit.values() for key in held.names}
         self.withdrawn |= pairs
@@ -327,7 +327,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def time_passes(self, seconds: int, ring: bool) -> None:
         self.world.clock.pass_(seconds)
         if ring:
-            self.step(lambda: self.world.deadlines.review())
+            self.step(self.world.deadlines.review)
 
     @rule(
         default=st.sampled_from(["ask", "ask", "deny", "allow"]),
@@ -349,7 +349,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         if unlock:
             self.run(self.world.opened_again())
         else:
-            self.step(lambda: self.world.revoking.panic())
+            self.step(self.world.revoking.panic)
             assert len(self.world.leasing) == 0
             self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
         self.held.clear()
@@ -377,8 +377,8 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
     @invariant()
     def only_what_matters_is_watched(self) -> None:
-        self.step(lambda: self.world.deadlines.review())
-        self.step(lambda: self.world.watching.let_go())
+        self.step(self.world.deadlines.review)
+        self.step(self.world.watching.let_go)
         needed = {held.root for held in self.held.values()}
         needed |= {request.tree.pid for request in self.world.asking.pending()}
         needed |= {root for root, _ in self.withdrawn | self.refused}

@@ -41,6 +41,8 @@ class Services:
             world.gate,
             leasing=world.leasing,
             revoking=world.revoking,
+            slots=world.slots,
+            recovery=world.recovery,
             deadlines=world.deadlines,
             clock=world.clock,
             about=about,
@@ -53,7 +55,7 @@ class Services:
             world.clock,
             leasing=world.leasing,
             revoking=world.revoking,
-            handouts=world.handouts,
+            reading=world.reading,
         )
         self.grants = GrantsService(world.vault, world.granting, world.access, world.operators)
         self.requests = RequestsService(

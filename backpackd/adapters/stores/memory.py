@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from backpackd.core.audit.chain import MOST_NUMBER
 from backpackd.core.errors import (
     AlreadyInitializedError,
     BackpackError,
@@ -114,7 +115,8 @@ class MemoryStore:
     async def audit_last(self, kind: int | None = None) -> AuditRow | None:
         """See `ports.Store`."""
         self._require()
-        numbers = [n for n, row in self.audit.items() if kind in {None, row.kind}]
+        rows = [row for row in self.audit.values() if 1 <= row.number <= MOST_NUMBER]
+        numbers = [row.number for row in rows if kind in {None, row.kind}]
         return self.audit[max(numbers)] if numbers else None
 
     async def set_aside(self, rows: Sequence[KeyRow]) -> None:

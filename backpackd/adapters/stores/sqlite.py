@@ -16,6 +16,7 @@ from backpackd.adapters.stores.failures import translate, translate_os
 from backpackd.adapters.stores.formats import FORMATS, Format
 from backpackd.adapters.stores.remembered import Remembered
 from backpackd.adapters.stores.vault_file import VaultFile, transaction
+from backpackd.core.audit.chain import MOST_NUMBER
 from backpackd.core.errors import AlreadyInitializedError, DamageError, StoreError
 from backpackd.core.rows import (
     AuditPublic,
@@ -112,11 +113,12 @@ class SqliteStore:
         """See `ports.Store`."""
         statement = (
             "SELECT number, kind, previous, body FROM audit_log "
-            "WHERE ?1 IS NULL OR kind = ?1 ORDER BY number DESC LIMIT 1"
+            "WHERE number BETWEEN 1 AND ?2 AND (?1 IS NULL OR kind = ?1) "
+            "ORDER BY number DESC LIMIT 1"
         )
 
         def read() -> AuditRow | None:
-            row = self._open().execute(statement, (kind,)).fetchone()
+            row = self._open().execute(statement, (kind, MOST_NUMBER)).fetchone()
             return AuditRow(*row) if row is not None else None
 
         return await self._run(read)

@@ -8,12 +8,14 @@ import os
 import sys
 
 from backpackd.adapters.hardening import harden
-from backpackd.adapters.scrubbing import ensure_scrubbed
+from backpackd.adapters.scrubbing import ensure_scrubbed, executed_anew
 from backpackd.config import ConfigError, Settings, read_configuration, read_settings
 from backpackd.core.errors import BackpackError, HomeError
 from backpackd.core.render import render
 
 EXIT_FAILED = 1
+VAULT_NAME = "vault.db"
+"""As in the store, which is not loaded before the re-exec."""
 
 
 def main() -> int:
@@ -21,15 +23,21 @@ def main() -> int:
 
     Returns:
         The exit status: 0 after an orderly stop, 1 when it could not start; with `--check`, 0 for
-        a good configuration file or none, 1 for another.
+        a good or missing configuration file and a vault without damage, 1 for others.
     """
     try:
-        # Help, usage errors and --check come before the re-exec, and cost nothing.
+        # Help, usage errors and the configuration come before the re-exec, and cost nothing.
         settings = read_settings(sys.argv[1:], os.environ)
-        if settings.check:
-            return _check(settings)
+        if settings.check and not executed_anew():
+            found = _check(settings)
+            if settings.check == "config" or not os.path.lexists(settings.home / VAULT_NAME):
+                return found
         ensure_scrubbed(sys.argv[1:])
         harden()
+        if settings.check:
+            from backpackd.check import run_check  # noqa: PLC0415 - after the re-exec, see above
+
+            return 0 if run_check(settings) else EXIT_FAILED
         settings = read_settings(sys.argv[1:], os.environ)
         # gRPC's own log lines may hold what a peer sent.
         os.environ["GRPC_VERBOSITY"] = "NONE"
@@ -51,7 +59,7 @@ def _check(settings: Settings) -> int:
     else:
         laid = found.describe() or ["nothing"]
         lines = [f"{where}: good; laid on top of what is sealed:", *(f"  {line}" for line in laid)]
-    print("\n".join(lines))  # noqa: T201 - what the command is for
+    print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
     return 0
 
 

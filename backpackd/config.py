@@ -49,7 +49,9 @@ class Settings:
         socket: path of the daemon's socket, where none is passed to it.
         config: the configuration file.
         config_named: True where the command line names it, so that it has to be there.
-        check: only say whether the configuration file is good.
+        check: only check: `config` the configuration file, `all` the vault as well; else empty.
+        passphrase_file: where the check finds a passphrase; empty: none, or asked for.
+        salvage: a new file for what the check can still read; empty: none.
         grace: seconds that requests under way get when the daemon stops.
     """
 
@@ -57,7 +59,9 @@ class Settings:
     socket: str
     config: Path
     config_named: bool = False
-    check: bool = False
+    check: str = ""
+    passphrase_file: str = ""
+    salvage: str = ""
     grace: float = 10.0
 
 
@@ -72,11 +76,16 @@ class Configuration:
         policy: tightens the sealed policy.
         idle: seconds, at most `IDLE`.
         longest: seconds, at most `LONGEST`.
+        unlock_file: a file with the key of a file slot, read once when the daemon starts. It widens
+            nothing: what it opens, the operator made.
+        unlock_credential: the same, by its name among the service manager's credentials.
     """
 
     policy: Policy = _WIDEST
     idle: int = IDLE
     longest: int = LONGEST
+    unlock_file: str = ""
+    unlock_credential: str = ""
 
     def describe(self) -> list[str]:
         """Say for people what it tightens, one line for each setting; none for nothing."""
@@ -129,16 +138,35 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         help=f"tightens the policy; read again on SIGHUP (default: {CONFIG_NAME} in the home)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="check the configuration file and do nothing else"
+        "--check",
+        nargs="?",
+        const="all",
+        default="",
+        choices=("config", "all"),
+        help="check the configuration file and, unless it says config, every record of the vault; "
+        "change nothing",
+    )
+    parser.add_argument(
+        "--passphrase-file", metavar="FILE", default="", help="with --check: open the records, too"
+    )
+    parser.add_argument(
+        "--salvage",
+        metavar="FILE",
+        default="",
+        help="with --check: seal the keys that can be read into the new FILE, for import-vault",
     )
     parser.add_argument("--version", action="version", version=f"backpackd {__version__}")
     given = parser.parse_args(arguments)
+    if (given.passphrase_file or given.salvage) and given.check != "all":
+        parser.error("--passphrase-file and --salvage go with --check")
     home = Path(given.home or home_path(environ)).absolute()
     return Settings(
         home=home,
         config=Path(given.config).absolute() if given.config else home / CONFIG_NAME,
         config_named=bool(given.config),
         check=given.check,
+        passphrase_file=given.passphrase_file,
+        salvage=given.salvage,
         socket=str(Path(given.socket or socket_path(environ)).absolute()),
     )
 
@@ -245,6 +273,7 @@ _Path = tuple[str | int, ...]
 """Where in the file: names of tables and settings, and the number of a table in an array."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _AT_LINE = re.compile(r"at line ([0-9]+)")
 
 
@@ -293,7 +322,7 @@ def _decode(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _configuration(found: dict[str, Any]) -> Configuration:
-    _known(found, ("policy", "lock"), ())
+    _known(found, ("policy", "lock", "unlock"), ())
     made = Configuration()
     rules = _table(found, "policy")
     _known(rules, ("default", "listing", "max_ttl", "deny"), ("policy",))
@@ -311,7 +340,22 @@ def _configuration(found: dict[str, Any]) -> Configuration:
         made = replace(made, idle=_seconds(times, ("lock", "idle"), IDLE))
     if "longest" in times:
         made = replace(made, longest=_seconds(times, ("lock", "longest"), LONGEST))
-    return replace(made, policy=laid)
+    return _unlocking(_table(found, "unlock"), replace(made, policy=laid))
+
+
+def _unlocking(found: dict[str, Any], made: Configuration) -> Configuration:
+    _known(found, ("file", "credential"), ("unlock",))
+    if len(found) > 1:
+        raise _SettingError(("unlock", "credential"), "'unlock' takes one of file and credential")
+    for name, value in found.items():
+        if not isinstance(value, str) or not (
+            value.startswith("/") if name == "file" else _CREDENTIAL.fullmatch(value)
+        ):
+            what = "an absolute path" if name == "file" else "the name of a credential"
+            raise _SettingError(("unlock", name), f"'{name}' is not {what}")
+    return replace(
+        made, unlock_file=found.get("file", ""), unlock_credential=found.get("credential", "")
+    )
 
 
 def _deny(rules: object) -> tuple[DenyRule, ...]:

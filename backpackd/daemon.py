@@ -30,10 +30,12 @@ from backpackd.adapters.door.listener import (
     passed_listeners,
 )
 from backpackd.adapters.home import open_home
+from backpackd.adapters.key_file import credential_path, read_key
 from backpackd.adapters.notifications import notifier
 from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.adapters.processes.pinned import PidfdProcess
 from backpackd.adapters.processes.portable import PortableProcesses
+from backpackd.adapters.scrubbing import take_key
 from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
@@ -54,9 +56,11 @@ from backpackd.application.revoking import Revoking
 from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
 from backpackd.application.slots import Slots
+from backpackd.application.unattended import unlock_unattended
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
+from backpackd.core import slots
 from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store, Stretcher
 from backpackd.rpc.audit import AuditService
 from backpackd.rpc.backup import BackupService
@@ -303,10 +307,7 @@ async def _serve(settings: Settings) -> None:
         stretcher = Argon2idStretcher()
         stack.callback(stretcher.close)
         vault = Vault(store, arena, stretcher, clock)
-        auditing = await _opened(vault, Auditing(store, arena, processes, clock))
-        stack.push_async_callback(auditing.close)
-        stack.callback(vault.lock)
-        stack.callback(auditing.stopping)
+        auditing = await _opened(vault, Auditing(store, arena, processes, clock), stack)
         stack.push_async_callback(vault.settle)
         parts = _application(
             store,
@@ -319,6 +320,7 @@ async def _serve(settings: Settings) -> None:
             home=home.path,
         )
         _Configured(settings, parts)
+        await _unlock_unattended(settings, vault, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
@@ -370,12 +372,35 @@ async def _serve(settings: Settings) -> None:
     _LOG.info("stopped")
 
 
-async def _opened(vault: Vault, auditing: Auditing) -> Auditing:
+async def _opened(vault: Vault, auditing: Auditing, stack: AsyncExitStack) -> Auditing:
     """Look at what is stored, and begin the daemon's part of the audit log."""
     auditing.attach(vault)
     await vault.open()
     await auditing.begin(version=__version__, pid=str(os.getpid()))
+    stack.push_async_callback(auditing.close)
+    stack.callback(vault.lock)
+    stack.callback(auditing.stopping)
     return auditing
+
+
+async def _unlock_unattended(settings: Settings, vault: Vault, processes: Processes) -> None:
+    """Unlock the vault with what lies ready in the environment or in a file, if it has a slot."""
+    process, tree = processes.pin(os.getpid())
+    process.close()
+    key = take_key()
+    found = read_configuration(settings) or Configuration()
+
+    def from_file() -> bytes | None:
+        if found.unlock_credential:
+            directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+            path = credential_path(directory, found.unlock_credential)
+            return read_key(path, credential=True)
+        return read_key(Path(found.unlock_file), credential=False) if found.unlock_file else None
+
+    for kind, read in ((slots.ENVIRONMENT, lambda: key), (slots.FILE, from_file)):
+        outcome = await unlock_unattended(vault, kind, read, tree)
+        if outcome:
+            _LOG.warning("%s", outcome)
 
 
 def _processes(

@@ -114,7 +114,8 @@ def test_imports_inside_functions_and_classes_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "storey", ["core", "ports", "adapters", "application", "rpc", "daemon", "config", "__main__"]
+    "storey",
+    ["core", "ports", "adapters", "application", "rpc", "daemon", "check", "config", "__main__"],
 )
 def test_every_storey_that_is_watched_is_there(storey: str) -> None:
     assert part_of(f"backpackd.{storey}")
@@ -122,7 +123,8 @@ def test_every_storey_that_is_watched_is_there(storey: str) -> None:
 
 def test_every_module_of_the_daemon_is_in_a_storey_that_is_watched() -> None:
     watched = [f"backpackd.{name}" for name in ("core", "ports", "adapters", "application", "rpc")]
-    above = {"backpackd", "backpackd.__main__", "backpackd.config", "backpackd.daemon"}
+    above = {f"backpackd.{name}" for name in ("__main__", "check", "config", "daemon")}
+    above.add("backpackd")
     assert [n for n in modules("backpackd") if not within(n, *watched) and n not in above] == []
 
 
@@ -178,7 +180,7 @@ def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
         if not within(module, "backpackd.adapters")
         and any(within(name, "backpackd.adapters") for name in imports(parsed(path)))
     }
-    assert joining == {"backpackd.__main__", "backpackd.daemon"}
+    assert joining == {"backpackd.__main__", "backpackd.check", "backpackd.daemon"}
 
 
 def test_grpc_is_known_to_rpc_and_the_composition_root_only() -> None:

@@ -8,6 +8,9 @@ The same step drops the environment of whoever started the daemon. A daemon that
 an agent's shell would otherwise keep that shell's API keys readable for as long as it runs, and
 `GRPC_*`, `PYTHON*` and `LD_*` variables change what libraries load and what they log.
 
+One variable is a secret that is meant for the daemon: `AGENT_MASTER_KEY` unlocks the vault. It goes
+through a pipe into the new process, whose environment never has it.
+
 Whether scrubbing works is judged by looking at freed memory, never by a variable.
 """
 
@@ -57,6 +60,11 @@ _KEPT: Final = frozenset(
     }
 )
 _KEPT_PREFIX: Final = "LC_"
+
+KEY_VARIABLE: Final = "AGENT_MASTER_KEY"
+_KEY_DESCRIPTOR: Final = "BACKPACK_KEY_DESCRIPTOR"
+MOST_KEY: Final = 4096
+"""Bytes: what a pipe takes without a reader (PIPE_BUF of Linux), and more than any key has."""
 
 # glibc overwrites what is freed with this byte; any but 0 will do. Its per-thread cache takes
 # freed blocks before they are overwritten, so it is off. Python's own allocator keeps freed
@@ -115,6 +123,8 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
     kept = clean_environment(os.environ)
     pid = str(os.getpid())
     if os.environ.get(_MARKER) == pid:
+        if _KEY_DESCRIPTOR in os.environ:
+            kept[_KEY_DESCRIPTOR] = os.environ[_KEY_DESCRIPTOR]
         # Again in this process, for what a start-up hook of Python may have set, or a forger.
         for name in set(os.environ) - set(kept):
             del os.environ[name]
@@ -127,13 +137,46 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
         os.execve(  # noqa: S606 - no shell is the point
             unreadable_copy(interpreter),
             [interpreter, *flags, "-m", "backpackd", *arguments],
-            {**kept, **_SCRUB, _MARKER: pid},
+            {**kept, **_SCRUB, _MARKER: pid, **_handed_over()},
         )
     except (OSError, ValueError) as error:
         raise HomeError(
             "cannot start the daemon anew with scrubbed memory: "
             "the Python interpreter it runs on could not be executed; was it replaced?"
         ) from error
+
+
+def executed_anew() -> bool:
+    """Tell whether this process has been through `ensure_scrubbed`, or says that it has."""
+    return os.environ.get(_MARKER) == str(os.getpid())
+
+
+def _handed_over() -> dict[str, str]:
+    """Put the key of the environment into a pipe that the new process inherits."""
+    key = os.environb.get(KEY_VARIABLE.encode())
+    if not key or len(key) > MOST_KEY:
+        return {}
+    reader, writer = os.pipe()
+    os.write(writer, key)
+    os.close(writer)
+    os.set_inheritable(reader, True)
+    return {_KEY_DESCRIPTOR: str(reader)}
+
+
+def take_key() -> bytes | None:
+    """Return the key that was in the environment of whoever started the daemon, once.
+
+    The caller uses it at once and drops it.
+    """
+    number = os.environ.pop(_KEY_DESCRIPTOR, "")
+    if not number.isdecimal():
+        return None
+    try:
+        with os.fdopen(int(number), "rb") as reader:
+            return reader.read(MOST_KEY) or None
+    except OSError:
+        # Not a descriptor of ours: somebody forged the variable, and gets a locked vault.
+        return None
 
 
 @cache

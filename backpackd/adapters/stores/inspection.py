@@ -1,0 +1,132 @@
+"""Reads a vault file that may be damaged, as far as it can be read, and changes nothing in it.
+
+What a row means, and whether it is genuine, is not judged here. One that cannot be read is counted
+and does not hide the others.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backpackd.adapters.stores.failures import translate
+from backpackd.adapters.stores.formats import FORMATS, check_schema
+from backpackd.adapters.stores.vault_file import APPLICATION_ID, FILE_NAME, VaultFile
+from backpackd.core.errors import BackpackError, DamageError
+from backpackd.core.rows import AuditPublic, AuditRow, KeyRow, SlotRow, StoredVault
+
+_COMPANIONS = ("-shm", "-wal")
+_MOST_SHOWN = 10
+
+
+class Inspection:
+    """A vault file, opened for reading only.
+
+    Attributes:
+        problems: what is wrong with the file as a file.
+
+    Args:
+        home: its directory, which no daemon uses.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE_NAME
+        self._before = {suffix for suffix in _COMPANIONS if self._beside(suffix).exists()}
+        self.problems: list[str] = []
+        try:
+            self._connection = VaultFile(home).connect(self._path, "ro")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        self._look()
+
+    def close(self) -> None:
+        """Let go of the file, and of what reading it left beside it."""
+        self._connection.close()
+        for suffix in _COMPANIONS:
+            if suffix not in self._before:
+                self._beside(suffix).unlink(missing_ok=True)
+
+    def stored(self) -> StoredVault | None:
+        """Return everything but keys and log; None when that cannot be read."""
+        try:
+            vault = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
+            slots = self._connection.execute("SELECT slot_id, body FROM slots ORDER BY slot_id")
+            found = tuple(SlotRow(*slot) for slot in slots)
+        except sqlite3.Error as error:
+            self._note(error)
+            return None
+        if vault is None:
+            self.problems.append("the vault's id and authority record are missing")
+            return None
+        return StoredVault(vault[0], vault[1], found)
+
+    def rows(self) -> Iterator[KeyRow]:
+        """Yield every key row that can be read, one by one: a bad page hides only its own."""
+        for number in self._numbers("keys", "row_index"):
+            row = self._one(
+                "SELECT row_index, version, head, value FROM keys WHERE rowid = ?", number
+            )
+            if row is not None:
+                yield KeyRow(*row)
+
+    def audit_public(self) -> AuditPublic | None:
+        """Return the public audit keys; None when there are none, or they cannot be read."""
+        row = self._one("SELECT wrap, verify FROM audit_keys WHERE id = ?", 1)
+        return AuditPublic(*row) if row is not None else None
+
+    def audit_rows(self) -> Iterator[AuditRow]:
+        """Yield every row of the audit log that can be read, in order."""
+        for number in self._numbers("audit_log"):
+            row = self._one(
+                "SELECT number, kind, previous, body FROM audit_log WHERE rowid = ?", number
+            )
+            if row is not None:
+                yield AuditRow(*row)
+
+    def _numbers(self, table: str, *orders: str) -> list[int]:
+        """Collect row numbers by every way to them: a bad page ends each at another place."""
+        found: set[int] = set()
+        for order in ("rowid", "rowid DESC", *orders):
+            try:
+                numbers = self._connection.execute(
+                    f"SELECT rowid FROM {table} ORDER BY {order}"  # noqa: S608 - names of our own
+                )
+                found.update(number for (number,) in numbers)
+            except sqlite3.Error as error:
+                self._note(error)
+        return sorted(found)
+
+    def _one(self, statement: str, *values: int) -> tuple[Any, ...] | None:
+        try:
+            found: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            self._note(error)
+            return None
+        return found
+
+    def _look(self) -> None:
+        try:
+            (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            known = {form.version: form for form in FORMATS}
+            if application != APPLICATION_ID:
+                self.problems.append("it is not marked as a vault")
+            if version not in known:
+                self.problems.append(f"its format {version} is not one that this version knows")
+            else:
+                check_schema(self._connection, known[version])
+            for (line,) in self._connection.execute(f"PRAGMA integrity_check({_MOST_SHOWN})"):
+                if line != "ok":
+                    self.problems.append(f"SQLite: {line}")
+        except sqlite3.Error as error:
+            self._note(error)
+        except DamageError as error:
+            self.problems.append(error.message)
+
+    def _note(self, error: sqlite3.Error) -> None:
+        found: BackpackError = translate(error)
+        if found.message not in self.problems:
+            self.problems.append(found.message)
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(FILE_NAME + suffix)

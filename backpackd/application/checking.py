@@ -1,0 +1,239 @@
+"""Says of a vault that nobody uses what is damaged in it and what can still be read.
+
+It changes nothing. Without a passphrase it sees forms and sizes; with one it opens every record. A
+damaged part never hides the others: each finding stands for itself.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backpackd.application import opening
+from backpackd.core import records, slots
+from backpackd.core.audit.verify import Known, Verifier
+from backpackd.core.authority import Authority
+from backpackd.core.backup_contents import StoredKey
+from backpackd.core.errors import BackpackError, DamageError
+from backpackd.core.facts import ProcessId
+from backpackd.core.records import RowSet
+from backpackd.core.rows import AuditPublic, AuditRow, KeyRow, RowHead, StoredVault
+from backpackd.core.sealing import OpenError
+from backpackd.core.slots import Slot, SlotError
+from backpackd.ports import Stretcher
+
+_SEALED_LEAST = 48
+
+
+class Source(Protocol):
+    """A vault file as far as it can be read."""
+
+    problems: list[str]
+
+    def stored(self) -> StoredVault | None:
+        """Return everything but keys and log."""
+        ...
+
+    def rows(self) -> Iterable[KeyRow]:
+        """Yield the key rows that can be read."""
+        ...
+
+    def audit_public(self) -> AuditPublic | None:
+        """Return the public audit keys."""
+        ...
+
+    def audit_rows(self) -> Iterable[AuditRow]:
+        """Yield the rows of the audit log that can be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one part.
+
+    Attributes:
+        part: such as `slot 3f2a`.
+        good: whether it is as it should be.
+        detail: for people.
+    """
+
+    part: str
+    good: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that was found.
+
+    Attributes:
+        findings: in the order of looking.
+        keys: those that can be read, with a passphrase only.
+        authority: the authority record, where it opens.
+        stored: what the file holds besides keys.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    keys: list[StoredKey] = field(default_factory=list, repr=False)
+    authority: Authority | None = None
+    stored: StoredVault | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is damaged."""
+        return all(finding.good for finding in self.findings)
+
+    def note(self, part: str, problem: str, detail: str = "good") -> None:
+        """Add a finding; an empty problem is a good one."""
+        self.findings.append(Finding(part, not problem, problem or detail))
+
+
+async def check(
+    source: Source, passphrase: bytes | None, stretcher: Stretcher, tree: ProcessId
+) -> Report:
+    """Check every part of a vault.
+
+    Args:
+        source: the file.
+        passphrase: or a recovery code; None: what can be checked without.
+        stretcher: for the passphrase.
+        tree: whose turn the stretching takes.
+
+    Raises:
+        WrongPassphraseError: no slot that can be read opens with it.
+        InvalidRequestError: it is no passphrase.
+    """
+    report = Report()
+    report.stored = stored = source.stored()
+    for problem in source.problems:
+        report.note("file", problem)
+    if stored is None:
+        return report
+    found = _slots(report, stored)
+    master = None
+    if passphrase is not None and found:
+        try:
+            slot, master = await opening.open_any(
+                stretcher, found, stored.vault_id, passphrase, tree
+            )
+            report.note("master key", "", f"opens with slot {slot.slot_id.hex()[:12]}, signed")
+        except DamageError as error:
+            report.note("master key", error.message)
+    if master is not None:
+        _authority(report, stored, found, master)
+    heads = _keys(report, source, stored, master)
+    if master is not None and report.authority is not None:
+        _row_set(report, stored, heads, master)
+    _audit(report, source, stored)
+    seen = {finding.detail for finding in report.findings if finding.part == "file"}
+    for problem in source.problems:
+        if problem not in seen:
+            report.note("file", problem)
+    if not source.problems:
+        report.findings.insert(0, Finding("file", good=True, detail="good"))
+    return report
+
+
+def _slots(report: Report, stored: StoredVault) -> list[Slot]:
+    found = []
+    if not 1 <= len(stored.slots) <= opening.MOST_SLOTS:
+        report.note("slots", f"there are {len(stored.slots)}, which cannot be")
+    for row in stored.slots[: opening.MOST_SLOTS]:
+        part = f"slot {row.slot_id.hex()[:12]}"
+        try:
+            slot = Slot.decode(row.slot_id, row.body)
+        except SlotError as error:
+            report.note(part, f"is not of the form: {error}")
+            continue
+        found.append(slot)
+        report.note(part, "", f"a {slot.kind} slot, of the form")
+    if not any(slot.kind in slots.AUTHORIZING for slot in found):
+        report.note("slots", "none that authorizes can be read")
+    return found
+
+
+def _authority(report: Report, stored: StoredVault, found: Sequence[Slot], master: bytes) -> None:
+    try:
+        report.authority = record = Authority.open(master, stored.vault_id, stored.authority)
+    except BackpackError as error:
+        report.note("authority record", error.message)
+        return
+    detail = f"generation {record.generation}, {len(record.grants)} grants, a policy"
+    report.note("authority record", "", detail)
+    for slot in found:
+        part, known = f"slot {slot.slot_id.hex()[:12]}", record.slots.get(slot.slot_id.hex())
+        if known is None:
+            report.note(part, "is none that the vault knows")
+        elif known != slot.digest:
+            report.note(part, "was altered, or put back from an older file")
+    for slot_id in record.slots.keys() - {row.slot_id.hex() for row in stored.slots}:
+        report.note(f"slot {slot_id[:12]}", "is missing")
+
+
+def _keys(
+    report: Report, source: Source, stored: StoredVault, master: bytes | None
+) -> list[RowHead]:
+    heads: list[RowHead] = []
+    count = damaged = 0
+    for row in source.rows():
+        count += 1
+        problem, name = _row(report, stored, row, master)
+        if problem:
+            damaged += 1
+            report.note(f"key {name or row.index.hex()[:12]}", problem)
+        else:
+            heads.append(row.row_head)
+    what = "can be read" if master is not None else "are of the form"
+    report.note("keys", "", f"{count - damaged} of {count} {what}")
+    return heads
+
+
+def _row(report: Report, stored: StoredVault, row: KeyRow, master: bytes | None) -> tuple[str, str]:
+    """Return what is wrong with a row, and its name where that can be read."""
+    if (
+        len(row.index) != records.INDEX_SIZE
+        or not 1 <= row.version <= records.MAX_VERSION
+        or min(len(row.head), len(row.value)) <= _SEALED_LEAST
+    ):
+        return "is not of the form", ""
+    if master is None:
+        return "", ""
+    try:
+        head = records.open_head(
+            master, vault_id=stored.vault_id, row=row.row_head, sealed=row.head
+        )
+    except OpenError:
+        return "its name does not open: it was altered", ""
+    if records.row_index(master, stored.vault_id, head.name) != row.index:
+        return "lies in the place of another", head.name
+    try:
+        value = records.open_value(master, vault_id=stored.vault_id, row=row)
+    except OpenError:
+        return "its value does not open: it was altered", head.name
+    report.keys.append(StoredKey(head, value))
+    return "", head.name
+
+
+def _row_set(report: Report, stored: StoredVault, heads: Sequence[RowHead], master: bytes) -> None:
+    assert report.authority is not None
+    try:
+        rows = RowSet().change(master, stored.vault_id, add=heads, drop=())
+        report.authority.check_rows(rows)
+    except DamageError as error:
+        report.note("set of keys", error.message)
+    else:
+        report.note("set of keys", "", "the one that the vault wrote last")
+
+
+def _audit(report: Report, source: Source, stored: StoredVault) -> None:
+    public = source.audit_public()
+    if public is None:
+        return
+    anchor = report.authority.audit if report.authority is not None else None
+    known = [Known(anchor.head, "the vault")] if anchor is not None else []
+    verifier, count = Verifier(stored.vault_id, public.verify, known), 0
+    for row in source.audit_rows():
+        verifier.feed(row)
+        count += 1
+    problem = verifier.finish()
+    said = f"entry {problem.number} {problem.what}" if problem is not None else ""
+    report.note("audit log", said, f"{count} rows, whole")

@@ -1,0 +1,39 @@
+"""Unlocking without a person: once, when the daemon starts, with a key that lies ready for it.
+
+It gives no operator authority, and a key that does not fit leaves the vault locked.
+"""
+
+from collections.abc import Callable
+
+from backpackd.application.vault import Vault
+from backpackd.core import slot_secrets
+from backpackd.core.errors import BackpackError, HomeError
+from backpackd.core.facts import ProcessId
+from backpackd.core.states import State
+
+
+async def unlock_unattended(
+    vault: Vault, kind: str, key: Callable[[], bytes | None], tree: ProcessId
+) -> str:
+    """Unlock a locked vault with a key of one kind, if there is one.
+
+    Args:
+        vault: the vault.
+        kind: `file` or `environment`.
+        key: reads the key as it is kept; None: there is none.
+        tree: the daemon's own, for the stretching.
+
+    Returns:
+        What came of it, for the log; empty when there was nothing to do.
+    """
+    if vault.state is not State.LOCKED or kind not in vault.slot_kinds:
+        return ""
+    try:
+        found = key()
+        if found is None:
+            return f"the vault has a slot of the kind {kind}, and there is no key for it"
+        await vault.unlock(slot_secrets.without_line_end(found), tree, kinds={kind})
+    except (BackpackError, HomeError) as error:
+        # `str` of ours is its message, which repeats no key.
+        return f"not unlocked by {kind}: {error}"
+    return f"unlocked by {kind}: every program of yours can open this vault"

@@ -1,0 +1,105 @@
+"""What `backpackd --check` does with the vault: a composition root of its own, without a daemon.
+
+It takes the home's lock, so that no daemon runs meanwhile, and changes nothing.
+"""
+
+import asyncio
+import os
+import sys
+from getpass import getpass
+from pathlib import Path
+
+from backpackd.adapters.home import open_home
+from backpackd.adapters.key_file import read_key
+from backpackd.adapters.processes.linux import LinuxProcesses
+from backpackd.adapters.processes.portable import PortableProcesses
+from backpackd.adapters.stores.inspection import Inspection
+from backpackd.adapters.stretching import Argon2idStretcher
+from backpackd.application import salvaging
+from backpackd.application.checking import Report, check
+from backpackd.config import Settings
+from backpackd.core import slot_secrets
+from backpackd.core.errors import HomeError
+from backpackd.core.render import render
+from backpackd.ports import Processes
+
+
+def run_check(settings: Settings) -> bool:
+    """Check the vault, print what was found, and tell whether all of it is good.
+
+    Raises:
+        HomeError: a daemon uses the home, or the passphrase cannot be had.
+        BackpackError: the passphrase is wrong, or the file cannot be opened at all.
+    """
+    home = open_home(settings.home)
+    try:
+        passphrase = _passphrase(settings)
+        if settings.salvage and passphrase is None:
+            raise HomeError("saving what can be read takes the passphrase: --passphrase-file FILE")
+        inspection = Inspection(home.path)
+        try:
+            return asyncio.run(_run(settings, inspection, passphrase))
+        finally:
+            inspection.close()
+    finally:
+        home.close()
+
+
+async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | None) -> bool:
+    processes: Processes = LinuxProcesses() if sys.platform == "linux" else PortableProcesses()
+    process, tree = processes.pin(os.getpid())
+    process.close()
+    stretcher = Argon2idStretcher()
+    try:
+        report = await check(inspection, passphrase, stretcher, tree)
+        _print(report, opened=passphrase is not None)
+        if settings.salvage and passphrase is not None:
+            file = await salvaging.sealed(report, passphrase, stretcher, tree)
+            _write(Path(settings.salvage), file)
+            _say(f"{len(report.keys)} keys saved: take them in with backpack-client import-vault")
+    finally:
+        stretcher.close()
+    return report.good
+
+
+def _passphrase(settings: Settings) -> bytes | None:
+    if settings.passphrase_file:
+        kept = read_key(Path(settings.passphrase_file).absolute(), credential=False)
+        return slot_secrets.without_line_end(kept)
+    if not sys.stdin.isatty():
+        return None
+    typed = getpass("passphrase (empty: check what can be checked without): ")
+    return typed.encode() or None
+
+
+def _print(report: Report, *, opened: bool) -> None:
+    for finding in report.findings:
+        mark = "good   " if finding.good else "DAMAGED"
+        _say(f"{mark}  {render(finding.part, limit=200)}: {render(finding.detail, limit=400)}")
+    if not opened:
+        _say("with --passphrase-file every record is opened as well")
+    if not report.good and opened:
+        _say(
+            f"{len(report.keys)} keys can still be read: --salvage FILE seals them into a new file"
+        )
+
+
+def _write(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    where = render(str(path), limit=256)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise HomeError(f"{where} cannot be made ({error.strerror})") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise HomeError(f"{where} cannot be written ({error.strerror})") from None
+
+
+def _say(line: str) -> None:
+    print(line)  # noqa: T201 - what the command is for

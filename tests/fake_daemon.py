@@ -14,13 +14,29 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
-from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, policy_pb2, requests_pb2, vault_pb2
+from backpack_proto.v1 import (
+    audit_pb2,
+    grants_pb2,
+    keys_pb2,
+    leases_pb2,
+    policy_pb2,
+    requests_pb2,
+    vault_pb2,
+)
 
 Answer = Callable[[Any], Any]
 
 _METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for module in (grants_pb2, keys_pb2, leases_pb2, policy_pb2, requests_pb2, vault_pb2)
+    for module in (
+        audit_pb2,
+        grants_pb2,
+        keys_pb2,
+        leases_pb2,
+        policy_pb2,
+        requests_pb2,
+        vault_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

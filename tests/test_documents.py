@@ -11,9 +11,11 @@ from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config, daemon
 from backpackd.adapters.door.limits import Limits
-from backpackd.application import access, asking, handouts, keys, leasing, operators
+from backpackd.application import access, asking, audit_writing, keys, leasing, operators
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
+from backpackd.rpc import audit as rpc_audit
+from backpackd.rpc import leases as rpc_leases
 from backpackd.rpc.calls import WHILE_LOCKED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,7 +188,12 @@ def test_the_table_of_methods_is_the_api() -> None:
             "rules in a policy",
             f"{policy.MAX_RULES}, of 1 to {grants.MAX_PATTERNS} patterns each",
         ),
-        ("handouts that are remembered", str(handouts.MOST)),
+        ("handouts that are listed", str(rpc_leases.MOST_HANDOUTS)),
+        ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),
+        (
+            "audit events that wait while nothing can be written",
+            str(audit_writing.MOST_NOTED),
+        ),
         ("names in `GetKeys`", f"1 to {access.MOST_NAMES}, each once"),
         ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),
         (

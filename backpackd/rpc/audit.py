@@ -12,7 +12,7 @@ from backpackd.core.errors import InvalidRequestError
 from backpackd.ports import Connection
 
 _BATCH = 100
-_MOST_EVENTS = 64
+MOST_EVENTS = 64
 _ANCHORS = {
     "vault": pb.AUDIT_ANCHOR_VAULT,
     "file": pb.AUDIT_ANCHOR_FILE,
@@ -36,8 +36,8 @@ class AuditService:
         """Answer `ShowAudit`."""
         self._operators.require(connection)
         session = self._vault.session()
-        if len(request.events) > _MOST_EVENTS:
-            raise InvalidRequestError(f"at most {_MOST_EVENTS} events can be asked for at a time")
+        if len(request.events) > MOST_EVENTS:
+            raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
         wanted = Filter(
             name=request.key,
             pid=request.pid,

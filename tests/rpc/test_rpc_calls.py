@@ -42,6 +42,8 @@ OPEN = {
     *(f"backpack.v1.Vault/{name}" for name in ("Status", "Init", "Unlock", "Lock", "Panic")),
     "backpack.v1.Slots/Recover",
     "backpack.v1.Slots/DrillRecovery",
+    "backpack.v1.Audit/VerifyAudit",
+    "backpack.v1.Audit/GetAuditHead",
 }
 METHODS = [method for service in services() for method in service.methods]
 
@@ -189,7 +191,7 @@ def _path(method: MethodDescriptor) -> str:
 
 @pytest.mark.parametrize("state", [State.LOCKED, State.UNINITIALIZED])
 @pytest.mark.parametrize("method", METHODS, ids=_path)
-async def test_only_seven_methods_answer_without_an_unlocked_vault(
+async def test_only_so_many_methods_answer_without_an_unlocked_vault(
     tmp_path: Path, method: MethodDescriptor, state: State
 ) -> None:
     answering = Answering(method.containing_service)

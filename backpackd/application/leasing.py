@@ -22,7 +22,7 @@ MOST_LEASES = 100_000
 MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
 _BACKLOG = 1024
-_BY_CALLER = frozenset({"revoked", "given-back", "key-deleted", "panic", "locked"})
+_BY_CALLER = frozenset({"revoked", "given-back", "key-deleted", "panic", "locked", "rotated"})
 """Why leases end in the call of whoever ends them; the rest just happens."""
 
 
@@ -33,7 +33,7 @@ class LeaseEvent:
     Attributes:
         kind: `issued`, `renewed` or `ended`.
         lease: the lease, as it was or is.
-        reason: why it ended: `expired`, `revoked`, `given-back`, `holder-gone`, `grant-gone`,
+        reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`, `grant-gone`,
             `key-deleted`, `locked` or `panic`; empty otherwise.
     """
 

@@ -33,8 +33,8 @@ class LeaseEvent:
     Attributes:
         kind: `issued`, `renewed` or `ended`.
         lease: the lease, as it was or is.
-        reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`, `grant-gone`,
-            `key-deleted`, `locked` or `panic`; empty otherwise.
+        reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`,
+            `grant-gone`, `key-deleted`, `locked` or `panic`; empty otherwise.
     """
 
     kind: str

@@ -399,3 +399,41 @@ def test_master_keys_are_told_apart() -> None:
     assert slots.same_master(memoryview(MASTER), bytes(MASTER))
     assert not slots.same_master(MASTER, MASTER[:-1] + b"\0")
     assert not slots.same_master(MASTER, MASTER[:-1])
+
+
+def test_a_slot_of_the_first_version_without_its_id_opens_and_keeps_its_digest() -> None:
+    old = replace(SLOT, named=False)
+    assert b'"id"' not in old.encode()
+    found = Slot.decode(SLOT_ID, old.encode())
+    assert opened(found) == MASTER
+    assert found.digest == old.digest
+
+
+def test_a_body_under_the_id_of_another_slot_is_told_before_any_secret() -> None:
+    with pytest.raises(SlotError):
+        Slot.decode(OTHER_ID, SLOT.encode())
+
+
+@pytest.mark.parametrize("kind", slots.KINDS[1:])
+def test_a_slot_of_one_kind_does_not_open_as_another(kind: str) -> None:
+    slot = slots.make(
+        MASTER,
+        vault_id=VAULT_ID,
+        slot_id=SLOT_ID,
+        generation=1,
+        stretching=slots.HkdfParameters(b"a" * 16),
+        secret=SECRET,
+        signing_key=SIGNING_KEY,
+        kind=kind,
+    )
+    assert opened(Slot.decode(SLOT_ID, slot.encode())) == MASTER
+    with pytest.raises(WrongSecretError):
+        opened(replace(slot, kind="passphrase"))
+
+
+def test_a_slot_that_was_wrapped_anew_opens_with_the_same_secret_to_the_new_key() -> None:
+    anew = slots.rewrap(SLOT, b"n" * 32, vault_id=VAULT_ID, generation=2, signing_key=SIGNING_KEY)
+    assert opened(anew) == b"n" * 32
+    assert (anew.sealed, anew.public) == (SLOT.sealed, SLOT.public)
+    with pytest.raises(SlotError):
+        opened(replace(anew, wrap=SLOT.wrap))

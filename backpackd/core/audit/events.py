@@ -6,6 +6,7 @@ itself. Claims are cut and escaped before they come here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from backpackd.core import canonical
@@ -97,7 +98,7 @@ class Actor:
             root_pid=root.id.pid,
             root_start=root.id.start,
             root_executable=_path(root),
-            unit=render(process.unit or "", limit=PATH_LIMIT),
+            unit=_rendered(process.unit or ""),
             terminal=process.terminal,
             connection=connection[-8:],
             claimed_command=render(claimed_command, limit=CLAIM_LIMIT),
@@ -105,7 +106,13 @@ class Actor:
 
 
 def _path(process: ProcessFacts) -> str:
-    return render(process.executable or "", limit=PATH_LIMIT)
+    return _rendered(process.executable or "")
+
+
+@lru_cache(maxsize=256)
+def _rendered(path: str) -> str:
+    """Escape a path; the same few come with every call."""
+    return render(path, limit=PATH_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
-from backpackd.core.facts import PeerFacts
+from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.leases import Lease
 from backpackd.core.rows import AuditPublic, Change
 from backpackd.core.sealing import SALT_SIZE, OpenError
@@ -44,6 +44,7 @@ _LOG = logging.getLogger("backpackd.audit")
 MOST_ENDED = 64
 """Leases that end together and get an entry each; more get one entry with their number."""
 _PAGE = 500
+_MOST_CLAIMS = 256
 
 caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
 """The connection whose call runs, set where calls come in."""
@@ -93,6 +94,7 @@ class Auditing:
         self._signer: SecretSlot | None = None
         self._due: Signing | None = None
         self._floods = Floods()
+        self._claims: dict[tuple[ProcessId, str | None], str] = {}
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 
@@ -211,6 +213,9 @@ class Auditing:
         if not opening.done():
             await asyncio.wait([opening])
         if not opening.cancelled() and (error := opening.exception()) is not None:
+            if self._opening is opening:
+                # Told once, to the unlock that it belongs to: the vault is locked again.
+                self._opening = None
             raise error
 
     def anchored(self, authority: Authority) -> Authority:
@@ -258,10 +263,22 @@ class Auditing:
                 return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
         if facts is None:
             return None
-        if commands is None:
-            commands = self._processes.claimed_commands(replace(facts, chain=facts.chain[:1]))
         name = connection.name if connection is not None else ""
-        return Actor.of(facts, name, commands.get(facts.process.id.pid, ""))
+        return Actor.of(facts, name, self._claimed(facts, commands))
+
+    def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
+        """Return what a caller claims to be; read once for each program that a process runs."""
+        process = facts.process
+        key = (process.id, process.executable)
+        claimed = self._claims.get(key)
+        if claimed is None:
+            if commands is None:
+                commands = self._processes.claimed_commands(replace(facts, chain=(process,)))
+            claimed = commands.get(process.id.pid, "")
+            while len(self._claims) >= _MOST_CLAIMS:
+                del self._claims[next(iter(self._claims))]
+            self._claims[key] = claimed
+        return claimed
 
     def _now_ms(self) -> int:
         return int(self._clock.wall() * 1000)
@@ -281,8 +298,9 @@ class Auditing:
                 await self._make(vault)
             else:
                 await self._hold(vault, session, session.authority.audit)
-        except BackpackError:
+        except BackpackError as error:
             if not session.over:
+                _LOG.error("the vault is locked again: %s", error.message)
                 vault.lock()
             raise
 

@@ -83,9 +83,11 @@ async def test_a_foreign_uid_never_gets_as_far_as_its_process_or_the_server(
     def no_pin(pid: int, fd: int) -> PidfdProcess:
         raise AssertionError("pinned")
 
-    await setting.open(uid=UID + 1, pin=no_pin)
+    told: list[int] = []
+    await setting.open(uid=UID + 1, pin=no_pin, on_foreign=told.append)
     assert await at_end(setting.connect())
     assert setting.server.ends == {}
+    assert told == [UID]
     assert caplog.messages == [f"refused a connection of uid {UID}"]
 
 

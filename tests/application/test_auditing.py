@@ -259,6 +259,17 @@ class TestNoLogNoLease:
         await world.gate.try_one(world.tree(), lambda: world.vault.unlock(GOOD, world.tree()))
         assert await world.keys.list(lambda _: True)
 
+    async def test_an_unlock_that_did_not_last_is_told_once(self) -> None:
+        world = await World().stocked()
+        world.vault.lock()
+        await written(world)
+        world.store.faults.append(DiskFullError(FULL))
+        await world.vault.unlock(GOOD, world.tree())
+        with pytest.raises(DiskFullError):
+            await world.auditing.ready()
+        # What else takes a passphrase while the vault is locked has nothing to do with it.
+        await world.auditing.ready()
+
 
 class TestChangesAndEntries:
     async def test_a_change_that_fails_has_no_entry(self) -> None:

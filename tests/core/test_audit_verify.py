@@ -105,6 +105,15 @@ def test_a_checkpoint_that_says_something_else_is_no_checkpoint(change: dict[str
     assert found.number == 2
 
 
+def test_a_checkpoint_that_was_signed_for_another_segment_is_no_checkpoint() -> None:
+    made = Log().begin().entry()
+    made.segment = 2
+    made.checkpoint()
+    found = problem(made, made.rows)
+    assert found is not None
+    assert found.number == 3
+
+
 def test_a_checkpoint_of_another_vault_is_no_checkpoint() -> None:
     made = Log().begin().checkpoint(UNLOCK)
     judge = Verifier(b"w" * 16, made.keys.public.verify)

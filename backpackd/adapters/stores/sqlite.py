@@ -230,6 +230,10 @@ class SqliteStore:
 
     def _append(self, rows: Sequence[AuditRow]) -> None:
         connection = self._open()
+        if len(rows) == 1:
+            # A statement alone is a transaction of its own, and every lease waits for this one.
+            _append(connection, rows)
+            return
         with transaction(connection):
             _append(connection, rows)
 
@@ -243,7 +247,6 @@ def _put_slots(connection: sqlite3.Connection, slots: Iterable[SlotRow]) -> None
 
 def _append(connection: sqlite3.Connection, rows: Iterable[AuditRow]) -> None:
     # No REPLACE: what was written once is never written over.
-    connection.executemany(
-        "INSERT INTO audit_log (number, kind, previous, body) VALUES (?, ?, ?, ?)",
-        [(row.number, row.kind, row.previous, row.body) for row in rows],
-    )
+    statement = "INSERT INTO audit_log (number, kind, previous, body) VALUES (?, ?, ?, ?)"
+    for row in rows:
+        connection.execute(statement, (row.number, row.kind, row.previous, row.body))

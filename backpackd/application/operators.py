@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from backpackd.application.auditing import Auditing
 from backpackd.core.errors import (
+    DamageError,
     LimitError,
     NotAuthorizedError,
     ThrottledError,
@@ -69,6 +70,9 @@ class PassphraseGate:
             result = await attempt()
             # No log, no lease: a vault whose log cannot be written does not stay unlocked.
             await self._auditing.ready()
+        except DamageError as error:
+            self._auditing.note(self._auditing.event("damage-found", reason=error.reason))
+            raise
         except WrongPassphraseError as error:
             self._auditing.note(self._auditing.event("wrong-passphrase"))
             delay = self._throttle.failed(tree, self._clock.boot())

@@ -49,6 +49,7 @@ COMMANDS = [
     "revoke",
     "watch",
     "panic",
+    "audit",
 ]
 
 

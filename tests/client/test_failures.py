@@ -33,6 +33,7 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         "EXIT_WAITING": 6,
         "EXIT_NO_DAEMON": 7,
         "EXIT_WRONG_PASSPHRASE": 8,
+        "EXIT_UNVOUCHED": 9,
     }
 
 

@@ -22,6 +22,7 @@ KINDS = (
     "locked",
     "authorized",
     "wrong-passphrase",
+    "damage-found",
     "foreign-user",
     "allowed",
     "not-handed-out",

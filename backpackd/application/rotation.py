@@ -97,8 +97,8 @@ class Rotation:
             nonlocal done
             waiting = self._arena.store(secrets.token_bytes(slots.MASTER_SIZE))
             try:
-                rows = await self._reseal(session, waiting, tell)
-                renewal = self._renewal(session, waiting, rows)
+                rows, row_set = await self._reseal(session, waiting, tell)
+                renewal = self._renewal(session, waiting, rows, row_set)
             finally:
                 waiting.wipe()
             found = self._lock_files(session.authority)
@@ -112,10 +112,13 @@ class Rotation:
             return done
         return Rotated(done.keys, done.slots, purged=True, lock_files=done.lock_files)
 
-    async def _reseal(self, session: Session, new: SecretSlot, tell: Tell) -> dict[bytes, RowHead]:
-        """Set every row aside, sealed under the new master key, and return the new heads."""
+    async def _reseal(
+        self, session: Session, new: SecretSlot, tell: Tell
+    ) -> tuple[dict[bytes, RowHead], RowSet]:
+        """Set every row aside, sealed under the new master key; return the new heads and set."""
         known = list(session.rows.values())
         made: dict[bytes, RowHead] = {}
+        rows = RowSet()
         tell(0, len(known))
         for start in range(0, len(known), _READ):
             heads = known[start : start + _READ]
@@ -127,11 +130,16 @@ class Rotation:
                 fresh += _carried(session, new, heads[at : at + _SLICE], stored)
             await self._store.set_aside(fresh)
             session.check()
-            made |= {row.index: row.row_head for row in fresh}
+            anew = [row.row_head for row in fresh]
+            with new.open() as master:
+                rows = rows.change(master, session.vault_id, add=anew, drop=())
+            made |= {head.index: head for head in anew}
             tell(len(made), len(known))
-        return made
+        return made, rows
 
-    def _renewal(self, session: Session, new: SecretSlot, rows: dict[bytes, RowHead]) -> Renewal:
+    def _renewal(
+        self, session: Session, new: SecretSlot, rows: dict[bytes, RowHead], row_set: RowSet
+    ) -> Renewal:
         record, now_ms = session.authority, self._vault.now_ms()
         generation = record.master_generation + 1
         with session.open_master() as old, new.open() as fresh:
@@ -151,7 +159,7 @@ class Rotation:
                 record,
                 move,
                 master_generation=generation,
-                rows=RowSet().change(fresh, session.vault_id, add=rows.values(), drop=()),
+                rows=row_set,
                 slots={slot.slot_id.hex(): slot.digest for slot in wrapped},
             )
             event = AuditEvent("operator-act", now_ms, reason="rotated")

@@ -21,8 +21,8 @@ from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
-from backpackd.application.revoking import Revoking
 from backpackd.application.recovery import Recovery
+from backpackd.application.revoking import Revoking
 from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
 from backpackd.application.slots import Slots

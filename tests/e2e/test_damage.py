@@ -76,7 +76,6 @@ class Stopped:
         digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
         return digest, stat.S_IMODE(self.file.stat().st_mode)
 
-
     def stored(self) -> tuple[list[tuple[Any, ...]], ...]:
         """Return what the file holds, but for what the audit log gains while a daemon runs."""
         tables = ("vault", "slots", "keys", "audit_keys")

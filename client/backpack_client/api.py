@@ -7,9 +7,8 @@ is opened in `channel`. Nothing here prompts or prints.
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
@@ -35,7 +34,6 @@ from backpack_client.model import (
 
 if TYPE_CHECKING:
     import grpc
-    from google.protobuf.message import Message
 
 # How long to wait at the end for a renewal that is under way.
 _JOIN_SECONDS = 1.0
@@ -298,23 +296,6 @@ class Backpack:
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
         return Lease(call, on_wait, self._invoke, self._leases)
-
-    def call(self, call: Call[Answer]) -> Answer:
-        """Carry out a call of `slot_calls`, `backup_calls` and the like."""
-        return self._invoke(call)
-
-    def follow(self, call: Call[Answer]) -> "Watch[Answer]":
-        """Carry out a call that streams, one response at a time."""
-        return Watch(call, self._open(), self._failure_of)
-
-    def send(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
-        """Carry out a call that takes a stream: its own request, then these."""
-        serialize = type(call.request).SerializeToString
-        stream = self._open().stream_unary(call.method, serialize, call.parse)
-        try:
-            return call.read(stream(chain([call.request], more)))
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
 
     def _open(self) -> "grpc.Channel":
         with self._opening:

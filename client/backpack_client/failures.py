@@ -71,6 +71,7 @@ _BY_REASON = {
         EXIT_FAILED,
         "nothing was repaired or overwritten: put a backup of the vault in its place",
     ),
+    "backup-damaged": (EXIT_FAILED, "nothing was taken from it"),
     "unavailable": (EXIT_FAILED, "try again"),
     "store-failed": (EXIT_FAILED, "nothing was changed: see the daemon's log"),
     "disk-full": (EXIT_FAILED, "nothing was changed: make room, then try again"),

@@ -36,7 +36,7 @@ async def test_of_two_inits_at_once_one_wins_and_one_is_told() -> None:
     first = asyncio.create_task(world.vault.init(GOOD, world.tree()))
     second = asyncio.create_task(world.vault.init(OTHER, world.tree()))
     outcome = await settled(first, second)
-    assert outcome[0] is None
+    assert outcome[0] == ""
     assert isinstance(outcome[1], AlreadyInitializedError)
     await world.opened_again()
 

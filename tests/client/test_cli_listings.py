@@ -44,7 +44,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon
 
 def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
     fake.answers["Status"] = lambda _: status(
-        protections=[vault_pb2.Protection(name="scrubbing", on=True, detail="how")]
+        protections=[vault_pb2.Protection(name="scrubbing", on=True, detail="how")],
+        slot_kinds=["passphrase", "recovery"],
+        recovery_drilled_at_ms=1_700_000_000_000,
     )
     document = json.loads(run("status", "--json").out)
     version = document.pop("client_version")
@@ -58,6 +60,8 @@ def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
         "started_at_ms": 1_700_000_000_000,
         "tree_pid": 66,
         "leases_of_tree": 0,
+        "slots": ["passphrase", "recovery"],
+        "recovery_drilled_at_ms": 1_700_000_000_000,
         "protections": [{"name": "scrubbing", "on": True, "detail": "how"}],
     }
 

@@ -49,6 +49,13 @@ COMMANDS = [
     "revoke",
     "watch",
     "panic",
+    "slots",
+    "add-slot",
+    "remove-slot",
+    "rotate",
+    "recover",
+    "export",
+    "import-vault",
     "audit",
 ]
 

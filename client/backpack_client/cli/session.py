@@ -14,7 +14,7 @@ from backpack_client import __version__, terminal
 from backpack_client.failures import Failure, from_status
 
 if TYPE_CHECKING:
-    from backpack_client.api import Backpack
+    from backpack_client.cli.connection import Connection
     from backpack_client.model import VaultStatus
     from backpack_client.startup import Daemon
 
@@ -37,19 +37,19 @@ class Session:
 
         return startup.find(self._environ, self._socket)
 
-    def connect(self, timeout: float | None = None) -> "Backpack":
+    def connect(self, timeout: float | None = None) -> "Connection":
         """Make the connection to the daemon; nothing is sent yet.
 
         Args:
             timeout: how long to wait for each answer, in seconds; None: the default.
         """
-        from backpack_client.api import Backpack  # noqa: PLC0415 - as above
         from backpack_client.calls import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
+        from backpack_client.cli.connection import Connection  # noqa: PLC0415 - as above
 
-        return Backpack(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
+        return Connection(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
 
     @contextmanager
-    def operator(self, passphrase_file: str | None) -> "Iterator[Backpack]":
+    def operator(self, passphrase_file: str | None) -> "Iterator[Connection]":
         """Open a connection that has operator authority.
 
         Nobody is asked for a passphrase that could not be used: there must be a daemon, and the
@@ -64,7 +64,7 @@ class Session:
             yield backpack
 
     @contextmanager
-    def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Backpack]":
+    def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Connection]":
         """Open a connection for a listing: with operator authority where it covers everything."""
         if every:
             with self.operator(passphrase_file) as backpack:
@@ -75,7 +75,7 @@ class Session:
         with self.connect() as backpack:
             yield backpack
 
-    def authorize_again(self, backpack: "Backpack") -> None:
+    def authorize_again(self, backpack: "Connection") -> None:
         """Ask on the terminal for the passphrase of a connection whose authority has ended.
 
         Raises:

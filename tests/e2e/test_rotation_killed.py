@@ -1,4 +1,4 @@
-"""The daemon killed in the middle of a rotation: the old master key or the new one, and every key."""
+"""The daemon killed in the middle of a rotation: the old master key or the new, and every key."""
 
 import random
 import threading

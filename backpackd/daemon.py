@@ -37,20 +37,26 @@ from backpackd.adapters.secret_memory import Arena
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.access import Access
+from backpackd.application.agents import Agents
 from backpackd.application.asking import Asking
 from backpackd.application.autolock import AutoLock
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.handouts import Handouts
+from backpackd.application.identities import Identities
+from backpackd.application.judging import Judging
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
+from backpackd.application.migrating import Migrating
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
+from backpackd.application.workbench import Workbench
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
 from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
+from backpackd.rpc.agents import AgentsService
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
 from backpackd.rpc.keys import KeysService
@@ -115,6 +121,10 @@ class _Application:
     operators: Operators
     granting: Granting
     gate: PassphraseGate
+    identities: Identities
+    agents: Agents
+    migrating: Migrating
+    bench: Workbench
     deadlines: Deadlines
     clock: Clock
 
@@ -180,6 +190,9 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         tightening=ruling.tightening,
     )
     operators = Operators(clock)
+    identities, bench = Identities(vault), Workbench()
+    judging = Judging(vault, identities, operators, bench)
+    migrating = Migrating(judging, keys)
     for source in (leasing.expire, asking.expire):
         deadlines.add(source)
 
@@ -199,6 +212,10 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         operators=operators,
         granting=Granting(vault, leasing, processes, os.geteuid()),
         gate=PassphraseGate(clock),
+        identities=identities,
+        agents=Agents(judging, migrating),
+        migrating=migrating,
+        bench=bench,
         deadlines=deadlines,
         clock=clock,
     )
@@ -231,6 +248,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
         GrantsService(vault, parts.granting, access, operators),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
         PolicyService(parts.ruling, operators),
+        AgentsService(vault, parts.agents, parts.migrating, parts.identities, operators),
     ]
 
 
@@ -262,6 +280,7 @@ async def _serve(settings: Settings) -> None:
         stack.callback(vault.lock)
         stack.push_async_callback(vault.settle)
         parts = _application(store, vault, processes, clock)
+        stack.callback(parts.bench.close)
         _Configured(settings, parts)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)

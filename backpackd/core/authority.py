@@ -7,8 +7,8 @@ Invariants:
 3. The set of key rows, and every slot byte for byte, are the ones that it names; else the vault is
    damaged and nothing of it is used.
 
-The private key that signs wraps lies inside sealed a second time, so that it is in no memory while
-this record is.
+The private keys of the vault (the one that signs wraps, and the identity's) lie inside sealed a
+second time, so that they are in no memory while this record is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,9 +23,13 @@ from backpackd.core.policy import Policy
 from backpackd.core.records import RowSet
 from backpackd.core.sealing import OpenError, Secret, open_sealed, pad, seal, unpad
 from backpackd.core.slots import Slot
+from backpackd.core.trust import KnownLock, TrustedAuthor, decode_locks
 
 _KIND = "authority"
 _SIGNING_KIND = "wrap-signing-key"
+_LEGACY_KIND = "legacy-key"
+# What records of before lack, and what a vault then has of it: nothing. No other member may miss.
+_LATER: Mapping[str, Any] = {"authors": [], "identity": "", "legacy_key": "", "locks": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Authority:
             back does not bring an expired grant to life.
         grants: by id.
         policy: what holds for every request.
+        identity: the vault's identity, sealed by `core.identity`; empty before it was needed.
+        authors: of agent locks whom the operator has accepted.
+        locks: the agent locks that were opened, by lock id in hexadecimal.
+        legacy_key: the master key of an older tool, sealed; empty where none was kept.
     """
 
     generation: int
@@ -52,6 +60,10 @@ class Authority:
     latest_ms: int
     grants: Mapping[str, Grant] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
+    identity: bytes = b""
+    authors: tuple[TrustedAuthor, ...] = ()
+    locks: Mapping[str, KnownLock] = field(default_factory=dict)
+    legacy_key: bytes = b""
 
     def next(self, now_ms: int, **changes: Any) -> "Authority":
         """Return the record's next generation with some attributes changed."""
@@ -104,9 +116,13 @@ class Authority:
     def seal(self, master: Secret, vault_id: bytes, salt: bytes) -> bytes:
         """Seal the record with 32 fresh random bytes as salt."""
         data = {
+            "authors": [author.encode() for author in self.authors],
             "generation": self.generation,
             "grants": [self.grants[key].encode() for key in sorted(self.grants)],
+            "identity": canonical.to_text(self.identity),
             "latest": self.latest_ms,
+            "legacy_key": canonical.to_text(self.legacy_key),
+            "locks": {lock_id: lock.encode() for lock_id, lock in self.locks.items()},
             "master_generation": self.master_generation,
             "policy": self.policy.encode(),
             "row_count": self.rows.count,
@@ -128,10 +144,14 @@ class Authority:
         try:
             data = unpad(open_sealed(master, sealed, kind=_KIND, bound_to=context(vault_id)))
             found = canonical.members(
-                canonical.decode(data),
+                _with_later_members(canonical.decode(data)),
+                authors=list,
                 generation=int,
                 grants=list,
+                identity=str,
                 latest=int,
+                legacy_key=str,
+                locks=dict,
                 master_generation=int,
                 policy=dict,
                 row_count=int,
@@ -149,6 +169,10 @@ class Authority:
                 found["latest"],
                 {grant.id: grant for grant in grants},
                 Policy.decode(found["policy"]),
+                canonical.from_text(found["identity"]),
+                tuple(TrustedAuthor.decode(author) for author in found["authors"]),
+                decode_locks(found["locks"]),
+                canonical.from_text(found["legacy_key"]),
             )
         except (OpenError, CanonicalError, ValueError) as error:
             raise DamageError(
@@ -169,9 +193,30 @@ def open_signing_key(master: Secret, vault_id: bytes, sealed: bytes) -> bytes:
     Raises:
         DamageError: it does not open.
     """
+    return _open_inner(master, vault_id, sealed, _SIGNING_KIND, "wrap-signing key")
+
+
+def seal_legacy_key(master: Secret, vault_id: bytes, key: bytes, salt: bytes) -> bytes:
+    """Seal the master key of an older tool for keeping in the record, padded."""
+    return seal(master, pad(key), kind=_LEGACY_KIND, bound_to=context(vault_id), salt=salt)
+
+
+def open_legacy_key(master: Secret, vault_id: bytes, sealed: bytes) -> bytes:
+    """Open the master key of an older tool for one use.
+
+    Raises:
+        DamageError: it does not open.
+    """
+    return unpad(_open_inner(master, vault_id, sealed, _LEGACY_KIND, "kept key"))
+
+
+def _open_inner(master: Secret, vault_id: bytes, sealed: bytes, kind: str, what: str) -> bytes:
     try:
-        return open_sealed(master, sealed, kind=_SIGNING_KIND, bound_to=context(vault_id))
+        return open_sealed(master, sealed, kind=kind, bound_to=context(vault_id))
     except OpenError as error:
-        raise DamageError(
-            "the wrap-signing key does not open", reason="authority-damaged"
-        ) from error
+        raise DamageError(f"the {what} does not open", reason="authority-damaged") from error
+
+
+def _with_later_members(data: object) -> object:
+    """Give a record that was written before some members were thought of what it means by that."""
+    return {**_LATER, **data} if type(data) is dict else data

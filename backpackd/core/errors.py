@@ -102,6 +102,13 @@ class KeyExistsError(CallerError):
     reason = "key-exists"
 
 
+class TrustUnknownError(CallerError):
+    """An author was not accepted, or a lock is not known."""
+
+    status = Status.NOT_FOUND
+    reason = "not-trusted"
+
+
 class RequestUnknownError(CallerError):
     """A request for approval was answered, has ended, or never was."""
 
@@ -133,6 +140,12 @@ class AlreadyInitializedError(StateError):
     reason = "already-initialized"
 
 
+class MemoryChangedError(StateError):
+    """The memory in a lock is not the one that the caller has read."""
+
+    reason = "memory-changed"
+
+
 class AuthorityError(BackpackError):
     """The caller has not shown who it is, or what it may do."""
 
@@ -162,6 +175,13 @@ class DeniedError(BackpackError):
 
     status = Status.PERMISSION_DENIED
     reason = "no-grant"
+
+
+class LockRefusedError(BackpackError):
+    """An agent lock is not used before the operator has looked at it; the reason says why."""
+
+    status = Status.PERMISSION_DENIED
+    reason = "unknown-author"
 
 
 class WaitingError(BackpackError):

@@ -11,6 +11,10 @@ fast path, which lives in it, pays for neither grpc nor protobuf.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from backpack_client.agent_model import Identity as Identity
+    from backpack_client.agent_model import LockInfo as LockInfo
+    from backpack_client.agents import Agent as Agent
+    from backpack_client.agents import AsyncAgent as AsyncAgent
     from backpack_client.aio import AsyncBackpack as AsyncBackpack
     from backpack_client.aio import AsyncLease as AsyncLease
     from backpack_client.aio import AsyncWatch as AsyncWatch
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Agent": "agents",
+    "AsyncAgent": "agents",
     "AsyncBackpack": "aio",
     "AsyncLease": "aio",
     "AsyncWatch": "aio",
@@ -49,10 +55,12 @@ _HOMES = {
     "DenyRule": "model",
     "Failure": "failures",
     "Grant": "model",
+    "Identity": "agent_model",
     "KeyEntry": "model",
     "Lease": "api",
     "LeaseEvent": "model",
     "LeaseInfo": "model",
+    "LockInfo": "agent_model",
     "Panicked": "model",
     "Policies": "model",
     "Policy": "model",
@@ -70,6 +78,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Agent",
+    "AsyncAgent",
     "AsyncBackpack",
     "AsyncLease",
     "AsyncWatch",
@@ -78,10 +88,12 @@ __all__ = [
     "DenyRule",
     "Failure",
     "Grant",
+    "Identity",
     "KeyEntry",
     "Lease",
     "LeaseEvent",
     "LeaseInfo",
+    "LockInfo",
     "Panicked",
     "Policies",
     "Policy",

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from backpack_client import address, calls, consent_calls
+from backpack_client.agents import AsyncAgentMethods
 from backpack_client.calls import Answer, Call
 from backpack_client.channel import (
     EOF,
@@ -50,7 +51,7 @@ class _Invoke(Protocol):
     async def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
-class AsyncBackpack:
+class AsyncBackpack(AsyncAgentMethods):
     """A connection to the daemon, for one event loop.
 
     Operator authority (`authorize`) belongs to this connection: another object, in this process or

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from backpack_client import address, calls, consent_calls
+from backpack_client.agents import AgentMethods
 from backpack_client.calls import Answer, Call
 from backpack_client.channel import RpcError, Target, check, open_channel
 from backpack_client.failures import Failure
@@ -47,7 +48,7 @@ class _Invoke(Protocol):
     def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
-class Backpack:
+class Backpack(AgentMethods):
     """A connection to the daemon.
 
     Operator authority (`authorize`) belongs to this connection: another object, in this process or

@@ -81,16 +81,14 @@ class IdentityResponse(_message.Message):
     def __init__(self, identity: _Optional[_Union[PublicIdentity, _Mapping]] = ...) -> None: ...
 
 class CreateLockRequest(_message.Message):
-    __slots__ = ("personality", "credentials", "memory", "claimed_path")
+    __slots__ = ("personality", "credentials", "memory")
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     personality: bytes
     credentials: _containers.RepeatedCompositeFieldContainer[CredentialEntry]
     memory: bytes
-    claimed_path: str
-    def __init__(self, personality: _Optional[bytes] = ..., credentials: _Optional[_Iterable[_Union[CredentialEntry, _Mapping]]] = ..., memory: _Optional[bytes] = ..., claimed_path: _Optional[str] = ...) -> None: ...
+    def __init__(self, personality: _Optional[bytes] = ..., credentials: _Optional[_Iterable[_Union[CredentialEntry, _Mapping]]] = ..., memory: _Optional[bytes] = ...) -> None: ...
 
 class CreateLockResponse(_message.Message):
     __slots__ = ("agent_lock", "info")
@@ -137,18 +135,16 @@ class OpenLockResponse(_message.Message):
     def __init__(self, info: _Optional[_Union[LockInfo, _Mapping]] = ..., personality: _Optional[bytes] = ..., memory: _Optional[bytes] = ...) -> None: ...
 
 class EditLockRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path", "personality", "put_credentials", "remove_credentials")
+    __slots__ = ("agent_lock", "personality", "put_credentials", "remove_credentials")
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     PERSONALITY_FIELD_NUMBER: _ClassVar[int]
     PUT_CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     REMOVE_CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
-    claimed_path: str
     personality: bytes
     put_credentials: _containers.RepeatedCompositeFieldContainer[CredentialEntry]
     remove_credentials: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., personality: _Optional[bytes] = ..., put_credentials: _Optional[_Iterable[_Union[CredentialEntry, _Mapping]]] = ..., remove_credentials: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, agent_lock: _Optional[bytes] = ..., personality: _Optional[bytes] = ..., put_credentials: _Optional[_Iterable[_Union[CredentialEntry, _Mapping]]] = ..., remove_credentials: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EditLockResponse(_message.Message):
     __slots__ = ("agent_lock", "info")
@@ -181,20 +177,18 @@ class UpdateMemoryResponse(_message.Message):
     def __init__(self, agent_lock: _Optional[bytes] = ..., memory_counter: _Optional[int] = ..., memory_hash: _Optional[str] = ...) -> None: ...
 
 class MigrateLockRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path", "legacy", "store_embedded", "replace", "keep_legacy_key")
+    __slots__ = ("agent_lock", "legacy", "store_embedded", "replace", "keep_legacy_key")
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     LEGACY_FIELD_NUMBER: _ClassVar[int]
     STORE_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     KEEP_LEGACY_KEY_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
-    claimed_path: str
     legacy: LegacyKey
     store_embedded: bool
     replace: bool
     keep_legacy_key: bool
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., legacy: _Optional[_Union[LegacyKey, _Mapping]] = ..., store_embedded: _Optional[bool] = ..., replace: _Optional[bool] = ..., keep_legacy_key: _Optional[bool] = ...) -> None: ...
+    def __init__(self, agent_lock: _Optional[bytes] = ..., legacy: _Optional[_Union[LegacyKey, _Mapping]] = ..., store_embedded: _Optional[bool] = ..., replace: _Optional[bool] = ..., keep_legacy_key: _Optional[bool] = ...) -> None: ...
 
 class MigrateLockResponse(_message.Message):
     __slots__ = ("agent_lock", "info", "stored")
@@ -207,12 +201,10 @@ class MigrateLockResponse(_message.Message):
     def __init__(self, agent_lock: _Optional[bytes] = ..., info: _Optional[_Union[LockInfo, _Mapping]] = ..., stored: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RewrapLockRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path")
+    __slots__ = ("agent_lock",)
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
-    claimed_path: str
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ...) -> None: ...
+    def __init__(self, agent_lock: _Optional[bytes] = ...) -> None: ...
 
 class RewrapLockResponse(_message.Message):
     __slots__ = ("agent_lock", "info")
@@ -223,16 +215,16 @@ class RewrapLockResponse(_message.Message):
     def __init__(self, agent_lock: _Optional[bytes] = ..., info: _Optional[_Union[LockInfo, _Mapping]] = ...) -> None: ...
 
 class AddRecipientRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path", "identity", "label")
+    __slots__ = ("agent_lock", "identity", "trust", "label")
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
-    claimed_path: str
     identity: str
+    trust: bool
     label: str
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., identity: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+    def __init__(self, agent_lock: _Optional[bytes] = ..., identity: _Optional[str] = ..., trust: _Optional[bool] = ..., label: _Optional[str] = ...) -> None: ...
 
 class AddRecipientResponse(_message.Message):
     __slots__ = ("agent_lock", "info")
@@ -243,14 +235,12 @@ class AddRecipientResponse(_message.Message):
     def __init__(self, agent_lock: _Optional[bytes] = ..., info: _Optional[_Union[LockInfo, _Mapping]] = ...) -> None: ...
 
 class RemoveRecipientRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path", "fingerprint")
+    __slots__ = ("agent_lock", "fingerprint")
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
-    CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
-    claimed_path: str
     fingerprint: str
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    def __init__(self, agent_lock: _Optional[bytes] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class RemoveRecipientResponse(_message.Message):
     __slots__ = ("agent_lock", "info")

@@ -132,6 +132,9 @@ class AgentsServicer:
     def UpdateMemory(self, request, context):
         """Replaces the memory, if it is still the one that the caller has read; FAILED_PRECONDITION
         (`memory-changed`) otherwise. Open to every process.
+
+        The daemon compares within the bytes that it is given. Writing them is the client's: it must
+        put the new file in the place of the old one only while that is still the one that it sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

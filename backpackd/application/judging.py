@@ -31,8 +31,8 @@ LEGACY = "1.0"
 _Result = TypeVar("_Result")
 
 REFUSALS = {
-    "unknown-author": "the lock was made by an author whom this vault does not know: compare the "
-    "fingerprint with its owner, then accept it with: backpack-client agent trust",
+    "unknown-author": "the lock was signed by {author}, whom this vault does not know: compare that "
+    "fingerprint with its owner's, then accept it with: backpack-client agent trust",
     "lock-stepped-back": "the lock is older than one that this vault has seen, as after checking "
     "out an older commit; if it is meant, accept it with: backpack-client agent trust",
     "lock-forked": "the lock was changed in two ways, as on two branches, and this vault has seen "
@@ -219,7 +219,8 @@ def _problems(session: Session, lock: LockFile, identity: Identity) -> tuple[str
 
 def refused(reason: str, author: PublicIdentity) -> LockRefusedError:
     """Make the error for a lock that the operator has to look at first."""
-    return LockRefusedError(REFUSALS[reason], reason=reason, facts={"author": author.spoken})
+    message = REFUSALS[reason].format(author=author.spoken)
+    return LockRefusedError(message, reason=reason, facts={"author": author.spoken})
 
 
 def json_object(data: bytes) -> dict[str, Any]:

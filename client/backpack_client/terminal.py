@@ -75,6 +75,12 @@ def print_lines(lines: Sequence[str]) -> None:
             sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
 
 
+def print_whole(line: str) -> None:
+    """Write one line of any length to standard output."""
+    with _writing():
+        sys.stdout.write(printable(line, len(line)) + "\n")
+
+
 def print_json(document: object) -> None:
     """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
     with _writing():
@@ -186,7 +192,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
-def value(name: str, path: str | None) -> bytes:
+def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
     """Get the value of a key: out of a file where one is named, else from the person.
 
     The line end of a value that is a single line of text is dropped, so that a file made with an
@@ -196,17 +202,37 @@ def value(name: str, path: str | None) -> bytes:
     Args:
         name: the key, for the prompt.
         path: any readable file, `-` for standard input, None to ask.
+        option: how a file is named on the command line, for the hint.
 
     Raises:
         Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
     """
     make_undumpable()
     if path is None:
-        return _ask(f"value of {name}", "add --value-file FILE, or - for standard input")
-    with _reading("value", path, _PIPE_IT.format("--value-file")) as (descriptor, _):
+        return _ask(f"value of {name}", f"add {option}, or - for standard input")
+    with _reading("value", path, _PIPE_IT.format(option.partition(" ")[0])) as (descriptor, _):
         data = _read(descriptor, VALUE_LIMIT, "a value", _without_line_end)
     if not data:
         raise usage("the value is empty", hint="a key has a value of at least one byte")
+    return data
+
+
+def legacy_key(path: str | None) -> bytes:
+    """Get the master key of the older tool: out of a file where one is named, else from the person.
+
+    Args:
+        path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
+
+    Raises:
+        Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
+    """
+    make_undumpable()
+    if path is None:
+        return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
+    with _reading("old master key", path, _PIPE_IT.format("--legacy-key-file")) as (descriptor, _):
+        data = _read(descriptor, PASSPHRASE_LIMIT, "an old master key", _chomp)
+    if not data:
+        raise usage("the old master key is empty", hint="write it into the file that you name")
     return data
 
 
@@ -377,6 +403,30 @@ def confirm(question: str) -> bool:
         termios.tcflush(terminal, termios.TCIFLUSH)
         os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
         return _read_line(terminal).strip().lower() in (b"y", b"yes")
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def answer(question: str, default: str = "") -> str:
+    """Ask on the terminal for a line that may be seen.
+
+    Args:
+        question: what to ask.
+        default: what an empty line stands for.
+
+    Raises:
+        Failure: there is no terminal to ask on, or what was typed is no text.
+    """
+    terminal = _open_terminal("for an answer", "say it by options: see --help")
+    shown = f"{question} [{default}]" if default else question
+    try:
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
+        return _read_line(terminal).decode().strip() or default
+    except UnicodeDecodeError:
+        raise usage("what was typed is not UTF-8", hint="") from None
     except OSError as error:
         raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
     finally:

@@ -42,6 +42,8 @@ _HOMES = {
     "revoke": "leases",
     "watch": "leases",
     "panic": "panic",
+    "agent": "agent",
+    "identity": "identity",
 }
 
 

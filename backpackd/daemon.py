@@ -51,6 +51,7 @@ from backpackd.application.migrating import Migrating
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
+from backpackd.application.running import Running
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.application.workbench import Workbench
@@ -176,9 +177,15 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
     keys = Keys(vault, store)
     watching = Watching(processes)
     leasing = Leasing(watching, clock, deadlines)
+    running = Running(processes, leasing, clock, deadlines)
     asking = Asking(processes, watching, deadlines, clock, notifier())
     ruling = Ruling(vault)
     handouts = Handouts()
+    operators = Operators(clock)
+    identities, bench = Identities(vault), Workbench()
+    judging = Judging(vault, identities, operators, bench)
+    migrating = Migrating(judging, keys)
+    agents = Agents(judging, migrating)
     access = Access(
         vault,
         keys,
@@ -188,12 +195,10 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         asking=asking,
         handouts=handouts,
         tightening=ruling.tightening,
+        running=running,
+        embedded=agents,
     )
-    operators = Operators(clock)
-    identities, bench = Identities(vault), Workbench()
-    judging = Judging(vault, identities, operators, bench)
-    migrating = Migrating(judging, keys)
-    for source in (leasing.expire, asking.expire):
+    for source in (running.expire, leasing.expire, asking.expire):
         deadlines.add(source)
 
     def drop_leases() -> None:
@@ -206,14 +211,14 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         access=access,
         leasing=leasing,
         asking=asking,
-        revoking=Revoking(vault, leasing, asking),
+        revoking=Revoking(vault, leasing, asking, running),
         ruling=ruling,
         handouts=handouts,
         operators=operators,
         granting=Granting(vault, leasing, processes, os.geteuid()),
         gate=PassphraseGate(clock),
         identities=identities,
-        agents=Agents(judging, migrating),
+        agents=agents,
         migrating=migrating,
         bench=bench,
         deadlines=deadlines,

@@ -99,6 +99,14 @@ class PinnedProcess(Protocol):
         """Call `callback` once from the event loop when the process has ended."""
         ...
 
+    def signal(self, number: int) -> bool:
+        """Send this very process a signal, and no other one that has its pid by now.
+
+        Returns:
+            False when it has ended, was let go, or the system does not let this user signal it.
+        """
+        ...
+
     def close(self) -> None:
         """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
         ...

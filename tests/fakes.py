@@ -22,7 +22,8 @@ from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
-from backpackd.application.vault import Vault
+from backpackd.application.running import Running, Start
+from backpackd.application.vault import Session, Vault
 from backpackd.application.watching import Watching
 from backpackd.core import records
 from backpackd.core.facts import ProcessId
@@ -151,6 +152,24 @@ class GatedStore(MemoryStore):
         return found
 
 
+class FakeEmbedded:
+    """Implements `access.Embedded`: a lock is any bytes, and all embed the same values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.refusal: Exception | None = None
+
+    async def check(self, *_: object) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Iterable[str]
+    ) -> dict[str, bytes]:
+        await self.check(connection, session, document)
+        return {name: self.values[name] for name in names if name in self.values}
+
+
 class World:
     """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
 
@@ -167,6 +186,8 @@ class World:
         self.keys = Keys(self.vault, self.store)
         self.watching = Watching(self.processes)
         self.leasing = Leasing(self.watching, self.clock, self.deadlines)
+        self.running = Running(self.processes, self.leasing, self.clock, self.deadlines)
+        self.embedded = FakeEmbedded()
         self.notifier = FakeNotifier()
         self.asking = Asking(
             self.processes, self.watching, self.deadlines, self.clock, self.notifier
@@ -182,13 +203,20 @@ class World:
             asking=self.asking,
             handouts=self.handouts,
             tightening=self.ruling.tightening,
+            running=self.running,
+            embedded=self.embedded,
         )
-        self.revoking = Revoking(self.vault, self.leasing, self.asking)
+        self.revoking = Revoking(self.vault, self.leasing, self.asking, self.running)
         self.operators = Operators(self.clock)
         self.granting = Granting(self.vault, self.leasing, self.processes, UID)
         self.gate = PassphraseGate(self.clock)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
-        for source in (self.leasing.expire, self.asking.expire, autolock.expire):
+        for source in (
+            self.running.expire,
+            self.leasing.expire,
+            self.asking.expire,
+            autolock.expire,
+        ):
             self.deadlines.add(source)
 
         def drop_leases() -> None:
@@ -230,6 +258,21 @@ class World:
     ) -> Handout:
         """Get keys on a connection."""
         return await self.access.get_keys(connection, Wish(names, ttl, reason, wait), announce)
+
+    async def run(
+        self,
+        *names: str,
+        pid: int = 101,
+        terminate: bool = True,
+        without_values: bool = False,
+        ttl: int = 0,
+        agent_lock: bytes = b"",
+        wait: int = 0,
+    ) -> Handout:
+        """Get keys for a process that is about to become an agent."""
+        start = Start(terminate=terminate, without_values=without_values)
+        wish = Wish(names or ("K",), ttl, wait=wait, start=start, agent_lock=agent_lock)
+        return await self.access.get_keys(self.connect(pid), wish, unheard)
 
     async def get(
         self, *names: str, pid: int = 101, ttl: int = 0, wait: int = 0

@@ -8,12 +8,14 @@ made.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from backpackd.application.asking import Announce, Asking
 from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
+from backpackd.application.running import Running, Start
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.decision import Allow, Ask, Deny, Rules, applicable, decide, may_lease
 from backpackd.core.errors import (
@@ -56,12 +58,35 @@ class Wish:
         ttl: wished life in seconds; 0 for the default.
         reason: a claim.
         wait: seconds to wait for a person; 0: not at all.
+        start: the caller is about to become an agent; None: it is not.
+        agent_lock: the lock whose embedded values are wanted as well; empty: none.
     """
 
     names: Sequence[str]
     ttl: int = 0
     reason: str = ""
     wait: int = 0
+    start: Start | None = None
+    agent_lock: bytes = field(default=b"", repr=False)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether no values are wanted, only the lease."""
+        return self.start is not None and self.start.without_values
+
+
+class Embedded(Protocol):
+    """Opens the values that agent locks embed."""
+
+    async def check(self, connection: Connection, session: Session, document: bytes) -> None:
+        """Return if the caller may use a lock, with nothing opened that is a value."""
+        ...
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Return the values that a lock embeds, of those names that it embeds."""
+        ...
 
 
 class Access:
@@ -78,6 +103,8 @@ class Access:
         asking: Asking,
         handouts: Handouts,
         tightening: Callable[[], Policy],
+        running: Running,
+        embedded: Embedded,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -87,18 +114,21 @@ class Access:
         self._asking = asking
         self._handouts = handouts
         self._tightening = tightening
+        self._running = running
+        self._embedded = embedded
 
     def attest(self, connection: Connection) -> PeerFacts:
-        """Read who a caller is, now.
+        """Read who a caller is, now. An agent that runs is the root of a tree of its own.
 
         Raises:
             PeerUnknownError: the process that connected has ended.
         """
         peer = connection.peer
         try:
-            return self._processes.attest(peer.process, peer.uid, peer.gid)
+            facts = self._processes.attest(peer.process, peer.uid, peer.gid)
         except ProcessGoneError:
             raise PeerUnknownError("the process that connected has ended: connect anew") from None
+        return self._running.rooted(facts)
 
     async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:
         """Lease keys to the caller's process tree, all or none.
@@ -121,16 +151,23 @@ class Access:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         if wish.wait > LONGEST_WAIT:
             raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
+        if wish.agent_lock:
+            await self._embedded.check(connection, session, wish.agent_lock)
         facts = await self._allowed(session, connection, names, wish, announce)
-        self._leasing.check_room(facts.root.id)
-        values = await self._keys.open(session, names)
-        decision = await self._spend(session, facts, names)
+        self._check_room(facts, wish)
+        values = await self._values(session, connection, names, wish)
+        stored = [name for name in names if name not in values.embedded]
+        decision = await self._spend(session, facts, names, stored)
         # From here to the reply nothing waits, so nothing can come in between.
         session.check()
-        self._keys.require(session, names)
-        lease = self._issue(session, facts, names, decision, wish.ttl)
+        self._keys.require(session, stored)
+        lease = self._issue(session, facts, names, decision, wish)
+        if wish.start is not None:
+            self._running.begin(lease, facts, wish.start)
         self._vault.touch()
-        return Handout(lease, tuple(values.items()))
+        if wish.withholds:
+            return Handout(lease, ())
+        return Handout(lease, tuple((name, values.of(name)) for name in names))
 
     async def may_lease(self, connection: Connection) -> Callable[[str], bool]:
         """Return a test for which names the caller's process tree may be told."""
@@ -188,7 +225,8 @@ class Access:
         until = self._clock.boot() + wish.wait
         while True:
             session.check()
-            facts = await self._digested(self.attest(connection), self.rules(session))
+            facts = self._running.rooted(self.attest(connection), starting=wish.start is not None)
+            facts = await self._digested(facts, self.rules(session))
             decision = decide(facts, names, self.rules(session))
             if isinstance(decision, Ask):
                 await self._asking.ask(
@@ -232,7 +270,25 @@ class Access:
                     digests[path] = digest
         return replace(facts, digests=digests)
 
-    async def _spend(self, session: Session, facts: PeerFacts, names: Sequence[str]) -> Allow:
+    def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
+        self._leasing.check_room(facts.root.id)
+        if wish.start is not None:
+            self._running.check_room(facts)
+
+    async def _values(
+        self, session: Session, connection: Connection, names: Sequence[str], wish: Wish
+    ) -> "_Values":
+        """Open what the lock embeds, and of the rest what is stored."""
+        embedded: dict[str, bytes] = {}
+        if wish.agent_lock:
+            embedded = await self._embedded.embedded(connection, session, wish.agent_lock, names)
+        rest = [name for name in names if name not in embedded]
+        wanted = rest and not wish.withholds
+        return _Values(embedded, await self._keys.open(session, rest) if wanted else {})
+
+    async def _spend(
+        self, session: Session, facts: PeerFacts, names: Sequence[str], stored: Sequence[str]
+    ) -> Allow:
         """Spend one use of every counted grant, durably, and return what the lease rests on.
 
         Decided anew on the record as it is now, and when uses are counted, as it is when the turn
@@ -245,7 +301,7 @@ class Access:
             async def draft(now: Session) -> Draft:
                 nonlocal decision
                 session.check()
-                self._keys.require(session, names)
+                self._keys.require(session, stored)
                 decision = self._require(decide(facts, names, self.rules(now)), facts)
                 standing = [grant.used() for grant in decision.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
@@ -267,7 +323,7 @@ class Access:
         facts: PeerFacts,
         names: tuple[str, ...],
         decision: Allow,
-        ttl: int,
+        wish: Wish,
     ) -> Lease:
         now_ms = self._latest_ms(session)
         # A lease ends with the standing grant that it rests on; a consent's time is for using it.
@@ -282,6 +338,21 @@ class Access:
                 "the grant that covers the keys asked for has just expired: the operator can add "
                 "another"
             )
-        lease = self._leasing.issue(facts.root.id, names, decision.grants, ttl=ttl, longest=longest)
-        self._handouts.note(session, at_ms=now_ms, names=names, facts=facts, lease_id=lease.id)
+        lease = self._leasing.issue(
+            facts.root.id, names, decision.grants, ttl=wish.ttl, longest=longest
+        )
+        if not wish.withholds:
+            self._handouts.note(session, at_ms=now_ms, names=names, facts=facts, lease_id=lease.id)
         return lease
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values that are handed over, by where they come from. No repr shows them."""
+
+    embedded: dict[str, bytes] = field(repr=False)
+    stored: dict[str, bytes] = field(repr=False)
+
+    def of(self, name: str) -> bytes:
+        """Return the value of a key."""
+        return self.embedded[name] if name in self.embedded else self.stored[name]

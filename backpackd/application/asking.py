@@ -109,7 +109,7 @@ class Asking:
         if self._closing:
             raise _stopping()
         tree = facts.root.id
-        if self.answers.refused(tree, names):
+        if self._refused(facts, names):
             raise _refused()
         request = self._table.find(tree, names) or self._add(facts, names, reason)
         if request.waiting >= MOST_WAITING_OF_TREE:
@@ -137,16 +137,17 @@ class Asking:
             )
         if wait.failure is not None:
             raise wait.failure()
-        if self.answers.refused(tree, names):
+        if self._refused(facts, names):
             raise _refused()
 
     def pending(self) -> list[Request]:
         """Return the pending requests, in the order in which a person should see them."""
         return self._table.shown()
 
-    def pending_of(self, tree: ProcessId) -> list[Request]:
-        """Return the pending requests of one process tree."""
-        return [request for request in self._table.shown() if request.tree == tree]
+    def pending_for(self, facts: PeerFacts) -> list[Request]:
+        """Return the pending requests that a caller may see: of its tree, and its very own."""
+        own = {facts.root.id, facts.process.id}
+        return [request for request in self._table.shown() if request.tree in own]
 
     def approve(self, code: str, *, once: bool, root_pid: int) -> ProcessId:
         """Allow a request.
@@ -180,7 +181,7 @@ class Asking:
                 reason="",
                 consent=True,
             ),
-            request.tree,
+            request.origin,
         )
 
         def answered(other: Request) -> bool:
@@ -198,11 +199,13 @@ class Asking:
             RequestUnknownError: it was answered or has ended.
         """
         request = self._pending(code)
-        self._watching.watch(request.tree)
-        self.answers.refuse(request.tree, request.names)
+        # To the tree that the asker was started in: a loop of agents, each the root of its own,
+        # would otherwise ask for ever.
+        self._watching.watch(request.origin)
+        self.answers.refuse(request.origin, request.names)
         self._end(
             lambda other: (
-                other.tree == request.tree and not set(other.names).isdisjoint(request.names)
+                other.origin == request.origin and not set(other.names).isdisjoint(request.names)
             )
         )
 
@@ -272,7 +275,7 @@ class Asking:
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.
-        self._table.check_room(facts.root.id)
+        self._table.check_room(facts.origin.id)
         now = self._clock.boot()
         request = Request(
             code=self._fresh_code(),
@@ -289,6 +292,9 @@ class Asking:
         self._waits[request.code] = _Wait()
         self._notifier.notify(request.code)
         return request
+
+    def _refused(self, facts: PeerFacts, names: Sequence[str]) -> bool:
+        return any(self.answers.refused(process.id, names) for process in facts.tree)
 
     def _fresh_code(self) -> str:
         while True:

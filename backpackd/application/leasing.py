@@ -6,7 +6,7 @@ in the same moment.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backpackd.application.deadlines import Deadlines
@@ -22,6 +22,10 @@ MOST_LEASES = 100_000
 MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
 _BACKLOG = 1024
+
+OnEnd = Callable[[Lease, str, bool], None]
+"""Is told of a lease that has ended, why, and whether somebody decided so: a person, by a command,
+and not time or the end of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,11 @@ class LeaseWatcher:
 
 
 class Leasing:
-    """The live leases of one vault."""
+    """The live leases of one vault.
+
+    Attributes:
+        on_end: called, in order, in the moment in which a lease has ended.
+    """
 
     def __init__(self, watching: Watching, clock: Clock, deadlines: Deadlines) -> None:
         self._watching = watching
@@ -87,6 +95,7 @@ class Leasing:
         # The roots of `tree:` grants that leases rest on: the leases end with them.
         self._grant_roots: dict[str, ProcessId] = {}
         self._watchers: set[LeaseWatcher] = set()
+        self.on_end: list[OnEnd] = []
         watching.add(self._needed, self._process_ended)
 
     def __len__(self) -> int:
@@ -166,6 +175,16 @@ class Leasing:
         self._deadlines.review()
         return renewed
 
+    def keep(self, lease_id: str) -> Lease | None:
+        """Extend a lease whose holder is seen living, see `LeaseTable.keep`; for `Deadlines`.
+
+        Unlike everything else here it does not look at the deadlines: it is done while they are.
+        """
+        lease = self._table.keep(lease_id, now=self._clock.boot())
+        if lease is not None:
+            self._tell(LeaseEvent("renewed", lease))
+        return lease
+
     def of(self, holder: ProcessId) -> list[Lease]:
         """Return the live leases of a process tree, oldest first."""
         return self._table.of_holder(holder, now=self._clock.boot())
@@ -220,7 +239,7 @@ class Leasing:
     def expire(self, now: float) -> float | None:
         """End the leases that are due; a source for `Deadlines`."""
         ended, coming = self._table.expire(now)
-        self._forget(ended, "expired")
+        self._forget(ended, "expired", decided=False)
         return coming
 
     def watch(self, holder: ProcessId | None) -> LeaseWatcher:
@@ -239,16 +258,18 @@ class Leasing:
         """Receive no more."""
         self._watchers.discard(watcher)
 
-    def _ended(self, ended: list[Lease], reason: str) -> list[Lease]:
-        self._forget(ended, reason)
+    def _ended(self, ended: list[Lease], reason: str, *, decided: bool = True) -> list[Lease]:
+        self._forget(ended, reason, decided=decided)
         self._deadlines.review()
         return ended
 
-    def _forget(self, ended: Sequence[Lease], reason: str) -> None:
+    def _forget(self, ended: Sequence[Lease], reason: str, *, decided: bool) -> None:
         if not ended:
             return
         for lease in ended:
             self._tell(LeaseEvent("ended", lease, reason))
+            for on_end in self.on_end:
+                on_end(lease, reason, decided)
         in_use = self._table.grants()
         for grant_id in [known for known in self._grant_roots if known not in in_use]:
             del self._grant_roots[grant_id]
@@ -262,7 +283,7 @@ class Leasing:
         return self._table.holders() | set(self._grant_roots.values())
 
     def _process_ended(self, process: ProcessId) -> None:
-        self._ended(self._table.end_holder(process), "holder-gone")
+        self._ended(self._table.end_holder(process), "holder-gone", decided=False)
         for grant_id, root in list(self._grant_roots.items()):
             if root == process:
-                self._ended(self._table.end_grant(grant_id), "grant-gone")
+                self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)

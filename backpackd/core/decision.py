@@ -95,7 +95,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
         return Deny()
     if rules.policy.default == "allow":
         # What was revoked from this tree is asked about even where everything else is allowed.
-        open_names = [n for n in open_names if rules.answers.withdrawn(facts.root.id, n)]
+        open_names = [n for n in open_names if _withdrawn(facts, n, rules)]
     if open_names:
         return Ask(tuple(open_names))
     longest = [grant.max_ttl for grant in chosen.values()]
@@ -124,7 +124,7 @@ def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules
         return False
     if any(_counts(grant, facts, name, rules) for grant in usable):
         return True
-    return rules.policy.default == "allow" and not rules.answers.withdrawn(facts.root.id, name)
+    return rules.policy.default == "allow" and not _withdrawn(facts, name, rules)
 
 
 def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules) -> bool:
@@ -136,7 +136,12 @@ def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules) -> bool:
     if not grant.covers(name):
         return False
     since = grant.id if grant.consent else ""
-    return not rules.answers.withdrawn(facts.root.id, name, since=since)
+    return not _withdrawn(facts, name, rules, since=since)
+
+
+def _withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
+    # From any tree that the caller is in: an agent is a root of its own, and still in another one.
+    return any(rules.answers.withdrawn(each.id, name, since=since) for each in facts.tree)
 
 
 def _preference(grant: Grant) -> tuple[bool, int, str]:

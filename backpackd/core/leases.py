@@ -118,6 +118,27 @@ class LeaseTable:
         self._tidy()
         return lease
 
+    def keep(self, lease_id: str, *, now: float) -> Lease | None:
+        """Let a lease live on whose holder the daemon itself sees living.
+
+        Unlike `renew` also when its time is just over: then the daemon was late (the machine
+        slept), and the holder is not at fault. Never past its maximum.
+
+        Args:
+            lease_id: which.
+            now: boot-clock seconds.
+
+        Returns:
+            The lease, or None when it has ended or has reached its maximum.
+        """
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.max_expires_at <= now:
+            return None
+        lease.expires_at = min(now + lease.ttl, lease.max_expires_at)
+        heapq.heappush(self._heap, (lease.expires_at, lease_id))
+        self._tidy()
+        return lease
+
     def get(self, lease_id: str, *, now: float) -> Lease | None:
         """Return a lease that is live at this moment, whether or not the timer has rung."""
         lease = self._leases.get(lease_id)

@@ -62,6 +62,11 @@ class Request:
         return self.facts.root.id
 
     @property
+    def origin(self) -> ProcessId:
+        """The tree that counts where trees are held apart, whatever root the caller proposes."""
+        return self.facts.origin.id
+
+    @property
     def possible_roots(self) -> tuple[ProcessFacts, ...]:
         """The processes of the chain that consent may be given to.
 
@@ -92,13 +97,13 @@ class RequestTable:
                 return request
         return None
 
-    def check_room(self, tree: ProcessId) -> None:
+    def check_room(self, origin: ProcessId) -> None:
         """Return if a tree may have one more request.
 
         Raises:
             LimitError: it has too many already.
         """
-        if sum(other.tree == tree for other in self._requests.values()) >= MOST_OF_TREE:
+        if sum(other.origin == origin for other in self._requests.values()) >= MOST_OF_TREE:
             raise LimitError(
                 f"{MOST_OF_TREE} requests of this process tree wait for approval already: have "
                 "them answered first",
@@ -111,12 +116,12 @@ class RequestTable:
         Raises:
             LimitError: this tree has too many requests already.
         """
-        self.check_room(request.tree)
+        self.check_room(request.origin)
         self._requests[request.code] = request
         if len(self._requests) <= MOST:
             return []
-        counts = Counter(other.tree for other in self._requests.values())
-        fullest = max(self._requests.values(), key=lambda other: counts[other.tree])
+        counts = Counter(other.origin for other in self._requests.values())
+        fullest = max(self._requests.values(), key=lambda other: counts[other.origin])
         del self._requests[fullest.code]
         return [fullest]
 
@@ -152,8 +157,8 @@ class RequestTable:
         seen: Counter[ProcessId] = Counter()
         ranked: list[tuple[int, float, Request]] = []
         for request in sorted(self._requests.values(), key=lambda request: request.asked_at):
-            ranked.append((seen[request.tree], request.asked_at, request))
-            seen[request.tree] += 1
+            ranked.append((seen[request.origin], request.asked_at, request))
+            seen[request.origin] += 1
         return [request for _, _, request in sorted(ranked, key=lambda item: item[:2])]
 
     def trees(self) -> set[ProcessId]:

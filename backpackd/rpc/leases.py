@@ -8,6 +8,7 @@ from backpackd.application.handouts import Handouts
 from backpackd.application.leasing import LeaseEvent, Leasing
 from backpackd.application.operators import Operators
 from backpackd.application.revoking import Revoking
+from backpackd.application.running import Start
 from backpackd.application.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.leases import Lease
@@ -51,7 +52,14 @@ class LeasesService:
         self, connection: Connection, request: pb.GetKeysRequest
     ) -> pb.GetKeysResponse:
         """Answer `GetKeys`."""
-        wish = Wish(list(request.names), request.ttl_seconds, request.reason, request.wait_seconds)
+        wish = Wish(
+            list(request.names),
+            request.ttl_seconds,
+            request.reason,
+            request.wait_seconds,
+            start=_start(request),
+            agent_lock=request.agent_lock,
+        )
         handout = await self._access.get_keys(
             connection, wish, lambda code: announce("request-code", code)
         )
@@ -179,3 +187,14 @@ class LeasesService:
             max_expires_at_ms=on_the_wall(lease.max_expires_at),
             remaining_seconds=max(0, round(lease.expires_at - boot)),
         )
+
+
+def _start(request: pb.GetKeysRequest) -> Start | None:
+    if not request.HasField("agent"):
+        return None
+    if request.agent.on_revoke not in pb.AgentStart.OnRevoke.values():
+        raise InvalidRequestError("what becomes of the agent on a revocation is not known here")
+    return Start(
+        terminate=request.agent.on_revoke != pb.AgentStart.ON_REVOKE_KEEP,
+        without_values=request.agent.without_values,
+    )

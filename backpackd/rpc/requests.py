@@ -80,7 +80,7 @@ class RequestsService:
             self._operators.require(connection)
             pending = self._asking.pending()
         else:
-            pending = self._asking.pending_of(self._access.attest(connection).root.id)
+            pending = self._asking.pending_for(self._access.attest(connection))
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         return [self._message(request, longest) for request in pending]
 

@@ -22,7 +22,7 @@ from backpackd.core.agentlock.document import LockFile, read
 from backpackd.core.agentlock.errors import LockContentError
 from backpackd.core.agentlock.history import Finding, judge, remember
 from backpackd.core.agentlock.versions import version_of
-from backpackd.core.errors import LockRefusedError
+from backpackd.core.errors import LockForkedError, LockRefusedError, LockSteppedBackError
 from backpackd.core.identity import Identity, PublicIdentity
 from backpackd.core.trust import KnownLock, check_path
 from backpackd.ports import Connection
@@ -30,17 +30,27 @@ from backpackd.ports import Connection
 LEGACY = "1.0"
 _Result = TypeVar("_Result")
 
+_TRUST = "accept it with: backpack-client agent trust"
 REFUSALS = {
-    "unknown-author": "the lock was signed by {author}, whom this vault does not know: compare that "
-    "fingerprint with its owner's, then accept it with: backpack-client agent trust",
-    "lock-stepped-back": "the lock is older than one that this vault has seen, as after checking "
-    "out an older commit; if it is meant, accept it with: backpack-client agent trust",
-    "lock-forked": "the lock was changed in two ways, as on two branches, and this vault has seen "
-    "the other one; if this one is meant, accept it with: backpack-client agent trust",
+    LockRefusedError.reason: (
+        LockRefusedError,
+        "the lock was signed by {author}, whom this vault does not know: compare that fingerprint ",
+        "with its owner's, then ",
+    ),
+    LockSteppedBackError.reason: (
+        LockSteppedBackError,
+        "the lock is older than one that this vault has seen, as after checking out an older ",
+        "commit; if it is meant, ",
+    ),
+    LockForkedError.reason: (
+        LockForkedError,
+        "the lock was changed in two ways, as on two branches, and this vault has seen the other ",
+        "one; if this one is meant, ",
+    ),
 }
 # What signs may stand on none of these; a memory may, where the operator is there to see it.
 FOR_SIGNING = frozenset(REFUSALS)
-FOR_MEMORY = frozenset({"unknown-author"})
+FOR_MEMORY = frozenset({LockRefusedError.reason})
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +229,9 @@ def _problems(session: Session, lock: LockFile, identity: Identity) -> tuple[str
 
 def refused(reason: str, author: PublicIdentity) -> LockRefusedError:
     """Make the error for a lock that the operator has to look at first."""
-    message = REFUSALS[reason].format(author=author.spoken)
-    return LockRefusedError(message, reason=reason, facts={"author": author.spoken})
+    kind, what, then = REFUSALS[reason]
+    message = f"{what.format(author=author.spoken)}{then}{_TRUST}"
+    return kind(message, facts={"author": author.spoken})
 
 
 def json_object(data: bytes) -> dict[str, Any]:

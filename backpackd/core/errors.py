@@ -178,10 +178,22 @@ class DeniedError(BackpackError):
 
 
 class LockRefusedError(BackpackError):
-    """An agent lock is not used before the operator has looked at it; the reason says why."""
+    """An agent lock is not used before the operator has looked at it: nobody known signed it."""
 
     status = Status.PERMISSION_DENIED
     reason = "unknown-author"
+
+
+class LockSteppedBackError(LockRefusedError):
+    """An agent lock is older than one that was seen."""
+
+    reason = "lock-stepped-back"
+
+
+class LockForkedError(LockRefusedError):
+    """An agent lock was changed in two ways, and the other one was seen."""
+
+    reason = "lock-forked"
 
 
 class WaitingError(BackpackError):

@@ -31,6 +31,7 @@ _HOMES = {
     "list": "keys",
     "get": "keys",
     "delete": "keys",
+    "run": "run",
     "grant": "grants",
     "grants": "grants",
     "ungrant": "grants",

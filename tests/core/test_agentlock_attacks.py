@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core import hybrid
+from backpackd.core import hybrid, identity
 from backpackd.core.agentlock import layers, locks
-from backpackd.core.agentlock.content import Contents
+from backpackd.core.agentlock.content import MAX_RECIPIENTS, Contents
 from backpackd.core.agentlock.document import LockFile, read
 from backpackd.core.agentlock.errors import LockFileError
 from backpackd.core.agentlock.header import Layer, Recipient
@@ -156,6 +156,23 @@ def test_even_an_author_cannot_pass_one_layer_off_as_another() -> None:
 def test_a_layer_of_a_generation_to_come_is_refused() -> None:
     sealed = {**LOCK.sealed, "personality": guessed("personality", 2, KEY)}
     assert reason_of(signed(replace(LOCK, sealed=sealed), ANN).encode()) == "lock-shape"
+
+
+@pytest.mark.parametrize("name", ["credentials", "personality"])
+def test_a_header_that_names_the_right_digest_and_another_count_is_refused(name: str) -> None:
+    later = locks.edit(LOCK, ANN, draw=DRAW, credentials={}, personality={})
+    anchors = {**later.header.anchors, name: (1, later.header.anchors[name][1])}
+    header = replace(later.header, anchors=anchors)
+    lock = replace(later, header=header, signature=ANN.sign(header.statement))
+    assert reason_of(lock.encode()) == "lock-layer-changed"
+
+
+def test_more_recipients_than_the_limit_are_refused_though_they_are_signed() -> None:
+    others = [identity.generate().public for _ in range(MAX_RECIPIENTS - 1)]
+    wrap = LOCK.header.wraps[0].wrap
+    wraps = (*LOCK.header.wraps, *(Recipient(one, wrap) for one in others))
+    assert read(signed(LOCK, ANN, wraps=wraps[:-1]).encode())
+    assert reason_of(signed(LOCK, ANN, wraps=wraps).encode()) == "lock-shape"
 
 
 def test_a_lock_whose_author_is_no_recipient_is_refused() -> None:

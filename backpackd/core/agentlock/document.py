@@ -150,10 +150,6 @@ def read(document: bytes) -> LockFile:
 
 def _check_recipients(lock: LockFile) -> None:
     recipients = lock.recipients
-    if not 1 <= len(recipients) <= MAX_RECIPIENTS:
-        raise LockFileError(
-            f"the file names no recipient, or more than {MAX_RECIPIENTS}", reason="lock-shape"
-        )
     apart = ({one.encryption for one in recipients}, {one.verifying for one in recipients})
     if any(len(keys) != len(recipients) for keys in apart):
         raise LockFileError("two recipients in the file share a key", reason="lock-shape")
@@ -205,7 +201,9 @@ def _header(data: Any) -> Header:
         raise LockFileError("the recipients in the file are no list", reason="lock-shape")
     # Before their keys are looked at, which takes time.
     if len(found["recipients"]) > MAX_RECIPIENTS:
-        raise LockFileError(f"more than {MAX_RECIPIENTS} recipients", reason="lock-shape")
+        raise LockFileError(
+            f"the file names more than {MAX_RECIPIENTS} recipients", reason="lock-shape"
+        )
     return Header(
         digits(found["lock_id"], 32),
         count_of(found["generation"]),

@@ -14,7 +14,7 @@ from backpackd.core.agentlock.content import MAX_RECIPIENTS, Contents
 from backpackd.core.agentlock.document import LockFile, read
 from backpackd.core.agentlock.errors import LockFileError
 from backpackd.core.agentlock.header import Layer, Recipient
-from backpackd.core.agentlock.history import Finding, judge
+from backpackd.core.agentlock.history import MOST, Finding, judge
 from backpackd.core.identity import Identity
 from backpackd.core.sealing import derive
 from lockfiles import ANN, BEN, CONTENTS, DRAW, STRANGER, altered, shared
@@ -113,6 +113,13 @@ def test_a_lock_of_a_strangers_making_under_the_same_id_names_the_stranger() -> 
 def test_wraps_and_layers_do_not_move_to_another_lock_id() -> None:
     lock = locks.create(CONTENTS, author=STRANGER, recipients=[BEN.public], draw=DRAW)
     assert reason_of(signed(lock, STRANGER, lock_id=LOCK.lock_id).encode()) == "lock-key"
+
+
+def test_a_count_of_memory_that_a_bystander_raised_reads_and_does_not_open() -> None:
+    # Why a mark is kept only after opening.
+    raised = replace(LOCK, sealed={**LOCK.sealed, "memory": Layer(MOST, bytes(304))})
+    assert read(raised.encode()).mark.memory_counter == MOST
+    assert reason_of(raised.encode()) == "lock-layer-changed"
 
 
 def test_an_older_version_put_back_as_a_whole_is_genuine_and_a_step_back() -> None:

@@ -126,7 +126,16 @@ def judge(remembered: Mark | None, found: Mark) -> Verdict:
 
 
 def remember(remembered: Mark | None, found: Mark) -> Mark:
-    """Return what to keep after a clean verdict: of each part the newest."""
+    """Return what to keep after a clean verdict: of each part the newest.
+
+    To be called only once the lock has opened. Until then nobody vouches for the memory's counter:
+    a bystander could raise it in a file that does not open, and have every true memory taken for a
+    step back from then on.
+
+    Args:
+        remembered: the mark kept so far; None: never seen.
+        found: the mark of a lock that has opened, by an author who is trusted.
+    """
     if remembered is None:
         return found
     header = max(remembered, found, key=lambda mark: mark.generation)

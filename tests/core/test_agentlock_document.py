@@ -193,6 +193,7 @@ def test_every_fault_is_refused_with_its_reason(change: Change, reason: str) -> 
         pytest.param(b'{"version":"2.0","n":' + b"9" * 9999, "lock-not-json", id="a long number"),
         pytest.param(b'{"version":"2.0"}', "lock-shape", id="nothing but a version"),
         pytest.param(b"7", "lock-shape", id="a number"),
+        pytest.param(b'{"version":"2.0","n":NaN}', "lock-not-json", id="not a number"),
         pytest.param(b'{"version":["2.0"]}', "lock-shape", id="version is a list"),
         pytest.param(
             DOCUMENT + b" " * content.MAX_DOCUMENT, "lock-too-large", id="larger than a file may be"

@@ -112,6 +112,12 @@ def test_nothing_may_stand_around_the_line(around: str) -> None:
         PublicIdentity.parse(around.format(ANN.public.text))
 
 
+@pytest.mark.parametrize("prefix", ["", "backpack-identity-v2:", "Backpack-identity-v1:"])
+def test_a_line_without_its_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(IdentityError):
+        PublicIdentity.parse(prefix + ANN.public.text.removeprefix(TEXT_PREFIX))
+
+
 @given(st.text() | st.text().map(lambda text: TEXT_PREFIX + text))
 @example(TEXT_PREFIX)
 @example(TEXT_PREFIX + "A" * 1672)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from daemons import PASSPHRASE, RunningDaemon
 
 
 @pytest.fixture
-def lock(daemon: RunningDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def lock(daemon: RunningDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a lock with a memory of one entry, in the current directory."""
     daemon.operator()
     path = tmp_path / "agent.lock"

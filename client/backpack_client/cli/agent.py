@@ -1,7 +1,8 @@
 """The commands for an agent's lock: agent init, show, set; its other commands are joined here."""
 
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,11 @@ from backpack_client.cli.agent_files import (
 )
 from backpack_client.cli.session import Command, Session, count, json_option, passphrase_option
 from backpack_client.failures import Failure, is_key_name, printable, usage
+from backpack_client.lockfiles import LockFile
+
+if TYPE_CHECKING:
+    from backpack_client.agent_model import ChangedLock
+    from backpack_client.calls import Call
 
 DEFAULT_PROMPT = "You are a helpful AI assistant."
 DEFAULT_TONE = "professional"
@@ -204,24 +210,38 @@ def set_(
     whole = None if personality_file is None else _personality_file(personality_file)
     credentials = _credentials(keys, embeds)
     seen = read_lock(lock)
-    with session.operator(passphrase_file) as backpack:
-        from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
 
-        before = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
-        wanted = dict(before.personality if whole is None else whole) | fresh
-        for name in unset:
-            if name not in wanted:
-                raise usage(f"no setting is called {printable(name, 64)}", hint="")
-            del wanted[name]
-        call = agent_calls.edit_lock(
-            seen.data, personality=wanted if personal else None, put=credentials, remove=removed
-        )
-        changed = change(backpack, seen, call)
-        if changed.data == seen.data:
+    with session.operator(passphrase_file) as backpack:
+        before = seen.data
+
+        def make(now: LockFile) -> "Call[ChangedLock]":
+            nonlocal before
+            before = now.data
+            wanted = None
+            if personal:
+                opened = backpack.call(agent_calls.open_lock(now.data, path=now.path))
+                wanted = _changed(opened.personality if whole is None else whole, fresh, unset)
+            return agent_calls.edit_lock(
+                now.data, personality=wanted, put=credentials, remove=removed
+            )
+
+        changed = change(backpack, seen, make)
+        if changed.data == before:
             terminal.say("that is how it was: nothing is changed")
             return
         terminal.say(f"{shown(seen.path)} is changed: generation {changed.info.generation}")
         note_missing(backpack, changed.info)
+
+
+def _changed(
+    personality: Mapping[str, Any], fresh: Mapping[str, Any], unset: Sequence[str]
+) -> dict[str, Any]:
+    missing = [name for name in unset if name not in personality]
+    if missing:
+        raise usage(f"no setting is called {printable(missing[0], 64)}", hint="")
+    kept = {name: value for name, value in personality.items() if name not in unset}
+    return kept | dict(fresh)
 
 
 def _wizard() -> tuple[str, str, tuple[str, ...]]:

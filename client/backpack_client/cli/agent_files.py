@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_ATTEMPTS = 8
+
 _WARNINGS = {
     "default-key": "it was sealed under the old tool's default key, which everybody knows: what is "
     "in it is no secret; replace the values at their issuers",
@@ -51,16 +53,34 @@ def read_lock(named: str | None) -> LockFile:
     return lockfiles.read(path)
 
 
-def change(backpack: "Backpack", seen: LockFile, call: "Call[ChangedLock]") -> "ChangedLock":
+def change(
+    backpack: "Backpack", seen: LockFile, make: "Callable[[LockFile], Call[ChangedLock]]"
+) -> "ChangedLock":
     """Have the daemon make a new version of a lock, and put it in the place of the old one.
 
+    The file is read again, since a passphrase or an answer was typed meanwhile; and once more for
+    every time that an agent has saved its memory in between.
+
+    Args:
+        backpack: with operator authority.
+        seen: the file as it was read to begin with.
+        make: makes the call for the file as it is now.
+
     Raises:
-        Failure: the daemon refuses, or the file was changed meanwhile; it is then as it was.
+        Failure: the daemon refuses, or others write the file all the time; it is as it was.
     """
-    changed = backpack.call(call)
-    lockfiles.replace(seen, changed.data)
-    note_seen(backpack, changed.data, seen.path)
-    return changed
+    for left in reversed(range(_ATTEMPTS)):
+        current = lockfiles.read(seen.path)
+        changed = backpack.call(make(current))
+        try:
+            lockfiles.replace(current, changed.data)
+        except Failure as failure:
+            if failure.reason != "lock-changed" or not left:
+                raise
+        else:
+            note_seen(backpack, changed.data, seen.path)
+            return changed
+    raise AssertionError("the last attempt returns or raises")
 
 
 def note_seen(backpack: "Backpack", data: bytes, path: str) -> None:

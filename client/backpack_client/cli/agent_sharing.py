@@ -112,8 +112,11 @@ def add_recipient(
             each.fingerprint for each in tried.info.recipients if each.fingerprint not in known
         )
         _compare(fresh, fingerprint, f"let {fresh} open {shown(seen.path)}?", yes=yes)
-        call = agent_calls.add_recipient(seen.data, line, trust=trust, label=label)
-        change(backpack, seen, call)
+        change(
+            backpack,
+            seen,
+            lambda now: agent_calls.add_recipient(now.data, line, trust=trust, label=label),
+        )
     terminal.say(f"{fresh} can open {shown(seen.path)} from this version on")
 
 
@@ -138,7 +141,7 @@ def remove_recipient(
         before = backpack.call(agent_calls.open_lock(seen.data, path=seen.path)).info
         labelled = [each.fingerprint for each in before.recipients if each.label == recipient]
         fingerprint = labelled[0] if len(labelled) == 1 else recipient
-        change(backpack, seen, agent_calls.remove_recipient(seen.data, fingerprint))
+        change(backpack, seen, lambda now: agent_calls.remove_recipient(now.data, fingerprint))
         trusted = {each.fingerprint for each in backpack.call(agent_calls.list_trusted()).authors}
     terminal.say(f"{printable(fingerprint, 64)} opens no later version of {shown(seen.path)}")
     if fingerprint in trusted:
@@ -160,7 +163,7 @@ def rewrap(session: Session, lock: str | None, passphrase_file: str | None) -> N
 
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
-        changed = change(backpack, seen, agent_calls.rewrap_lock(seen.data))
+        changed = change(backpack, seen, lambda now: agent_calls.rewrap_lock(now.data))
     recipients = count(len(changed.info.recipients), "recipient")
     terminal.say(f"{shown(seen.path)} has a new lock key, wrapped to {recipients}")
 

@@ -11,7 +11,7 @@ from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config, daemon
 from backpackd.adapters.door.limits import Limits
-from backpackd.application import access, asking, handouts, keys, leasing, operators
+from backpackd.application import access, asking, handouts, keys, leasing, operators, running
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
 from backpackd.rpc.calls import WHILE_LOCKED
@@ -186,6 +186,11 @@ def test_the_table_of_methods_is_the_api() -> None:
             "rules in a policy",
             f"{policy.MAX_RULES}, of 1 to {grants.MAX_PATTERNS} patterns each",
         ),
+        (
+            "agents of one process tree, of all",
+            f"{running.MOST_AGENTS_OF_TREE}, {running.MOST_AGENTS}",
+        ),
+        ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
         ("handouts that are remembered", str(handouts.MOST)),
         ("names in `GetKeys`", f"1 to {access.MOST_NAMES}, each once"),
         ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),

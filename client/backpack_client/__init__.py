@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from backpack_client.model import Stored as Stored
     from backpack_client.model import VaultState as VaultState
     from backpack_client.model import VaultStatus as VaultStatus
+    from backpack_client.running.descriptor import handed_keys as handed_keys
 
 __version__ = "0.1.0"
 
@@ -75,6 +76,7 @@ _HOMES = {
     "VaultState": "model",
     "VaultStatus": "model",
     "Watch": "api",
+    "handed_keys": "running.descriptor",
 }
 
 __all__ = [
@@ -108,6 +110,7 @@ __all__ = [
     "VaultState",
     "VaultStatus",
     "Watch",
+    "handed_keys",
 ]
 
 

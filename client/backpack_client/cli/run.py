@@ -5,7 +5,7 @@ opened, every name is checked, the keys are asked for. What is done with the ans
 `running`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ from backpack_client.running import becoming, descriptor, environment
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
+    from backpack_client.calls import Call, Handout
 
 _ENV, _FD, _NONE = "env", "fd", "none"
 _WAIT = "60s"
@@ -59,7 +60,8 @@ _NOTHING: Mapping[str, Any] = {}
 @click.option(
     "--wait",
     metavar="T",
-    help="How long to wait for a person to approve it (default: 60s); 0: not at all.",
+    help="How long to wait for a person to approve it in another terminal (default: 60s); 0: not "
+    "at all.",
 )
 @click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -83,8 +85,9 @@ def run(
     (AGENT_SYSTEM_PROMPT, AGENT_TONE and so on) into the environment, and becomes COMMAND: same
     process, same terminal, its own exit code. Variables that are set already stay as they are.
 
-    The daemon renews the lease for as long as that process lives. Typed at a shell's prompt, it
-    asks for the passphrase right here; elsewhere it shows a code and waits, as get does.
+    The daemon renews the lease for as long as that process lives. Typed at a shell's prompt, and
+    without --wait, it asks for the passphrase right here; else it shows a code and waits, as get
+    does.
 
     Before COMMAND has begun, exit codes are those of backpack-client, 126 where COMMAND cannot be
     executed and 127 where it is not found.
@@ -132,9 +135,7 @@ def run(
                 else:
                     terminal.tell_waiting(code)
 
-            handed = backpack.start_agent(call, on_wait)
-            terminal.make_undumpable()
-            values = {name: handed.bytes(name) for name in handed}
+            values = _lease(backpack, call, on_wait)
     environ.update(_encoded(variables.values))
     environ.update(_handed(values, how))
     becoming.become(path, command, environ, began)
@@ -157,6 +158,26 @@ def _open(backpack: "Backpack", seen: LockFile) -> tuple[list[str], Mapping[str,
     opened = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     warn(opened.info)
     return [credential.name for credential in opened.info.credentials], opened.personality
+
+
+def _lease(
+    backpack: "Backpack", call: "Call[Handout]", on_wait: Callable[[str], None]
+) -> dict[str, bytes]:
+    """Lease the keys to this process, and return the values that were handed over."""
+    try:
+        handed = backpack.start_agent(call, on_wait)
+    except Failure as failure:
+        if failure.reason != "waiting-for-approval":
+            raise
+        # The code that the daemon names is of this process, and ends with it.
+        raise Failure(
+            "nobody has approved it in time",
+            exit_code=failure.exit_code,
+            reason=failure.reason,
+            hint="run it again with a longer --wait, and have it answered while it waits",
+        ) from None
+    terminal.make_undumpable()
+    return {name: handed.bytes(name) for name in handed}
 
 
 def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:

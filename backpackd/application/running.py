@@ -54,19 +54,24 @@ class _Agent:
 
     Attributes:
         process: held, to watch and to signal.
-        origin: the root of the tree in which it was started.
-        terminate: as in `Start`, as it said last.
+        within: the processes of the tree in which it was started, itself first, the root last.
+        terminate: as in `Start`. Once it is, it stays so: an agent must not talk itself out of it.
         leases: when to renew each, in boot-clock seconds; None: it has reached its maximum.
         told: it was sent SIGTERM.
         kill_at: boot-clock seconds of the SIGKILL.
     """
 
     process: PinnedProcess
-    origin: ProcessId
-    terminate: bool = True
+    within: tuple[ProcessId, ...]
+    terminate: bool = False
     leases: dict[str, float | None] = field(default_factory=dict)
     told: bool = False
     kill_at: float | None = None
+
+    @property
+    def origin(self) -> ProcessId:
+        """The root of the tree in which it was started."""
+        return self.within[-1]
 
 
 class Running:
@@ -133,10 +138,10 @@ class Running:
             except BaseException:
                 self._leasing.end_id(lease.id, "holder-gone")
                 raise
-            agent = _Agent(process, facts.origin.id)
+            agent = _Agent(process, tuple(each.id for each in facts.tree))
             self._agents[lease.holder] = agent
             process.on_exit(lambda: self._gone(lease.holder))
-        agent.terminate = start.terminate
+        agent.terminate = agent.terminate or start.terminate
         agent.leases[lease.id] = _half_way(lease, self._clock.boot())
         self._review()
 
@@ -152,8 +157,12 @@ class Running:
         self._review()
 
     def started_in(self, pid: int) -> set[int]:
-        """Return the pids of the agents that were started in the tree whose root has this pid."""
-        return {process.pid for process, agent in self._agents.items() if agent.origin.pid == pid}
+        """Return the pids of the agents that were started by a process or below it."""
+        return {
+            process.pid
+            for process, agent in self._agents.items()
+            if any(each.pid == pid for each in agent.within)
+        }
 
     def with_origins(self, leases: Sequence[Lease]) -> list[Lease]:
         """Add, for each lease of an agent, one like it of the tree that the agent was started in.

@@ -236,6 +236,31 @@ async def test_of_agents_in_agents_the_innermost_is_the_root(world: World) -> No
     assert world.access.attest(world.connect(AGENT)).root.id.pid == AGENT
 
 
+async def test_an_agent_cannot_talk_itself_out_of_being_terminated(world: World) -> None:
+    await world.run()
+    await world.run(terminate=False)
+    await revoke_all(world)
+    assert world.processes.signals == [TERM]
+
+
+async def test_revoking_from_an_agent_revokes_from_the_agents_that_it_started(
+    world: World,
+) -> None:
+    await world.run(terminate=False)
+    await world.run(pid=TOOL)
+    world.revoking.tree(AGENT)
+    assert (leases(world), world.processes.signals) == ([], [(TOOL, signal.SIGTERM)])
+
+
+async def test_revoking_from_an_agent_leaves_its_siblings_alone(world: World) -> None:
+    await world.run()
+    world.processes.add(110, parent=SCRIPT)
+    await world.run(pid=110)
+    world.revoking.tree(110)
+    assert leases(world) == [(AGENT, ("K",))]
+    assert world.processes.signals == [(110, signal.SIGTERM)]
+
+
 async def test_the_question_proposes_the_process_itself(world: World) -> None:
     await world.keys.put([("M", b"m")])
     with pytest.raises(WaitingError):
@@ -322,7 +347,7 @@ async def test_there_are_so_many_agents_of_one_tree_and_no_more(
         await world.run(pid=110)
     world.processes.add(120)
     await world.run(pid=120)
-    assert [pid for pid, _ in leases(world)] == [AGENT, 120]
+    assert sorted(pid for pid, _ in leases(world)) == [AGENT, 120]
 
 
 async def test_an_agent_that_fetches_by_itself_is_handed_nothing(world: World) -> None:

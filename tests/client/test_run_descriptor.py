@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -44,6 +45,16 @@ def test_the_form_is_the_one_that_is_documented(number: int) -> None:
 def test_it_survives_exec_and_stands_at_its_beginning(number: int) -> None:
     assert os.get_inheritable(number)
     assert os.lseek(number, 0, os.SEEK_CUR) == 0
+
+
+def test_it_takes_the_place_of_no_standard_stream_that_is_closed() -> None:
+    source = (
+        "import os; os.close(0); os.close(1)\n"
+        "from backpack_client.running.descriptor import write_keys\n"
+        "assert write_keys({}) == 3\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_nobody_can_change_it(number: int) -> None:

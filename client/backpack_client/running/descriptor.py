@@ -24,6 +24,8 @@ from backpack_client.failures import Failure, usage
 from backpack_client.running.environment import KEYS_VARIABLE
 
 _LIMIT = 16 * 1024 * 1024
+_FIRST = 3
+"""The first descriptor that is no standard stream."""
 
 
 def check_possible() -> None:
@@ -63,9 +65,12 @@ def write_keys(values: Mapping[str, bytes]) -> int:
     os.lseek(descriptor, 0, os.SEEK_SET)
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    # Where a standard stream is closed, the new file would stand in its place.
+    above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    os.close(descriptor)
     # Last of all: a child that is started in between would not inherit it.
-    os.set_inheritable(descriptor, True)
-    return descriptor
+    os.set_inheritable(above, True)
+    return above
 
 
 def handed_keys(environ: Mapping[str, str] | None = None) -> dict[str, bytes]:

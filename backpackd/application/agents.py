@@ -132,13 +132,16 @@ class Agents:
             raise MemoryChangedError(
                 "somebody else has changed the memory since it was read: read it again"
             )
-        changed = json_object(memory)
-        await self._judging.remember(connection, admitted, given.path)
         make = partial(
-            locks.update_memory, admitted.lock, admitted.identity, changed, draw=secrets.token_bytes
+            locks.update_memory,
+            admitted.lock,
+            admitted.identity,
+            json_object(memory),
+            draw=secrets.token_bytes,
         )
         fresh = await self._judging.work(connection, admitted.session, make)
-        self._judging.vault.touch()
+        # Only now: a lock that this vault cannot open is not one whose version counts.
+        await self._judging.remember(connection, admitted, given.path)
         return fresh
 
     async def rewrap(self, connection: Connection, given: Given) -> Written:

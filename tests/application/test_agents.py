@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -258,6 +259,39 @@ async def test_embedded_values_do_not_come_out_once_the_vault_was_locked(ann: Ag
     ann.vault.lock()
     with pytest.raises(LockedError):
         await work
+
+
+async def test_nothing_of_a_lock_comes_out_once_the_vault_was_locked(
+    ann: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = await ann.lock()
+    await ann.opened(document)
+    real = ann.bench.do
+
+    async def locked_meanwhile(*arguments: Any) -> Any:
+        result = await real(*arguments)
+        ann.vault.lock()
+        return result
+
+    monkeypatch.setattr(ann.bench, "do", locked_meanwhile)
+    with pytest.raises(LockedError):
+        await ann.agents.open(ann.agent, Given(document))
+
+
+async def test_a_lock_that_does_not_open_leaves_no_mark(ann: AgentWorld, bob: AgentWorld) -> None:
+    document = await ann.shared_with(bob, await ann.lock(), trust=True)
+    known = dict(bob.vault.session().authority.locks)
+    gone = await ann.agents.remove_recipient(ann.operator, Given(document), await bob.spoken())
+    digest = read(gone.document).mark.memory_digest
+    calls: list[Awaitable[object]] = [
+        bob.opened(gone.document),
+        bob.agents.update_memory(bob.agent, Given(gone.document), b"{}", digest),
+        bob.agents.embedded(bob.agent, bob.vault.session(), gone.document, ["K"]),
+        bob.agents.trust(bob.operator, Given(gone.document), "", ""),
+    ]
+    for call in calls:
+        assert await reason(call, WrongRecipientError) == "not-a-recipient"
+    assert bob.vault.session().authority.locks == known
 
 
 async def test_credentials_are_put_and_taken_out(ann: AgentWorld) -> None:

@@ -49,6 +49,9 @@ COMMANDS = [
     "revoke",
     "watch",
     "panic",
+    "agent",
+    "identity",
+    "run",
 ]
 
 

@@ -169,6 +169,27 @@ def test_a_file_that_was_replaced_is_not_the_one_whose_lock_counts(
     assert Path(lock.path).read_bytes() == b"theirs"
 
 
+def test_the_lock_that_is_held_is_that_of_the_file_in_place(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that was replaced by the same bytes, the lock of the old one keeps nobody out."""
+    real = fcntl.flock
+    locked: list[tuple[int, int]] = []
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        if not locked:
+            fresh = Path(lock.path + ".other")
+            fresh.write_bytes(lock.data)
+            fresh.rename(lock.path)
+        locked.append((os.fstat(descriptor).st_ino, Path(lock.path).stat().st_ino))
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    lockfiles.replace(lock, b"mine")
+    held, in_place = locked[-1]
+    assert (held == in_place, len(locked)) == (True, 2)
+
+
 def test_a_lock_that_another_program_holds_for_long_is_left_alone(
     lock: LockFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,6 +238,21 @@ class TestProcessesContract:
         assert not process.signal(signal.SIGTERM)
         process.close()
 
+    def test_a_process_that_the_system_keeps_from_this_user_is_not_signalled(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        if isinstance(world, MemoryWorld):
+            return  # nobody refuses there
+        process, _ = world.processes.pin(world.spawn())
+        for name in ("signal.pidfd_send_signal", "os.kill"):
+            monkeypatch.setattr(name, refuse)
+        assert not process.signal(signal.SIGCONT)
+        monkeypatch.undo()
+        process.close()
+
     def test_a_chain_goes_from_the_peer_from_parent_to_parent(self, world: World) -> None:
         pid = world.spawn()
         process, identity = world.processes.pin(pid)

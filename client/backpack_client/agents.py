@@ -24,16 +24,18 @@ from backpack_client.memory import MOST_ATTEMPTS, RETRIED, HeldMemory
 LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 """Names the lock of the agent that `run` has started."""
 
+OnWait = Callable[[str], None]
+"""Is told the code of the request that a call waits for."""
 Change = Callable[[dict[str, Any]], None]
 """Changes a memory in place."""
 
 
 class _Connection(Protocol):
-    def _invoke(self, call: Call[Answer]) -> Answer: ...
+    def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
 class _AsyncConnection(Protocol):
-    async def _invoke(self, call: Call[Answer]) -> Answer: ...
+    async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
 class _Held:
@@ -249,9 +251,14 @@ class AsyncAgent(_Held):
 class AgentMethods:
     """What `Backpack` has for agents and their locks."""
 
-    def call(self: _Connection, call: Call[Answer]) -> Answer:
-        """Carry out one of the calls in `agent_calls`, which take and give lock files as bytes."""
-        return self._invoke(call)
+    def call(self: _Connection, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        """Carry out a call of `agent_calls` or `run_calls`.
+
+        Args:
+            call: the call, which takes and gives lock files as bytes.
+            on_wait: called with the request's code when waiting for a person begins.
+        """
+        return self._invoke(call, on_wait)
 
     def identity(self: _Connection) -> Identity:
         """Ask for the vault's public identity: what somebody needs to share a lock with it."""
@@ -270,9 +277,11 @@ class AgentMethods:
 class AsyncAgentMethods:
     """What `AsyncBackpack` has for agents and their locks."""
 
-    async def call(self: _AsyncConnection, call: Call[Answer]) -> Answer:
-        """Carry out one of the calls in `agent_calls`, which take and give lock files as bytes."""
-        return await self._invoke(call)
+    async def call(
+        self: _AsyncConnection, call: Call[Answer], on_wait: OnWait | None = None
+    ) -> Answer:
+        """Carry out a call of `agent_calls` or `run_calls`; see `AgentMethods.call`."""
+        return await self._invoke(call, on_wait)
 
     async def identity(self: _AsyncConnection) -> Identity:
         """Ask for the vault's public identity: what somebody needs to share a lock with it."""

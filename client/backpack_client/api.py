@@ -277,10 +277,6 @@ class Backpack(AgentMethods):
             self._invoke(calls.get_keys(names, ttl=ttl, reason=reason, wait=wait), on_wait)
         )
 
-    def start_agent(self, call: Call[calls.Handout], on_wait: OnWait | None = None) -> Values:
-        """Carry out a call of `run_calls`: this process is about to become an agent, by exec."""
-        return Values(self._invoke(call, on_wait))
-
     def lease(
         self,
         *names: str,

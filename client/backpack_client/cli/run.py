@@ -165,7 +165,7 @@ def _lease(
 ) -> dict[str, bytes]:
     """Lease the keys to this process, and return the values that were handed over."""
     try:
-        handed = backpack.start_agent(call, on_wait)
+        handed = backpack.call(call, on_wait)
     except Failure as failure:
         if failure.reason != "waiting-for-approval":
             raise
@@ -177,7 +177,7 @@ def _lease(
             hint="run it again with a longer --wait, and have it answered while it waits",
         ) from None
     terminal.make_undumpable()
-    return {name: handed.bytes(name) for name in handed}
+    return dict(handed.values)
 
 
 def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:

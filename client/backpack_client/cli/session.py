@@ -44,7 +44,7 @@ class Session:
             timeout: how long to wait for each answer, in seconds; None: the default.
         """
         from backpack_client.api import Backpack  # noqa: PLC0415 - as above
-        from backpack_client.calls import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
+        from backpack_client.calls.call import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
 
         return Backpack(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
 

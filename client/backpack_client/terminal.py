@@ -112,6 +112,30 @@ def check_standard_input(*paths: str | None) -> None:
         )
 
 
+def check_nothing_piped(what: str, option: str) -> None:
+    """Refuse to ask on the terminal for what was given through a pipe, or out of a file.
+
+    Args:
+        what: what is to be asked for.
+        option: the option that takes it from standard input.
+
+    Raises:
+        Failure: a usage failure; standard input is a pipe or a file.
+    """
+    if sys.stdin is None:
+        return
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return
+    # Not for /dev/null, which is what stands there where somebody wanted nothing read.
+    if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
+        raise usage(
+            f"the {what} is asked for on the terminal, and standard input is not read",
+            hint=f"to take it from the pipe: add {option} -",
+        )
+
+
 def passphrase(prompt: str, path: str | None) -> bytes:
     """Get a passphrase: out of a file where one is named, else from the person.
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +8,7 @@ from backpack_client.calls import grants, keys, leases, vault
 from backpack_client.calls.call import Call, failure_of
 from backpack_client.calls.fields import seconds as as_seconds
 from backpack_client.failures import Failure
+from backpack_proto.v1 import grants_pb2
 
 MARK = "marker-of-a-value"
 
@@ -122,3 +124,30 @@ def test_a_duration_is_seconds_or_text(ttl: str | int | None, seconds: int) -> N
 def test_a_duration_of_another_form_is_refused(ttl: str | int) -> None:
     with pytest.raises(Failure):
         as_seconds(ttl)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: leases.get_keys([["A", "B"]], ttl=None, reason=""),  # type: ignore[list-item]
+        lambda: keys.delete_keys([("A",)]),  # type: ignore[list-item]
+        lambda: grants.add_grant([["A"]], "uid:0", ttl=None, valid_for=None, uses=None, reason=""),  # type: ignore[list-item]
+    ],
+)
+def test_a_list_of_names_in_place_of_a_name_says_how_several_are_given(
+    make: Callable[[], object],
+) -> None:
+    with pytest.raises(TypeError, match=r"one by one: 'A', 'B', or \*names"):
+        make()
+
+
+def test_a_grant_with_no_uses_left_is_not_taken_for_one_without_a_limit() -> None:
+    call = grants.list_grants(every=True)
+    told = grants_pb2.ListGrantsResponse(grants=[grants_pb2.Grant(uses_left=0), grants_pb2.Grant()])
+    assert [grant.uses_left for grant in call.read(told)] == [0, None]
+
+
+@pytest.mark.parametrize("lease_id", ["", "K", "0" * 31, "0" * 33, "A" * 32])
+def test_what_can_be_no_lease_is_not_revoked(lease_id: str) -> None:
+    with pytest.raises(Failure, match="not a lease's id"):
+        leases.revoke_leases(lease_id=lease_id)

@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from backpack_client.durations import parse_duration
-from backpack_client.failures import is_key_name, printable, usage
+from backpack_client.failures import is_code, is_key_name, printable, usage
 
 # uint32 in the messages.
 LARGEST = 2**32 - 1
 # What can be a process id: an int64 in the messages.
 LARGEST_PID = 2**63 - 1
+
+_LEASE_ID_DIGITS = 32
+_GRANT_ID_DIGITS = 16
 
 
 def seconds(duration: str | int | None) -> int:
@@ -66,6 +69,7 @@ def key_names(names: Iterable[str]) -> list[str]:
     checked = list(names)
     if not checked:
         raise usage("no key name was given", hint="")
+    refuse_lists(checked)
     for name in checked:
         if not is_key_name(name):
             raise usage(
@@ -73,6 +77,64 @@ def key_names(names: Iterable[str]) -> list[str]:
                 hint="a letter or _, then up to 127 letters, digits, _, . and -",
             )
     return checked
+
+
+def refuse_lists(names: Iterable[object]) -> None:
+    """Refuse names that were not given one by one.
+
+    Raises:
+        TypeError: a list of names was given, or something else that is no text.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a key's name is a str, not a {type(name).__name__}; "
+                "several are given one by one: 'A', 'B', or *names"
+            )
+
+
+def checked_lease_id(given: str) -> str:
+    """Check the id of a lease, as a person or a program gives it.
+
+    Raises:
+        Failure: a usage failure; no lease can have it.
+    """
+    if not _is_hex(given, _LEASE_ID_DIGITS):
+        raise usage(
+            f"not a lease's id: {printable(given, 64)}",
+            hint="see: backpack-client leases; to end the leases of a key: revoke --key NAME",
+        )
+    return given
+
+
+def checked_grant_id(given: str) -> str:
+    """Check the id of a grant, as a person or a program gives it.
+
+    Raises:
+        Failure: a usage failure; no grant can have it.
+    """
+    if not _is_hex(given, _GRANT_ID_DIGITS):
+        raise usage(
+            f"not a grant's id: {printable(given, 64)}", hint="see: backpack-client grants --all"
+        )
+    return given
+
+
+def checked_code(given: str) -> str:
+    """Check the code of a request, as a person or a program gives it.
+
+    Returns:
+        The code in capitals.
+
+    Raises:
+        Failure: a usage failure; no request can have it.
+    """
+    if not is_code(given):
+        raise usage(
+            f"not a request's code: {printable(given, 32)}",
+            hint="four letters and digits; see: backpack-client requests --all",
+        )
+    return given.upper()
 
 
 def moment(milliseconds: int) -> datetime:
@@ -83,3 +145,7 @@ def moment(milliseconds: int) -> datetime:
 def moment_or_none(milliseconds: int) -> datetime | None:
     """Read a time of the messages in which 0 stands for none."""
     return moment(milliseconds) if milliseconds else None
+
+
+def _is_hex(text: str, digits: int) -> bool:
+    return len(text) == digits and not text.strip("0123456789abcdef")

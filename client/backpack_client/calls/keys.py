@@ -36,7 +36,7 @@ def delete_keys(names: Sequence[str]) -> Call[Deleted]:
         PACKAGE + "Keys/DeleteKeys",
         keys_pb2.DeleteKeysRequest(names=key_names(names)),
         keys_pb2.DeleteKeysResponse.FromString,
-        lambda response: Deleted(response.deleted, response.leases_ended),
+        lambda response: Deleted(response.deleted, response.leases_ended, response.grants_left),
     )
 
 

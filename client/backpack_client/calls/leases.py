@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backpack_client.calls.call import PACKAGE, Call
-from backpack_client.calls.fields import LARGEST_PID, key_names, moment, seconds, text
+from backpack_client.calls.fields import (
+    LARGEST_PID,
+    checked_lease_id,
+    key_names,
+    moment,
+    seconds,
+    text,
+)
 from backpack_client.durations import parse_wait
 from backpack_client.failures import usage
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
@@ -73,7 +80,7 @@ def revoke_leases(
             hint="say exactly one of: a lease's id, a key, a process tree, all",
         )
     if lease_id is not None:
-        request = leases_pb2.RevokeLeasesRequest(lease_id=text("lease id", lease_id))
+        request = leases_pb2.RevokeLeasesRequest(lease_id=checked_lease_id(lease_id))
     elif key is not None:
         request = leases_pb2.RevokeLeasesRequest(key=key_names([key])[0])
     elif tree is not None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from backpack_client.calls.call import PACKAGE, Call, read_nothing
-from backpack_client.calls.fields import LARGEST_PID, moment
-from backpack_client.failures import is_code, printable, usage
+from backpack_client.calls.fields import LARGEST_PID, checked_code, moment
+from backpack_client.failures import usage
 from backpack_client.model import Process, Request
 from backpack_proto.v1 import requests_pb2
 
@@ -36,7 +36,7 @@ def approve(code: str, *, once: bool, root: int | None) -> Call[int]:
         raise usage("not a process id", hint="")
     return Call(
         PACKAGE + "Requests/ApproveRequest",
-        requests_pb2.ApproveRequestRequest(code=_code(code), once=once, root_pid=root or 0),
+        requests_pb2.ApproveRequestRequest(code=checked_code(code), once=once, root_pid=root or 0),
         requests_pb2.ApproveRequestResponse.FromString,
         lambda response: int(response.root_pid),
     )
@@ -46,19 +46,10 @@ def deny(code: str) -> Call[None]:
     """Refuse a request."""
     return Call(
         PACKAGE + "Requests/DenyRequest",
-        requests_pb2.DenyRequestRequest(code=_code(code)),
+        requests_pb2.DenyRequestRequest(code=checked_code(code)),
         requests_pb2.DenyRequestResponse.FromString,
         read_nothing,
     )
-
-
-def _code(code: str) -> str:
-    if not is_code(code):
-        raise usage(
-            f"not a request's code: {printable(code, 32)}",
-            hint="four letters and digits; see: backpack-client requests --all",
-        )
-    return code.upper()
 
 
 def _read_requests(

@@ -8,6 +8,7 @@ import click
 from backpack_client import __version__, terminal
 from backpack_client.cli.daemon import ensure
 from backpack_client.cli.session import (
+    FILE_NAME,
     Session,
     count,
     json_option,
@@ -143,6 +144,7 @@ def status(session: Session, as_json: bool) -> None:
 @click.option(
     "--new-passphrase-file",
     metavar="FILE",
+    type=FILE_NAME,
     help="Read the new passphrase from FILE, or - for standard input, instead of asking.",
 )
 @click.pass_obj

@@ -25,7 +25,7 @@ class LeaseMethods(Connection):
         """Get values once. The lease that they come with is left to run out.
 
         Args:
-            names: key names.
+            names: key names, given one by one: "A", "B".
             ttl: how long the lease is to live, such as "5m"; None: 15 minutes.
             reason: what it is for; shown as a claim, never used to decide.
             wait: how long to wait for a person where no grant covers the keys, at most an hour;
@@ -47,7 +47,7 @@ class LeaseMethods(Connection):
         """Make a lease to be opened with `async with`; see AsyncLease.
 
         Args:
-            names: key names.
+            names: key names, given one by one: "A", "B".
             ttl: how long it is to live between renewals, such as "15m" or seconds.
             reason: what it is for; shown as a claim, never used to decide.
             wait: how long to wait for a person where no grant covers the keys, at most an hour;

@@ -22,8 +22,10 @@ def error(code: str, details: str = "told", **facts: str) -> Any:
     )
 
 
-def failure(told: Any, call: Call[Any] | None = None) -> Failure:
-    return failure_of(told, call or vault.status(), socket_path="/s", timeout=30.0)
+def failure(told: Any, call: Call[Any] | None = None, *, was_closed: bool = False) -> Failure:
+    return failure_of(
+        told, call or vault.status(), socket_path="/s", timeout=30.0, was_closed=was_closed
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,13 +38,19 @@ def failure(told: Any, call: Call[Any] | None = None) -> Failure:
         (error("UNAVAILABLE"), 7, "no-daemon"),
         (error("UNAVAILABLE", reason="store-failed"), 1, "store-failed"),
         (error("DEADLINE_EXCEEDED"), 1, "no-answer"),
-        (error("CANCELLED"), 1, "closed"),
+        (error("CANCELLED"), 7, "no-daemon"),
         (error("INTERNAL"), 1, "internal"),
     ],
 )
 def test_a_grpc_error_becomes_a_failure(told: Any, exit_code: int, reason: str) -> None:
     became = failure(told)
     assert (became.exit_code, became.reason) == (exit_code, reason)
+
+
+def test_a_call_that_ended_with_its_own_connection_is_told_apart_from_a_daemon_that_stopped() -> (
+    None
+):
+    assert failure(error("CANCELLED"), was_closed=True).reason == "closed"
 
 
 def test_a_get_that_was_not_answered_in_time_still_waits() -> None:

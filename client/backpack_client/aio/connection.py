@@ -99,7 +99,13 @@ class Connection:
             raise
 
     def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
-        return failure_of(error, call, socket_path=self._path, timeout=self._timeout)
+        return failure_of(
+            error,
+            call,
+            socket_path=self._path,
+            timeout=self._timeout,
+            was_closed=self._closed,
+        )
 
 
 async def _waiting(stream: Any, on_wait: OnWait) -> Any:

@@ -65,7 +65,9 @@ class Call(Generic[Answer]):
     wait: int = 0
 
 
-def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: float) -> Failure:
+def failure_of(
+    error: RpcError, call: Call[Any], *, socket_path: str, timeout: float, was_closed: bool
+) -> Failure:
     """Turn the error that a call ended with into a Failure.
 
     Args:
@@ -73,6 +75,7 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
         call: the call that failed.
         socket_path: the daemon's socket, for the message.
         timeout: how long the call was given, in seconds, for the message; the wait comes on top.
+        was_closed: the caller has closed the connection, which ends calls as the daemon may do.
     """
     code: str = error.code().name
     facts = _facts(error.trailing_metadata() or ())
@@ -88,7 +91,7 @@ def failure_of(error: RpcError, call: Call[Any], *, socket_path: str, timeout: f
             reason="no-answer",
             hint="see whether it answers at all: backpack-client status",
         )
-    if not reason and code == "CANCELLED":
+    if not reason and code == "CANCELLED" and was_closed:
         return closed()
     if call.names:
         facts["backpack-names"] = " ".join(call.names)

@@ -19,7 +19,7 @@ import grpc
 from backpackd import __version__
 from backpackd.adapters import hardening, service_manager
 from backpackd.adapters.clock import SystemClock, boot_timer
-from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.door import MARK_BYTES, Door
 from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from backpackd.adapters.door.limits import Limits
 from backpackd.adapters.door.listener import (
@@ -50,7 +50,7 @@ from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
-from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
+from backpackd.ports import MARK, Clock, Connection, PinnedProcess, Processes, Store
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
 from backpackd.rpc.keys import KeysService
@@ -75,7 +75,8 @@ with calls that never end would keep everybody else's calls out, `lock` among th
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.max_metadata_size", 16 * 1024),
+    # The callers' 16 KiB, and what the door's mark counts for (RFC 9113, section 6.5.2).
+    ("grpc.max_metadata_size", 16 * 1024 + len(MARK) + 2 * MARK_BYTES + 32),
     ("grpc.max_concurrent_streams", _STREAMS),
 )
 

@@ -174,6 +174,10 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+MARK = "backpack-door"
+"""The header in which the door says of every request by which connection it came."""
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """One connection through the door.
@@ -183,6 +187,8 @@ class Connection:
         peer: who connected.
         tree: the root of the peer's tree at accept, for limits and throttling only; what decides
             is read anew for every request.
+        mark: what the door writes into the header `MARK` of its requests: random, ASCII, and known
+            to nobody else. The name alone proves nothing: abstract socket names are public.
         calls: how many calls are in progress.
         served: True once a first call has come.
         on_close: called once, in order, when the connection has closed.
@@ -195,6 +201,7 @@ class Connection:
     name: str
     peer: Peer
     tree: ProcessId
+    mark: str = field(repr=False)
     calls: int = 0
     served: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)

@@ -38,6 +38,7 @@ GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
 WRONG = b"not the passphrase"
 UID = 1000
+GOOD_MARK = "a mark that only the door knows"
 
 
 class FakeClock:
@@ -213,7 +214,7 @@ class World:
         peer = Peer(UID, UID, process)
         self._names += 1
         root = self.processes.attest(process, UID, UID).root.id
-        return Connection(f"connection-{self._names}", peer, root)
+        return Connection(f"connection-{self._names}", peer, root, GOOD_MARK)
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}

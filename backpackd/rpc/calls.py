@@ -7,6 +7,7 @@ and the log as type and place: its text may hold anything.
 """
 
 import asyncio
+import hmac
 import logging
 import re
 import secrets
@@ -29,7 +30,7 @@ from backpackd.core.errors import (
     ShuttingDownError,
 )
 from backpackd.core.states import State
-from backpackd.ports import Connection
+from backpackd.ports import MARK, Connection
 
 _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -134,7 +135,7 @@ class Calls:
             ShuttingDownError: the daemon is stopping.
         """
         connection = self._find(context.peer())
-        if connection is None:
+        if connection is None or not _is_marked(context, connection):
             raise PeerUnknownError("this connection did not come in by the daemon's door")
         if self._closing:
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
@@ -242,6 +243,21 @@ class _Method:
                 "the request is not the message that this call takes",
                 reason="malformed-request",
             ) from None
+
+
+def _is_marked(context: Context, connection: Connection) -> bool:
+    """Tell whether a call came by this connection's relay, and not merely under its name.
+
+    Another process of the user that got hold of the inner socket can take on a live connection's
+    name in a network namespace of its own. It cannot know the mark, and a second one beside the
+    door's, sent on through the door, is no better than a wrong one.
+    """
+    marks = [value for name, value in context.invocation_metadata() or () if name == MARK]
+    return (
+        len(marks) == 1
+        and isinstance(marks[0], str)
+        and hmac.compare_digest(marks[0].encode(), connection.mark.encode())
+    )
 
 
 async def _guarded(work: Awaitable[Any], context: Context) -> Any:

@@ -20,7 +20,8 @@ from backpackd.core.errors import BackpackError, DeniedError, LimitError
 from backpackd.core.states import State
 from backpackd.ports import Connection
 from backpackd.rpc.calls import WHILE_LOCKED, Calls
-from served import serving, told
+from fakes import GOOD_MARK
+from served import serving, stranger, told
 
 VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"]
@@ -243,3 +244,26 @@ def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
     calls = Calls(lambda _: None, lambda: State.UNLOCKED)
     with pytest.raises(AttributeError):
         calls.handler(Empty())
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [(), ("",), (GOOD_MARK[:-1],), (GOOD_MARK, GOOD_MARK), (GOOD_MARK, "guess"), ("guess",)],
+)
+@pytest.mark.parametrize("method", [STATUS, LIST])
+async def test_a_call_without_the_doors_one_mark_is_nobodys(
+    tmp_path: Path, marks: tuple[str, ...], method: str
+) -> None:
+    answering = [Answering(VAULT), Answering(KEYS)]
+    async with serving(tmp_path, *answering) as served:
+        served.channel.marks = marks
+        if method == STATUS:
+            found: Any = await failing(served.unary(method))
+        else:
+            found = await failing(drained(served.stream(method)))
+    assert told(found) == ("UNAUTHENTICATED", "peer-unknown")
+    assert [one.connections for one in answering] == [[], []]
+
+
+async def test_a_connections_mark_is_not_in_its_text() -> None:
+    assert GOOD_MARK not in repr(stranger())

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from backpackd.core.states import State
 from backpackd.rpc.standard import MOST_OF_TREE
 from daemons import RunningDaemon, failure
+from fakes import GOOD_MARK
 from served import Served, serving, told
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -159,3 +160,17 @@ async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_pat
         again = watch(served)
         assert (await again.read()).status == SERVING
         again.cancel()
+
+
+@pytest.mark.parametrize("marks", [(), ("guess",), (GOOD_MARK, "guess"), (GOOD_MARK, GOOD_MARK)])
+async def test_the_standard_services_want_the_doors_mark_as_well(
+    tmp_path: Path, marks: tuple[str, ...]
+) -> None:
+    async with serving(tmp_path) as served:
+        served.channel.marks = marks
+        stub: Any = health_pb2_grpc.HealthStub(served.channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest())
+        assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
+        assert await ended(watch(served)) == "peer-unknown"
+        assert await ended(reflect(served)) == "peer-unknown"

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ OPENS_PER_TURN = 16
 
 PAUSE_SECONDS = 0.1
 """How long nothing is accepted after the system ran out of something."""
+
+MARK_BYTES = 32
+"""How many random bytes a connection's mark has."""
 
 _MOST_SHARES = 4096
 
@@ -258,7 +262,7 @@ class Door:
         inner, name = self._inner.connect()
         undo.callback(inner.close)
         relay = Relay(sock, inner, clock=self._clock.boot, on_close=lambda: self._close(name))
-        connection = Connection(name, peer, tree)
+        connection = Connection(name, peer, tree, secrets.token_hex(MARK_BYTES))
         peer.process.on_exit(lambda: self._close(name))
         self._register(connection, relay)
         undo.pop_all()

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 from backpackd.adapters.door.admission import Admission, Limits, Place
 from backpackd.adapters.door.frames import DATA, END_STREAM, HEADERS, RST_STREAM, Cutter
+from backpackd.adapters.door.marks import field
 from backpackd.adapters.door.relay import Relay
 from backpackd.adapters.door.requests import Requests
-from backpackd.ports import Clock, Connection
+from backpackd.ports import MARK, Clock, Connection
 
 KEPT_BYTES = 256 * 1024
 """How much of requests that wait is kept of one connection before no more is read from it."""
@@ -88,7 +89,7 @@ class Lane:
         self._admission = lanes.admission
         self._relay = relay
         self._tree = connection.tree
-        self._requests = Requests(self._begin, self._reset)
+        self._requests = Requests(self._begin, self._reset, field(MARK, connection.mark))
         self._answers = Cutter()
         self._places: dict[int, Place] = {}
         self._standing = False

@@ -196,6 +196,8 @@ class Connection:
             end of a call whose request carries a passphrase or values.
         waiting: a `with` block in which one call in progress waits for something outside of the
             event loop, a person or a stretching, and takes up no room of others. For long waits.
+        standing: a `with` block in which one call in progress stands open for as long as its caller
+            likes. It takes up no room, and does not keep its connection from making way.
     """
 
     name: str
@@ -207,6 +209,7 @@ class Connection:
     on_close: list[Callable[[], None]] = field(default_factory=list)
     rinse: Callable[[], None] = _nothing
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    standing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __enter__(self) -> Self:
         self.calls += 1

@@ -14,7 +14,8 @@ from backpackd.adapters.door.limits import Limits
 from backpackd.application import access, asking, handouts, keys, leasing, operators
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
-from backpackd.rpc.calls import WHILE_LOCKED
+from backpackd.rpc.calls import MOST_WATCHES, WHILE_LOCKED
+from backpackd.rpc.standard import MOST_OF_TREE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -172,6 +173,10 @@ def test_the_table_of_methods_is_the_api() -> None:
         (
             "connections of one process tree, of all",
             f"{Limits().per_tree}, {Limits().total}",
+        ),
+        (
+            "watches of one process tree, with those of health and reflection; these alone",
+            f"{MOST_WATCHES}, {MOST_OF_TREE}",
         ),
         ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
         ("keys in a vault", str(keys.MOST_STORED)),

@@ -12,10 +12,11 @@ import logging
 import re
 import secrets
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -26,9 +27,11 @@ from backpackd.core import states
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
+    LimitError,
     PeerUnknownError,
     ShuttingDownError,
 )
+from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
 from backpackd.ports import MARK, Connection
 
@@ -41,11 +44,27 @@ WHILE_LOCKED = frozenset(
 """The methods that answer while the vault is locked or not yet made. A list of what may, so that
 a new method is closed until somebody opens it."""
 
+WITH_VALUES = frozenset(
+    {
+        "backpack.v1.Vault.Init",
+        "backpack.v1.Vault.Unlock",
+        "backpack.v1.Vault.Authorize",
+        "backpack.v1.Vault.ChangePassphrase",
+        "backpack.v1.Keys.PutKeys",
+    }
+)
+"""The methods whose requests carry a passphrase or values. One that is turned away before its
+service sees it was read all the same, and has to be overwritten."""
+
 WATCH = "Watch"
 """How the names of methods begin that stay open until their caller ends them."""
 
+MOST_WATCHES = 64
+"""Of one process tree. The door counts no room for them, so there has to be another bound."""
+
 _announced: ContextVar["_Announcement"] = ContextVar("announcement")
 
+_Message = TypeVar("_Message", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 Find = Callable[[str], Connection | None]
 
@@ -100,6 +119,7 @@ class Calls:
         self._open = 0
         self._all_done = asyncio.Event()
         self._watches: set[asyncio.Task[None]] = set()
+        self._standing: Counter[ProcessId] = Counter()
 
     def close(self) -> None:
         """Turn new calls away from now on, and end the watches: they would end with nothing else.
@@ -138,6 +158,7 @@ class Calls:
         if connection is None or not _is_marked(context, connection):
             raise PeerUnknownError("this connection did not come in by the daemon's door")
         if self._closing:
+            connection.rinse()
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
         self._open += 1
         try:
@@ -146,6 +167,25 @@ class Calls:
         finally:
             self._open -= 1
             self._note_end()
+
+    @contextmanager
+    def standing(self, connection: Connection) -> Iterator[None]:
+        """Serve a call that stays open for as long as its caller likes.
+
+        Raises:
+            LimitError: this process tree has too many of them.
+        """
+        tree = connection.tree
+        if self._standing[tree] >= MOST_WATCHES:
+            raise LimitError("too many open calls of this process tree: end some first")
+        self._standing[tree] += 1
+        try:
+            with connection.standing():
+                yield
+        finally:
+            self._standing[tree] -= 1
+            if not self._standing[tree]:
+                del self._standing[tree]
 
     def handler(self, service: Service) -> grpc.GenericRpcHandler:
         """Make the gRPC handler of a service.
@@ -187,7 +227,8 @@ class _Method:
     ) -> None:
         self._calls = calls
         self._work = getattr(service, _WORD.sub("_", descriptor.name).lower())
-        self._parse = GetMessageClass(descriptor.input_type).FromString
+        self._message = GetMessageClass(descriptor.input_type)
+        self._with_values = descriptor.full_name in WITH_VALUES
         self._locked_too = descriptor.full_name in WHILE_LOCKED
         self._watching = descriptor.name.startswith(WATCH)
         self._state = state
@@ -209,14 +250,15 @@ class _Method:
     async def _answer(self, raw: bytes, context: Context) -> bytes:
         with self._calls.enter(context) as connection:
             _announced.set(_Announcement(context))
-            message: Message = await self._work(connection, self._admit(raw))
+            message: Message = await self._work(connection, self._admit(connection, raw))
             return message.SerializeToString()
 
     async def _answer_all(self, raw: bytes, context: Context) -> None:
         with self._calls.enter(context) as connection:
-            responses: AsyncIterator[Message] = self._work(connection, self._admit(raw))
-            async for response in responses:
-                await context.write(response.SerializeToString())
+            responses: AsyncIterator[Message] = self._work(connection, self._admit(connection, raw))
+            with self._calls.standing(connection) if self._watching else nullcontext():
+                async for response in responses:
+                    await context.write(response.SerializeToString())
 
     async def _watch(self, raw: bytes, context: Context) -> None:
         task = asyncio.ensure_future(self._answer_all(raw, context))
@@ -233,16 +275,29 @@ class _Method:
             self._watches.discard(task)
             del task  # a task holds its error, and the error's frames the task
 
-    def _admit(self, raw: bytes) -> Message:
-        if not self._locked_too:
-            states.require_unlocked(self._state())
+    def _admit(self, connection: Connection, raw: bytes) -> Message:
         try:
-            return self._parse(raw)
-        except DecodeError:
-            raise InvalidRequestError(
-                "the request is not the message that this call takes",
-                reason="malformed-request",
-            ) from None
+            if not self._locked_too:
+                states.require_unlocked(self._state())
+            return parse(self._message, raw)
+        except BackpackError:
+            if self._with_values:
+                connection.rinse()
+            raise
+
+
+def parse(kind: type[_Message], raw: bytes) -> _Message:
+    """Read a request.
+
+    Raises:
+        InvalidRequestError: the bytes are not such a message.
+    """
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise InvalidRequestError(
+            "the request is not the message that this call takes", reason="malformed-request"
+        ) from None
 
 
 def _is_marked(context: Context, connection: Connection) -> bool:

@@ -14,16 +14,17 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 import backpack_proto.v1
-from backpack_proto.v1 import keys_pb2, vault_pb2
+from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 from backpackd.core import errors
 from backpackd.core.errors import BackpackError, DeniedError, LimitError
 from backpackd.core.states import State
 from backpackd.ports import Connection
-from backpackd.rpc.calls import WHILE_LOCKED, Calls
+from backpackd.rpc.calls import MOST_WATCHES, WHILE_LOCKED, WITH_VALUES, Calls
 from fakes import GOOD_MARK
 from served import serving, stranger, told
 
 VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
+LEASES = leases_pb2.DESCRIPTOR.services_by_name["Leases"]
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"]
 STATUS = "backpack.v1.Vault/Status"
 LIST = "backpack.v1.Keys/ListKeys"
@@ -72,6 +73,20 @@ class Answering:
         self.connections.append((connection, connection.calls))
         if self.outcome is not None:
             raise self.outcome
+
+
+class Waiting(Answering):
+    """Serves a service whose streams answer once and then stay open."""
+
+    def __getattr__(self, name: str) -> Any:
+        super().__getattr__(name)
+        answer = self._answers[name]()
+
+        async def stream(_: Connection, __: object) -> AsyncIterator[Any]:
+            yield answer
+            await asyncio.Event().wait()
+
+        return stream
 
 
 def _snake(name: str) -> str:
@@ -267,3 +282,51 @@ async def test_a_call_without_the_doors_one_mark_is_nobodys(
 
 async def test_a_connections_mark_is_not_in_its_text() -> None:
     assert GOOD_MARK not in repr(stranger())
+
+
+@pytest.mark.parametrize("cause", ["locked", "malformed", "stopping"])
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_refused_request_is_rinsed_where_it_may_carry_a_passphrase_or_values(
+    tmp_path: Path, method: MethodDescriptor, cause: str
+) -> None:
+    rinsed: list[int] = []
+    async with serving(tmp_path, Answering(method.containing_service)) as served:
+        assert served.connection is not None
+        served.connection.rinse = lambda: rinsed.append(1)
+        if cause == "locked":
+            served.state = State.LOCKED
+        elif cause == "stopping":
+            served.calls.close()
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method), b"" if cause == "stopping" else b"\xff")
+        await failing(drained(answer) if method.server_streaming else answer)
+    assert rinsed == [1] * (cause == "stopping" or method.full_name in WITH_VALUES)
+
+
+def test_the_methods_that_carry_a_passphrase_or_values_are_all_there() -> None:
+    kinds = {m.full_name: m.input_type for m in METHODS}
+    telling = {"passphrase", "current", "replacement", "value", "keys"}
+    assert {n for n, kind in kinds.items() if telling & set(kind.fields_by_name)} == WITH_VALUES
+
+
+@pytest.mark.parametrize("method", [LIST, "backpack.v1.Leases/WatchLeases"])
+async def test_watches_of_a_tree_are_limited_and_count_until_they_end(
+    tmp_path: Path, method: str
+) -> None:
+    waiting = Waiting(KEYS if method == LIST else LEASES)
+    async with serving(tmp_path, waiting) as served:
+        open_ = [served.stream(method) for _ in range(MOST_WATCHES)]
+        for call in open_:
+            await call.read()
+        more = served.stream(method)
+        if method == LIST:
+            assert await more.read() == b""
+        else:
+            assert told(await failing(more.read())) == ("RESOURCE_EXHAUSTED", "limit")
+            assert served.connection is not None
+            assert served.calls._standing[served.connection.tree] == MOST_WATCHES
+        for call in (*open_, more):
+            call.cancel()
+        while served.calls._open:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        assert not served.calls._standing

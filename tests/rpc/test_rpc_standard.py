@@ -174,3 +174,33 @@ async def test_the_standard_services_want_the_doors_mark_as_well(
         assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
         assert await ended(watch(served)) == "peer-unknown"
         assert await ended(reflect(served)) == "peer-unknown"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("unary_unary", "grpc.health.v1.Health/Check"),
+        ("unary_stream", "grpc.health.v1.Health/Watch"),
+        ("stream_stream", "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ],
+)
+async def test_a_malformed_request_is_an_error_of_the_caller_here_as_well(
+    tmp_path: Path, kind: str, method: str
+) -> None:
+    async with serving(tmp_path) as served:
+        make = getattr(served.channel, kind)(f"/{method}")
+        call: Any = make() if kind == "stream_stream" else make(b"\xff telltale")
+        if kind == "stream_stream":
+            await call.write(b"\xff telltale")
+        with pytest.raises(grpc.RpcError) as caught:
+            await (call if kind == "unary_unary" else call.read())
+        found: Any = caught.value
+    assert told(found) == ("INVALID_ARGUMENT", "malformed-request")
+    assert "telltale" not in found.details()
+
+
+async def test_what_the_health_service_does_not_have_is_unimplemented(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        with pytest.raises(grpc.RpcError) as caught:
+            await served.unary("grpc.health.v1.Health/List")
+        assert told(caught.value)[0] == "UNIMPLEMENTED"

@@ -75,7 +75,11 @@ class _Entry:
     @property
     def calls(self) -> int:
         # Those that wait at the door are in progress for their callers, and not yet for the server.
-        return self.connection.calls + self.lane.waits
+        return self.connection.calls - self.lane.stands + self.lane.waits
+
+    @property
+    def stands(self) -> bool:
+        return self.lane.stands > 0
 
     @property
     def idle_since(self) -> float:

@@ -38,6 +38,7 @@ class Lanes:
         lane = Lane(self, connection, relay)
         connection.rinse = lane.rinse
         connection.waiting = lane.waiting
+        connection.standing = lane.standing
         return lane
 
     def now(self) -> float:
@@ -70,7 +71,11 @@ class Lanes:
 
 
 class Lane:
-    """One connection's way to the server."""
+    """One connection's way to the server.
+
+    Attributes:
+        stands: how many calls in progress stand open.
+    """
 
     __slots__ = (
         "_admission",
@@ -82,6 +87,7 @@ class Lane:
         "_requests",
         "_standing",
         "_tree",
+        "stands",
     )
 
     def __init__(self, lanes: Lanes, connection: Connection, relay: Relay) -> None:
@@ -94,6 +100,7 @@ class Lane:
         self._places: dict[int, Place] = {}
         self._standing = False
         self._closed = False
+        self.stands = 0
 
     @property
     def waits(self) -> int:
@@ -154,6 +161,18 @@ class Lane:
             yield
         finally:
             self._admission.resume(place, self._lanes.now())
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Take one call of this connection for one that stands open meanwhile."""
+        self.stands += 1
+        self._admission.add_standing(self._tree)
+        try:
+            with self.waiting():
+                yield
+        finally:
+            self._admission.drop_standing(self._tree)
+            self.stands -= 1
 
     def close(self) -> None:
         """Give back every place, and let nothing more begin."""

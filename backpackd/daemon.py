@@ -277,6 +277,7 @@ async def _serve(settings: Settings) -> None:
             pin=pin,
             tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
             clock=clock,
+            authorized=parts.operators.has,
         )
 
         def find(peer: str) -> Connection | None:

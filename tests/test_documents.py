@@ -10,6 +10,7 @@ import pytest
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config, daemon
+from backpackd.adapters.door import budget
 from backpackd.adapters.door.limits import Limits
 from backpackd.application import access, asking, handouts, keys, leasing, operators
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
@@ -177,6 +178,10 @@ def test_the_table_of_methods_is_the_api() -> None:
         (
             "watches of one process tree, with those of health and reflection; these alone",
             f"{MOST_WATCHES}, {MOST_OF_TREE}",
+        ),
+        (
+            "requests under way without operator authority: of one connection, of all",
+            f"{budget.Limits().per_connection >> 20} MiB, {budget.Limits().total >> 20} MiB",
         ),
         ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
         ("keys in a vault", str(keys.MOST_STORED)),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
 
 from backpackd.adapters.door.admission import Limits as CallLimits
+from backpackd.adapters.door.budget import Budget
 from backpackd.adapters.door.credentials import (
     ForeignUserError,
     ReadCredentials,
@@ -103,6 +104,8 @@ class Door:
         clock: Clock,
         limits: Limits | None = None,
         call_limits: CallLimits | None = None,
+        budget: Budget | None = None,
+        authorized: Callable[[Connection], bool] = lambda _: False,
         log: logging.Logger = _LOG,
         credentials: ReadCredentials | None = None,
     ) -> None:
@@ -117,6 +120,8 @@ class Door:
             clock: the boot clock says how long a connection has been idle.
             limits: of connections; None: the defaults.
             call_limits: of calls in progress; None: the defaults.
+            budget: for the bytes of unfinished requests; None: one with the defaults.
+            authorized: tells whether a connection has operator authority, and with it no budget.
             log: where refusals go.
             credentials: None: this platform's.
         """
@@ -127,7 +132,9 @@ class Door:
         self._tree_of = tree_of
         self._clock = clock
         self._limits = limits or Limits()
-        self._lanes = Lanes(clock, call_limits)
+        self._lanes = Lanes(
+            clock, call_limits, budget=budget, authorized=authorized, refuse=self._refuse
+        )
         self._log = log
         self._credentials = credentials or credentials_reader()
         self._refusals = Refusals(log)

@@ -9,7 +9,7 @@ its request has no mark, and what it might be told of the value is the mark of i
 which is good for nothing else.
 """
 
-from backpackd.adapters.door.frames import CONTINUATION, END_HEADERS
+from backpackd.adapters.door.frames import CONTINUATION, END_HEADERS, frame
 
 _NEVER_INDEXED = 0x10
 _SHORT = 0x7F
@@ -30,5 +30,4 @@ def field(name: str, value: str) -> bytes:
 
 def last_headers(stream: int, block: bytes) -> bytes:
     """Make the frame that carries `block` and ends a stream's headers."""
-    head = len(block).to_bytes(3, "big") + bytes((CONTINUATION, END_HEADERS))
-    return head + stream.to_bytes(4, "big") + block
+    return frame(CONTINUATION, END_HEADERS, stream, block)

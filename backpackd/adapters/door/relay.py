@@ -39,6 +39,11 @@ class _Flow:
         self.ended = False
         self.stopped = False
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no more should be read."""
+        return self.size >= BUFFER_BYTES or len(self.pieces) >= _PIECES
+
     def send(self) -> None:
         """Send what waits, as far as the sink takes it.
 
@@ -68,7 +73,7 @@ class Relay:
         active_at: when bytes last came from either side, on the clock that was given.
         gate: takes what the peer sent and returns what of it the server gets now; None closes the
             relay. None for a gate: all of it, at once.
-        watch: sees what the server sent before the peer does. None: nobody looks.
+        watch: takes what the server sent and returns what the peer gets. None: all of it.
     """
 
     __slots__ = (
@@ -108,7 +113,7 @@ class Relay:
         self._from_server = _Flow(inner, outer)
         self.active_at = clock()
         self.gate = gate
-        self.watch: Callable[[bytes], None] | None = None
+        self.watch: Callable[[bytes], bytes] | None = None
         self.closed = False
 
     @property
@@ -128,6 +133,16 @@ class Relay:
         """
         if data and not self.closed and not self._to_server.ended:
             self._pass_on(self._to_server, data)
+
+    def answer(self, data: bytes) -> None:
+        """Send the peer `data` after what it was sent so far. For where the server's frames end."""
+        if data and not self.closed:
+            self._pass_on(self._from_server, data)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the peer takes so little that nothing more should be sent to it."""
+        return self._from_server.full
 
     def stop_reading(self) -> None:
         """Take no more from the peer until `go_on`. Twice is harmless."""
@@ -174,7 +189,7 @@ class Relay:
             return
         if flow is self._from_server:
             if self.watch is not None:
-                self.watch(data)
+                data = self.watch(data)
         elif self.gate is not None:
             passed = self.gate(data)
             if passed is None:
@@ -188,7 +203,7 @@ class Relay:
         flow.size += len(data)
         if not flow.writing:
             self._send(flow)
-        if flow.size >= BUFFER_BYTES or len(flow.pieces) >= _PIECES:
+        if flow.full:
             self._pause(flow)
 
     def _send(self, flow: _Flow) -> None:

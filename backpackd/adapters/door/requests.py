@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from backpackd.adapters.door.frames import (
     CARRIED_ON,
     CONTINUATION,
+    DATA,
     END_HEADERS,
     HEADERS,
     RST_STREAM,
     Cutter,
+    reset_stream,
 )
 from backpackd.adapters.door.marks import last_headers
 from backpackd.adapters.door.opening import PREFACE
@@ -31,6 +33,8 @@ _FLAGS = 4
 
 _PIECE_COST = 64
 """What keeping a piece takes besides its bytes, so that empty frames count as well."""
+
+_OF_REQUESTS = frozenset({DATA, HEADERS, CONTINUATION})
 
 FILLER_BYTES = 16 * 1024
 """The longest frame that every server takes (RFC 9113, section 4.2)."""
@@ -71,6 +75,7 @@ class Requests:
     __slots__ = (
         "_begin",
         "_block",
+        "_charge",
         "_cutter",
         "_granted",
         "_last",
@@ -90,6 +95,7 @@ class Requests:
         begin: Callable[[int], bool] = lambda _: True,
         reset: Callable[[int], None] = lambda _: None,
         mark: bytes = b"",
+        charge: Callable[[int, int, int, bool], bool] = lambda *_: True,
     ) -> None:
         """Watch a new connection.
 
@@ -98,9 +104,12 @@ class Requests:
                 it wait.
             reset: told of a stream that the peer has reset, when that goes on.
             mark: the end of every request's header block; empty: they stay as they are.
+            charge: told of each frame of a request before it goes anywhere: stream, kind, length,
+                and whether the request begins with it. False ends the stream before it.
         """
         self._begin = begin
         self._reset = reset
+        self._charge = charge
         self._cutter = Cutter(len(PREFACE))
         self._latest = 0
         self._block = False
@@ -113,6 +122,10 @@ class Requests:
         self._rinses = 0
         self._since = 0
         self.cost = 0
+
+    def holds(self, stream: int) -> bool:
+        """Tell whether a request waits here."""
+        return stream in self._waiting
 
     @property
     def waiting(self) -> int:
@@ -131,6 +144,13 @@ class Requests:
                     out.append(data[run:start])
                     out += self._take_due(0)
                     run = start
+                if kind in _OF_REQUESTS:
+                    size = stop - start + (self._cutter.left if stop == len(data) else 0)
+                    new = kind == HEADERS and stream > self._latest
+                    if not self._charge(stream, kind, size + _PIECE_COST, new):
+                        # What still comes on it the server takes for late, and drops.
+                        out += (data[run:start], reset_stream(stream))
+                        run = start
                 self._sort(kind, flags, stream)
             if self._last:
                 out += (data[run:start], self._marked(data[start:stop], kind, stop < len(data)))

@@ -292,6 +292,7 @@ async def _serve(settings: Settings) -> None:
             protections=lambda: hardening.protections(arena, processes.degraded()),
         )
         calls = Calls(find, lambda: vault.state)
+        vault.on_lock += [door.drop_unread, calls.unsent.cut_off]
         server, health = _server(calls, _services(parts, about))
         server.add_insecure_port(inner.address)
         inner.hide()

@@ -192,6 +192,7 @@ class Connection:
         calls: how many calls are in progress.
         served: True once a first call has come.
         on_close: called once, in order, when the connection has closed.
+        close: closes it now, with all that is under way on it.
         rinse: overwrites what gRPC keeps of the bytes that it read from this connection. For the
             end of a call whose request carries a passphrase or values.
         waiting: a `with` block in which one call in progress waits for something outside of the
@@ -207,6 +208,7 @@ class Connection:
     calls: int = 0
     served: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)
+    close: Callable[[], None] = _nothing
     rinse: Callable[[], None] = _nothing
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     standing: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -59,6 +59,9 @@ service sees it was read all the same, and has to be overwritten."""
 WATCH = "Watch"
 """How the names of methods begin that stay open until their caller ends them."""
 
+PATIENCE_SECONDS = 30.0
+"""How long an answer may wait for its caller to take it."""
+
 MOST_WATCHES = 64
 """Of one process tree. The door counts no room for them, so there has to be another bound."""
 
@@ -104,8 +107,53 @@ class Service(Protocol):
         ...
 
 
+class Unsent:
+    """The answers that gRPC was given and has not sent.
+
+    A caller sets the window into which it is sent (RFC 9113, section 5.2). With one of nothing, the
+    answer would be waiting still when its lease was revoked and the vault locked long ago.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[object, tuple[Connection, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: Connection) -> object:
+        """Note an answer, and see to it that it does not wait for ever."""
+        answer, loop = object(), asyncio.get_running_loop()
+        self._answers[answer] = (connection, loop.time())
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE_SECONDS, self._review)
+        return answer
+
+    def drop(self, answer: object) -> None:
+        """Forget an answer that was sent, or is of no interest any more. Twice is harmless."""
+        self._answers.pop(answer, None)
+
+    def cut_off(self) -> None:
+        """Close the connections of all answers that were not sent. For a lock."""
+        self._close(float("inf"))
+
+    def _review(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        self._close(loop.time() - PATIENCE_SECONDS)
+        oldest = next(iter(self._answers.values()), None)
+        if oldest is not None:
+            self._timer = loop.call_at(oldest[1] + PATIENCE_SECONDS, self._review)
+
+    def _close(self, until: float) -> None:
+        late = {name: one for name, one in self._answers.items() if one[1] <= until}
+        for answer, (connection, _) in late.items():
+            self.drop(answer)
+            connection.close()
+
+
 class Calls:
     """Guards the calls of all services.
+
+    Attributes:
+        unsent: the answers that callers have not taken.
 
     Args:
         find: looks a connection up by what gRPC says of its peer.
@@ -120,6 +168,7 @@ class Calls:
         self._all_done = asyncio.Event()
         self._watches: set[asyncio.Task[None]] = set()
         self._standing: Counter[ProcessId] = Counter()
+        self.unsent = Unsent()
 
     def close(self) -> None:
         """Turn new calls away from now on, and end the watches: they would end with nothing else.
@@ -251,6 +300,7 @@ class _Method:
         with self._calls.enter(context) as connection:
             _announced.set(_Announcement(context))
             message: Message = await self._work(connection, self._admit(connection, raw))
+            self._hand_over(connection, context)
             return message.SerializeToString()
 
     async def _answer_all(self, raw: bytes, context: Context) -> None:
@@ -258,7 +308,12 @@ class _Method:
             responses: AsyncIterator[Message] = self._work(connection, self._admit(connection, raw))
             with self._calls.standing(connection) if self._watching else nullcontext():
                 async for response in responses:
-                    await context.write(response.SerializeToString())
+                    answer = self._calls.unsent.add(connection)
+                    try:
+                        await context.write(response.SerializeToString())
+                    finally:
+                        self._calls.unsent.drop(answer)
+            self._hand_over(connection, context)
 
     async def _watch(self, raw: bytes, context: Context) -> None:
         task = asyncio.ensure_future(self._answer_all(raw, context))
@@ -274,6 +329,13 @@ class _Method:
             task.cancel()
             self._watches.discard(task)
             del task  # a task holds its error, and the error's frames the task
+
+    def _hand_over(self, connection: Connection, context: Context) -> None:
+        """Note that gRPC has the answer from now on, until it has sent it and the call is over."""
+        if not self._locked_too:
+            answer = self._calls.unsent.add(connection)
+            sent: Any = lambda _: self._calls.unsent.drop(answer)  # noqa: E731 - a class in stubs
+            context.add_done_callback(sent)
 
     def _admit(self, connection: Connection, raw: bytes) -> Message:
         try:

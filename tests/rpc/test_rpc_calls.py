@@ -19,6 +19,7 @@ from backpackd.core import errors
 from backpackd.core.errors import BackpackError, DeniedError, LimitError
 from backpackd.core.states import State
 from backpackd.ports import Connection
+from backpackd.rpc import calls
 from backpackd.rpc.calls import MOST_WATCHES, WHILE_LOCKED, WITH_VALUES, Calls
 from fakes import GOOD_MARK
 from served import serving, stranger, told
@@ -256,9 +257,9 @@ def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
     class Empty:
         descriptor = VAULT
 
-    calls = Calls(lambda _: None, lambda: State.UNLOCKED)
+    guard = Calls(lambda _: None, lambda: State.UNLOCKED)
     with pytest.raises(AttributeError):
-        calls.handler(Empty())
+        guard.handler(Empty())
 
 
 @pytest.mark.parametrize(
@@ -330,3 +331,30 @@ async def test_watches_of_a_tree_are_limited_and_count_until_they_end(
         while served.calls._open:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         assert not served.calls._standing
+
+
+@pytest.mark.parametrize("method", ["backpack.v1.Keys/PutKeys", LIST])
+async def test_an_answer_that_was_sent_closes_nothing_and_is_forgotten(
+    tmp_path: Path, method: str
+) -> None:
+    async with serving(tmp_path, Answering(KEYS)) as served:
+        assert served.connection is not None
+        closed: list[int] = []
+        served.connection.close = lambda: closed.append(1)
+        await (drained(served.stream(method)) if method == LIST else served.unary(method))
+        while served.calls.unsent._answers:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        served.calls.unsent.cut_off()
+        assert closed == []
+
+
+async def test_an_answer_that_is_not_sent_in_time_closes_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "PATIENCE_SECONDS", 0.01)
+    unsent, connection, closed = calls.Unsent(), stranger(), asyncio.Event()
+    connection.close = closed.set
+    unsent.drop(unsent.add(stranger()))
+    unsent.add(connection)
+    await closed.wait()
+    assert not unsent._answers

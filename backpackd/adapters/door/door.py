@@ -51,6 +51,8 @@ PAUSE_SECONDS = 0.1
 MARK_BYTES = 32
 """How many random bytes a connection's mark has."""
 
+_UNREAD = "a connection: it does not read what it was sent"
+
 _MOST_SHARES = 4096
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -157,6 +159,15 @@ class Door:
     def connections(self) -> tuple[Connection, ...]:
         """List the connections that are open, in the order in which they came."""
         return tuple(entry.connection for entry in self._entries.values())
+
+    def drop_unread(self) -> None:
+        """Close the connections whose peers have not taken what they were sent.
+
+        For a lock: what was handed to a stalled peer before must not reach it after.
+        """
+        for name in [name for name, entry in self._entries.items() if entry.relay.unread]:
+            self._refuse(_UNREAD)
+            self._close(name)
 
     def stop_accepting(self) -> None:
         """Close the listeners now. Connections that are open go on. Twice is harmless."""
@@ -313,6 +324,8 @@ class Door:
 
         relay.gate = gate
         relay.watch = lane.from_server
+        relay.on_stall = lambda: self._refuse(_UNREAD)
+        connection.close = lambda: self._close(name)
         entry = _Entry(connection, relay, lane, deadline)
         self._entries[name] = entry
         self._trees.setdefault(connection.tree, {})[name] = entry

@@ -39,12 +39,14 @@ from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.access import Access
 from backpackd.application.asking import Asking
 from backpackd.application.autolock import AutoLock
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
@@ -167,7 +169,8 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
     keys = Keys(vault, store)
     watching = Watching(processes)
     leasing = Leasing(watching, clock, deadlines)
-    asking = Asking(processes, watching, deadlines, clock, notifier())
+    calendar = Calendar(vault, clock)
+    asking = Asking(processes, watching, deadlines, clock, notifier(), calendar=calendar)
     ruling = Ruling(vault)
     handouts = Handouts()
     access = Access(
@@ -179,7 +182,12 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         asking=asking,
         handouts=handouts,
         tightening=ruling.tightening,
+        calendar=calendar,
     )
+    granting = Granting(vault, leasing, processes, os.geteuid(), calendar)
+    reviewing = Reviewing(vault, access, leasing, asking)
+    granting.on_add.append(reviewing.granted)
+    ruling.on_change.append(reviewing.ruled)
     operators = Operators(clock)
     for source in (leasing.expire, asking.expire):
         deadlines.add(source)
@@ -198,7 +206,7 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         ruling=ruling,
         handouts=handouts,
         operators=operators,
-        granting=Granting(vault, leasing, processes, os.geteuid()),
+        granting=granting,
         gate=PassphraseGate(clock),
         deadlines=deadlines,
         clock=clock,
@@ -219,7 +227,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             clock=parts.clock,
             about=about,
         ),
-        KeysService(vault, parts.keys, access, operators),
+        KeysService(vault, parts.keys, access, operators, parts.granting),
         LeasesService(
             vault,
             access,
@@ -229,7 +237,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             handouts=parts.handouts,
         ),
-        GrantsService(vault, parts.granting, access, operators),
+        GrantsService(vault, parts.granting, access, operators, parts.keys),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
         PolicyService(parts.ruling, operators),
     ]

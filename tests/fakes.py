@@ -14,12 +14,14 @@ from backpackd.adapters.stores.memory import MemoryStore
 from backpackd.application.access import Access, Handout, Wish
 from backpackd.application.asking import Announce, Asking
 from backpackd.application.autolock import AutoLock
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
 from backpackd.application.vault import Vault
@@ -169,8 +171,14 @@ class World:
         self.watching = Watching(self.processes)
         self.leasing = Leasing(self.watching, self.clock, self.deadlines)
         self.notifier = FakeNotifier()
+        self.calendar = Calendar(self.vault, self.clock)
         self.asking = Asking(
-            self.processes, self.watching, self.deadlines, self.clock, self.notifier
+            self.processes,
+            self.watching,
+            self.deadlines,
+            self.clock,
+            self.notifier,
+            calendar=self.calendar,
         )
         self.ruling = Ruling(self.vault)
         self.handouts = Handouts()
@@ -183,10 +191,14 @@ class World:
             asking=self.asking,
             handouts=self.handouts,
             tightening=self.ruling.tightening,
+            calendar=self.calendar,
         )
         self.revoking = Revoking(self.vault, self.leasing, self.asking)
         self.operators = Operators(self.clock)
-        self.granting = Granting(self.vault, self.leasing, self.processes, UID)
+        self.granting = Granting(self.vault, self.leasing, self.processes, UID, self.calendar)
+        self.reviewing = Reviewing(self.vault, self.access, self.leasing, self.asking)
+        self.granting.on_add.append(self.reviewing.granted)
+        self.ruling.on_change.append(self.reviewing.ruled)
         self.gate = PassphraseGate(self.clock)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
         for source in (self.leasing.expire, self.asking.expire, autolock.expire):

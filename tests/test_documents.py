@@ -193,6 +193,14 @@ def test_the_table_of_methods_is_the_api() -> None:
             "live leases of one process tree, of all",
             f"{leasing.MOST_OF_TREE}, {leasing.MOST_LEASES}",
         ),
+        (
+            "`WatchLeases` of one process tree, of all without operator authority, of operators",
+            f"{leasing.MOST_WATCHERS_OF_TREE}, {leasing.MOST_WATCHERS}, {leasing.MOST_WATCHERS}",
+        ),
+        (
+            "`WatchRequests` of one process tree, of all without operator authority, of operators",
+            f"{asking.MOST_WATCHERS_OF_TREE}, {asking.MOST_WATCHERS}, {asking.MOST_WATCHERS}",
+        ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
         ("calls that wait for one request", str(asking.MOST_WAITING_OF_TREE)),

@@ -19,7 +19,7 @@ import grpc
 from backpackd import __version__
 from backpackd.adapters import hardening, service_manager
 from backpackd.adapters.clock import SystemClock, boot_timer
-from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.door import MARK_BYTES, Door
 from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from backpackd.adapters.door.limits import Limits
 from backpackd.adapters.door.listener import (
@@ -40,6 +40,7 @@ from backpackd.application.access import Access
 from backpackd.application.agents import Agents
 from backpackd.application.asking import Asking
 from backpackd.application.autolock import AutoLock
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.handouts import Handouts
@@ -49,6 +50,7 @@ from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.migrating import Migrating
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
 from backpackd.application.running import Running
@@ -56,7 +58,7 @@ from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.application.workbench import Workbench
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
-from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store
+from backpackd.ports import MARK, Clock, Connection, PinnedProcess, Processes, Store
 from backpackd.rpc.agents import AgentsService
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
@@ -82,7 +84,8 @@ with calls that never end would keep everybody else's calls out, `lock` among th
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.max_metadata_size", 16 * 1024),
+    # The callers' 16 KiB, and what the door's mark counts for (RFC 9113, section 6.5.2).
+    ("grpc.max_metadata_size", 16 * 1024 + len(MARK) + 2 * MARK_BYTES + 32),
     ("grpc.max_concurrent_streams", _STREAMS),
 )
 
@@ -178,7 +181,8 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
     watching = Watching(processes)
     leasing = Leasing(watching, clock, deadlines)
     running = Running(processes, leasing, clock, deadlines)
-    asking = Asking(processes, watching, deadlines, clock, notifier())
+    calendar = Calendar(vault, clock)
+    asking = Asking(processes, watching, deadlines, clock, notifier(), calendar=calendar)
     ruling = Ruling(vault)
     handouts = Handouts()
     operators = Operators(clock)
@@ -197,7 +201,12 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         tightening=ruling.tightening,
         running=running,
         embedded=agents,
+        calendar=calendar,
     )
+    granting = Granting(vault, leasing, processes, os.geteuid(), calendar)
+    reviewing = Reviewing(vault, access, leasing, asking)
+    granting.on_add.append(reviewing.granted)
+    ruling.on_change.append(reviewing.ruled)
     for source in (running.expire, leasing.expire, asking.expire):
         deadlines.add(source)
 
@@ -215,7 +224,7 @@ def _application(store: Store, vault: Vault, processes: Processes, clock: Clock)
         ruling=ruling,
         handouts=handouts,
         operators=operators,
-        granting=Granting(vault, leasing, processes, os.geteuid()),
+        granting=granting,
         gate=PassphraseGate(clock),
         identities=identities,
         agents=agents,
@@ -240,7 +249,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             clock=parts.clock,
             about=about,
         ),
-        KeysService(vault, parts.keys, access, operators),
+        KeysService(vault, parts.keys, access, operators, parts.granting),
         LeasesService(
             vault,
             access,
@@ -250,7 +259,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             handouts=parts.handouts,
         ),
-        GrantsService(vault, parts.granting, access, operators),
+        GrantsService(vault, parts.granting, access, operators, parts.keys),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
         PolicyService(parts.ruling, operators),
         AgentsService(vault, parts.agents, parts.migrating, parts.identities, operators),
@@ -300,6 +309,7 @@ async def _serve(settings: Settings) -> None:
             pin=pin,
             tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
             clock=clock,
+            authorized=parts.operators.has,
         )
 
         def find(peer: str) -> Connection | None:
@@ -314,6 +324,7 @@ async def _serve(settings: Settings) -> None:
             protections=lambda: hardening.protections(arena, processes.degraded()),
         )
         calls = Calls(find, lambda: vault.state)
+        vault.on_lock += [door.drop_unread, calls.unsent.cut_off]
         server, health = _server(calls, _services(parts, about))
         server.add_insecure_port(inner.address)
         inner.hide()

@@ -14,12 +14,14 @@ from backpackd.adapters.stores.memory import MemoryStore
 from backpackd.application.access import Access, Handout, Wish
 from backpackd.application.asking import Announce, Asking
 from backpackd.application.autolock import AutoLock
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.ruling import Ruling
 from backpackd.application.running import Running, Start
@@ -39,6 +41,7 @@ GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
 WRONG = b"not the passphrase"
 UID = 1000
+GOOD_MARK = "a mark that only the door knows"
 
 
 class FakeClock:
@@ -189,8 +192,14 @@ class World:
         self.running = Running(self.processes, self.leasing, self.clock, self.deadlines)
         self.embedded = FakeEmbedded()
         self.notifier = FakeNotifier()
+        self.calendar = Calendar(self.vault, self.clock)
         self.asking = Asking(
-            self.processes, self.watching, self.deadlines, self.clock, self.notifier
+            self.processes,
+            self.watching,
+            self.deadlines,
+            self.clock,
+            self.notifier,
+            calendar=self.calendar,
         )
         self.ruling = Ruling(self.vault)
         self.handouts = Handouts()
@@ -205,10 +214,14 @@ class World:
             tightening=self.ruling.tightening,
             running=self.running,
             embedded=self.embedded,
+            calendar=self.calendar,
         )
         self.revoking = Revoking(self.vault, self.leasing, self.asking, self.running)
         self.operators = Operators(self.clock)
-        self.granting = Granting(self.vault, self.leasing, self.processes, UID)
+        self.granting = Granting(self.vault, self.leasing, self.processes, UID, self.calendar)
+        self.reviewing = Reviewing(self.vault, self.access, self.leasing, self.asking)
+        self.granting.on_add.append(self.reviewing.granted)
+        self.ruling.on_change.append(self.reviewing.ruled)
         self.gate = PassphraseGate(self.clock)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
         for source in (
@@ -241,7 +254,7 @@ class World:
         peer = Peer(UID, UID, process)
         self._names += 1
         root = self.processes.attest(process, UID, UID).root.id
-        return Connection(f"connection-{self._names}", peer, root)
+        return Connection(f"connection-{self._names}", peer, root, GOOD_MARK)
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import agent_calls, lockfiles, terminal
+from backpack_client import lockfiles, terminal
+from backpack_client.calls import agents as agent_calls
 from backpackd.application import identities, workbench
 from backpackd.core import trust
 from backpackd.core.agentlock import content

@@ -10,11 +10,13 @@ import pytest
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config, daemon
+from backpackd.adapters.door import budget, relay
 from backpackd.adapters.door.limits import Limits
 from backpackd.application import access, asking, handouts, keys, leasing, operators, running
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
-from backpackd.rpc.calls import WHILE_LOCKED
+from backpackd.rpc.calls import MOST_WATCHES, PATIENCE_SECONDS, WHILE_LOCKED
+from backpackd.rpc.standard import MOST_OF_TREE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -173,11 +175,31 @@ def test_the_table_of_methods_is_the_api() -> None:
             "connections of one process tree, of all",
             f"{Limits().per_tree}, {Limits().total}",
         ),
+        (
+            "watches of one process tree, with those of health and reflection; these alone",
+            f"{MOST_WATCHES}, {MOST_OF_TREE}",
+        ),
+        (
+            "requests under way without operator authority: of one connection, of all",
+            f"{budget.Limits().per_connection >> 20} MiB, {budget.Limits().total >> 20} MiB",
+        ),
+        (
+            "a caller that takes nothing of what waits for it",
+            f"{PATIENCE_SECONDS:.0f} seconds, then it is closed",
+        ),
         ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
         ("keys in a vault", str(keys.MOST_STORED)),
         (
             "live leases of one process tree, of all",
             f"{leasing.MOST_OF_TREE}, {leasing.MOST_LEASES}",
+        ),
+        (
+            "`WatchLeases` of one process tree, of all without operator authority, of operators",
+            f"{leasing.MOST_WATCHERS_OF_TREE}, {leasing.MOST_WATCHERS}, {leasing.MOST_WATCHERS}",
+        ),
+        (
+            "`WatchRequests` of one process tree, of all without operator authority, of operators",
+            f"{asking.MOST_WATCHERS_OF_TREE}, {asking.MOST_WATCHERS}, {asking.MOST_WATCHERS}",
         ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
@@ -205,6 +227,7 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 
 
 def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforced() -> None:
+    assert relay.PATIENCE_SECONDS == PATIENCE_SECONDS
     assert passphrases.MIN_CHARACTERS == 12
     assert Limits().first_request_bytes == 64 * 1024
 

@@ -12,23 +12,35 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from backpackd.application.asking import Announce, Asking
+from backpackd.application.calendar import Calendar
 from backpackd.application.handouts import Handouts
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.running import Running, Start
 from backpackd.application.vault import Draft, Session, Vault
-from backpackd.core.decision import Allow, Ask, Deny, Rules, applicable, decide, may_lease
+from backpackd.core.decision import (
+    Allow,
+    Ask,
+    Deny,
+    Rules,
+    applicable,
+    decide,
+    may_lease,
+    needs_digests,
+    wanted_names,
+)
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
     PeerUnknownError,
     ProcessGoneError,
 )
-from backpackd.core.facts import PeerFacts
+from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import MAX_REASON, Grant
 from backpackd.core.leases import Lease
 from backpackd.core.names import check_names
 from backpackd.core.policy import Policy
+from backpackd.core.records import KeyHead
 from backpackd.ports import Clock, Connection, Processes
 
 MOST_NAMES = 64
@@ -105,6 +117,7 @@ class Access:
         tightening: Callable[[], Policy],
         running: Running,
         embedded: Embedded,
+        calendar: Calendar,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -116,6 +129,7 @@ class Access:
         self._tightening = tightening
         self._running = running
         self._embedded = embedded
+        self._calendar = calendar
 
     def attest(self, connection: Connection) -> PeerFacts:
         """Read who a caller is, now. An agent that runs is the root of a tree of its own.
@@ -169,20 +183,31 @@ class Access:
             return Handout(lease, ())
         return Handout(lease, tuple((name, values.of(name)) for name in names))
 
-    async def may_lease(self, connection: Connection) -> Callable[[str], bool]:
-        """Return a test for which names the caller's process tree may be told."""
+    async def listed(self, connection: Connection) -> Sequence[KeyHead]:
+        """Return the heads of the keys that the caller's process tree may be told of.
+
+        Nothing is looked up for a caller that nothing is granted: the time that it takes would
+        tell how many keys there are.
+        """
         session = self._vault.session()
         rules = self.rules(session)
         if rules.policy.listing == "all":
-            return lambda _: True
-        facts = await self._digested(self.attest(connection), rules)
+            return await self._keys.list(lambda _: True)
+        facts = await self._digested(self.attest(connection), rules, None)
         usable = applicable(facts, rules)
-        return lambda name: may_lease(facts, name, usable, rules)
+        names = wanted_names(usable, rules)
+
+        def wanted(name: str) -> bool:
+            return may_lease(facts, name, usable, rules)
+
+        if names is None:
+            return await self._keys.list(wanted)
+        return await self._keys.heads([name for name in names if wanted(name)])
 
     async def grants_of(self, connection: Connection) -> list[Grant]:
         """Return the usable grants and consents that cover the caller's process tree."""
         rules = self.rules(self._vault.session())
-        return applicable(await self._digested(self.attest(connection), rules), rules)
+        return applicable(await self._digested(self.attest(connection), rules, None), rules)
 
     def rules(self, session: Session) -> Rules:
         """Return what decisions are made from at this moment."""
@@ -191,7 +216,7 @@ class Access:
             authority.policy.tightened(self._tightening()),
             tuple(authority.grants.values()),
             self._asking.answers,
-            self._latest_ms(session),
+            self._calendar.now_ms(),
             self._processes.boot_id(),
         )
 
@@ -226,7 +251,7 @@ class Access:
         while True:
             session.check()
             facts = self._running.rooted(self.attest(connection), starting=wish.start is not None)
-            facts = await self._digested(facts, self.rules(session))
+            facts = await self._digested(facts, self.rules(session), names)
             decision = decide(facts, names, self.rules(session))
             if isinstance(decision, Ask):
                 await self._asking.ask(
@@ -255,19 +280,19 @@ class Access:
             facts={"tree-pid": str(root), "uid": str(facts.uid)},
         )
 
-    async def _digested(self, facts: PeerFacts, rules: Rules) -> PeerFacts:
-        """Add digests of executables where a selector asks for them: hashing is slow."""
-        selectors = [grant.selector for grant in rules.grants]
-        selectors += [rule.selector for rule in rules.policy.deny if rule.selector is not None]
-        if not any(selector.kind == "sha256" for selector in selectors):
+    async def _digested(
+        self, facts: PeerFacts, rules: Rules, names: Sequence[str] | None
+    ) -> PeerFacts:
+        """Add digests of executables where they matter for these keys: hashing is slow."""
+        if not needs_digests(names, rules):
             return facts
-        digests: dict[str, str] = {}
+        digests: dict[ProcessId, str] = {}
         for process in facts.tree:
             path = process.executable
             if path is not None:
                 digest = await asyncio.to_thread(self._processes.digest, process.id, path)
                 if digest is not None:
-                    digests[path] = digest
+                    digests[process.id] = digest
         return replace(facts, digests=digests)
 
     def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
@@ -305,17 +330,13 @@ class Access:
                 decision = self._require(decide(facts, names, self.rules(now)), facts)
                 standing = [grant.used() for grant in decision.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
-                return Draft(now.authority.next(self._vault.now_ms(), grants=grants))
+                return Draft(now.authority.next(self._calendar.now_ms(), grants=grants))
 
             await self._vault.change(draft)
         for grant in decision.grants:
             if grant.consent and not self._asking.answers.use(grant.id):
                 raise DeniedError("the consent was used up or withdrawn meanwhile: ask again")
         return decision
-
-    def _latest_ms(self, session: Session) -> int:
-        # Never earlier than the record has seen, for a clock that was set back.
-        return max(self._vault.now_ms(), session.authority.latest_ms)
 
     def _issue(
         self,
@@ -325,7 +346,7 @@ class Access:
         decision: Allow,
         wish: Wish,
     ) -> Lease:
-        now_ms = self._latest_ms(session)
+        now_ms = self._calendar.now_ms()
         # A lease ends with the standing grant that it rests on; a consent's time is for using it.
         ends = [
             grant.expires_at_ms

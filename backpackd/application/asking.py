@@ -7,12 +7,14 @@ root of one process tree, in memory, until that root ends or the vault is locked
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.watching import Watching
+from backpackd.core.answers import Answers
 from backpackd.core.errors import (
     BackpackError,
     DeniedError,
@@ -30,7 +32,6 @@ from backpackd.core.requests import (
     CODE_ALPHABET,
     CODE_LENGTH,
     LIFE,
-    Answers,
     Request,
     RequestTable,
 )
@@ -39,7 +40,8 @@ from backpackd.ports import Clock, Notifier, Processes
 
 MOST_WAITING_OF_TREE = 256
 _ONCE_SECONDS = 600
-_MOST_WATCHERS = 64
+MOST_WATCHERS = 64
+MOST_WATCHERS_OF_TREE = 16
 
 Announce = Callable[[str], Awaitable[None]]
 """Tells a waiting caller its request's code before the answer."""
@@ -69,18 +71,21 @@ class Asking:
         deadlines: Deadlines,
         clock: Clock,
         notifier: Notifier,
+        *,
+        calendar: Calendar,
     ) -> None:
         self._processes = processes
         self._watching = watching
         self._deadlines = deadlines
         self._clock = clock
         self._notifier = notifier
+        self._calendar = calendar
         self._table = RequestTable()
         self._waits: dict[str, _Wait] = {}
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: dict[asyncio.Event, ProcessId | None] = {}
         self._closing = False
         self.answers = Answers()
-        watching.add(self._roots, self._root_ended)
+        watching.add(self._needed, self._root_ended)
 
     async def ask(
         self,
@@ -168,7 +173,7 @@ class Asking:
         request = self._pending(code)
         root = _root_of(request, root_pid)
         self._watching.watch(root)
-        now_ms = int(self._clock.wall() * 1000)
+        now_ms = self._calendar.now_ms()
         self.answers.consent(
             Grant(
                 id=f"consent-{secrets.token_hex(8)}",
@@ -220,15 +225,19 @@ class Asking:
             The consents that ended.
         """
         ended: list[Grant] = []
+        held: dict[ProcessId, tuple[set[str], set[str]]] = {}
         for lease in leases:
-            ended += self.answers.withdraw(lease.holder, lease.names, lease.grant_ids)
-        for holder in {lease.holder for lease in leases}:
+            names, rested_on = held.setdefault(lease.holder, (set(), set()))
+            names.update(lease.names)
+            rested_on.update(lease.grant_ids)
+        for holder, (names, rested_on) in held.items():
+            ended += self.answers.withdraw(holder, names, rested_on)
             # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
             # that is not possible: then it is remembered until the vault is locked.
             with suppress(BackpackError):
                 self._watching.watch(holder)
         ended += self.answers.end_consents(meant)
-        self._watching.let_go()
+        self._watching.let_go(_roots(ended))
         return ended
 
     async def changes(self, event: asyncio.Event) -> None:
@@ -236,21 +245,41 @@ class Asking:
         await event.wait()
         event.clear()
 
-    def subscribe(self) -> asyncio.Event:
+    def subscribe(self, tree: ProcessId | None) -> asyncio.Event:
         """Return an event that is set whenever the pending requests change.
+
+        Args:
+            tree: the root of the caller's process tree; None for the operator, whom the watches of
+                others do not keep out.
 
         Raises:
             LimitError: too many watch already.
         """
-        if len(self._watchers) >= _MOST_WATCHERS:
+        trees = list(self._watchers.values())
+        own = trees.count(tree)
+        everybody = len(trees) - trees.count(None)
+        most = MOST_WATCHERS if tree is None else MOST_WATCHERS_OF_TREE
+        if own >= most or (tree is not None and everybody >= MOST_WATCHERS):
             raise LimitError("too many watch the requests already: end some first")
         event = asyncio.Event()
-        self._watchers.add(event)
+        self._watchers[event] = tree
         return event
 
     def unsubscribe(self, event: asyncio.Event) -> None:
         """Forget an event."""
-        self._watchers.discard(event)
+        self._watchers.pop(event, None)
+
+    def look_again(self, settled: Callable[[Request], bool]) -> None:
+        """Let the calls that wait decide anew: what is allowed without a person has changed.
+
+        Args:
+            settled: tells which requests need no answer any more, by who first asked.
+        """
+        self._end(settled)
+        for code, wait in list(self._waits.items()):
+            # Others of the tree than who first asked may be allowed by now, or denied.
+            self._waits[code] = _Wait()
+            wait.over.set()
 
     def close(self) -> None:
         """Let nobody wait any more: the daemon is stopping."""
@@ -259,9 +288,10 @@ class Asking:
 
     def drop_all(self) -> None:
         """End every request and forget every answer: the vault is locked."""
+        known = self._table.trees() | self.answers.trees() | _roots(self.answers.consents())
         self._wake(self._table.end_all())
         self.answers.clear()
-        self._watching.let_go()
+        self._watching.let_go(known)
         # Also where nothing was pending: whoever watches has to hear that the vault is locked.
         self._changed()
 
@@ -270,7 +300,7 @@ class Asking:
         ended, coming = self._table.expire(now)
         if ended:
             self._wake(ended)
-            self._watching.let_go()
+            self._watching.let_go({request.tree for request in ended})
         return coming
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
@@ -287,8 +317,14 @@ class Asking:
             until=now + LIFE,
         )
         self._watching.watch(request.tree)
+        try:
+            gave_way = self._table.add(request)
+        except LimitError:
+            self._watching.let_go({request.tree})
+            raise
         # A call that only asked again would push out another one's request, and so on for ever.
-        self._wake(self._table.add(request), _gave_way)
+        self._wake(gave_way, _gave_way)
+        self._watching.let_go({other.tree for other in gave_way})
         self._waits[request.code] = _Wait()
         self._notifier.notify(request.code)
         return request
@@ -309,8 +345,9 @@ class Asking:
         return request
 
     def _end(self, over: Callable[[Request], bool]) -> None:
-        self._wake(self._table.end(over))
-        self._watching.let_go()
+        ended = self._table.end(over)
+        self._wake(ended)
+        self._watching.let_go({request.tree for request in ended})
         self._deadlines.review()
 
     def _wake(self, requests: Sequence[Request], failure: _Failure | None = None) -> None:
@@ -325,15 +362,18 @@ class Asking:
         for event in self._watchers:
             event.set()
 
-    def _roots(self) -> set[ProcessId]:
-        consents = self.answers.consents()
-        roots = {grant.selector.process for grant in consents if grant.selector.process}
-        return roots | self._table.trees() | self.answers.trees()
+    def _needed(self, processes: Collection[ProcessId]) -> set[ProcessId]:
+        known = self._table.trees() | _roots(self.answers.consents())
+        return {one for one in processes if one in known or self.answers.about(one)}
 
     def _root_ended(self, process: ProcessId) -> None:
         self.answers.end_tree(process)
         # What is left of the tree is other trees now: the code that it was told means nothing.
         self._wake(self._table.end_tree(process), _root_gone)
+
+
+def _roots(consents: Iterable[Grant]) -> set[ProcessId]:
+    return {consent.selector.process for consent in consents if consent.selector.process}
 
 
 def _root_of(request: Request, root_pid: int) -> ProcessId:

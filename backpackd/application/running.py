@@ -5,8 +5,8 @@ process tree of its own, for as long as it lives. Rules:
 
 1. The lease is renewed here while that process lives, up to its maximum. What counts is the
    process, held by its own descriptor: its connection ends when it executes the agent.
-2. Only what somebody decided signals an agent: a revocation, a panic, a grant that was taken back,
-   a policy that denies. SIGTERM, and SIGKILL after a grace. Time, a locked vault, a deleted key and
+2. Only what somebody decided about it signals an agent: a revocation, a panic, a grant that was
+   taken back. SIGTERM, and SIGKILL after a grace. Time, a locked vault, a deleted key, a policy and
    the end of another process cut it off and leave it running; so does the end of the daemon.
 3. Only the process that asked for this is ever signalled, through the descriptor that holds it.
 4. An agent that was cut off is remembered until it ends: what it was given it still has, so a
@@ -32,7 +32,7 @@ GRACE = 10
 """Seconds between SIGTERM and SIGKILL."""
 MOST_AGENTS = 1000
 MOST_AGENTS_OF_TREE = 100
-_TOLD = frozenset({"revoked", "panic", "grant-gone", "denied"})
+_TOLD = frozenset({"revoked", "panic", "grant-gone"})
 
 
 @dataclass(frozen=True, slots=True)

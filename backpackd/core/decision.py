@@ -5,13 +5,15 @@ the same for every caller, operators included. Rules that deny come first, then 
 then what the policy says about requests that neither covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from backpackd.core.answers import Answers
 from backpackd.core.facts import PeerFacts
 from backpackd.core.grants import Grant
+from backpackd.core.leases import Lease
+from backpackd.core.names import is_exact
 from backpackd.core.policy import Policy
-from backpackd.core.requests import Answers
 from backpackd.core.selectors import matches
 
 
@@ -109,6 +111,61 @@ def applicable(facts: PeerFacts, rules: Rules) -> list[Grant]:
         for grant in (*rules.grants, *rules.answers.consents())
         if grant.usable(rules.now_ms) and matches(grant.selector, facts, rules.boot_id)
     ]
+
+
+def needs_digests(names: Sequence[str] | None, rules: Rules) -> bool:
+    """Tell whether a decision may depend on digests of what the caller runs.
+
+    Args:
+        names: the keys asked for; None: any.
+        rules: what holds at this moment.
+    """
+
+    def concerned(covers: Callable[[str], bool]) -> bool:
+        return names is None or any(map(covers, names))
+
+    return any(
+        grant.selector.kind == "sha256" and grant.usable(rules.now_ms) and concerned(grant.covers)
+        for grant in rules.grants
+    ) or any(
+        rule.selector is not None and rule.selector.kind == "sha256" and concerned(rule.covers)
+        for rule in rules.policy.deny
+    )
+
+
+def wanted_names(usable: Collection[Grant], rules: Rules) -> Collection[str] | None:
+    """Return the only names that a listing for a caller can hold; None: it may be any.
+
+    Args:
+        usable: what `applicable` returned for the caller.
+        rules: the same.
+    """
+    if rules.policy.default == "allow":
+        return None
+    patterns = {pattern for grant in usable for pattern in grant.patterns}
+    return patterns if all(map(is_exact, patterns)) else None
+
+
+def newly_denied(names: Iterable[str], before: Policy, policy: Policy) -> set[str]:
+    """Return the keys that a new rule denies, to whomever it means.
+
+    Args:
+        names: keys.
+        before: the policy that was in force.
+        policy: the one that is.
+    """
+    new = [rule for rule in policy.deny if rule not in before.deny]
+    return {name for name in names if any(rule.covers(name) for rule in new)}
+
+
+def resting_on_default(leases: Iterable[Lease], rules: Rules) -> list[Lease]:
+    """Return the leases that hold a key which none of their grants and consents covers."""
+    known = {grant.id: grant for grant in (*rules.grants, *rules.answers.consents())}
+
+    def covered(lease: Lease, name: str) -> bool:
+        return any(known[one].covers(name) for one in lease.grant_ids if one in known)
+
+    return [lease for lease in leases if not all(covered(lease, name) for name in lease.names)]
 
 
 def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules) -> bool:

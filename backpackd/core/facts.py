@@ -4,6 +4,7 @@ Facts only: nothing here reads a process. Anything that a process can say of its
 its working directory, the reason that it gives) is a claim, is named so, and decides nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -61,7 +62,8 @@ class PeerFacts:
         gid: the gid that the kernel gave for the connection.
         chain: the process itself first, then its parent, and so on up to pid 1 or to what cannot
             be seen.
-        digests: SHA-256 of executables, lowercase hex by path, for those that were asked for.
+        digests: SHA-256 of what processes of the chain run, lowercase hex, for those that were
+            asked for. By process: the same path may name another file in another mount namespace.
         root_at: where in `chain` the root is because that process runs as an agent of its own;
             None: where `root_index` finds it.
     """
@@ -69,7 +71,7 @@ class PeerFacts:
     uid: int
     gid: int
     chain: tuple[ProcessFacts, ...]
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: Mapping[ProcessId, str] = field(default_factory=dict)
     root_at: int | None = None
 
     @property

@@ -11,7 +11,7 @@ from backpackd.application.revoking import Revoking
 from backpackd.application.running import Start
 from backpackd.application.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
-from backpackd.core.leases import Lease
+from backpackd.core.leases import Lease, check_id
 from backpackd.ports import Clock, Connection
 from backpackd.rpc.calls import announce
 from backpackd.rpc.watching import while_authorized
@@ -82,9 +82,8 @@ class LeasesService:
         """Answer `RevokeLeases`."""
         own = self._access.attest(connection).root.id
         if request.give_back:
-            return pb.RevokeLeasesResponse(
-                ended=len(self._revoking.give_back(own, request.lease_id))
-            )
+            ended = self._revoking.give_back(own, check_id(request.lease_id))
+            return pb.RevokeLeasesResponse(ended=len(ended))
         ended = self._revoke(request)
         if not self._operators.has(connection):
             ended = [lease for lease in ended if lease.holder == own]
@@ -153,10 +152,10 @@ class LeasesService:
             return self._leasing.all()
         return self._leasing.of(self._access.attest(connection).root.id)
 
-    def _revoke(self, request: pb.RevokeLeasesRequest) -> Sequence[Lease]:
+    def _revoke(self, request: pb.RevokeLeasesRequest) -> list[Lease]:
         match request.WhichOneof("what"):
             case "lease_id":
-                return self._revoking.lease(request.lease_id)
+                return self._revoking.lease(check_id(request.lease_id))
             case "key":
                 return self._revoking.key(request.key)
             case "tree_pid":

@@ -43,7 +43,10 @@ class RequestsService:
     ) -> AsyncIterator[pb.WatchRequestsResponse]:
         """Answer `WatchRequests`."""
         session = self._vault.session()
-        event = self._asking.subscribe()
+        if request.all:
+            self._operators.require(connection)
+        own = None if request.all else self._access.attest(connection).root.id
+        event = self._asking.subscribe(own)
         try:
             while True:
                 shown = self._shown(connection, everything=request.all)

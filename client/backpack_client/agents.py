@@ -12,11 +12,12 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from backpack_client import agent_calls, lockfiles
-from backpack_client.agent_model import Identity, LockInfo, OpenedLock, SavedMemory
-from backpack_client.calls import Answer, Call
+from backpack_client import lockfiles
+from backpack_client.agent_model import LockInfo, OpenedLock, SavedMemory
+from backpack_client.calls import agents as agent_calls
+from backpack_client.calls.call import Call
 from backpack_client.failures import Failure
 from backpack_client.lockfiles import LockFile
 from backpack_client.memory import MOST_ATTEMPTS, RETRIED, HeldMemory
@@ -24,18 +25,8 @@ from backpack_client.memory import MOST_ATTEMPTS, RETRIED, HeldMemory
 LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 """Names the lock of the agent that `run` has started."""
 
-OnWait = Callable[[str], None]
-"""Is told the code of the request that a call waits for."""
 Change = Callable[[dict[str, Any]], None]
 """Changes a memory in place."""
-
-
-class _Connection(Protocol):
-    def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
-
-
-class _AsyncConnection(Protocol):
-    async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer: ...
 
 
 class _Held:
@@ -246,50 +237,6 @@ class AsyncAgent(_Held):
         seen = self._lock_file()
         self._file = await asyncio.to_thread(lockfiles.replace, seen, saved.data)
         self._memory.saved(saved.memory_hash)
-
-
-class AgentMethods:
-    """What `Backpack` has for agents and their locks."""
-
-    def call(self: _Connection, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        """Carry out a call of `agent_calls` or `run_calls`.
-
-        Args:
-            call: the call, which takes and gives lock files as bytes.
-            on_wait: called with the request's code when waiting for a person begins.
-        """
-        return self._invoke(call, on_wait)
-
-    def identity(self: _Connection) -> Identity:
-        """Ask for the vault's public identity: what somebody needs to share a lock with it."""
-        return self._invoke(agent_calls.identity())
-
-    def agent(self: _Connection, lock: str | None = None) -> Agent:
-        """Open the lock of an agent: its personality and its memory.
-
-        Args:
-            lock: the file; None: the one that `run` has started this agent with, else `agent.lock`
-                here or above.
-        """
-        return Agent(self._invoke, lock)
-
-
-class AsyncAgentMethods:
-    """What `AsyncBackpack` has for agents and their locks."""
-
-    async def call(
-        self: _AsyncConnection, call: Call[Answer], on_wait: OnWait | None = None
-    ) -> Answer:
-        """Carry out a call of `agent_calls` or `run_calls`; see `AgentMethods.call`."""
-        return await self._invoke(call, on_wait)
-
-    async def identity(self: _AsyncConnection) -> Identity:
-        """Ask for the vault's public identity: what somebody needs to share a lock with it."""
-        return await self._invoke(agent_calls.identity())
-
-    def agent(self: _AsyncConnection, lock: str | None = None) -> AsyncAgent:
-        """Make an agent to be opened with `async with`; see `Backpack.agent`."""
-        return AsyncAgent(self._invoke, lock)
 
 
 def too_busy() -> Failure:

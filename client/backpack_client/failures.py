@@ -97,6 +97,8 @@ _BY_STATUS = {
         "client and daemon may be of different versions: see backpack-client status",
     ),
     "INTERNAL": (EXIT_FAILED, "internal", "the daemon's log says more"),
+    # What gRPC says by itself of the calls that a server leaves behind when it stops.
+    "CANCELLED": (EXIT_NO_DAEMON, "no-daemon", "see whether it runs: backpack-client status"),
     # Without a reason it comes from gRPC itself, which did not reach anybody.
     "UNAVAILABLE": (EXIT_NO_DAEMON, "no-daemon", START_HINT),
 }
@@ -164,6 +166,8 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
     Returns:
         The failure. A reason that this version does not know takes the row of its status.
     """
+    if code_name == "CANCELLED" and message in ("", code_name):
+        message = "the daemon ended the call before it answered"
     exit_code, word, hint = _BY_STATUS.get(code_name, (EXIT_FAILED, "failed", ""))
     if reason in _BY_REASON:
         exit_code, hint = _BY_REASON[reason]

@@ -11,7 +11,8 @@ Its rules:
    it and no other process of the user can attach.
 4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
-   no text can move the cursor, forge a line or reorder what is read.
+   no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
+   the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
 6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
 """
 
@@ -25,8 +26,10 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
 
 from backpack_client.failures import Failure, printable, usage, waiting_notice
+from backpack_client.folding import fold
 
 PASSPHRASE_LIMIT = 1024
 VALUE_LIMIT = 64 * 1024
@@ -54,7 +57,8 @@ def say(text: str) -> None:
 
 def say_line(text: str) -> None:
     """Write one line to standard error, whatever newlines the text holds."""
-    say(printable(text, _LINE_LIMIT))
+    if sys.stderr is not None:
+        _say_all("".join(line + "\n" for line in _folded(text, sys.stderr)))
 
 
 def tell_waiting(code: str) -> None:
@@ -72,7 +76,7 @@ def print_lines(lines: Sequence[str]) -> None:
     """Write lines to standard output."""
     with _writing():
         for line in lines:
-            sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
+            sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
 
 
 def print_whole(line: str) -> None:
@@ -115,6 +119,30 @@ def check_standard_input(*paths: str | None) -> None:
     if paths.count(STANDARD_INPUT) > 1:
         raise usage(
             "only one thing can come from standard input", hint="give the other one as a file"
+        )
+
+
+def check_nothing_piped(what: str, option: str) -> None:
+    """Refuse to ask on the terminal for what was given through a pipe, or out of a file.
+
+    Args:
+        what: what is to be asked for.
+        option: the option that takes it from standard input.
+
+    Raises:
+        Failure: a usage failure; standard input is a pipe or a file.
+    """
+    if sys.stdin is None:
+        return
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return
+    # Not for /dev/null, which is what stands there where somebody wanted nothing read.
+    if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
+        raise usage(
+            f"the {what} is asked for on the terminal, and standard input is not read",
+            hint=f"to take it from the pipe: add {option} -",
         )
 
 
@@ -265,6 +293,18 @@ def make_undumpable() -> None:
             + os.strerror(ctypes.get_errno()).lower(),
             reason="not-protected",
         )
+
+
+def _folded(text: str, stream: TextIO) -> list[str]:
+    shown = printable(text, _LINE_LIMIT)
+    if not stream.isatty():
+        return [shown]
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        columns = 0
+    # A terminal that was never told its size says 0.
+    return fold(shown, columns or 80)
 
 
 def _say_all(text: str) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import AsyncBackpack, Backpack, Failure, agent_calls, lockfiles
+from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
 from backpack_client.agents import LOCK_VARIABLE
+from backpack_client.calls import agents as agent_calls
 from daemons import PASSPHRASE, RunningDaemon
 
 

@@ -18,7 +18,8 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-from backpack_client import Backpack, Failure, agent_calls
+from backpack_client import Backpack, Failure
+from backpack_client.calls import agents as agent_calls
 from daemons import PASSPHRASE, RunningDaemon
 
 # How memory is searched, and that the search finds what is there, stands with the first claim.

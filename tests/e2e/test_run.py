@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from backpack_client import Backpack, agent_calls, lockfiles
+from backpack_client import Backpack, lockfiles
+from backpack_client.calls import agents as agent_calls
 from backpack_client.running.descriptor import handed_keys
 from backpack_proto.v1 import grants_pb2, leases_pb2, vault_pb2
 from daemons import PASSPHRASE, Client, RunningDaemon

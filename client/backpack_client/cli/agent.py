@@ -25,7 +25,7 @@ from backpack_client.lockfiles import LockFile
 
 if TYPE_CHECKING:
     from backpack_client.agent_model import ChangedLock
-    from backpack_client.calls import Call
+    from backpack_client.calls.call import Call
 
 DEFAULT_PROMPT = "You are a helpful AI assistant."
 DEFAULT_TONE = "professional"
@@ -113,7 +113,7 @@ def init(
     personality |= _personality(prompt, tone, settings)
     credentials = _credentials(keys, embeds)
     with session.operator(passphrase_file) as backpack:
-        from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+        from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
         made = backpack.call(agent_calls.create_lock(personality, credentials))
         lockfiles.create(path, made.data)
@@ -210,7 +210,7 @@ def set_(
     whole = None if personality_file is None else _personality_file(personality_file)
     credentials = _credentials(keys, embeds)
     seen = read_lock(lock)
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     with session.operator(passphrase_file) as backpack:
         before = seen.data
@@ -286,7 +286,7 @@ def _check_one_input(
 
 
 def _personality_file(path: str) -> dict[str, Any]:
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     return agent_calls.json_object("personality", terminal.file_bytes(path, _FILE_LIMIT))
 

@@ -14,7 +14,7 @@ from backpack_client.lockfiles import LockFile
 if TYPE_CHECKING:
     from backpack_client.agent_model import ChangedLock, LockInfo
     from backpack_client.api import Backpack
-    from backpack_client.calls import Call
+    from backpack_client.calls.call import Call
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -85,7 +85,7 @@ def change(
 
 def note_seen(backpack: "Backpack", data: bytes, path: str) -> None:
     """Have the daemon remember the version that was just written, so that an older one is found."""
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
 
     try:
         backpack.call(agent_calls.open_lock(data, path=path))

@@ -52,7 +52,7 @@ def look(
         iterations: for version 1; 0: the usual number.
         passphrase_file: with the passphrase; None: asked for where it is needed.
     """
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
 
     try:
         with session.connect() as backpack:
@@ -97,7 +97,7 @@ def add_recipient(
     standard input. Whoever could swap that line on its way would get in instead: compare the
     fingerprint over another way.
     """
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     if label and not trust:
         raise click.UsageError("--label is for --trust only")
@@ -134,7 +134,7 @@ def remove_recipient(
     new lock key. What was opened before, the teammate may have kept: replace embedded values at
     their issuers.
     """
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
@@ -159,7 +159,7 @@ def remove_recipient(
 @click.pass_obj
 def rewrap(session: Session, lock: str | None, passphrase_file: str | None) -> None:
     """Give the lock a new lock key, for the recipients that it has."""
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
@@ -256,7 +256,7 @@ def migrate(
     The old file stays beside it as FILE.v1. Delete that once nothing reads it any more: whoever has
     the old master key opens it.
     """
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     terminal.check_standard_input(legacy_key_file, passphrase_file)
     if replace and not store_embedded:
@@ -295,7 +295,7 @@ def _trust(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     with session.operator(passphrase_file) as backpack:
         info = backpack.call(agent_calls.open_lock(seen.data, path=seen.path)).info
@@ -358,7 +358,7 @@ def _with_legacy_key(
     backpack: "Backpack", seen: LockFile, path: str | None, iterations: int
 ) -> "tuple[bytes, OpenedLock]":
     """Open a lock of version 1: with the key in a file, the one that was kept, or one asked for."""
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     def opened(key: bytes) -> "OpenedLock":
         return backpack.call(
@@ -379,7 +379,7 @@ def _with_legacy_key(
 
 
 def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> None:
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     with session.operator(passphrase_file) as backpack:
         trusted = backpack.call(agent_calls.list_trusted())
@@ -420,7 +420,7 @@ def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> No
 
 
 def _forget(session: Session, passphrase_file: str | None, what: str) -> None:
-    from backpack_client import agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
 
     is_lock = len(what) == _LOCK_ID_DIGITS and what.isalnum()
     call = agent_calls.forget(lock_id=what) if is_lock else agent_calls.forget(author=what)

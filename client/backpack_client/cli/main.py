@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from backpack_client import __version__, terminal
-from backpack_client.cli.session import Session
+from backpack_client.cli.session import FILE_NAME, Session
 from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, printable, usage
 
 PROGRAM = "backpack-client"
@@ -24,12 +24,12 @@ _HOMES = {
     "lock": "vault",
     "status": "vault",
     "passwd": "vault",
-    "start": "vault",
-    "stop": "vault",
+    "start": "daemon",
+    "stop": "daemon",
     "put": "keys",
     "import": "keys",
     "list": "keys",
-    "get": "keys",
+    "get": "get",
     "delete": "keys",
     "run": "run",
     "grant": "grants",
@@ -93,7 +93,12 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 locked or uninitialized, 4 no such key, "
     "5 denied, 6 still waiting for approval, 7 no daemon, 8 wrong passphrase.",
 )
-@click.option("--socket", metavar="PATH", help="The daemon's socket (default: BACKPACK_SOCKET).")
+@click.option(
+    "--socket",
+    metavar="PATH",
+    type=FILE_NAME,
+    help="The daemon's socket (default: BACKPACK_SOCKET).",
+)
 @click.option(
     "--version",
     is_flag=True,

@@ -21,7 +21,8 @@ from backpack_client.running import becoming, descriptor, environment
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
-    from backpack_client.calls import Call, Handout
+    from backpack_client.calls.call import Call
+    from backpack_client.calls.leases import Handout
 
 _ENV, _FD, _NONE = "env", "fd", "none"
 _WAIT = "60s"
@@ -114,7 +115,7 @@ def run(
         _report(variables.kept, variables.left_out)
         values: Mapping[str, bytes] = {}
         if wanted:
-            from backpack_client import run_calls  # noqa: PLC0415 - loads grpc, as in `session`
+            from backpack_client.calls import run as run_calls  # noqa: PLC0415 - loads grpc, as in `session`
 
             call = run_calls.start_agent(
                 wanted,
@@ -153,7 +154,7 @@ def _read_lock(named: str | None, *, needed: bool) -> LockFile | None:
 
 def _open(backpack: "Backpack", seen: LockFile) -> tuple[list[str], Mapping[str, Any]]:
     """Have the daemon open a lock: the names of the keys that it asks for, and the personality."""
-    from backpack_client import agent_calls  # noqa: PLC0415 - as above
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     opened = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     warn(opened.info)

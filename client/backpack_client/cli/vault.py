@@ -1,4 +1,4 @@
-"""The commands for the vault and the daemon: init, unlock, lock, status, passwd, start, stop."""
+"""The commands for the vault: init, unlock, lock, status, passwd."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from collections.abc import Callable
 import click
 
 from backpack_client import __version__, terminal
+from backpack_client.cli.daemon import ensure
 from backpack_client.cli.session import (
+    FILE_NAME,
     Session,
     count,
     json_option,
@@ -35,7 +37,7 @@ def init(session: Session, passphrase_file: str | None, no_start: bool) -> None:
     Starts the daemon when none runs, then asks twice for a passphrase of at least 12 characters.
     Nobody can open the vault without it, and nothing can restore it: choose one you will keep.
     """
-    _ensure_daemon(session, no_start)
+    ensure(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
@@ -61,7 +63,7 @@ def init(session: Session, passphrase_file: str | None, no_start: bool) -> None:
 @click.pass_obj
 def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> None:
     """Unlock the vault, so that keys can be leased. Starts the daemon when none runs."""
-    _ensure_daemon(session, no_start)
+    ensure(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
@@ -142,6 +144,7 @@ def status(session: Session, as_json: bool) -> None:
 @click.option(
     "--new-passphrase-file",
     metavar="FILE",
+    type=FILE_NAME,
     help="Read the new passphrase from FILE, or - for standard input, instead of asking.",
 )
 @click.pass_obj
@@ -170,58 +173,11 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
     terminal.say("the passphrase is changed; the old one opens nothing any more")
 
 
-@click.command("start")
-@click.pass_obj
-def start(session: Session) -> None:
-    """Start the daemon.
-
-    systemd starts it where its user unit is installed; else it runs in the background, with its log
-    in the home.
-    """
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    how = None if startup.runs(daemon) else startup.start(daemon)
-    with session.connect() as backpack:
-        answer = backpack.status()
-    if how is None:
-        terminal.say(f"the daemon runs already (pid {answer.daemon_pid})")
-    else:
-        terminal.say(f"the daemon is started: {how}")
-    if answer.state == "uninitialized":
-        terminal.say(f"there is no vault yet; {INIT_HINT}")
-    elif answer.state == "locked":
-        terminal.say(f"the vault is locked; {UNLOCK_HINT}")
-
-
-@click.command("stop")
-@click.pass_obj
-def stop(session: Session) -> None:
-    """Stop the daemon. Every lease ends and the vault is locked."""
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    if not startup.runs(daemon):
-        terminal.say("no daemon runs: there is nothing to stop")
-        return
-    startup.stop(daemon)
-    terminal.say("the daemon is stopped")
-
-
 def _tree(answer: VaultStatus) -> str:
     if answer.tree_pid == os.getpid():
         # From an interactive shell, whose pid is never swept in: this pid is about to end.
         return "this command alone; what is started from a shell is a tree of its own"
     return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
-
-
-def _ensure_daemon(session: Session, no_start: bool) -> None:
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    if no_start or startup.runs(daemon):
-        return
-    terminal.say(f"the daemon is started: {startup.start(daemon)}")
 
 
 def _retyping(attempt: Callable[[], None], path: str | None) -> None:
@@ -237,4 +193,4 @@ def _retyping(attempt: Callable[[], None], path: str | None) -> None:
             return
 
 
-COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd, start, stop)}
+COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd)}

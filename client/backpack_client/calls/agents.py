@@ -1,6 +1,6 @@
 """The calls about agent locks and identities: requests built, answers read.
 
-Like `calls`, which it completes: pure. Lock files come and go as bytes; where they lie is told to
+Lock files come and go as bytes; where they lie is told to
 the daemon only for people to read. No embedded value ever comes into a message or a repr here.
 """
 
@@ -21,7 +21,8 @@ from backpack_client.agent_model import (
     Trusted,
     TrustedAuthor,
 )
-from backpack_client.calls import LARGEST, PACKAGE, Call, moment, text
+from backpack_client.calls.call import PACKAGE, Call
+from backpack_client.calls.fields import LARGEST, moment, text
 from backpack_client.failures import Failure, is_key_name, printable, usage
 from backpack_proto.v1 import agents_pb2 as pb
 

@@ -1,11 +1,9 @@
-"""The call by which a process gets its keys that is about to become an agent.
-
-Like `calls`, which it completes: pure.
-"""
+"""The call by which a process gets its keys that is about to become an agent."""
 
 from collections.abc import Sequence
 
-from backpack_client.calls import Call, Handout, get_keys
+from backpack_client.calls.call import Call
+from backpack_client.calls.leases import Handout, get_keys
 from backpack_client.failures import usage
 from backpack_proto.v1 import leases_pb2 as pb
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import lockfiles, terminal
+from backpack_client import inputs, lockfiles
 from backpack_client.calls import agents as agent_calls
 from backpackd.application import identities, workbench
 from backpackd.core import trust
@@ -33,4 +33,4 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 def test_the_client_keeps_to_the_daemons_limits() -> None:
     assert lockfiles.SIZE_LIMIT == content.MAX_DOCUMENT
     assert agent_calls.PATH_LIMIT == trust.MAX_PATH
-    assert terminal.PASSPHRASE_LIMIT == identities.MAX_LEGACY_KEY
+    assert inputs.PASSPHRASE_LIMIT == identities.MAX_LEGACY_KEY

@@ -59,6 +59,7 @@ _BY_REASON = {
         "do not ask again; the operator can still allow it: backpack-client grant --help",
     ),
     "unknown-author": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "not-trusted": (EXIT_FAILED, "see which are: backpack-client agent trust --list"),
     "lock-stepped-back": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "lock-forked": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "legacy-lock": (EXIT_DENIED, "migrate it: backpack-client agent migrate FILE"),

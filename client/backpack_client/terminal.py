@@ -18,7 +18,6 @@ Its rules:
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import resource
@@ -30,17 +29,25 @@ from typing import TextIO
 
 from backpack_client.failures import Failure, printable, usage, waiting_notice
 from backpack_client.folding import fold
+from backpack_client.inputs import (
+    PASSPHRASE_LIMIT,
+    STANDARD_INPUT,
+    chomp,
+    passphrase_file,
+    pipe_it,
+    read,
+    reading,
+    why,
+    without_line_end,
+)
 
-PASSPHRASE_LIMIT = 1024
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
 PASSPHRASE_CHARACTERS = 12
-STANDARD_INPUT = "-"
 
 _LINE_LIMIT = 1024
 _CELL_LIMIT = 256
 _ATTEMPTS = 3
-_PIPE_IT = "leave {} out to be asked, or pipe it in"
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
@@ -158,7 +165,7 @@ def passphrase(prompt: str, path: str | None) -> bytes:
     """
     make_undumpable()
     if path is not None:
-        return _passphrase_file(path)
+        return passphrase_file(path)
     return _ask(prompt, "add --passphrase-file FILE, or - for standard input")
 
 
@@ -206,7 +213,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     """
     make_undumpable()
     if path is not None:
-        return _passphrase_file(path)
+        return passphrase_file(path)
     hint = f"add {option} FILE, or - for standard input"
     least = f"at least {PASSPHRASE_CHARACTERS} characters"
     for _ in range(_ATTEMPTS):
@@ -238,8 +245,8 @@ def value(name: str, path: str | None, option: str = "--value-file FILE") -> byt
     make_undumpable()
     if path is None:
         return _ask(f"value of {name}", f"add {option}, or - for standard input")
-    with _reading("value", path, _PIPE_IT.format(option.partition(" ")[0])) as (descriptor, _):
-        data = _read(descriptor, VALUE_LIMIT, "a value", _without_line_end)
+    with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
+        data = read(descriptor, VALUE_LIMIT, "a value", without_line_end)
     if not data:
         raise usage("the value is empty", hint="a key has a value of at least one byte")
     return data
@@ -257,8 +264,8 @@ def legacy_key(path: str | None) -> bytes:
     make_undumpable()
     if path is None:
         return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
-    with _reading("old master key", path, _PIPE_IT.format("--legacy-key-file")) as (descriptor, _):
-        data = _read(descriptor, PASSPHRASE_LIMIT, "an old master key", _chomp)
+    with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
+        data = read(descriptor, PASSPHRASE_LIMIT, "an old master key", chomp)
     if not data:
         raise usage("the old master key is empty", hint="write it into the file that you name")
     return data
@@ -271,8 +278,8 @@ def file_bytes(path: str, limit: int) -> bytes:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
     make_undumpable()
-    with _reading("file", path, "pipe it in, or name a file") as (descriptor, _):
-        return _read(descriptor, limit, "a file")
+    with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
+        return read(descriptor, limit, "a file")
 
 
 def make_undumpable() -> None:
@@ -326,7 +333,7 @@ def _writing() -> Iterator[None]:
         raise Failure("", reason="output-closed") from None
     except OSError as error:
         raise Failure(
-            f"cannot write to standard output: {_why(error)}", reason="output-failed"
+            f"cannot write to standard output: {why(error)}", reason="output-failed"
         ) from None
 
 
@@ -345,92 +352,6 @@ def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None
     Console().print(table)
 
 
-def _passphrase_file(path: str) -> bytes:
-    with _reading("passphrase", path, _PIPE_IT.format("--passphrase-file")) as (descriptor, status):
-        if path != STANDARD_INPUT:
-            _check_private(path, status)
-        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
-        data = _read(descriptor, PASSPHRASE_LIMIT, "a passphrase", _chomp)
-    if not data:
-        raise usage("the passphrase is empty", hint="write it into the file that you name")
-    return data
-
-
-def _check_private(path: str, status: os.stat_result) -> None:
-    shown = printable(path, _CELL_LIMIT)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
-        raise usage(f"{shown} is not a file", hint="name a regular file or a pipe")
-    if status.st_uid not in (0, os.geteuid()):
-        raise Failure(
-            f"{shown} belongs to uid {status.st_uid}, who knows what it says",
-            reason="passphrase-file-not-private",
-            hint="keep the passphrase in a file of your own",
-        )
-    if status.st_mode & 0o077:
-        raise Failure(
-            f"{shown} can be read or changed by others (mode {status.st_mode & 0o7777:04o})",
-            reason="passphrase-file-not-private",
-            hint=f"run: chmod 600 {shown}",
-        )
-
-
-@contextlib.contextmanager
-def _reading(what: str, path: str, hint: str) -> Iterator[tuple[int, os.stat_result]]:
-    # The file is opened once and everything is asked of the descriptor: a path that is looked at
-    # first and opened later may be another file by then.
-    if path == STANDARD_INPUT:
-        descriptor = _standard_input(what, hint)
-        yield descriptor, os.fstat(descriptor)
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise usage(f"cannot read {printable(path, _CELL_LIMIT)}: {_why(error)}", hint="") from None
-    try:
-        yield descriptor, os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _standard_input(what: str, hint: str) -> int:
-    if sys.stdin is None:
-        raise usage("standard input is closed", hint="name a file")
-    if sys.stdin.isatty():
-        # What is typed into standard input is shown on the screen.
-        raise usage(f"the {what} would be shown while it is typed", hint=hint)
-    return sys.stdin.fileno()
-
-
-def _read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] = bytes) -> bytes:
-    most = limit + len(b"\r\n")
-    data = bytearray()
-    try:
-        while len(data) <= most and (more := os.read(descriptor, most + 1 - len(data))):
-            data += more
-    except OSError as error:
-        raise usage(f"cannot read it: {_why(error)}", hint="") from None
-    trimmed = trim(bytes(data))
-    if len(trimmed) > limit:
-        raise usage(f"{what} has at most {limit} bytes, and this has more", hint="")
-    return trimmed
-
-
-def _without_line_end(data: bytes) -> bytes:
-    line = _chomp(data)
-    if line == data or b"\n" in line:
-        return data
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        # Bytes that are no text may end in 0x0a and mean it.
-        return data
-    return line
-
-
-def _chomp(data: bytes) -> bytes:
-    return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
-
-
 def confirm(question: str) -> bool:
     """Ask on the terminal; anything but a clear yes is a no.
 
@@ -444,7 +365,7 @@ def confirm(question: str) -> bool:
         os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
         return _read_line(terminal).strip().lower() in (b"y", b"yes")
     except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
 
@@ -468,7 +389,7 @@ def answer(question: str, default: str = "") -> str:
     except UnicodeDecodeError:
         raise usage("what was typed is not UTF-8", hint="") from None
     except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
 
@@ -490,7 +411,7 @@ def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
             os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
             line = _read_line(terminal)
     except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
     if not line:
@@ -528,8 +449,3 @@ def _read_line(terminal: int) -> bytes:
         # The terminal may have cut it: better nothing than a part.
         raise usage("that is too long to be typed", hint="put it into a file and name that")
     return line.removesuffix(b"\n")
-
-
-def _why(error: OSError | ValueError) -> str:
-    number = error.errno if isinstance(error, OSError) else errno.EINVAL
-    return os.strerror(number or errno.EINVAL).lower()

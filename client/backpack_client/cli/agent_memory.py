@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backpack_client import lockfiles, terminal
+from backpack_client import inputs, lockfiles, terminal
 from backpack_client.cli.agent_files import lock_option, shown
 from backpack_client.cli.session import Session
 
@@ -35,7 +35,7 @@ def get(session: Session, lock: str | None) -> None:
 
 
 @memory.command("put")
-@click.argument("file", metavar="[FILE]", default=terminal.STANDARD_INPUT)
+@click.argument("file", metavar="[FILE]", default=inputs.STANDARD_INPUT)
 @lock_option
 @click.pass_obj
 def put(session: Session, file: str, lock: str | None) -> None:

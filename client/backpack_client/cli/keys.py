@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backpack_client import dotenv, terminal
+from backpack_client import dotenv, inputs, terminal
 from backpack_client.cli.session import (
     FILE_NAME,
     TO_SEE_GRANTS,
@@ -63,7 +63,7 @@ def put(
             f"not a key name: {printable(name, 64)}",
             hint="a letter or _, then up to 127 letters, digits, _, . and -",
         )
-    if value_file is None and passphrase_file != terminal.STANDARD_INPUT:
+    if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
     value = None if value_file is None else terminal.value(name, value_file)
     with session.operator(passphrase_file) as backpack:
@@ -127,7 +127,7 @@ def import_(
             terminal.print_lines([f"{already if n in known else 'new':<8} {n}" for n in keys])
         stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
     _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
-    if not dry_run and file != terminal.STANDARD_INPUT and Path(file).is_file():
+    if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
         terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
 
 

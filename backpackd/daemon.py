@@ -20,7 +20,7 @@ import grpc
 from backpackd import __version__
 from backpackd.adapters import hardening, service_manager
 from backpackd.adapters.clock import SystemClock, boot_timer
-from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.door import MARK_BYTES, Door
 from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from backpackd.adapters.door.limits import Limits
 from backpackd.adapters.door.listener import (
@@ -41,27 +41,44 @@ from backpackd.adapters.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.stretching import Argon2idStretcher
 from backpackd.application.access import Access
+from backpackd.application.agents import Agents
 from backpackd.application.asking import Asking
 from backpackd.application.audit_reading import AuditReading
 from backpackd.application.auditing import Auditing
 from backpackd.application.autolock import AutoLock
 from backpackd.application.backup import Backup
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
+from backpackd.application.identities import Identities, known_files
+from backpackd.application.judging import Judging
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
+from backpackd.application.migrating import Migrating
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.recovery import Recovery
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
+from backpackd.application.running import Running
 from backpackd.application.slots import Slots
 from backpackd.application.unattended import unlock_unattended
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
+from backpackd.application.workbench import Workbench
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
 from backpackd.core import slots
-from backpackd.ports import Clock, Connection, PinnedProcess, Processes, Store, Stretcher
+from backpackd.ports import (
+    MARK,
+    Clock,
+    Connection,
+    PinnedProcess,
+    Processes,
+    Store,
+    Stretcher,
+)
+from backpackd.rpc.agents import AgentsService
 from backpackd.rpc.audit import AuditService
 from backpackd.rpc.backup import BackupService
 from backpackd.rpc.calls import Calls, Service
@@ -89,7 +106,8 @@ with calls that never end would keep everybody else's calls out, `lock` among th
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.max_metadata_size", 16 * 1024),
+    # The callers' 16 KiB, and what the door's mark counts for (RFC 9113, section 6.5.2).
+    ("grpc.max_metadata_size", 16 * 1024 + len(MARK) + 2 * MARK_BYTES + 32),
     ("grpc.max_concurrent_streams", _STREAMS),
 )
 
@@ -134,6 +152,10 @@ class _Application:
     recovery: Recovery
     rotation: Rotation
     backups: Backup
+    identities: Identities
+    agents: Agents
+    migrating: Migrating
+    bench: Workbench
     deadlines: Deadlines
     clock: Clock
 
@@ -195,8 +217,17 @@ def _application(
     keys = Keys(vault, store)
     watching = Watching(processes)
     leasing = Leasing(watching, clock, deadlines, auditing)
-    asking = Asking(processes, watching, deadlines, clock, notifier(), auditing=auditing)
+    running = Running(processes, leasing, clock, deadlines)
+    calendar = Calendar(vault, clock)
+    asking = Asking(
+        processes, watching, deadlines, clock, notifier(), auditing=auditing, calendar=calendar
+    )
     ruling = Ruling(vault, auditing)
+    operators = Operators(clock, auditing)
+    identities, bench = Identities(vault), Workbench()
+    judging = Judging(vault, identities, operators, bench)
+    migrating = Migrating(judging, keys)
+    agents = Agents(judging, migrating)
     access = Access(
         vault,
         keys,
@@ -206,10 +237,16 @@ def _application(
         asking=asking,
         auditing=auditing,
         tightening=ruling.tightening,
+        running=running,
+        embedded=agents,
+        calendar=calendar,
     )
-    operators = Operators(clock, auditing)
+    granting = Granting(vault, leasing, processes, os.geteuid(), calendar)
+    reviewing = Reviewing(vault, access, leasing, asking)
+    granting.on_add.append(reviewing.granted)
+    ruling.on_change.append(reviewing.ruled)
     slots = Slots(vault, stretcher)
-    for source in (leasing.expire, asking.expire, auditing.expire):
+    for source in (running.expire, leasing.expire, asking.expire, auditing.expire):
         deadlines.add(source)
 
     def drop_leases() -> None:
@@ -223,17 +260,21 @@ def _application(
         access=access,
         leasing=leasing,
         asking=asking,
-        revoking=Revoking(vault, leasing, asking, auditing),
+        revoking=Revoking(vault, leasing, asking, running=running, auditing=auditing),
         ruling=ruling,
         auditing=auditing,
         reading=AuditReading(store, auditing),
         operators=operators,
-        granting=Granting(vault, leasing, processes, os.geteuid()),
+        granting=granting,
         gate=PassphraseGate(clock, auditing),
         slots=slots,
         recovery=Recovery(vault, slots, store, stretcher),
-        rotation=Rotation(vault, store, arena),
-        backups=Backup(vault, store, stretcher, lambda: FileSpool(home)),
+        rotation=Rotation(vault, store, arena, known_files),
+        backups=Backup(vault, store, stretcher, lambda: FileSpool(home), identities.decryption),
+        identities=identities,
+        agents=agents,
+        migrating=migrating,
+        bench=bench,
         deadlines=deadlines,
         clock=clock,
     )
@@ -266,7 +307,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             deadlines=parts.deadlines,
         ),
         BackupService(vault, parts.backups, operators),
-        KeysService(vault, parts.keys, access, operators),
+        KeysService(vault, parts.keys, access, operators, parts.granting),
         LeasesService(
             vault,
             access,
@@ -276,10 +317,11 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             reading=parts.reading,
         ),
-        GrantsService(vault, parts.granting, access, operators),
+        GrantsService(vault, parts.granting, access, operators, parts.keys),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
         PolicyService(parts.ruling, operators),
         AuditService(vault, parts.reading, operators),
+        AgentsService(vault, parts.agents, parts.migrating, parts.identities, operators),
     ]
 
 
@@ -319,6 +361,7 @@ async def _serve(settings: Settings) -> None:
             stretcher=stretcher,
             home=home.path,
         )
+        stack.callback(parts.bench.close)
         _Configured(settings, parts)
         await _unlock_unattended(settings, vault, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
@@ -335,6 +378,7 @@ async def _serve(settings: Settings) -> None:
             tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
             clock=clock,
             on_foreign=auditing.foreign,
+            authorized=parts.operators.has,
         )
 
         def find(peer: str) -> Connection | None:
@@ -349,6 +393,7 @@ async def _serve(settings: Settings) -> None:
             protections=lambda: hardening.protections(arena, processes.degraded()),
         )
         calls = Calls(find, lambda: vault.state)
+        vault.on_lock += [door.drop_unread, calls.unsent.cut_off]
         server, health = _server(calls, _services(parts, about))
         server.add_insecure_port(inner.address)
         inner.hide()
@@ -431,15 +476,7 @@ def _announce(settings: Settings, listeners: list[Listener], about: About) -> No
         state = "on" if protection.on else "OFF"
         _LOG.log(level, "%s: %s (%s)", protection.name, state, protection.detail)
     service_manager.notify(os.environ, service_manager.READY)
-    interval = service_manager.watchdog_interval(os.environ, os.getpid())
-    if interval is not None:
-        _watchdog(interval)
-
-
-def _watchdog(interval: float) -> None:
-    """Tell the service manager, for as long as the event loop turns, that it does."""
-    service_manager.notify(os.environ, service_manager.WATCHDOG)
-    asyncio.get_running_loop().call_later(interval, _watchdog, interval)
+    service_manager.keep_alive(os.environ, os.getpid())
 
 
 def _stopping() -> asyncio.Event:

@@ -99,6 +99,14 @@ class PinnedProcess(Protocol):
         """Call `callback` once from the event loop when the process has ended."""
         ...
 
+    def signal(self, number: int) -> bool:
+        """Send this very process a signal, and no other one that has its pid by now.
+
+        Returns:
+            False when it has ended, was let go, or the system does not let this user signal it.
+        """
+        ...
+
     def close(self) -> None:
         """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
         ...
@@ -174,6 +182,10 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+MARK = "backpack-door"
+"""The header in which the door says of every request by which connection it came."""
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """One connection through the door.
@@ -183,23 +195,31 @@ class Connection:
         peer: who connected.
         tree: the root of the peer's tree at accept, for limits and throttling only; what decides
             is read anew for every request.
+        mark: what the door writes into the header `MARK` of its requests: random, ASCII, and known
+            to nobody else. The name alone proves nothing: abstract socket names are public.
         calls: how many calls are in progress.
         served: True once a first call has come.
         on_close: called once, in order, when the connection has closed.
+        close: closes it now, with all that is under way on it.
         rinse: overwrites what gRPC keeps of the bytes that it read from this connection. For the
             end of a call whose request carries a passphrase or values.
         waiting: a `with` block in which one call in progress waits for something outside of the
             event loop, a person or a stretching, and takes up no room of others. For long waits.
+        standing: a `with` block in which one call in progress stands open for as long as its caller
+            likes. It takes up no room, and does not keep its connection from making way.
     """
 
     name: str
     peer: Peer
     tree: ProcessId
+    mark: str = field(repr=False)
     calls: int = 0
     served: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)
+    close: Callable[[], None] = _nothing
     rinse: Callable[[], None] = _nothing
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    standing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __enter__(self) -> Self:
         self.calls += 1

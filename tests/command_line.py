@@ -31,7 +31,7 @@ def runner(
     """Make a function that runs one command.
 
     In its arguments, `PASS` becomes `--passphrase-file` and a file with the right passphrase.
-    Standard input is what is given as `stdin`, through a pipe.
+    Standard input is what is given as `stdin`, through a pipe; None: /dev/null.
     """
     # It would also protect the test's own process, which later tests look into.
     monkeypatch.setattr(terminal, "make_undumpable", lambda: None)
@@ -39,13 +39,16 @@ def runner(
     right.write_text(PASSPHRASE + "\n")
     right.chmod(0o600)
 
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
+    def run(*arguments: str, stdin: bytes | None = b"") -> Ran:
         argv: list[str] = []
         for argument in arguments:
             argv += ["--passphrase-file", str(right)] if argument == "PASS" else [argument]
-        reading, writing = os.pipe()
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(stdin)
+        if stdin is None:
+            reading = os.open(os.devnull, os.O_RDONLY)
+        else:
+            reading, writing = os.pipe()
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(stdin)
         capfd.readouterr()
         with os.fdopen(reading) as standard_input, monkeypatch.context() as patch:
             patch.setattr("sys.stdin", standard_input)

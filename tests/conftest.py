@@ -5,10 +5,17 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from daemons import RunningDaemon
 
 _CI = os.environ.get("CI", "") not in {"", "0", "false"}
+
+# A busy machine is no fault of the code: no example is timed, and slow ones are no failure.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,10 +12,12 @@ from typing import Any
 
 from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.listener import open_listener
+from backpackd.adapters.door.marks import field as marks_field
+from backpackd.adapters.door.marks import last_headers
 from backpackd.adapters.door.opening import PREFACE
 from backpackd.adapters.processes.linux import PidfdProcess
 from backpackd.core.facts import ProcessId
-from backpackd.ports import Connection
+from backpackd.ports import MARK, Connection
 
 UID = os.geteuid()
 REQUEST = PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\1\4\0\0\0\1"
@@ -110,6 +112,14 @@ class Setting:
             await asyncio.get_running_loop().sock_sendall(client, REQUEST)
             await received(self.server.ends[connection.name])
         return client, connection
+
+
+def marked(connection: Connection, request: bytes) -> bytes:
+    """Return what the server gets of bytes that end with an empty HEADERS frame."""
+    frame = request[-9:]
+    mark = marks_field(MARK, connection.mark)
+    last = last_headers(int.from_bytes(frame[5:], "big"), mark)
+    return request[:-9] + frame[:4] + bytes((frame[4] & ~4,)) + frame[5:] + last
 
 
 def descriptors() -> int:

@@ -16,17 +16,20 @@ from backpackd.application.asking import Announce, Asking
 from backpackd.application.audit_reading import AuditReading
 from backpackd.application.auditing import Auditing
 from backpackd.application.autolock import AutoLock
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.recovery import Recovery
+from backpackd.application.reviewing import Reviewing
 from backpackd.application.revoking import Revoking
 from backpackd.application.rotation import Rotation
 from backpackd.application.ruling import Ruling
+from backpackd.application.running import Running, Start
 from backpackd.application.slots import Slots
-from backpackd.application.vault import Vault
+from backpackd.application.vault import Session, Vault
 from backpackd.application.watching import Watching
 from backpackd.core import records
 from backpackd.core.facts import ProcessId
@@ -42,6 +45,7 @@ GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
 WRONG = b"not the passphrase"
 UID = 1000
+GOOD_MARK = "a mark that only the door knows"
 
 
 class FakeClock:
@@ -161,6 +165,24 @@ class GatedStore(MemoryStore):
         return found
 
 
+class FakeEmbedded:
+    """Implements `access.Embedded`: a lock is any bytes, and all embed the same values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.refusal: Exception | None = None
+
+    async def check(self, *_: object) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Iterable[str]
+    ) -> dict[str, bytes]:
+        await self.check(connection, session, document)
+        return {name: self.values[name] for name in names if name in self.values}
+
+
 class World:
     """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
 
@@ -182,7 +204,10 @@ class World:
         self.keys = Keys(self.vault, self.store)
         self.watching = Watching(self.processes)
         self.leasing = Leasing(self.watching, self.clock, self.deadlines, self.auditing)
+        self.running = Running(self.processes, self.leasing, self.clock, self.deadlines)
+        self.embedded = FakeEmbedded()
         self.notifier = FakeNotifier()
+        self.calendar = Calendar(self.vault, self.clock)
         self.asking = Asking(
             self.processes,
             self.watching,
@@ -190,6 +215,7 @@ class World:
             self.clock,
             self.notifier,
             auditing=self.auditing,
+            calendar=self.calendar,
         )
         self.ruling = Ruling(self.vault, self.auditing)
         self.access = Access(
@@ -201,14 +227,23 @@ class World:
             asking=self.asking,
             auditing=self.auditing,
             tightening=self.ruling.tightening,
+            running=self.running,
+            embedded=self.embedded,
+            calendar=self.calendar,
         )
-        self.revoking = Revoking(self.vault, self.leasing, self.asking, self.auditing)
+        self.revoking = Revoking(
+            self.vault, self.leasing, self.asking, running=self.running, auditing=self.auditing
+        )
         self.operators = Operators(self.clock, self.auditing)
-        self.granting = Granting(self.vault, self.leasing, self.processes, UID)
+        self.granting = Granting(self.vault, self.leasing, self.processes, UID, self.calendar)
+        self.reviewing = Reviewing(self.vault, self.access, self.leasing, self.asking)
+        self.granting.on_add.append(self.reviewing.granted)
+        self.ruling.on_change.append(self.reviewing.ruled)
         self.reading = AuditReading(self.store, self.auditing)
         self.gate = PassphraseGate(self.clock, self.auditing)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
         for source in (
+            self.running.expire,
             self.leasing.expire,
             self.asking.expire,
             self.auditing.expire,
@@ -239,7 +274,7 @@ class World:
         peer = Peer(UID, UID, process)
         self._names += 1
         root = self.processes.attest(process, UID, UID).root.id
-        return Connection(f"connection-{self._names}", peer, root)
+        return Connection(f"connection-{self._names}", peer, root, GOOD_MARK)
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}
@@ -256,6 +291,21 @@ class World:
     ) -> Handout:
         """Get keys on a connection."""
         return await self.access.get_keys(connection, Wish(names, ttl, reason, wait), announce)
+
+    async def run(
+        self,
+        *names: str,
+        pid: int = 101,
+        terminate: bool = True,
+        without_values: bool = False,
+        ttl: int = 0,
+        agent_lock: bytes = b"",
+        wait: int = 0,
+    ) -> Handout:
+        """Get keys for a process that is about to become an agent."""
+        start = Start(terminate=terminate, without_values=without_values)
+        wish = Wish(names or ("K",), ttl, wait=wait, start=start, agent_lock=agent_lock)
+        return await self.access.get_keys(self.connect(pid), wish, unheard)
 
     async def get(
         self, *names: str, pid: int = 101, ttl: int = 0, wait: int = 0

@@ -10,10 +10,10 @@ import grpc
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
-from backpackd.ports import Connection, Peer
+from backpackd.ports import MARK, Connection, Peer
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.standard import OpenCalls, add_standard
-from fakes import UID, World
+from fakes import GOOD_MARK, UID, World
 
 Stream = grpc.aio.UnaryStreamCall[Any, Any]
 
@@ -21,7 +21,30 @@ Stream = grpc.aio.UnaryStreamCall[Any, Any]
 def stranger() -> Connection:
     """Return a connection of nobody in particular."""
     process, _ = World().processes.pin(100)
-    return Connection("name", Peer(UID, UID, process), ProcessId(100, 1))
+    return Connection("name", Peer(UID, UID, process), ProcessId(100, 1), GOOD_MARK)
+
+
+class Marking:
+    """A channel whose calls carry a mark, as the door's relay would put it there.
+
+    Attributes:
+        marks: what each call carries; empty: nothing.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel: Any = channel
+        self.marks: tuple[str, ...] = (GOOD_MARK,)
+
+    def __getattr__(self, kind: str) -> Any:
+        make = getattr(self._channel, kind)
+
+        def method(*args: Any, **options: Any) -> Any:
+            call = make(*args, **options)
+            return lambda *request: call(
+                *request, metadata=tuple((MARK, mark) for mark in self.marks)
+            )
+
+        return method
 
 
 class Served:
@@ -31,7 +54,7 @@ class Served:
         calls: guards it.
         connection: what it takes every caller for; None: for nobody it knows.
         state: the vault's state as the guard sees it.
-        channel: raw bytes in and out.
+        channel: raw bytes in and out, marked.
         standard: the open calls of the standard services.
     """
 
@@ -40,7 +63,7 @@ class Served:
         self.state = State.UNLOCKED
         self.calls = Calls(lambda _: self.connection, lambda: self.state)
         self.server = grpc.aio.server()
-        self.channel: grpc.aio.Channel
+        self.channel: Any
         self.standard: OpenCalls
 
     async def unary(self, method: str, request: bytes = b"") -> bytes:
@@ -64,7 +87,8 @@ async def serving(directory: Path, *services: Service) -> AsyncIterator[Served]:
     served.server.add_insecure_port(address)
     await served.server.start()
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as served.channel:
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        served.channel = Marking(channel)
         yield served
         await served.server.stop(None)
 

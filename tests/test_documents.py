@@ -10,13 +10,15 @@ import pytest
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config, daemon
+from backpackd.adapters.door import budget, relay
 from backpackd.adapters.door.limits import Limits
-from backpackd.application import access, asking, audit_writing, keys, leasing, operators
+from backpackd.application import access, asking, audit_writing, keys, leasing, operators, running
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
 from backpackd.rpc import audit as rpc_audit
 from backpackd.rpc import leases as rpc_leases
-from backpackd.rpc.calls import WHILE_LOCKED
+from backpackd.rpc.calls import MOST_WATCHES, PATIENCE_SECONDS, WHILE_LOCKED
+from backpackd.rpc.standard import MOST_OF_TREE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -175,11 +177,31 @@ def test_the_table_of_methods_is_the_api() -> None:
             "connections of one process tree, of all",
             f"{Limits().per_tree}, {Limits().total}",
         ),
+        (
+            "watches of one process tree, with those of health and reflection; these alone",
+            f"{MOST_WATCHES}, {MOST_OF_TREE}",
+        ),
+        (
+            "requests under way without operator authority: of one connection, of all",
+            f"{budget.Limits().per_connection >> 20} MiB, {budget.Limits().total >> 20} MiB",
+        ),
+        (
+            "a caller that takes nothing of what waits for it",
+            f"{PATIENCE_SECONDS:.0f} seconds, then it is closed",
+        ),
         ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
         ("keys in a vault", str(keys.MOST_STORED)),
         (
             "live leases of one process tree, of all",
             f"{leasing.MOST_OF_TREE}, {leasing.MOST_LEASES}",
+        ),
+        (
+            "`WatchLeases` of one process tree, of all without operator authority, of operators",
+            f"{leasing.MOST_WATCHERS_OF_TREE}, {leasing.MOST_WATCHERS}, {leasing.MOST_WATCHERS}",
+        ),
+        (
+            "`WatchRequests` of one process tree, of all without operator authority, of operators",
+            f"{asking.MOST_WATCHERS_OF_TREE}, {asking.MOST_WATCHERS}, {asking.MOST_WATCHERS}",
         ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
@@ -188,6 +210,11 @@ def test_the_table_of_methods_is_the_api() -> None:
             "rules in a policy",
             f"{policy.MAX_RULES}, of 1 to {grants.MAX_PATTERNS} patterns each",
         ),
+        (
+            "agents of one process tree, of all",
+            f"{running.MOST_AGENTS_OF_TREE}, {running.MOST_AGENTS}",
+        ),
+        ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
         ("handouts that are listed", str(rpc_leases.MOST_HANDOUTS)),
         ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),
         (
@@ -207,6 +234,7 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 
 
 def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforced() -> None:
+    assert relay.PATIENCE_SECONDS == PATIENCE_SECONDS
     assert passphrases.MIN_CHARACTERS == 12
     assert Limits().first_request_bytes == 64 * 1024
 

@@ -107,6 +107,7 @@ def test_without_a_directive_the_service_would_be_judged_worse(
 def test_the_service_has_exactly_the_directives_that_work_everywhere() -> None:
     assert directives(SERVICE)["Service"] == {
         "ExecStart": ["%h/.local/bin/backpackd"],
+        "ExecReload": ["/bin/kill -HUP $MAINPID"],
         "Type": ["notify"],
         "NotifyAccess": ["main"],
         "WatchdogSec": ["20"],

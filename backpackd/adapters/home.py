@@ -48,8 +48,8 @@ def open_home(path: Path) -> Home:
     """Make the home if it is not there, check it, and take its lock.
 
     Raises:
-        HomeError: it cannot be made, is not private, lies on a network file system, or another
-            daemon uses it.
+        HomeError: it cannot be made, is not private, can be replaced by others, lies on a network
+            file system, or another daemon uses it.
     """
     path = path.absolute()
     try:
@@ -67,6 +67,7 @@ def open_home(path: Path) -> Home:
                 f"others can get into the home {path}: run chmod 700 on it, after a look at who "
                 "may have been there"
             )
+        _check_above(path)
         kind = file_system(path, status.st_dev)
         if kind in _NETWORK:
             raise HomeError(
@@ -116,12 +117,30 @@ def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
     return kind.decode("ascii", "replace")
 
 
+def _check_above(path: Path) -> None:
+    """Refuse a home that somebody else could move away and put an older copy of in its place."""
+    for directory in path.resolve().parents:
+        status = directory.stat()
+        shared = stat.S_IWGRP | stat.S_IWOTH
+        if status.st_gid == os.getegid() == os.geteuid():
+            # By convention a group of this number has this user as its only member.
+            shared = stat.S_IWOTH
+        replaceable = status.st_mode & shared and not status.st_mode & stat.S_ISVTX
+        if replaceable or status.st_uid not in (0, os.geteuid()):
+            raise HomeError(
+                f"others can replace what is in {directory}, which is above the home {path}: "
+                "choose another home with --home, or see who owns and may write that directory"
+            )
+
+
 def _make(path: Path) -> None:
     if path.exists():
         return
-    # The mode is right from the moment of creation, so nobody can slip in before a chmod.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
+    # The mode is right from the moment of creation, so nobody can slip in before a chmod; so is
+    # that of what is missing above, as the XDG base directory specification wants it.
+    missing = [directory for directory in path.parents if not directory.exists()]
+    for directory in (*reversed(missing), path):
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _lock(path: Path) -> int:

@@ -4,6 +4,7 @@ It never stands in the way of the daemon: what cannot be told is logged and left
 are the door's matter.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -78,6 +79,19 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     if not allowed or _number(environ.get("WATCHDOG_PID", str(pid))) != pid:
         return None
     return allowed / _MICROSECONDS / 2
+
+
+def keep_alive(environ: Mapping[str, str], pid: int) -> None:
+    """Tell a service manager that watches, for as long as the event loop turns, that it does.
+
+    Args:
+        environ: the environment.
+        pid: of this process.
+    """
+    interval = watchdog_interval(environ, pid)
+    if interval is not None:
+        notify(environ, WATCHDOG)
+        asyncio.get_running_loop().call_later(interval, keep_alive, environ, pid)
 
 
 def supervised(environ: Mapping[str, str], pid: int | None = None) -> bool:

@@ -9,15 +9,28 @@ made. The entry in the audit log is on the disk before a value leaves: no log, n
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from backpackd.application.asking import Announce, Asking
 from backpackd.application.auditing import Auditing
+from backpackd.application.calendar import Calendar
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
+from backpackd.application.running import Running, Start
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.audit.events import CLAIM_LIMIT, AuditEvent
-from backpackd.core.decision import Allow, Ask, Deny, Rules, applicable, decide, may_lease
+from backpackd.core.decision import (
+    Allow,
+    Ask,
+    Deny,
+    Rules,
+    applicable,
+    decide,
+    may_lease,
+    needs_digests,
+    wanted_names,
+)
 from backpackd.core.errors import (
     BackpackError,
     DeniedError,
@@ -25,11 +38,12 @@ from backpackd.core.errors import (
     PeerUnknownError,
     ProcessGoneError,
 )
-from backpackd.core.facts import PeerFacts
+from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import MAX_REASON, Grant
 from backpackd.core.leases import Lease
 from backpackd.core.names import check_names
 from backpackd.core.policy import Policy
+from backpackd.core.records import KeyHead
 from backpackd.core.render import render
 from backpackd.ports import Clock, Connection, Processes
 
@@ -60,12 +74,35 @@ class Wish:
         ttl: wished life in seconds; 0 for the default.
         reason: a claim.
         wait: seconds to wait for a person; 0: not at all.
+        start: the caller is about to become an agent; None: it is not.
+        agent_lock: the lock whose embedded values are wanted as well; empty: none.
     """
 
     names: Sequence[str]
     ttl: int = 0
     reason: str = ""
     wait: int = 0
+    start: Start | None = None
+    agent_lock: bytes = field(default=b"", repr=False)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether no values are wanted, only the lease."""
+        return self.start is not None and self.start.without_values
+
+
+class Embedded(Protocol):
+    """Opens the values that agent locks embed."""
+
+    async def check(self, connection: Connection, session: Session, document: bytes) -> None:
+        """Return if the caller may use a lock, with nothing opened that is a value."""
+        ...
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Return the values that a lock embeds, of those names that it embeds."""
+        ...
 
 
 class Access:
@@ -82,6 +119,9 @@ class Access:
         asking: Asking,
         auditing: Auditing,
         tightening: Callable[[], Policy],
+        running: Running,
+        embedded: Embedded,
+        calendar: Calendar,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -91,18 +131,22 @@ class Access:
         self._asking = asking
         self._auditing = auditing
         self._tightening = tightening
+        self._running = running
+        self._embedded = embedded
+        self._calendar = calendar
 
     def attest(self, connection: Connection) -> PeerFacts:
-        """Read who a caller is, now.
+        """Read who a caller is, now. An agent that runs is the root of a tree of its own.
 
         Raises:
             PeerUnknownError: the process that connected has ended.
         """
         peer = connection.peer
         try:
-            return self._processes.attest(peer.process, peer.uid, peer.gid)
+            facts = self._processes.attest(peer.process, peer.uid, peer.gid)
         except ProcessGoneError:
             raise PeerUnknownError("the process that connected has ended: connect anew") from None
+        return self._running.rooted(facts)
 
     async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:
         """Lease keys to the caller's process tree, all or none.
@@ -125,12 +169,34 @@ class Access:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         if wish.wait > LONGEST_WAIT:
             raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
-        facts, allowed = await self._allowed(session, connection, names, wish, announce)
-        self._leasing.check_room(facts.root.id)
-        values = await self._keys.open(session, names)
+        if wish.agent_lock:
+            await self._embedded.check(connection, session, wish.agent_lock)
+        until = self._clock.boot() + wish.wait
+        while True:
+            facts, allowed = await self._allowed(session, connection, names, wish, announce)
+            self._check_room(facts, wish)
+            try:
+                return await self._hand_out(session, connection, names, wish, (facts, allowed))
+            except _OvertakenError:
+                # Whoever was faster had the last use: it is a question again.
+                left = max(0.0, until - self._clock.boot())
+                wish = replace(wish, wait=int(left))
+
+    async def _hand_out(
+        self,
+        session: Session,
+        connection: Connection,
+        names: tuple[str, ...],
+        wish: Wish,
+        permission: tuple[PeerFacts, Allow],
+    ) -> Handout:
+        """Record the handout, spend what it costs, and issue the lease."""
+        facts, allowed = permission
+        values = await self._values(session, connection, names, wish)
+        stored = [name for name in names if name not in values.embedded]
         lease_id = secrets.token_hex(16)
         entry = self._auditing.event(
-            "allowed",
+            "withheld" if wish.withholds else "allowed",
             facts,
             names=names,
             lease=lease_id,
@@ -138,11 +204,15 @@ class Access:
             claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
         )
         try:
-            decision = await self._spend(session, facts, names, allowed, entry)
+            decision = await self._spend(
+                session, facts, names, stored=stored, allowed=allowed, entry=entry
+            )
             # From here to the reply nothing waits, so nothing can come in between.
             session.check()
-            self._keys.require(session, names)
-            lease = self._issue(session, facts, names, decision, ttl=wish.ttl, lease_id=lease_id)
+            self._keys.require(session, stored)
+            lease = self._issue(facts, names, decision, wish, lease_id)
+            if wish.start is not None:
+                self._running.begin(lease, facts, wish.start)
         except BaseException as error:
             reason = error.reason if isinstance(error, BackpackError) else "cancelled"
             self._auditing.note(
@@ -155,22 +225,35 @@ class Access:
             # Granted anew, or taken back, while the entry was written: the lease rests on these.
             self._auditing.note(replace(entry, grants=_ids(decision)))
         self._vault.touch()
-        return Handout(lease, tuple(values.items()))
+        if wish.withholds:
+            return Handout(lease, ())
+        return Handout(lease, tuple((name, values.of(name)) for name in names))
 
-    async def may_lease(self, connection: Connection) -> Callable[[str], bool]:
-        """Return a test for which names the caller's process tree may be told."""
+    async def listed(self, connection: Connection) -> Sequence[KeyHead]:
+        """Return the heads of the keys that the caller's process tree may be told of.
+
+        Nothing is looked up for a caller that nothing is granted: the time that it takes would
+        tell how many keys there are.
+        """
         session = self._vault.session()
         rules = self.rules(session)
         if rules.policy.listing == "all":
-            return lambda _: True
-        facts = await self._digested(self.attest(connection), rules)
+            return await self._keys.list(lambda _: True)
+        facts = await self._digested(self.attest(connection), rules, None)
         usable = applicable(facts, rules)
-        return lambda name: may_lease(facts, name, usable, rules)
+        names = wanted_names(usable, rules)
+
+        def wanted(name: str) -> bool:
+            return may_lease(facts, name, usable, rules)
+
+        if names is None:
+            return await self._keys.list(wanted)
+        return await self._keys.heads([name for name in names if wanted(name)])
 
     async def grants_of(self, connection: Connection) -> list[Grant]:
         """Return the usable grants and consents that cover the caller's process tree."""
         rules = self.rules(self._vault.session())
-        return applicable(await self._digested(self.attest(connection), rules), rules)
+        return applicable(await self._digested(self.attest(connection), rules, None), rules)
 
     def rules(self, session: Session) -> Rules:
         """Return what decisions are made from at this moment."""
@@ -179,7 +262,7 @@ class Access:
             authority.policy.tightened(self._tightening()),
             tuple(authority.grants.values()),
             self._asking.answers,
-            self._latest_ms(session),
+            self._calendar.now_ms(),
             self._processes.boot_id(),
         )
 
@@ -213,7 +296,8 @@ class Access:
         until = self._clock.boot() + wish.wait
         while True:
             session.check()
-            facts = await self._digested(self.attest(connection), self.rules(session))
+            facts = self._running.rooted(self.attest(connection), starting=wish.start is not None)
+            facts = await self._digested(facts, self.rules(session), names)
             decision = decide(facts, names, self.rules(session))
             try:
                 if isinstance(decision, Ask):
@@ -247,26 +331,44 @@ class Access:
             facts={"tree-pid": str(root), "uid": str(facts.uid)},
         )
 
-    async def _digested(self, facts: PeerFacts, rules: Rules) -> PeerFacts:
-        """Add digests of executables where a selector asks for them: hashing is slow."""
-        selectors = [grant.selector for grant in rules.grants]
-        selectors += [rule.selector for rule in rules.policy.deny if rule.selector is not None]
-        if not any(selector.kind == "sha256" for selector in selectors):
+    async def _digested(
+        self, facts: PeerFacts, rules: Rules, names: Sequence[str] | None
+    ) -> PeerFacts:
+        """Add digests of executables where they matter for these keys: hashing is slow."""
+        if not needs_digests(names, rules):
             return facts
-        digests: dict[str, str] = {}
+        digests: dict[ProcessId, str] = {}
         for process in facts.tree:
             path = process.executable
             if path is not None:
                 digest = await asyncio.to_thread(self._processes.digest, process.id, path)
                 if digest is not None:
-                    digests[path] = digest
+                    digests[process.id] = digest
         return replace(facts, digests=digests)
+
+    def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
+        self._leasing.check_room(facts.root.id)
+        if wish.start is not None:
+            self._running.check_room(facts)
+
+    async def _values(
+        self, session: Session, connection: Connection, names: Sequence[str], wish: Wish
+    ) -> "_Values":
+        """Open what the lock embeds, and of the rest what is stored."""
+        embedded: dict[str, bytes] = {}
+        if wish.agent_lock:
+            embedded = await self._embedded.embedded(connection, session, wish.agent_lock, names)
+        rest = [name for name in names if name not in embedded]
+        wanted = rest and not wish.withholds
+        return _Values(embedded, await self._keys.open(session, rest) if wanted else {})
 
     async def _spend(
         self,
         session: Session,
         facts: PeerFacts,
         names: Sequence[str],
+        *,
+        stored: Sequence[str],
         allowed: Allow,
         entry: AuditEvent,
     ) -> Allow:
@@ -281,40 +383,47 @@ class Access:
         if recorded:
             await self._auditing.record(entry)
         session.check()
+        if self._used_up(facts, names, allowed, self.rules(session)):
+            raise _OvertakenError("the consent was used up meanwhile: ask again")
         decision = self._require(decide(facts, names, self.rules(session)), facts)
         if _counted(decision):
 
             async def draft(now: Session) -> Draft:
                 nonlocal decision
                 session.check()
-                self._keys.require(session, names)
+                self._keys.require(session, stored)
                 decision = self._require(decide(facts, names, self.rules(now)), facts)
                 standing = [grant.used() for grant in decision.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
-                record = now.authority.next(self._vault.now_ms(), grants=grants)
+                record = now.authority.next(self._calendar.now_ms(), grants=grants)
                 return Draft(record, events=() if recorded else (entry,))
 
             await self._vault.change(draft)
         for grant in decision.grants:
             if grant.consent and not self._asking.answers.use(grant.id):
-                raise DeniedError("the consent was used up or withdrawn meanwhile: ask again")
+                raise _OvertakenError("the consent was used up meanwhile: ask again")
         return decision
 
-    def _latest_ms(self, session: Session) -> int:
-        # Never earlier than the record has seen, for a clock that was set back.
-        return max(self._vault.now_ms(), session.authority.latest_ms)
+    def _used_up(
+        self, facts: PeerFacts, names: Sequence[str], allowed: Allow, rules: Rules
+    ) -> bool:
+        """Tell whether another call of the tree had the last use of a consent, and no more."""
+        root = facts.root.id
+        return (
+            any(grant.consent and grant.uses_left is not None for grant in allowed.grants)
+            and isinstance(decide(facts, names, rules), Ask)
+            and not any(rules.answers.withdrawn(root, name) for name in names)
+        )
 
     def _issue(
         self,
-        session: Session,
         facts: PeerFacts,
         names: tuple[str, ...],
         decision: Allow,
-        *,
-        ttl: int,
+        wish: Wish,
         lease_id: str,
     ) -> Lease:
-        now_ms = self._latest_ms(session)
+        now_ms = self._calendar.now_ms()
         # A lease ends with the standing grant that it rests on; a consent's time is for using it.
         ends = [
             grant.expires_at_ms
@@ -328,8 +437,24 @@ class Access:
                 "another"
             )
         return self._leasing.issue(
-            facts.root.id, names, decision.grants, ttl=ttl, longest=longest, lease_id=lease_id
+            facts.root.id, names, decision.grants, ttl=wish.ttl, longest=longest, lease_id=lease_id
         )
+
+
+class _OvertakenError(DeniedError):
+    """The consent that allowed a request was used up while that was being handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values that are handed over, by where they come from. No repr shows them."""
+
+    embedded: dict[str, bytes] = field(repr=False)
+    stored: dict[str, bytes] = field(repr=False)
+
+    def of(self, name: str) -> bytes:
+        """Return the value of a key."""
+        return self.embedded[name] if name in self.embedded else self.stored[name]
 
 
 def _counted(decision: Allow) -> bool:

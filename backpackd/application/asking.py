@@ -7,13 +7,15 @@ root of one process tree, in memory, until that root ends or the vault is locked
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from backpackd.application.auditing import Auditing
+from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.watching import Watching
+from backpackd.core.answers import Answers
 from backpackd.core.audit.events import CLAIM_LIMIT
 from backpackd.core.errors import (
     BackpackError,
@@ -33,7 +35,6 @@ from backpackd.core.requests import (
     CODE_ALPHABET,
     CODE_LENGTH,
     LIFE,
-    Answers,
     Request,
     RequestTable,
 )
@@ -42,7 +43,8 @@ from backpackd.ports import Clock, Notifier, Processes
 
 MOST_WAITING_OF_TREE = 256
 _ONCE_SECONDS = 600
-_MOST_WATCHERS = 64
+MOST_WATCHERS = 64
+MOST_WATCHERS_OF_TREE = 16
 
 Announce = Callable[[str], Awaitable[None]]
 """Tells a waiting caller its request's code before the answer."""
@@ -74,6 +76,7 @@ class Asking:
         notifier: Notifier,
         *,
         auditing: Auditing,
+        calendar: Calendar,
     ) -> None:
         self._auditing = auditing
         self._processes = processes
@@ -81,12 +84,13 @@ class Asking:
         self._deadlines = deadlines
         self._clock = clock
         self._notifier = notifier
+        self._calendar = calendar
         self._table = RequestTable()
         self._waits: dict[str, _Wait] = {}
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: dict[asyncio.Event, ProcessId | None] = {}
         self._closing = False
         self.answers = Answers()
-        watching.add(self._roots, self._root_ended)
+        watching.add(self._needed, self._root_ended)
 
     async def ask(
         self,
@@ -115,7 +119,7 @@ class Asking:
         if self._closing:
             raise _stopping()
         tree = facts.root.id
-        if self.answers.refused(tree, names):
+        if self._refused(facts, names):
             raise _refused()
         request = self._table.find(tree, names) or self._add(facts, names, reason)
         if request.waiting >= MOST_WAITING_OF_TREE:
@@ -143,16 +147,17 @@ class Asking:
             )
         if wait.failure is not None:
             raise wait.failure()
-        if self.answers.refused(tree, names):
+        if self._refused(facts, names):
             raise _refused()
 
     def pending(self) -> list[Request]:
         """Return the pending requests, in the order in which a person should see them."""
         return self._table.shown()
 
-    def pending_of(self, tree: ProcessId) -> list[Request]:
-        """Return the pending requests of one process tree."""
-        return [request for request in self._table.shown() if request.tree == tree]
+    def pending_for(self, facts: PeerFacts) -> list[Request]:
+        """Return the pending requests that a caller may see: of its tree, and its very own."""
+        own = {facts.root.id, facts.process.id}
+        return [request for request in self._table.shown() if request.tree in own]
 
     def approve(self, code: str, *, once: bool, root_pid: int) -> ProcessId:
         """Allow a request.
@@ -173,7 +178,7 @@ class Asking:
         request = self._pending(code)
         root = _root_of(request, root_pid)
         self._watching.watch(root)
-        now_ms = int(self._clock.wall() * 1000)
+        now_ms = self._calendar.now_ms()
         self.answers.consent(
             Grant(
                 id=f"consent-{secrets.token_hex(8)}",
@@ -186,7 +191,7 @@ class Asking:
                 reason="",
                 consent=True,
             ),
-            request.tree,
+            request.origin,
         )
 
         def answered(other: Request) -> bool:
@@ -205,12 +210,14 @@ class Asking:
             RequestUnknownError: it was answered or has ended.
         """
         request = self._pending(code)
-        self._watching.watch(request.tree)
-        self.answers.refuse(request.tree, request.names)
+        # To the tree that the asker was started in: a loop of agents, each the root of its own,
+        # would otherwise ask for ever.
+        self._watching.watch(request.origin)
+        self.answers.refuse(request.origin, request.names)
         self._note("refused", request)
         self._end(
             lambda other: (
-                other.tree == request.tree and not set(other.names).isdisjoint(request.names)
+                other.origin == request.origin and not set(other.names).isdisjoint(request.names)
             )
         )
 
@@ -225,15 +232,19 @@ class Asking:
             The consents that ended.
         """
         ended: list[Grant] = []
+        held: dict[ProcessId, tuple[set[str], set[str]]] = {}
         for lease in leases:
-            ended += self.answers.withdraw(lease.holder, lease.names, lease.grant_ids)
-        for holder in {lease.holder for lease in leases}:
+            names, rested_on = held.setdefault(lease.holder, (set(), set()))
+            names.update(lease.names)
+            rested_on.update(lease.grant_ids)
+        for holder, (names, rested_on) in held.items():
+            ended += self.answers.withdraw(holder, names, rested_on)
             # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
             # that is not possible: then it is remembered until the vault is locked.
             with suppress(BackpackError):
                 self._watching.watch(holder)
         ended += self.answers.end_consents(meant)
-        self._watching.let_go()
+        self._watching.let_go(_roots(ended))
         return ended
 
     async def changes(self, event: asyncio.Event) -> None:
@@ -241,21 +252,41 @@ class Asking:
         await event.wait()
         event.clear()
 
-    def subscribe(self) -> asyncio.Event:
+    def subscribe(self, tree: ProcessId | None) -> asyncio.Event:
         """Return an event that is set whenever the pending requests change.
+
+        Args:
+            tree: the root of the caller's process tree; None for the operator, whom the watches of
+                others do not keep out.
 
         Raises:
             LimitError: too many watch already.
         """
-        if len(self._watchers) >= _MOST_WATCHERS:
+        trees = list(self._watchers.values())
+        own = trees.count(tree)
+        everybody = len(trees) - trees.count(None)
+        most = MOST_WATCHERS if tree is None else MOST_WATCHERS_OF_TREE
+        if own >= most or (tree is not None and everybody >= MOST_WATCHERS):
             raise LimitError("too many watch the requests already: end some first")
         event = asyncio.Event()
-        self._watchers.add(event)
+        self._watchers[event] = tree
         return event
 
     def unsubscribe(self, event: asyncio.Event) -> None:
         """Forget an event."""
-        self._watchers.discard(event)
+        self._watchers.pop(event, None)
+
+    def look_again(self, settled: Callable[[Request], bool]) -> None:
+        """Let the calls that wait decide anew: what is allowed without a person has changed.
+
+        Args:
+            settled: tells which requests need no answer any more, by who first asked.
+        """
+        self._end(settled)
+        for code, wait in list(self._waits.items()):
+            # Others of the tree than who first asked may be allowed by now, or denied.
+            self._waits[code] = _Wait()
+            wait.over.set()
 
     def close(self) -> None:
         """Let nobody wait any more: the daemon is stopping."""
@@ -264,11 +295,12 @@ class Asking:
 
     def drop_all(self) -> None:
         """End every request and forget every answer: the vault is locked."""
+        known = self._table.trees() | self.answers.trees() | _roots(self.answers.consents())
         ended = self._table.end_all()
         self._ended(ended, "locked")
         self._wake(ended)
         self.answers.clear()
-        self._watching.let_go()
+        self._watching.let_go(known)
         # Also where nothing was pending: whoever watches has to hear that the vault is locked.
         self._changed()
 
@@ -278,12 +310,12 @@ class Asking:
         if ended:
             self._ended(ended, "expired")
             self._wake(ended)
-            self._watching.let_go()
+            self._watching.let_go({request.tree for request in ended})
         return coming
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.
-        self._table.check_room(facts.root.id)
+        self._table.check_room(facts.origin.id)
         now = self._clock.boot()
         request = Request(
             code=self._fresh_code(),
@@ -295,10 +327,15 @@ class Asking:
             until=now + LIFE,
         )
         self._watching.watch(request.tree)
+        try:
+            gave_way = self._table.add(request)
+        except LimitError:
+            self._watching.let_go({request.tree})
+            raise
         # A call that only asked again would push out another one's request, and so on for ever.
-        gave_way = self._table.add(request)
         self._ended(gave_way, "gave-way")
         self._wake(gave_way, _gave_way)
+        self._watching.let_go({other.tree for other in gave_way})
         self._waits[request.code] = _Wait()
         self._notifier.notify(request.code)
         claim = render(reason, limit=CLAIM_LIMIT)
@@ -330,6 +367,9 @@ class Asking:
                 )
             )
 
+    def _refused(self, facts: PeerFacts, names: Sequence[str]) -> bool:
+        return any(self.answers.refused(process.id, names) for process in facts.tree)
+
     def _fresh_code(self) -> str:
         while True:
             code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_LENGTH))
@@ -343,8 +383,9 @@ class Asking:
         return request
 
     def _end(self, over: Callable[[Request], bool]) -> None:
-        self._wake(self._table.end(over))
-        self._watching.let_go()
+        ended = self._table.end(over)
+        self._wake(ended)
+        self._watching.let_go({request.tree for request in ended})
         self._deadlines.review()
 
     def _wake(self, requests: Sequence[Request], failure: _Failure | None = None) -> None:
@@ -359,10 +400,9 @@ class Asking:
         for event in self._watchers:
             event.set()
 
-    def _roots(self) -> set[ProcessId]:
-        consents = self.answers.consents()
-        roots = {grant.selector.process for grant in consents if grant.selector.process}
-        return roots | self._table.trees() | self.answers.trees()
+    def _needed(self, processes: Collection[ProcessId]) -> set[ProcessId]:
+        known = self._table.trees() | _roots(self.answers.consents())
+        return {one for one in processes if one in known or self.answers.about(one)}
 
     def _root_ended(self, process: ProcessId) -> None:
         self.answers.end_tree(process)
@@ -370,6 +410,10 @@ class Asking:
         ended = self._table.end_tree(process)
         self._ended(ended, "root-gone")
         self._wake(ended, _root_gone)
+
+
+def _roots(consents: Iterable[Grant]) -> set[ProcessId]:
+    return {consent.selector.process for consent in consents if consent.selector.process}
 
 
 def _root_of(request: Request, root_pid: int) -> ProcessId:

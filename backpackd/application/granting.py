@@ -1,9 +1,10 @@
 """Adding, listing and taking back grants. For the operator; who that is is not decided here."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from backpackd.application.calendar import Calendar
 from backpackd.application.leasing import Leasing
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core import selectors
@@ -35,18 +36,31 @@ _MOST_USES = 1_000_000
 class Granting:
     """The grants of one vault.
 
+    Attributes:
+        on_add: called, in order, in the moment from which a new grant counts.
+
     Args:
         vault: holds them in its authority record.
         leasing: knows which leases rest on them.
         processes: looks up the roots of process trees.
         uid: the user whom the daemon serves.
+        calendar: the date by which they expire.
     """
 
-    def __init__(self, vault: Vault, leasing: Leasing, processes: Processes, uid: int) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        leasing: Leasing,
+        processes: Processes,
+        uid: int,
+        calendar: Calendar,
+    ) -> None:
         self._vault = vault
         self._leasing = leasing
         self._processes = processes
         self._uid = uid
+        self._calendar = calendar
+        self.on_add: list[Callable[[], None]] = []
 
     async def add(
         self,
@@ -59,6 +73,10 @@ class Granting:
         reason: str,
     ) -> Grant:
         """Add a grant, durably before it returns.
+
+        One to the same subject for the same keys with the same longest lease takes the new terms
+        instead, where both expire or neither does and both count uses or neither does: then the
+        older one would add nothing that was meant.
 
         Args:
             patterns: 1 to 64 key names or patterns.
@@ -81,10 +99,10 @@ class Granting:
             raise InvalidRequestError(f"the longest lease is {LONGEST_TTL // 86400} days")
         if valid > _LONGEST_VALID or uses > _MOST_USES:
             raise InvalidRequestError("a grant stands for at most 10 years and a million uses")
-        now_ms = self._vault.now_ms()
+        now_ms = self._calendar.now_ms()
         grant = Grant(
             id=secrets.token_hex(8),
-            patterns=tuple(check_pattern(pattern) for pattern in patterns),
+            patterns=tuple(dict.fromkeys(check_pattern(pattern) for pattern in patterns)),
             selector=self._resolve(selectors.parse(selector)),
             max_ttl=max_ttl or DEFAULT_MAX_TTL,
             expires_at_ms=now_ms + valid * 1000 if valid else None,
@@ -94,14 +112,28 @@ class Granting:
         )
 
         async def draft(session: Session) -> Draft:
+            nonlocal grant
             kept = {old.id: old for old in self._standing(session)}
-            if len(kept) >= MAX_GRANTS:
+            same = next((old for old in kept.values() if _same(old, grant)), None)
+            if same is not None:
+                grant = replace(grant, id=same.id, created_at_ms=same.created_at_ms)
+            elif len(kept) >= MAX_GRANTS:
                 raise LimitError(f"there are {MAX_GRANTS} grants: take some back first")
             record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
             return Draft(record, events=(_event("granted", grant, now_ms),))
 
-        await self._vault.change(draft)
+        def then() -> None:
+            for callback in self.on_add:
+                callback()
+
+        await self._vault.change(draft, then)
         return grant
+
+    def naming(self, names: Iterable[str]) -> int:
+        """Count the standing grants that name one of these keys, not merely by a pattern."""
+        wanted = set(names)
+        standing = self._standing(self._vault.session())
+        return sum(not wanted.isdisjoint(grant.patterns) for grant in standing)
 
     def all(self) -> list[Grant]:
         """Return every grant that still allows something, oldest first."""
@@ -123,7 +155,7 @@ class Granting:
             grant = grants.pop(grant_id, None)
             if grant is None:
                 raise GrantUnknownError("no such grant: see the list of grants")
-            now_ms = self._vault.now_ms()
+            now_ms = self._calendar.now_ms()
             record = session.authority.next(now_ms, grants=grants)
             return Draft(record, events=(_event("ungranted", grant, now_ms),))
 
@@ -165,10 +197,9 @@ class Granting:
 
     def _standing(self, session: Session) -> Iterable[Grant]:
         """Return the grants but for those that can never allow anything again."""
-        now_ms = max(self._vault.now_ms(), session.authority.latest_ms)
-        in_use = self._leasing.grants_in_use()
+        now_ms = self._calendar.now_ms()
         for grant in session.authority.grants.values():
-            spent = grant.uses_left == 0 and grant.id not in in_use
+            spent = grant.uses_left == 0 and not self._leasing.rests_on(grant.id)
             if not grant.expired(now_ms) and not spent and self._subject_lives(grant.selector):
                 yield grant
 
@@ -200,4 +231,14 @@ def _event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
             "expires-at-ms": str(grant.expires_at_ms or 0),
             "reason": render(grant.reason, limit=CLAIM_LIMIT),
         },
+    )
+
+
+def _same(one: Grant, other: Grant) -> bool:
+    return (
+        one.selector == other.selector
+        and set(one.patterns) == set(other.patterns)
+        and one.max_ttl == other.max_ttl
+        and (one.expires_at_ms is None) == (other.expires_at_ms is None)
+        and (one.uses_left is None) == (other.uses_left is None)
     )

@@ -181,6 +181,38 @@ class Keys:
                 found.append(head)
         return found
 
+    async def heads(self, names: Sequence[str]) -> Sequence[KeyHead]:
+        """Return the heads of those of these keys that are stored, in the order of their names.
+
+        Looks at no other row.
+
+        Raises:
+            DamageError: a row is not what the vault wrote last.
+        """
+        session = self._vault.session()
+        indexes = {
+            name: index for name, index in _indexes(session, names).items() if index in session.rows
+        }
+        expected = {index: session.rows[index] for index in indexes.values()}
+        rows = await self._store.rows(expected) if expected else {}
+        found = []
+        with session.open_master() as master:
+            for name in sorted(indexes):
+                index = indexes[name]
+                now = session.rows.get(index)
+                if now is None:
+                    # Deleted meanwhile, which is no damage.
+                    continue
+                row = _genuine(rows.get(index), {expected[index], now}, name)
+                found.append(_head(master, session, row, name))
+        return found
+
+    def missing(self, names: Sequence[str]) -> Sequence[str]:
+        """Return those of these keys that are not stored, in the order in which they came."""
+        session = self._vault.session()
+        indexes = _indexes(session, names)
+        return [name for name in names if indexes[name] not in session.rows]
+
     def require(self, session: Session, names: Sequence[str]) -> None:
         """Return if all these keys are stored.
 
@@ -238,14 +270,17 @@ class Keys:
         with session.open_master() as master:
             for index, name in names.items():
                 row = _genuine(rows.get(index), {session.rows[index]}, name)
-                try:
-                    head = records.open_head(
-                        master, vault_id=session.vault_id, row=row.row_head, sealed=row.head
-                    )
-                except OpenError as error:
-                    raise _damaged(name) from error
-                since[index] = head.created_at_ms
+                since[index] = _head(master, session, row, name).created_at_ms
         return since
+
+
+def _head(master: memoryview, session: Session, row: KeyRow, name: str) -> KeyHead:
+    try:
+        return records.open_head(
+            master, vault_id=session.vault_id, row=row.row_head, sealed=row.head
+        )
+    except OpenError as error:
+        raise _damaged(name) from error
 
 
 def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ in the same moment.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from backpackd.application.auditing import Auditing
@@ -21,9 +21,14 @@ from backpackd.ports import Clock
 MOST_LEASES = 100_000
 MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
+MOST_WATCHERS_OF_TREE = 16
 _BACKLOG = 1024
 _BY_CALLER = frozenset({"revoked", "given-back", "key-deleted", "panic", "locked", "rotated"})
 """Why leases end in the call of whoever ends them; the rest just happens."""
+
+OnEnd = Callable[[Lease, str, bool], None]
+"""Is told of a lease that has ended, why, and whether somebody decided so: a person, by a command,
+and not time or the end of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class LeaseEvent:
         kind: `issued`, `renewed` or `ended`.
         lease: the lease, as it was or is.
         reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`,
-            `grant-gone`, `key-deleted`, `locked` or `panic`; empty otherwise.
+            `grant-gone`, `denied`, `key-deleted`, `locked` or `panic`; empty otherwise.
     """
 
     kind: str
@@ -56,9 +61,7 @@ class LeaseWatcher:
         self._events: asyncio.Queue[LeaseEvent | None] = asyncio.Queue(_BACKLOG)
 
     def put(self, event: LeaseEvent) -> None:
-        """Pass an event on, if it matters here."""
-        if self.holder is not None and event.lease.holder != self.holder:
-            return
+        """Pass an event on."""
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
@@ -79,7 +82,11 @@ class LeaseWatcher:
 
 
 class Leasing:
-    """The live leases of one vault."""
+    """The live leases of one vault.
+
+    Attributes:
+        on_end: called, in order, in the moment in which a lease has ended.
+    """
 
     def __init__(
         self, watching: Watching, clock: Clock, deadlines: Deadlines, auditing: Auditing
@@ -89,9 +96,12 @@ class Leasing:
         self._clock = clock
         self._deadlines = deadlines
         self._table = LeaseTable()
-        # The roots of `tree:` grants that leases rest on: the leases end with them.
-        self._grant_roots: dict[str, ProcessId] = {}
-        self._watchers: set[LeaseWatcher] = set()
+        # The `tree:` grants that leases rest on, by id with their roots and the other way round:
+        # the leases end with the roots.
+        self._root_of: dict[str, ProcessId] = {}
+        self._given_to: dict[ProcessId, set[str]] = {}
+        self._watchers: dict[ProcessId | None, set[LeaseWatcher]] = {}
+        self.on_end: list[OnEnd] = []
         watching.add(self._needed, self._process_ended)
 
     def __len__(self) -> int:
@@ -132,13 +142,16 @@ class Leasing:
         """
         self.check_room(holder)
         roots = {g.id: g.selector.process for g in grants if g.selector.process is not None}
+        needed = {holder, *roots.values()}
         try:
-            for process in {holder, *roots.values()}:
+            for process in needed:
                 self._watching.watch(process)
         except BaseException:
-            self._watching.let_go()
+            self._watching.let_go(needed)
             raise
-        self._grant_roots.update(roots)
+        self._root_of.update(roots)
+        for grant_id, root in roots.items():
+            self._given_to.setdefault(root, set()).add(grant_id)
         lease = self._table.issue(
             lease_id=lease_id,
             names=names,
@@ -148,7 +161,7 @@ class Leasing:
             ttl=max(ttl, SHORTEST_TTL) if ttl else DEFAULT_TTL,
             max_ttl=longest,
         )
-        self._tell(LeaseEvent("issued", lease))
+        self._tell("issued", lease)
         self._deadlines.review()
         return lease
 
@@ -169,10 +182,20 @@ class Leasing:
             raise LeaseUnknownError("no such lease: it has ended, or it is not yours; get anew")
         renewed = self._table.renew(lease_id, now=now, ttl=max(ttl, SHORTEST_TTL) if ttl else None)
         assert renewed is not None
-        self._tell(LeaseEvent("renewed", renewed))
+        self._tell("renewed", renewed)
         self._auditing.renewed(renewed)
         self._deadlines.review()
         return renewed
+
+    def keep(self, lease_id: str) -> Lease | None:
+        """Extend a lease whose holder is seen living, see `LeaseTable.keep`; for `Deadlines`.
+
+        Unlike everything else here it does not look at the deadlines: it is done while they are.
+        """
+        lease = self._table.keep(lease_id, now=self._clock.boot())
+        if lease is not None:
+            self._tell("renewed", lease)
+        return lease
 
     def of(self, holder: ProcessId) -> list[Lease]:
         """Return the live leases of a process tree, oldest first."""
@@ -186,9 +209,13 @@ class Leasing:
         """Return a live lease."""
         return self._table.get(lease_id, now=self._clock.boot())
 
-    def grants_in_use(self) -> set[str]:
-        """Return the ids of the grants that live leases rest on."""
-        return self._table.grants()
+    def names(self) -> set[str]:
+        """Return the names of the keys that live leases hold."""
+        return self._table.names()
+
+    def rests_on(self, grant_id: str) -> bool:
+        """Tell whether a live lease rests on a grant."""
+        return self._table.rests_on(grant_id)
 
     def end_id(self, lease_id: str, reason: str) -> list[Lease]:
         """End one lease."""
@@ -216,62 +243,95 @@ class Leasing:
 
     def end_all(self, reason: str) -> list[Lease]:
         """End every lease."""
-        return self._ended(self._table.end_all(), reason)
+        processes = self._table.holders() | self._given_to.keys()
+        ended = self._table.end_all()
+        self._root_of.clear()
+        self._given_to.clear()
+        for lease in ended:
+            self._tell("ended", lease, reason)
+        self._watching.let_go(processes)
+        self._deadlines.review()
+        return ended
 
     def drop_all(self, reason: str) -> int:
         """End every lease and every watch: the vault is being locked; return how many leases."""
         ended = len(self.end_all(reason))
-        for watcher in self._watchers:
-            watcher.end()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.end()
         return ended
 
     def expire(self, now: float) -> float | None:
         """End the leases that are due; a source for `Deadlines`."""
         ended, coming = self._table.expire(now)
-        self._forget(ended, "expired")
+        self._forget(ended, "expired", decided=False)
         return coming
 
     def watch(self, holder: ProcessId | None) -> LeaseWatcher:
         """Begin to receive events, of one tree or of all.
 
+        Who watches all is the operator, whom the watches of others do not keep out.
+
         Raises:
             LimitError: too many watch already.
         """
-        if len(self._watchers) >= MOST_WATCHERS:
+        own = len(self._watchers.get(holder, ()))
+        others = sum(len(found) for tree, found in self._watchers.items() if tree is not None)
+        most = MOST_WATCHERS if holder is None else MOST_WATCHERS_OF_TREE
+        if own >= most or (holder is not None and others >= MOST_WATCHERS):
             raise LimitError("too many watch the leases already: end some first")
         watcher = LeaseWatcher(holder)
-        self._watchers.add(watcher)
+        self._watchers.setdefault(holder, set()).add(watcher)
         return watcher
 
     def unwatch(self, watcher: LeaseWatcher) -> None:
         """Receive no more."""
-        self._watchers.discard(watcher)
+        watchers = self._watchers.get(watcher.holder, set())
+        watchers.discard(watcher)
+        if not watchers:
+            self._watchers.pop(watcher.holder, None)
 
-    def _ended(self, ended: list[Lease], reason: str) -> list[Lease]:
-        self._forget(ended, reason)
+    def _ended(self, ended: list[Lease], reason: str, *, decided: bool = True) -> list[Lease]:
+        self._forget(ended, reason, decided=decided)
         self._deadlines.review()
         return ended
 
-    def _forget(self, ended: Sequence[Lease], reason: str) -> None:
+    def _forget(self, ended: Sequence[Lease], reason: str, *, decided: bool) -> None:
         if not ended:
             return
         for lease in ended:
-            self._tell(LeaseEvent("ended", lease, reason))
+            self._tell("ended", lease, reason)
+            for on_end in self.on_end:
+                on_end(lease, reason, decided)
         self._auditing.ended(ended, reason, by_caller=reason in _BY_CALLER)
-        in_use = self._table.grants()
-        for grant_id in [known for known in self._grant_roots if known not in in_use]:
-            del self._grant_roots[grant_id]
-        self._watching.let_go()
+        # Nothing here looks at what did not end: there may be a hundred thousand others.
+        processes = {lease.holder for lease in ended}
+        for grant_id in {grant_id for lease in ended for grant_id in lease.grant_ids}:
+            if grant_id in self._root_of and not self._table.rests_on(grant_id):
+                root = self._root_of.pop(grant_id)
+                processes.add(root)
+                self._given_to[root].discard(grant_id)
+                if not self._given_to[root]:
+                    del self._given_to[root]
+        self._watching.let_go(processes)
 
-    def _tell(self, event: LeaseEvent) -> None:
-        for watcher in self._watchers:
-            watcher.put(event)
+    def _tell(self, kind: str, lease: Lease, reason: str = "") -> None:
+        if not self._watchers:
+            return
+        for tree in (lease.holder, None):
+            for watcher in list(self._watchers.get(tree, ())):
+                watcher.put(LeaseEvent(kind, lease, reason))
+                if watcher.lost:
+                    self.unwatch(watcher)
 
-    def _needed(self) -> set[ProcessId]:
-        return self._table.holders() | set(self._grant_roots.values())
+    def _needed(self, processes: Collection[ProcessId]) -> set[ProcessId]:
+        return {
+            process
+            for process in processes
+            if self._table.holds(process) or process in self._given_to
+        }
 
     def _process_ended(self, process: ProcessId) -> None:
-        self._ended(self._table.end_holder(process), "holder-gone")
-        for grant_id, root in list(self._grant_roots.items()):
-            if root == process:
-                self._ended(self._table.end_grant(grant_id), "grant-gone")
+        self._ended(self._table.end_holder(process), "holder-gone", decided=False)
+        for grant_id in list(self._given_to.get(process, ())):
+            self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)

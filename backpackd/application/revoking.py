@@ -10,6 +10,7 @@ from typing import Any
 from backpackd.application.asking import Asking
 from backpackd.application.auditing import Auditing
 from backpackd.application.leasing import Leasing
+from backpackd.application.running import Running
 from backpackd.application.vault import Vault
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
@@ -32,11 +33,20 @@ class Panicked:
 class Revoking:
     """Ends leases for a person, so that it sticks."""
 
-    def __init__(self, vault: Vault, leasing: Leasing, asking: Asking, auditing: Auditing) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        leasing: Leasing,
+        asking: Asking,
+        *,
+        running: Running,
+        auditing: Auditing,
+    ) -> None:
         self._auditing = auditing
         self._vault = vault
         self._leasing = leasing
         self._asking = asking
+        self._running = running
 
     def give_back(self, holder: ProcessId, lease_id: str) -> list[Lease]:
         """End a lease of the caller's own tree; what it rests on stays."""
@@ -63,14 +73,21 @@ class Revoking:
         return self._stick(ended, lambda consent: consent.covers(name))
 
     def tree(self, pid: int) -> list[Lease]:
-        """Revoke every lease of the process trees whose root has this pid, and their consents."""
-        ended = self._leasing.end_tree(pid, "revoked")
+        """Revoke every lease of the process trees whose root has this pid, and their consents.
+
+        Agents that were started in such a tree lie in it, too.
+        """
+        pids = {pid} | self._running.started_in(pid)
+        ended = [lease for each in pids for lease in self._leasing.end_tree(each, "revoked")]
+        self._running.tell(lambda process: process.pid in pids)
         self._note("tree", details={"tree-pid": str(pid)})
-        return self._stick(ended, lambda consent: consent.selector.value == str(pid))
+        roots = {str(each) for each in pids}
+        return self._stick(ended, lambda consent: consent.selector.value in roots)
 
     def all(self) -> list[Lease]:
         """Revoke every lease and every consent."""
         ended = self._leasing.end_all("revoked")
+        self._running.tell()
         self._note("all")
         return self._stick(ended, lambda _: True)
 
@@ -81,6 +98,8 @@ class Revoking:
         and refuses whatever comes.
         """
         leases = self._leasing.drop_all("panic")
+        # Before the lock, which tells no agent: and those that an earlier lock has cut off as well.
+        self._running.tell()
         requests = len(self._asking.pending())
         self._auditing.note(self._auditing.event("panic"))
         self._vault.lock()
@@ -98,6 +117,6 @@ class Revoking:
         every lease back at once could not be revoked from.
         """
         further: list[Lease] = []
-        for consent in self._asking.withdraw(ended, meant):
+        for consent in self._asking.withdraw(self._running.with_origins(ended), meant):
             further += self._leasing.end_grant(consent.id, "revoked")
         return ended + further

@@ -1,10 +1,13 @@
 """The policy: the sealed one, which the operator replaces, and what tightens it."""
 
+from collections.abc import Callable
+
 from backpackd.application.auditing import Auditing
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.audit.events import PATH_LIMIT, AuditEvent
 from backpackd.core.policy import Policy
 from backpackd.core.render import render
+from backpackd.core.states import State
 
 NOTHING = Policy(default="allow", listing="all")
 """Tightens nothing."""
@@ -12,6 +15,10 @@ NOTHING = Policy(default="allow", listing="all")
 
 class Ruling:
     """The policy of one vault.
+
+    Attributes:
+        on_change: called, in order, in the moment from which another policy is in force, with the
+            one that was; not while the vault is locked, when there is nothing that it holds for.
 
     Args:
         vault: holds the sealed policy in its authority record.
@@ -22,6 +29,7 @@ class Ruling:
         self._vault = vault
         self._auditing = auditing
         self._tightening = NOTHING
+        self.on_change: list[Callable[[Policy], None]] = []
 
     def sealed(self) -> Policy:
         """Return the sealed policy.
@@ -40,20 +48,36 @@ class Ruling:
 
         Anybody who can write the configuration file decides what; it can take away, never give.
         """
-        changed, self._tightening = by != self._tightening, by
+        changed = by != self._tightening
+        before = self._in_force()
+        self._tightening = by
         if changed:
             self._auditing.note(self._auditing.own_event("policy-tightened", details=_told(by)))
+        if before is not None:
+            self._changed(before)
 
     async def replace(self, policy: Policy) -> None:
         """Seal another policy, durably before it returns."""
+        before = policy
 
         async def draft(session: Session) -> Draft:
+            nonlocal before
+            before = session.authority.policy.tightened(self._tightening)
             now_ms = self._vault.now_ms()
             event = AuditEvent("policy-changed", now_ms, details=_told(policy))
             return Draft(session.authority.next(now_ms, policy=policy), events=(event,))
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, lambda: self._changed(before))
         self._vault.touch()
+
+    def _in_force(self) -> Policy | None:
+        if self._vault.state is not State.UNLOCKED:
+            return None
+        return self.sealed().tightened(self._tightening)
+
+    def _changed(self, before: Policy) -> None:
+        for callback in self.on_change:
+            callback(before)
 
 
 def _told(policy: Policy) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Watches for the ends of processes: each is held once, however many things end with it."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from backpackd.core.errors import LimitError, PeerUnknownError, ProcessGoneError
 from backpackd.core.facts import ProcessId
@@ -18,16 +18,18 @@ class Watching:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._held: dict[ProcessId, PinnedProcess] = {}
-        self._needed: list[Callable[[], set[ProcessId]]] = []
+        self._needed: list[Callable[[Collection[ProcessId]], set[ProcessId]]] = []
         self._on_end: list[Callable[[ProcessId], None]] = []
 
     def add(
-        self, needed: Callable[[], set[ProcessId]], on_end: Callable[[ProcessId], None]
+        self,
+        needed: Callable[[Collection[ProcessId]], set[ProcessId]],
+        on_end: Callable[[ProcessId], None],
     ) -> None:
         """Add somebody who watches, for good.
 
         Args:
-            needed: says which processes it still needs watched.
+            needed: says which of these processes it still needs watched.
             on_end: called when a watched process has ended.
         """
         self._needed.append(needed)
@@ -48,12 +50,17 @@ class Watching:
         if not held.alive():
             raise _gone()
 
-    def let_go(self) -> None:
-        """Watch no longer what nobody needs."""
-        needed: set[ProcessId] = set()
-        for wanted in self._needed:
-            needed |= wanted()
-        for process in self._held.keys() - needed:
+    def let_go(self, processes: Iterable[ProcessId]) -> None:
+        """Watch no longer those of these processes that nobody needs.
+
+        Only these are looked at, since there may be many thousands.
+        """
+        held = self._held.keys() & set(processes)
+        for needed in self._needed:
+            if not held:
+                return
+            held -= needed(held)
+        for process in held:
             self._held.pop(process).close()
 
     def _pin(self, process: ProcessId) -> PinnedProcess:
@@ -79,7 +86,6 @@ class Watching:
         held = self._held.pop(process, None)
         if held is not None:
             held.close()
-        self.let_go()
 
 
 def _gone() -> PeerUnknownError:

@@ -7,8 +7,8 @@ Invariants:
 3. The set of key rows, and every slot byte for byte, are the ones that it names; else the vault is
    damaged and nothing of it is used.
 
-The private key that signs wraps lies inside sealed a second time, so that it is in no memory while
-this record is.
+The private keys of the vault (the one that signs wraps, and the identity's) lie inside sealed a
+second time, so that they are in no memory while this record is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,13 +24,20 @@ from backpackd.core.policy import Policy
 from backpackd.core.records import RowSet
 from backpackd.core.sealing import OpenError, Secret, open_sealed, pad, seal, unpad
 from backpackd.core.slots import Slot
+from backpackd.core.trust import KnownLock, TrustedAuthor, decode_locks
 
 _KIND = "authority"
 _SIGNING_KIND = "wrap-signing-key"
-
-
-# Members that came after the first version. A record without them was written before.
-_LATER: dict[str, Any] = {"audit": {}, "slot_dates": {}}
+_LEGACY_KIND = "legacy-key"
+# What records of before lack, and what a vault then has of it: nothing. No other member may miss.
+_LATER: Mapping[str, Any] = {
+    "audit": {},
+    "authors": [],
+    "identity": "",
+    "legacy_key": "",
+    "locks": {},
+    "slot_dates": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,10 @@ class Authority:
         slot_dates: when things were done with the slots, by slot id in hexadecimal.
         audit: the private audit keys and how far the audit log is known to reach; None in a vault
             of an older version that has not been unlocked since.
+        identity: the vault's identity, sealed by `core.identity`; empty before it was needed.
+        authors: of agent locks whom the operator has accepted.
+        locks: the agent locks that were opened, by lock id in hexadecimal.
+        legacy_key: the master key of an older tool, sealed; empty where none was kept.
     """
 
     generation: int
@@ -75,6 +86,10 @@ class Authority:
     policy: Policy = field(default_factory=Policy)
     slot_dates: Mapping[str, SlotDates] = field(default_factory=dict)
     audit: AuditAnchor | None = None
+    identity: bytes = b""
+    authors: tuple[TrustedAuthor, ...] = ()
+    locks: Mapping[str, KnownLock] = field(default_factory=dict)
+    legacy_key: bytes = b""
 
     def next(self, now_ms: int, **changes: Any) -> "Authority":
         """Return the record's next generation with some attributes changed."""
@@ -128,9 +143,13 @@ class Authority:
         """Seal the record with 32 fresh random bytes as salt."""
         data = {
             "audit": self.audit.encode() if self.audit is not None else {},
+            "authors": [author.encode() for author in self.authors],
             "generation": self.generation,
             "grants": [self.grants[key].encode() for key in sorted(self.grants)],
+            "identity": canonical.to_text(self.identity),
             "latest": self.latest_ms,
+            "legacy_key": canonical.to_text(self.legacy_key),
+            "locks": {lock_id: lock.encode() for lock_id, lock in self.locks.items()},
             "master_generation": self.master_generation,
             "policy": self.policy.encode(),
             "row_count": self.rows.count,
@@ -155,11 +174,15 @@ class Authority:
         try:
             data = unpad(open_sealed(master, sealed, kind=_KIND, bound_to=context(vault_id)))
             found = canonical.members(
-                _completed(canonical.decode(data)),
+                _with_later_members(canonical.decode(data)),
                 audit=dict,
+                authors=list,
                 generation=int,
                 grants=list,
+                identity=str,
                 latest=int,
+                legacy_key=str,
+                locks=dict,
                 master_generation=int,
                 policy=dict,
                 row_count=int,
@@ -180,6 +203,10 @@ class Authority:
                 Policy.decode(found["policy"]),
                 {key: SlotDates(*dates) for key, dates in found["slot_dates"].items()},
                 AuditAnchor.decode(found["audit"]) if found["audit"] else None,
+                canonical.from_text(found["identity"]),
+                tuple(TrustedAuthor.decode(author) for author in found["authors"]),
+                decode_locks(found["locks"]),
+                canonical.from_text(found["legacy_key"]),
             )
         except (OpenError, CanonicalError, ValueError, TypeError) as error:
             raise DamageError(
@@ -187,10 +214,6 @@ class Authority:
                 "to another vault; restore the file from a backup",
                 reason="authority-damaged",
             ) from error
-
-
-def _completed(data: Any) -> Any:
-    return {**_LATER, **data} if type(data) is dict else data
 
 
 def seal_signing_key(master: Secret, vault_id: bytes, key: bytes, salt: bytes) -> bytes:
@@ -204,9 +227,30 @@ def open_signing_key(master: Secret, vault_id: bytes, sealed: bytes) -> bytes:
     Raises:
         DamageError: it does not open.
     """
+    return _open_inner(master, vault_id, sealed, _SIGNING_KIND, "wrap-signing key")
+
+
+def seal_legacy_key(master: Secret, vault_id: bytes, key: bytes, salt: bytes) -> bytes:
+    """Seal the master key of an older tool for keeping in the record, padded."""
+    return seal(master, pad(key), kind=_LEGACY_KIND, bound_to=context(vault_id), salt=salt)
+
+
+def open_legacy_key(master: Secret, vault_id: bytes, sealed: bytes) -> bytes:
+    """Open the master key of an older tool for one use.
+
+    Raises:
+        DamageError: it does not open.
+    """
+    return unpad(_open_inner(master, vault_id, sealed, _LEGACY_KIND, "kept key"))
+
+
+def _open_inner(master: Secret, vault_id: bytes, sealed: bytes, kind: str, what: str) -> bytes:
     try:
-        return open_sealed(master, sealed, kind=_SIGNING_KIND, bound_to=context(vault_id))
+        return open_sealed(master, sealed, kind=kind, bound_to=context(vault_id))
     except OpenError as error:
-        raise DamageError(
-            "the wrap-signing key does not open", reason="authority-damaged"
-        ) from error
+        raise DamageError(f"the {what} does not open", reason="authority-damaged") from error
+
+
+def _with_later_members(data: object) -> object:
+    """Give a record that was written before some members were thought of what it means by that."""
+    return {**_LATER, **data} if type(data) is dict else data

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from backpackd.core import authority as authorities
+from backpackd.core import identity as identities
 from backpackd.core.audit.anchor import AuditAnchor
 from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.authority import Authority
@@ -51,13 +52,29 @@ def _audit(move: Move, anchor: AuditAnchor | None) -> AuditAnchor | None:
     return replace(anchor, keys=keys.seal(move.new, move.vault_id, move.draw(SALT_SIZE)))
 
 
+def _identity(move: Move, sealed: bytes) -> bytes:
+    if not sealed:
+        return sealed
+    own = identities.open_identity(move.old, move.vault_id, sealed)
+    return identities.seal_identity(move.new, move.vault_id, own, move.draw(SALT_SIZE))
+
+
+def _legacy_key(move: Move, sealed: bytes) -> bytes:
+    if not sealed:
+        return sealed
+    key = authorities.open_legacy_key(move.old, move.vault_id, sealed)
+    return authorities.seal_legacy_key(move.new, move.vault_id, key, move.draw(SALT_SIZE))
+
+
 CARRIED: Final[Mapping[str, Callable[[Move, Any], Any]]] = {
     "signing_key": _signing_key,
     "audit": _audit,
+    "identity": _identity,
+    "legacy_key": _legacy_key,
 }
 """Members that hold something sealed under the master key, and how that is sealed anew."""
 
-AS_IT_IS: Final = frozenset({"latest_ms", "grants", "policy", "slot_dates"})
+AS_IT_IS: Final = frozenset({"latest_ms", "grants", "policy", "slot_dates", "authors", "locks"})
 """Members in which nothing is sealed on its own."""
 
 MADE_ANEW: Final = frozenset({"generation", "master_generation", "rows", "slots"})

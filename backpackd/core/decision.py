@@ -5,13 +5,15 @@ the same for every caller, operators included. Rules that deny come first, then 
 then what the policy says about requests that neither covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from backpackd.core.answers import Answers
 from backpackd.core.facts import PeerFacts
 from backpackd.core.grants import Grant
+from backpackd.core.leases import Lease
+from backpackd.core.names import is_exact
 from backpackd.core.policy import Policy
-from backpackd.core.requests import Answers
 from backpackd.core.selectors import matches
 
 
@@ -95,7 +97,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
         return Deny()
     if rules.policy.default == "allow":
         # What was revoked from this tree is asked about even where everything else is allowed.
-        open_names = [n for n in open_names if rules.answers.withdrawn(facts.root.id, n)]
+        open_names = [n for n in open_names if _withdrawn(facts, n, rules)]
     if open_names:
         return Ask(tuple(open_names))
     longest = [grant.max_ttl for grant in chosen.values()]
@@ -111,6 +113,61 @@ def applicable(facts: PeerFacts, rules: Rules) -> list[Grant]:
     ]
 
 
+def needs_digests(names: Sequence[str] | None, rules: Rules) -> bool:
+    """Tell whether a decision may depend on digests of what the caller runs.
+
+    Args:
+        names: the keys asked for; None: any.
+        rules: what holds at this moment.
+    """
+
+    def concerned(covers: Callable[[str], bool]) -> bool:
+        return names is None or any(map(covers, names))
+
+    return any(
+        grant.selector.kind == "sha256" and grant.usable(rules.now_ms) and concerned(grant.covers)
+        for grant in rules.grants
+    ) or any(
+        rule.selector is not None and rule.selector.kind == "sha256" and concerned(rule.covers)
+        for rule in rules.policy.deny
+    )
+
+
+def wanted_names(usable: Collection[Grant], rules: Rules) -> Collection[str] | None:
+    """Return the only names that a listing for a caller can hold; None: it may be any.
+
+    Args:
+        usable: what `applicable` returned for the caller.
+        rules: the same.
+    """
+    if rules.policy.default == "allow":
+        return None
+    patterns = {pattern for grant in usable for pattern in grant.patterns}
+    return patterns if all(map(is_exact, patterns)) else None
+
+
+def newly_denied(names: Iterable[str], before: Policy, policy: Policy) -> set[str]:
+    """Return the keys that a new rule denies, to whomever it means.
+
+    Args:
+        names: keys.
+        before: the policy that was in force.
+        policy: the one that is.
+    """
+    new = [rule for rule in policy.deny if rule not in before.deny]
+    return {name for name in names if any(rule.covers(name) for rule in new)}
+
+
+def resting_on_default(leases: Iterable[Lease], rules: Rules) -> list[Lease]:
+    """Return the leases that hold a key which none of their grants and consents covers."""
+    known = {grant.id: grant for grant in (*rules.grants, *rules.answers.consents())}
+
+    def covered(lease: Lease, name: str) -> bool:
+        return any(known[one].covers(name) for one in lease.grant_ids if one in known)
+
+    return [lease for lease in leases if not all(covered(lease, name) for name in lease.names)]
+
+
 def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules) -> bool:
     """Tell whether a caller would get a key without anybody being asked, for listings.
 
@@ -124,7 +181,7 @@ def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules
         return False
     if any(_counts(grant, facts, name, rules) for grant in usable):
         return True
-    return rules.policy.default == "allow" and not rules.answers.withdrawn(facts.root.id, name)
+    return rules.policy.default == "allow" and not _withdrawn(facts, name, rules)
 
 
 def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules) -> bool:
@@ -136,7 +193,12 @@ def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules) -> bool:
     if not grant.covers(name):
         return False
     since = grant.id if grant.consent else ""
-    return not rules.answers.withdrawn(facts.root.id, name, since=since)
+    return not _withdrawn(facts, name, rules, since=since)
+
+
+def _withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
+    # From any tree that the caller is in: an agent is a root of its own, and still in another one.
+    return any(rules.answers.withdrawn(each.id, name, since=since) for each in facts.tree)
 
 
 def _preference(grant: Grant) -> tuple[bool, int, str]:

@@ -109,6 +109,13 @@ class KeyExistsError(CallerError):
     reason = "key-exists"
 
 
+class TrustUnknownError(CallerError):
+    """An author was not accepted, or a lock is not known."""
+
+    status = Status.NOT_FOUND
+    reason = "not-trusted"
+
+
 class RequestUnknownError(CallerError):
     """A request for approval was answered, has ended, or never was."""
 
@@ -146,6 +153,12 @@ class LastSlotError(StateError):
     reason = "last-slot"
 
 
+class MemoryChangedError(StateError):
+    """The memory in a lock is not the one that the caller has read."""
+
+    reason = "memory-changed"
+
+
 class AuthorityError(BackpackError):
     """The caller has not shown who it is, or what it may do."""
 
@@ -175,6 +188,25 @@ class DeniedError(BackpackError):
 
     status = Status.PERMISSION_DENIED
     reason = "no-grant"
+
+
+class LockRefusedError(BackpackError):
+    """An agent lock is not used before the operator has looked at it: nobody known signed it."""
+
+    status = Status.PERMISSION_DENIED
+    reason = "unknown-author"
+
+
+class LockSteppedBackError(LockRefusedError):
+    """An agent lock is older than one that was seen."""
+
+    reason = "lock-stepped-back"
+
+
+class LockForkedError(LockRefusedError):
+    """An agent lock was changed in two ways, and the other one was seen."""
+
+    reason = "lock-forked"
 
 
 class WaitingError(BackpackError):

@@ -4,6 +4,7 @@ Facts only: nothing here reads a process. Anything that a process can say of its
 its working directory, the reason that it gives) is a claim, is named so, and decides nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -61,13 +62,17 @@ class PeerFacts:
         gid: the gid that the kernel gave for the connection.
         chain: the process itself first, then its parent, and so on up to pid 1 or to what cannot
             be seen.
-        digests: SHA-256 of executables, lowercase hex by path, for those that were asked for.
+        digests: SHA-256 of what processes of the chain run, lowercase hex, for those that were
+            asked for. By process: the same path may name another file in another mount namespace.
+        root_at: where in `chain` the root is because that process runs as an agent of its own;
+            None: where `root_index` finds it.
     """
 
     uid: int
     gid: int
     chain: tuple[ProcessFacts, ...]
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: Mapping[ProcessId, str] = field(default_factory=dict)
+    root_at: int | None = None
 
     @property
     def process(self) -> ProcessFacts:
@@ -77,12 +82,24 @@ class PeerFacts:
     @property
     def root(self) -> ProcessFacts:
         """The root of the caller's process tree, the thing that consent is given to."""
+        if self.root_at is not None:
+            return self.chain[self.root_at]
         return self.chain[root_index(self.chain)]
 
     @property
     def tree(self) -> tuple[ProcessFacts, ...]:
-        """The part of the chain that lies in the tree: the caller up to and with the root."""
+        """The part of the chain that lies in the tree that the kernel's facts alone make.
+
+        The caller up to and with the root that `root_index` finds: an agent that is a root of its
+        own stays in the tree that it was started in. Otherwise it could leave behind, by its own
+        word, what was refused to that tree, revoked from it or denied to it.
+        """
         return self.chain[: root_index(self.chain) + 1]
+
+    @property
+    def origin(self) -> ProcessFacts:
+        """The root that no process has chosen: the outermost of `tree`."""
+        return self.tree[-1]
 
 
 def root_index(chain: tuple[ProcessFacts, ...]) -> int:

@@ -80,6 +80,11 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def is_exact(pattern: str) -> bool:
+    """Tell whether a checked pattern can cover one key only: the one that it names."""
+    return "*" not in pattern
+
+
 def matches(pattern: str, name: str) -> bool:
     """Tell whether a checked pattern covers a checked name, in time linear in both.
 

@@ -36,9 +36,13 @@ class DenyRule:
 
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
         """Tell whether this rule denies a key to a caller."""
-        return (self.selector is None or selectors.matches(self.selector, facts, boot_id)) and any(
-            matches(pattern, name) for pattern in self.patterns
+        return self.covers(name) and (
+            self.selector is None or selectors.matches(self.selector, facts, boot_id)
         )
+
+    def covers(self, name: str) -> bool:
+        """Tell whether this rule denies a key to whomever it means."""
+        return any(matches(pattern, name) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)

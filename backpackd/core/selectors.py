@@ -102,8 +102,7 @@ def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
         case "exe":
             return any(process.executable == selector.value for process in facts.tree)
         case "sha256":
-            executables = {process.executable for process in facts.tree if process.executable}
-            return any(facts.digests.get(path) == selector.value for path in executables)
+            return any(facts.digests.get(process.id) == selector.value for process in facts.tree)
         case "unit":
             return facts.process.unit == selector.value
         case _:

@@ -8,6 +8,7 @@ from backpackd.application.backup import Backup, Imported, Terms
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
+from backpackd.core.identity import PublicIdentity
 from backpackd.ports import Connection
 
 MOST_BYTES = 16 * 1024 * 1024 * 1024
@@ -40,8 +41,11 @@ class BackupService:
                 if request.plaintext:
                     exported = await self._backups.export_plain()
                 else:
+                    recipients = [PublicIdentity.parse(each) for each in request.recipients]
                     exported = await self._backups.export(
-                        request.passphrase, list(request.recipients), connection.tree
+                        request.passphrase,
+                        [each.encryption for each in recipients],
+                        connection.tree,
                     )
         finally:
             connection.rinse()

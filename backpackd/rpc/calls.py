@@ -8,14 +8,16 @@ its text may hold anything.
 """
 
 import asyncio
+import hmac
 import logging
 import re
 import secrets
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -27,11 +29,13 @@ from backpackd.core import states
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
+    LimitError,
     PeerUnknownError,
     ShuttingDownError,
 )
+from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
-from backpackd.ports import Connection
+from backpackd.ports import MARK, Connection
 
 _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -53,11 +57,39 @@ WHILE_LOCKED = frozenset(
 """The methods that answer while the vault is locked or not yet made. A list of what may, so that
 a new method is closed until somebody opens it."""
 
+WITH_VALUES = frozenset(
+    {
+        "backpack.v1.Vault.Init",
+        "backpack.v1.Vault.Unlock",
+        "backpack.v1.Vault.Authorize",
+        "backpack.v1.Vault.ChangePassphrase",
+        "backpack.v1.Keys.PutKeys",
+        "backpack.v1.Slots.AddSlot",
+        "backpack.v1.Slots.Recover",
+        "backpack.v1.Slots.DrillRecovery",
+        "backpack.v1.Backup.ExportKeys",
+        "backpack.v1.Backup.ImportKeys",
+        "backpack.v1.Agents.CreateLock",
+        "backpack.v1.Agents.EditLock",
+        "backpack.v1.Agents.MigrateLock",
+        "backpack.v1.Agents.OpenLock",
+    }
+)
+"""The methods whose requests carry a passphrase or values. One that is turned away before its
+service sees it was read all the same, and has to be overwritten."""
+
 WATCH = "Watch"
 """How the names of methods begin that stay open until their caller ends them."""
 
+PATIENCE_SECONDS = 30.0
+"""How long an answer may wait for its caller to take it."""
+
+MOST_WATCHES = 64
+"""Of one process tree. The door counts no room for them, so there has to be another bound."""
+
 _announced: ContextVar["_Announcement"] = ContextVar("announcement")
 
+_Message = TypeVar("_Message", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 Find = Callable[[str], Connection | None]
 
@@ -97,8 +129,53 @@ class Service(Protocol):
         ...
 
 
+class Unsent:
+    """The answers that gRPC was given and has not sent.
+
+    A caller sets the window into which it is sent (RFC 9113, section 5.2). With one of nothing, the
+    answer would be waiting still when its lease was revoked and the vault locked long ago.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[object, tuple[Connection, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: Connection) -> object:
+        """Note an answer, and see to it that it does not wait for ever."""
+        answer, loop = object(), asyncio.get_running_loop()
+        self._answers[answer] = (connection, loop.time())
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE_SECONDS, self._review)
+        return answer
+
+    def drop(self, answer: object) -> None:
+        """Forget an answer that was sent, or is of no interest any more. Twice is harmless."""
+        self._answers.pop(answer, None)
+
+    def cut_off(self) -> None:
+        """Close the connections of all answers that were not sent. For a lock."""
+        self._close(float("inf"))
+
+    def _review(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        self._close(loop.time() - PATIENCE_SECONDS)
+        oldest = next(iter(self._answers.values()), None)
+        if oldest is not None:
+            self._timer = loop.call_at(oldest[1] + PATIENCE_SECONDS, self._review)
+
+    def _close(self, until: float) -> None:
+        late = {name: one for name, one in self._answers.items() if one[1] <= until}
+        for answer, (connection, _) in late.items():
+            self.drop(answer)
+            connection.close()
+
+
 class Calls:
     """Guards the calls of all services.
+
+    Attributes:
+        unsent: the answers that callers have not taken.
 
     Args:
         find: looks a connection up by what gRPC says of its peer.
@@ -112,6 +189,8 @@ class Calls:
         self._open = 0
         self._all_done = asyncio.Event()
         self._watches: set[asyncio.Task[None]] = set()
+        self._standing: Counter[ProcessId] = Counter()
+        self.unsent = Unsent()
 
     def close(self) -> None:
         """Turn new calls away from now on, and end the watches: they would end with nothing else.
@@ -147,9 +226,10 @@ class Calls:
             ShuttingDownError: the daemon is stopping.
         """
         connection = self._find(context.peer())
-        if connection is None:
+        if connection is None or not _is_marked(context, connection):
             raise PeerUnknownError("this connection did not come in by the daemon's door")
         if self._closing:
+            connection.rinse()
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
         self._open += 1
         try:
@@ -158,6 +238,25 @@ class Calls:
         finally:
             self._open -= 1
             self._note_end()
+
+    @contextmanager
+    def standing(self, connection: Connection) -> Iterator[None]:
+        """Serve a call that stays open for as long as its caller likes.
+
+        Raises:
+            LimitError: this process tree has too many of them.
+        """
+        tree = connection.tree
+        if self._standing[tree] >= MOST_WATCHES:
+            raise LimitError("too many open calls of this process tree: end some first")
+        self._standing[tree] += 1
+        try:
+            with connection.standing():
+                yield
+        finally:
+            self._standing[tree] -= 1
+            if not self._standing[tree]:
+                del self._standing[tree]
 
     def handler(self, service: Service) -> grpc.GenericRpcHandler:
         """Make the gRPC handler of a service.
@@ -201,7 +300,8 @@ class _Method:
     ) -> None:
         self._calls = calls
         self._work = getattr(service, _WORD.sub("_", descriptor.name).lower())
-        self._parse = GetMessageClass(descriptor.input_type).FromString
+        self._message = GetMessageClass(descriptor.input_type)
+        self._with_values = descriptor.full_name in WITH_VALUES
         self._locked_too = descriptor.full_name in WHILE_LOCKED
         self._watching = descriptor.name.startswith(WATCH)
         self._state = state
@@ -229,23 +329,32 @@ class _Method:
         with self._calls.enter(context) as connection:
             caller.set(connection)
             _announced.set(_Announcement(context))
-            message: Message = await self._work(connection, self._admit(raw))
+            message: Message = await self._work(connection, self._admit(connection, raw))
+            self._hand_over(connection, context)
             return message.SerializeToString()
 
     async def _answer_stream(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
         with self._calls.enter(context) as connection:
             # Before the first request comes: what it is given may never look at it.
-            self._require_state()
-            requests = (self._admit(raw) async for raw in raws)
+            with self._rinsing(connection):
+                self._require_state()
+            caller.set(connection)
+            requests = (self._admit(connection, raw) async for raw in raws)
             message: Message = await self._work(connection, requests)
             return message.SerializeToString()
 
     async def _answer_all(self, raw: bytes, context: Context) -> None:
         with self._calls.enter(context) as connection:
             caller.set(connection)
-            responses: AsyncIterator[Message] = self._work(connection, self._admit(raw))
-            async for response in responses:
-                await context.write(response.SerializeToString())
+            responses: AsyncIterator[Message] = self._work(connection, self._admit(connection, raw))
+            with self._calls.standing(connection) if self._watching else nullcontext():
+                async for response in responses:
+                    answer = self._calls.unsent.add(connection)
+                    try:
+                        await context.write(response.SerializeToString())
+                    finally:
+                        self._calls.unsent.drop(answer)
+            self._hand_over(connection, context)
 
     async def _watch(self, raw: bytes, context: Context) -> None:
         task = asyncio.ensure_future(self._answer_all(raw, context))
@@ -266,15 +375,56 @@ class _Method:
         if not self._locked_too:
             states.require_unlocked(self._state())
 
-    def _admit(self, raw: bytes) -> Message:
-        self._require_state()
+    def _hand_over(self, connection: Connection, context: Context) -> None:
+        """Note that gRPC has the answer from now on, until it has sent it and the call is over."""
+        if not self._locked_too:
+            answer = self._calls.unsent.add(connection)
+            sent: Any = lambda _: self._calls.unsent.drop(answer)  # noqa: E731 - a class in stubs
+            context.add_done_callback(sent)
+
+    def _admit(self, connection: Connection, raw: bytes) -> Message:
+        with self._rinsing(connection):
+            self._require_state()
+            return parse(self._message, raw)
+
+    @contextmanager
+    def _rinsing(self, connection: Connection) -> Iterator[None]:
+        """Overwrite what was read of a request that is turned away, where it may carry values."""
         try:
-            return self._parse(raw)
-        except DecodeError:
-            raise InvalidRequestError(
-                "the request is not the message that this call takes",
-                reason="malformed-request",
-            ) from None
+            yield
+        except BackpackError:
+            if self._with_values:
+                connection.rinse()
+            raise
+
+
+def parse(kind: type[_Message], raw: bytes) -> _Message:
+    """Read a request.
+
+    Raises:
+        InvalidRequestError: the bytes are not such a message.
+    """
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise InvalidRequestError(
+            "the request is not the message that this call takes", reason="malformed-request"
+        ) from None
+
+
+def _is_marked(context: Context, connection: Connection) -> bool:
+    """Tell whether a call came by this connection's relay, and not merely under its name.
+
+    Another process of the user that got hold of the inner socket can take on a live connection's
+    name in a network namespace of its own. It cannot know the mark, and a second one beside the
+    door's, sent on through the door, is no better than a wrong one.
+    """
+    marks = [value for name, value in context.invocation_metadata() or () if name == MARK]
+    return (
+        len(marks) == 1
+        and isinstance(marks[0], str)
+        and hmac.compare_digest(marks[0].encode(), connection.mark.encode())
+    )
 
 
 async def _guarded(work: Awaitable[Any], context: Context) -> Any:

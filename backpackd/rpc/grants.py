@@ -3,9 +3,11 @@
 from backpack_proto.v1 import grants_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
+from backpackd.application.keys import Keys
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
-from backpackd.core.grants import Grant
+from backpackd.core.grants import MAX_PATTERNS, Grant
+from backpackd.core.names import is_exact
 from backpackd.ports import Connection
 
 
@@ -15,20 +17,24 @@ class GrantsService:
     descriptor = pb.DESCRIPTOR.services_by_name["Grants"]
 
     def __init__(
-        self, vault: Vault, granting: Granting, access: Access, operators: Operators
+        self, vault: Vault, granting: Granting, access: Access, operators: Operators, keys: Keys
     ) -> None:
         self._vault = vault
         self._granting = granting
         self._access = access
         self._operators = operators
+        self._keys = keys
 
     async def add_grant(
         self, connection: Connection, request: pb.AddGrantRequest
     ) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
         self._operators.require(connection)
+        patterns = list(request.patterns)
+        names = [pattern for pattern in patterns[:MAX_PATTERNS] if is_exact(pattern)]
+        not_stored = self._keys.missing(names)
         grant = await self._granting.add(
-            list(request.patterns),
+            patterns,
             request.selector,
             max_ttl=request.max_ttl_seconds,
             valid=request.valid_seconds,
@@ -36,7 +42,7 @@ class GrantsService:
             reason=request.reason,
         )
         self._vault.touch()
-        return pb.AddGrantResponse(grant=_message(grant))
+        return pb.AddGrantResponse(grant=_message(grant), not_stored=not_stored)
 
     async def list_grants(
         self, connection: Connection, request: pb.ListGrantsRequest

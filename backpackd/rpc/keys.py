@@ -1,12 +1,14 @@
 """The service `backpack.v1.Keys`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from backpack_proto.v1 import keys_pb2 as pb
 from backpackd.application.access import Access
+from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
+from backpackd.core.records import KeyHead
 from backpackd.ports import Connection
 
 _BATCH = 500
@@ -17,11 +19,14 @@ class KeysService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Keys"]
 
-    def __init__(self, vault: Vault, keys: Keys, access: Access, operators: Operators) -> None:
+    def __init__(
+        self, vault: Vault, keys: Keys, access: Access, operators: Operators, granting: Granting
+    ) -> None:
         self._vault = vault
         self._keys = keys
         self._access = access
         self._operators = operators
+        self._granting = granting
 
     async def put_keys(
         self, connection: Connection, request: pb.PutKeysRequest
@@ -47,11 +52,12 @@ class KeysService:
     ) -> AsyncIterator[pb.ListKeysResponse]:
         """Answer `ListKeys`."""
         session = self._vault.session()
+        heads: Sequence[KeyHead]
         if request.all:
             self._operators.require(connection)
             heads = await self._keys.list(lambda _: True)
         else:
-            heads = await self._keys.list(await self._access.may_lease(connection))
+            heads = await self._access.listed(connection)
         if heads:
             # A caller that may see nothing does not keep the vault unlocked by asking.
             self._vault.touch()
@@ -74,6 +80,11 @@ class KeysService:
     ) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
         self._operators.require(connection)
+        left = self._granting.naming(request.names)
         ended = await self._access.delete_keys(list(request.names))
         self._vault.touch()
-        return pb.DeleteKeysResponse(deleted=len(request.names), leases_ended=ended)
+        return pb.DeleteKeysResponse(
+            deleted=len(request.names),
+            leases_ended=ended,
+            grants_left=left,
+        )

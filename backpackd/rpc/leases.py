@@ -8,10 +8,11 @@ from backpackd.application.audit_reading import AuditReading, Filter
 from backpackd.application.leasing import LeaseEvent, Leasing
 from backpackd.application.operators import Operators
 from backpackd.application.revoking import Revoking
+from backpackd.application.running import Start
 from backpackd.application.vault import Vault
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import InvalidRequestError, LimitError
-from backpackd.core.leases import Lease
+from backpackd.core.leases import Lease, check_id
 from backpackd.ports import Clock, Connection
 from backpackd.rpc.calls import announce
 from backpackd.rpc.watching import while_authorized
@@ -54,7 +55,14 @@ class LeasesService:
         self, connection: Connection, request: pb.GetKeysRequest
     ) -> pb.GetKeysResponse:
         """Answer `GetKeys`."""
-        wish = Wish(list(request.names), request.ttl_seconds, request.reason, request.wait_seconds)
+        wish = Wish(
+            list(request.names),
+            request.ttl_seconds,
+            request.reason,
+            request.wait_seconds,
+            start=_start(request),
+            agent_lock=request.agent_lock,
+        )
         handout = await self._access.get_keys(
             connection, wish, lambda code: announce("request-code", code)
         )
@@ -77,9 +85,8 @@ class LeasesService:
         """Answer `RevokeLeases`."""
         own = self._access.attest(connection).root.id
         if request.give_back:
-            return pb.RevokeLeasesResponse(
-                ended=len(self._revoking.give_back(own, request.lease_id))
-            )
+            ended = self._revoking.give_back(own, check_id(request.lease_id))
+            return pb.RevokeLeasesResponse(ended=len(ended))
         ended = self._revoke(request)
         if not self._operators.has(connection):
             ended = [lease for lease in ended if lease.holder == own]
@@ -141,10 +148,10 @@ class LeasesService:
             return self._leasing.all()
         return self._leasing.of(self._access.attest(connection).root.id)
 
-    def _revoke(self, request: pb.RevokeLeasesRequest) -> Sequence[Lease]:
+    def _revoke(self, request: pb.RevokeLeasesRequest) -> list[Lease]:
         match request.WhichOneof("what"):
             case "lease_id":
-                return self._revoking.lease(request.lease_id)
+                return self._revoking.lease(check_id(request.lease_id))
             case "key":
                 return self._revoking.key(request.key)
             case "tree_pid":
@@ -184,3 +191,14 @@ def _handout(event: AuditEvent) -> pb.HandoutEntry:
         entry.pid, entry.executable = who.pid, who.executable
         entry.root_pid, entry.root_executable = who.root_pid, who.root_executable
     return entry
+
+
+def _start(request: pb.GetKeysRequest) -> Start | None:
+    if not request.HasField("agent"):
+        return None
+    if request.agent.on_revoke not in pb.AgentStart.OnRevoke.values():
+        raise InvalidRequestError("what becomes of the agent on a revocation is not known here")
+    return Start(
+        terminate=request.agent.on_revoke != pb.AgentStart.ON_REVOKE_KEEP,
+        without_values=request.agent.without_values,
+    )

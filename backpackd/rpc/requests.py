@@ -43,7 +43,10 @@ class RequestsService:
     ) -> AsyncIterator[pb.WatchRequestsResponse]:
         """Answer `WatchRequests`."""
         session = self._vault.session()
-        event = self._asking.subscribe()
+        if request.all:
+            self._operators.require(connection)
+        own = None if request.all else self._access.attest(connection).root.id
+        event = self._asking.subscribe(own)
         try:
             while True:
                 shown = self._shown(connection, everything=request.all)
@@ -80,7 +83,7 @@ class RequestsService:
             self._operators.require(connection)
             pending = self._asking.pending()
         else:
-            pending = self._asking.pending_of(self._access.attest(connection).root.id)
+            pending = self._asking.pending_for(self._access.attest(connection))
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         return [self._message(request, longest) for request in pending]
 

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
 from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as REFLECTION
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from backpackd.core.errors import BackpackError, LimitError, ShuttingDownError
 from backpackd.core.facts import ProcessId
-from backpackd.rpc.calls import Calls, Context, abort
+from backpackd.rpc.calls import Calls, Context, abort, parse
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MOST_OF_TREE = 16
@@ -26,7 +27,10 @@ MOST_OF_TREE = 16
 _REFLECTION = REFLECTION.services_by_name["ServerReflection"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_Request = health_pb2.HealthCheckRequest
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+_Methods = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
 class OpenCalls:
@@ -59,7 +63,8 @@ class OpenCalls:
                 raise LimitError("too many open calls of this process tree: end some first")
             self._by_tree[tree] += 1
             try:
-                yield
+                with self._calls.standing(connection):
+                    yield
             finally:
                 self._by_tree[tree] -= 1
                 if not self._by_tree[tree]:
@@ -85,7 +90,7 @@ class OpenCalls:
             closing.cancel()
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """The health service: whether the daemon serves, not whether the vault is unlocked."""
 
     def __init__(self, calls: Calls, open_calls: OpenCalls, names: Sequence[str]) -> None:
@@ -93,27 +98,39 @@ class Health(health_pb2_grpc.HealthServicer):
         self._open = open_calls
         self._names = {"", *names}
 
-    async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802 - gRPC's name
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Make its gRPC handler."""
+        methods: _Methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
+        return grpc.method_handlers_generic_handler(HEALTH, methods)
+
+    async def check(self, raw: bytes, context: Context) -> bytes:
         """Answer `Check`."""
         try:
             with self._calls.enter(context):
-                if request.service not in self._names:
+                if parse(_Request, raw).service not in self._names:
                     await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
-                return health_pb2.HealthCheckResponse(status=_SERVING)
+                return _answer(_SERVING)
         except BackpackError as error:
             await abort(context, error)
 
-    async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802 - gRPC's name
+    async def watch(self, raw: bytes, context: Context) -> None:
         """Answer `Watch`. There is one change to tell of, and it ends the call."""
         try:
             with self._open.enter(context):
-                status = _SERVING if request.service in self._names else _UNKNOWN
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                known = parse(_Request, raw).service in self._names
+                await context.write(_answer(_SERVING if known else _UNKNOWN))
                 await self._open.closing.wait()
-                await context.write(health_pb2.HealthCheckResponse(status=_NOT_SERVING))
+                await context.write(_answer(_NOT_SERVING))
                 raise ShuttingDownError("the daemon is stopping")
         except BackpackError as error:
             await abort(context, error)
+
+
+def _answer(status: Any) -> bytes:
+    return health_pb2.HealthCheckResponse(status=status).SerializeToString()
 
 
 class Reflection:
@@ -124,17 +141,29 @@ class Reflection:
         # Typed as a coroutine by its stubs, and an async generator in fact.
         self._servicer: Any = reflection.ReflectionServicer(names)
 
-    async def ServerReflectionInfo(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[Any], context: Context
-    ) -> AsyncIterator[Any]:
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Make its gRPC handler."""
+        methods: _Methods = {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self.answer)
+        }
+        return grpc.method_handlers_generic_handler(_REFLECTION, methods)
+
+    async def answer(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
         """Answer `ServerReflectionInfo`."""
         try:
             with self._open.enter(context):
-                asked = self._open.until_closing(requests)
+                asked = _parsed(self._open.until_closing(requests))
                 async for response in self._servicer.ServerReflectionInfo(asked, context):
-                    yield response
+                    yield response.SerializeToString()
         except BackpackError as error:
             await abort(context, error)
+
+
+async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for raw in requests:
+        yield parse(ServerReflectionRequest, raw)
 
 
 def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) -> OpenCalls:
@@ -149,8 +178,9 @@ def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) ->
         Their open calls, to be told when the daemon stops.
     """
     open_calls = OpenCalls(calls)
-    health_pb2_grpc.add_HealthServicer_to_server(Health(calls, open_calls, names), server)
+    health = Health(calls, open_calls, names)
     reflecting = Reflection(open_calls, [*names, HEALTH, _REFLECTION])
-    add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # its stubs lack types
-    add(reflecting, server)
+    # Not by the helpers of their packages: what those read the requests with fails inside of
+    # grpcio, which tells the caller UNKNOWN and the exception's class.
+    server.add_generic_rpc_handlers((health.handler(), reflecting.handler()))
     return open_calls

@@ -1,6 +1,7 @@
 """The service `backpack.v1.Vault`."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
+from backpackd.core.errors import PeerUnknownError
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
 from backpackd.ports import Clock, Connection
@@ -114,9 +116,15 @@ class VaultService:
         self._deadlines.review()
         return pb.UnlockResponse()
 
-    async def lock(self, _: Connection, __: pb.LockRequest) -> pb.LockResponse:
+    async def lock(self, connection: Connection, _: pb.LockRequest) -> pb.LockResponse:
         """Answer `Lock`."""
-        ended = len(self._leasing)
+        ended = 0
+        if self._operators.has(connection):
+            ended = len(self._leasing)
+        else:
+            # Whoever locks and is gone before the answer has locked all the same.
+            with suppress(PeerUnknownError):
+                ended = len(self._leasing.of(self._access.attest(connection).root.id))
         self._vault.lock()
         return pb.LockResponse(leases_ended=ended)
 

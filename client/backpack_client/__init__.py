@@ -11,6 +11,10 @@ fast path, which lives in it, pays for neither grpc nor protobuf.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from backpack_client.agent_model import Identity as Identity
+    from backpack_client.agent_model import LockInfo as LockInfo
+    from backpack_client.agents import Agent as Agent
+    from backpack_client.agents import AsyncAgent as AsyncAgent
     from backpack_client.aio import AsyncBackpack as AsyncBackpack
     from backpack_client.aio import AsyncLease as AsyncLease
     from backpack_client.aio import AsyncWatch as AsyncWatch
@@ -37,10 +41,13 @@ if TYPE_CHECKING:
     from backpack_client.model import Stored as Stored
     from backpack_client.model import VaultState as VaultState
     from backpack_client.model import VaultStatus as VaultStatus
+    from backpack_client.running.descriptor import handed_keys as handed_keys
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Agent": "agents",
+    "AsyncAgent": "agents",
     "AsyncBackpack": "aio",
     "AsyncLease": "aio",
     "AsyncWatch": "aio",
@@ -49,10 +56,12 @@ _HOMES = {
     "DenyRule": "model",
     "Failure": "failures",
     "Grant": "model",
+    "Identity": "agent_model",
     "KeyEntry": "model",
     "Lease": "api",
     "LeaseEvent": "model",
     "LeaseInfo": "model",
+    "LockInfo": "agent_model",
     "Panicked": "model",
     "Policies": "model",
     "Policy": "model",
@@ -67,9 +76,12 @@ _HOMES = {
     "VaultState": "model",
     "VaultStatus": "model",
     "Watch": "api",
+    "handed_keys": "running.descriptor",
 }
 
 __all__ = [
+    "Agent",
+    "AsyncAgent",
     "AsyncBackpack",
     "AsyncLease",
     "AsyncWatch",
@@ -78,10 +90,12 @@ __all__ = [
     "DenyRule",
     "Failure",
     "Grant",
+    "Identity",
     "KeyEntry",
     "Lease",
     "LeaseEvent",
     "LeaseInfo",
+    "LockInfo",
     "Panicked",
     "Policies",
     "Policy",
@@ -96,6 +110,7 @@ __all__ = [
     "VaultState",
     "VaultStatus",
     "Watch",
+    "handed_keys",
 ]
 
 

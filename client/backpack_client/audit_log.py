@@ -6,9 +6,9 @@ A log may be long: what is read is handed on as it comes.
 from collections.abc import Generator
 from datetime import datetime
 
-from backpack_client import audit_calls
 from backpack_client.api import Backpack, Watch
-from backpack_client.audit_calls import AuditEntry, Verifying
+from backpack_client.calls import audit as audit_calls
+from backpack_client.calls.audit import AuditEntry, Verifying
 
 
 def entries(

@@ -62,6 +62,15 @@ _BY_REASON = {
         EXIT_DENIED,
         "do not ask again; the operator can still allow it: backpack-client grant --help",
     ),
+    "unknown-author": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "not-trusted": (EXIT_FAILED, "see which are: backpack-client agent trust --list"),
+    "lock-stepped-back": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "lock-forked": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "legacy-lock": (EXIT_DENIED, "migrate it: backpack-client agent migrate FILE"),
+    "legacy-key-needed": (EXIT_FAILED, "migrate it: backpack-client agent migrate FILE"),
+    "not-a-recipient": (EXIT_DENIED, "its author can add you: send what identity prints"),
+    "wrong-legacy-key": (EXIT_WRONG_PASSPHRASE, ""),
+    "memory-changed": (EXIT_FAILED, "nothing was overwritten: read it again"),
     "waiting-for-approval": (EXIT_WAITING, ""),
     "limit": (EXIT_FAILED, ""),
     "too-slow": (EXIT_FAILED, "start it again"),
@@ -94,6 +103,8 @@ _BY_STATUS = {
         "client and daemon may be of different versions: see backpack-client status",
     ),
     "INTERNAL": (EXIT_FAILED, "internal", "the daemon's log says more"),
+    # What gRPC says by itself of the calls that a server leaves behind when it stops.
+    "CANCELLED": (EXIT_NO_DAEMON, "no-daemon", "see whether it runs: backpack-client status"),
     # Without a reason it comes from gRPC itself, which did not reach anybody.
     "UNAVAILABLE": (EXIT_NO_DAEMON, "no-daemon", START_HINT),
 }
@@ -161,6 +172,8 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
     Returns:
         The failure. A reason that this version does not know takes the row of its status.
     """
+    if code_name == "CANCELLED" and message in ("", code_name):
+        message = "the daemon ended the call before it answered"
     exit_code, word, hint = _BY_STATUS.get(code_name, (EXIT_FAILED, "failed", ""))
     if reason in _BY_REASON:
         exit_code, hint = _BY_REASON[reason]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
-from backpack_client.calls import Handout
+from backpack_client.calls.leases import Handout
 from backpack_client.failures import EXIT_DENIED, EXIT_LOCKED, EXIT_USAGE, Failure
 from backpack_client.model import LeaseInfo
 

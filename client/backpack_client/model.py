@@ -91,10 +91,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a delete did: how many keys went, and how many leases ended with them."""
+    """What a delete did.
+
+    Attributes:
+        deleted: how many keys went.
+        leases_ended: how many leases ended with them.
+        grants_left: how many grants still name one of them.
+    """
 
     deleted: int
     leases_ended: int
+    grants_left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,8 @@ class Grant:
         uses_left: how many leases it still allows; None: any number.
         created_at: when it was given.
         reason: the operator's words.
+        not_stored: names that it allows and that were not stored when it was given. Told to who
+            gives it; empty in a listing.
     """
 
     id: str
@@ -120,6 +129,7 @@ class Grant:
     uses_left: int | None
     created_at: datetime
     reason: str
+    not_stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

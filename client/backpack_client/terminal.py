@@ -11,13 +11,13 @@ Its rules:
    it and no other process of the user can attach.
 4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
-   no text can move the cursor, forge a line or reorder what is read.
+   no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
+   the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
 6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
 """
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import resource
@@ -25,19 +25,29 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
 
 from backpack_client.failures import Failure, printable, usage, waiting_notice
+from backpack_client.folding import fold
+from backpack_client.inputs import (
+    PASSPHRASE_LIMIT,
+    STANDARD_INPUT,
+    chomp,
+    passphrase_file,
+    pipe_it,
+    read,
+    reading,
+    why,
+    without_line_end,
+)
 
-PASSPHRASE_LIMIT = 1024
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
 PASSPHRASE_CHARACTERS = 12
-STANDARD_INPUT = "-"
 
 _LINE_LIMIT = 1024
 _CELL_LIMIT = 256
 _ATTEMPTS = 3
-_PIPE_IT = "leave {} out to be asked, or pipe it in"
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
@@ -54,7 +64,8 @@ def say(text: str) -> None:
 
 def say_line(text: str) -> None:
     """Write one line to standard error, whatever newlines the text holds."""
-    say(printable(text, _LINE_LIMIT))
+    if sys.stderr is not None:
+        _say_all("".join(line + "\n" for line in _folded(text, sys.stderr)))
 
 
 def tell_waiting(code: str) -> None:
@@ -72,7 +83,13 @@ def print_lines(lines: Sequence[str]) -> None:
     """Write lines to standard output."""
     with _writing():
         for line in lines:
-            sys.stdout.write(printable(line, _LINE_LIMIT) + "\n")
+            sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
+
+
+def print_whole(line: str) -> None:
+    """Write one line of any length to standard output."""
+    with _writing():
+        sys.stdout.write(printable(line, len(line)) + "\n")
 
 
 def print_json(document: object) -> None:
@@ -112,6 +129,30 @@ def check_standard_input(*paths: str | None) -> None:
         )
 
 
+def check_nothing_piped(what: str, option: str) -> None:
+    """Refuse to ask on the terminal for what was given through a pipe, or out of a file.
+
+    Args:
+        what: what is to be asked for.
+        option: the option that takes it from standard input.
+
+    Raises:
+        Failure: a usage failure; standard input is a pipe or a file.
+    """
+    if sys.stdin is None:
+        return
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return
+    # Not for /dev/null, which is what stands there where somebody wanted nothing read.
+    if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
+        raise usage(
+            f"the {what} is asked for on the terminal, and standard input is not read",
+            hint=f"to take it from the pipe: add {option} -",
+        )
+
+
 def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
     """Get a passphrase: out of a file where one is named, else from the person.
 
@@ -125,7 +166,7 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
     """
     make_undumpable()
     if path is not None:
-        return _passphrase_file(path)
+        return passphrase_file(path)
     return _ask(prompt, f"add {option} FILE, or - for standard input")
 
 
@@ -173,7 +214,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     """
     make_undumpable()
     if path is not None:
-        return _passphrase_file(path)
+        return passphrase_file(path)
     hint = f"add {option} FILE, or - for standard input"
     least = f"at least {PASSPHRASE_CHARACTERS} characters"
     for _ in range(_ATTEMPTS):
@@ -187,7 +228,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
-def value(name: str, path: str | None) -> bytes:
+def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
     """Get the value of a key: out of a file where one is named, else from the person.
 
     The line end of a value that is a single line of text is dropped, so that a file made with an
@@ -197,17 +238,37 @@ def value(name: str, path: str | None) -> bytes:
     Args:
         name: the key, for the prompt.
         path: any readable file, `-` for standard input, None to ask.
+        option: how a file is named on the command line, for the hint.
 
     Raises:
         Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
     """
     make_undumpable()
     if path is None:
-        return _ask(f"value of {name}", "add --value-file FILE, or - for standard input")
-    with _reading("value", path, _PIPE_IT.format("--value-file")) as (descriptor, _):
-        data = _read(descriptor, VALUE_LIMIT, "a value", _without_line_end)
+        return _ask(f"value of {name}", f"add {option}, or - for standard input")
+    with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
+        data = read(descriptor, VALUE_LIMIT, "a value", without_line_end)
     if not data:
         raise usage("the value is empty", hint="a key has a value of at least one byte")
+    return data
+
+
+def legacy_key(path: str | None) -> bytes:
+    """Get the master key of the older tool: out of a file where one is named, else from the person.
+
+    Args:
+        path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
+
+    Raises:
+        Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
+    """
+    make_undumpable()
+    if path is None:
+        return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
+    with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
+        data = read(descriptor, PASSPHRASE_LIMIT, "an old master key", chomp)
+    if not data:
+        raise usage("the old master key is empty", hint="write it into the file that you name")
     return data
 
 
@@ -218,8 +279,8 @@ def file_bytes(path: str, limit: int) -> bytes:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
     make_undumpable()
-    with _reading("file", path, "pipe it in, or name a file") as (descriptor, _):
-        return _read(descriptor, limit, "a file")
+    with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
+        return read(descriptor, limit, "a file")
 
 
 def make_undumpable() -> None:
@@ -242,6 +303,18 @@ def make_undumpable() -> None:
         )
 
 
+def _folded(text: str, stream: TextIO) -> list[str]:
+    shown = printable(text, _LINE_LIMIT)
+    if not stream.isatty():
+        return [shown]
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        columns = 0
+    # A terminal that was never told its size says 0.
+    return fold(shown, columns or 80)
+
+
 def _say_all(text: str) -> None:
     # There is no other place to tell a person that this one is full or gone.
     with contextlib.suppress(OSError):
@@ -261,7 +334,7 @@ def _writing() -> Iterator[None]:
         raise Failure("", reason="output-closed") from None
     except OSError as error:
         raise Failure(
-            f"cannot write to standard output: {_why(error)}", reason="output-failed"
+            f"cannot write to standard output: {why(error)}", reason="output-failed"
         ) from None
 
 
@@ -280,92 +353,6 @@ def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None
     Console().print(table)
 
 
-def _passphrase_file(path: str) -> bytes:
-    with _reading("passphrase", path, _PIPE_IT.format("--passphrase-file")) as (descriptor, status):
-        if path != STANDARD_INPUT:
-            _check_private(path, status)
-        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
-        data = _read(descriptor, PASSPHRASE_LIMIT, "a passphrase", _chomp)
-    if not data:
-        raise usage("the passphrase is empty", hint="write it into the file that you name")
-    return data
-
-
-def _check_private(path: str, status: os.stat_result) -> None:
-    shown = printable(path, _CELL_LIMIT)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
-        raise usage(f"{shown} is not a file", hint="name a regular file or a pipe")
-    if status.st_uid not in (0, os.geteuid()):
-        raise Failure(
-            f"{shown} belongs to uid {status.st_uid}, who knows what it says",
-            reason="passphrase-file-not-private",
-            hint="keep the passphrase in a file of your own",
-        )
-    if status.st_mode & 0o077:
-        raise Failure(
-            f"{shown} can be read or changed by others (mode {status.st_mode & 0o7777:04o})",
-            reason="passphrase-file-not-private",
-            hint=f"run: chmod 600 {shown}",
-        )
-
-
-@contextlib.contextmanager
-def _reading(what: str, path: str, hint: str) -> Iterator[tuple[int, os.stat_result]]:
-    # The file is opened once and everything is asked of the descriptor: a path that is looked at
-    # first and opened later may be another file by then.
-    if path == STANDARD_INPUT:
-        descriptor = _standard_input(what, hint)
-        yield descriptor, os.fstat(descriptor)
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise usage(f"cannot read {printable(path, _CELL_LIMIT)}: {_why(error)}", hint="") from None
-    try:
-        yield descriptor, os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _standard_input(what: str, hint: str) -> int:
-    if sys.stdin is None:
-        raise usage("standard input is closed", hint="name a file")
-    if sys.stdin.isatty():
-        # What is typed into standard input is shown on the screen.
-        raise usage(f"the {what} would be shown while it is typed", hint=hint)
-    return sys.stdin.fileno()
-
-
-def _read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] = bytes) -> bytes:
-    most = limit + len(b"\r\n")
-    data = bytearray()
-    try:
-        while len(data) <= most and (more := os.read(descriptor, most + 1 - len(data))):
-            data += more
-    except OSError as error:
-        raise usage(f"cannot read it: {_why(error)}", hint="") from None
-    trimmed = trim(bytes(data))
-    if len(trimmed) > limit:
-        raise usage(f"{what} has at most {limit} bytes, and this has more", hint="")
-    return trimmed
-
-
-def _without_line_end(data: bytes) -> bytes:
-    line = _chomp(data)
-    if line == data or b"\n" in line:
-        return data
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        # Bytes that are no text may end in 0x0a and mean it.
-        return data
-    return line
-
-
-def _chomp(data: bytes) -> bytes:
-    return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
-
-
 def confirm(question: str) -> bool:
     """Ask on the terminal; anything but a clear yes is a no.
 
@@ -379,7 +366,31 @@ def confirm(question: str) -> bool:
         os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
         return _read_line(terminal).strip().lower() in (b"y", b"yes")
     except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def answer(question: str, default: str = "") -> str:
+    """Ask on the terminal for a line that may be seen.
+
+    Args:
+        question: what to ask.
+        default: what an empty line stands for.
+
+    Raises:
+        Failure: there is no terminal to ask on, or what was typed is no text.
+    """
+    terminal = _open_terminal("for an answer", "say it by options: see --help")
+    shown = f"{question} [{default}]" if default else question
+    try:
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
+        return _read_line(terminal).decode().strip() or default
+    except UnicodeDecodeError:
+        raise usage("what was typed is not UTF-8", hint="") from None
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
 
@@ -403,9 +414,7 @@ def show_secret(lines: Sequence[str]) -> None:
     try:
         os.write(terminal, "".join(printable(line, _LINE_LIMIT) + "\n" for line in lines).encode())
     except OSError as error:
-        raise Failure(
-            f"cannot write to the terminal: {_why(error)}", reason="no-terminal"
-        ) from None
+        raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
 
@@ -427,7 +436,7 @@ def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
             os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
             line = _read_line(terminal)
     except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {_why(error)}", reason="no-terminal") from None
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
     if not line:
@@ -465,8 +474,3 @@ def _read_line(terminal: int) -> bytes:
         # The terminal may have cut it: better nothing than a part.
         raise usage("that is too long to be typed", hint="put it into a file and name that")
     return line.removesuffix(b"\n")
-
-
-def _why(error: OSError | ValueError) -> str:
-    number = error.errno if isinstance(error, OSError) else errno.EINVAL
-    return os.strerror(number or errno.EINVAL).lower()

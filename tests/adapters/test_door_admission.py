@@ -157,3 +157,26 @@ def test_what_is_kept_of_trees_that_are_gone_is_bounded() -> None:
     for pid in range(3000):
         admission.end(begun(admission, ProcessId(pid, 0), 1)[0])
     assert len(admission._idle) <= 1024
+
+
+def test_calls_that_stand_open_take_up_nobodys_room() -> None:
+    admission = Admission(Limits(busy=100, busy_seconds=10, per_tree=4, total=8))
+    for pid in range(10, 30):
+        begun(admission, ProcessId(pid, 0), 1)
+        admission.add_standing(ProcessId(pid, 0))
+    begun(admission, ProcessId(10, 0), 4)
+    assert admission.begin(ProcessId(10, 0), 0) is None
+
+
+def test_a_call_that_no_longer_stands_open_counts_again_and_leaves_nothing() -> None:
+    admission = Admission(Limits(busy=100, busy_seconds=10, per_tree=1, total=8))
+    (place,) = begun(admission, FLOOD, 1)
+    admission.add_standing(FLOOD)
+    (other,) = begun(admission, FLOOD, 1)
+    admission.drop_standing(FLOOD)
+    assert admission.begin(FLOOD, 0) is None
+    admission.add_standing(FLOOD)
+    admission.end(place)
+    admission.end(other)
+    admission.drop_standing(FLOOD)
+    assert admission._trees == {}

@@ -23,6 +23,7 @@ from doors import (
     Setting,
     at_end,
     descriptors,
+    marked,
     received,
     until,
 )
@@ -72,7 +73,7 @@ async def test_bytes_reach_the_server_and_its_answer_the_peer(setting: Setting) 
     client, connection = await setting.connected(door, request=False)
     await asyncio.get_running_loop().sock_sendall(client, REQUEST + PING)
     server = setting.server.ends[connection.name]
-    assert await received(server) == REQUEST + PING
+    assert await received(server) == marked(connection, REQUEST) + PING
     await asyncio.get_running_loop().sock_sendall(server, b"answer")
     assert await received(client) == b"answer"
 

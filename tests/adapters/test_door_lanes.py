@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.lanes import KEPT_BYTES
 from backpackd.adapters.door.requests import FILLER_BYTES, SHORT_RINSE
 from backpackd.ports import Connection
-from doors import PING, REQUEST, Puppet, Setting, received, until
+from doors import PING, REQUEST, Puppet, Setting, marked, received, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -31,11 +32,15 @@ def end(stream: int) -> bytes:
     return b"\0\0\0\1\5" + stream.to_bytes(4, "big")
 
 
+def server_of(setting: Setting, connection: Connection) -> socket.socket:
+    return setting.server.ends[connection.name]
+
+
 async def busy(setting: Setting, door: Door) -> tuple[Connection, int]:
     """Make one connection with two calls in progress and a third that waits."""
     client, connection = await setting.connected(door)
     client.send(begin(3) + begin(5) + PING)
-    assert await received(setting.server.ends[connection.name]) == begin(3) + PING
+    assert await received(server_of(setting, connection)) == marked(connection, begin(3)) + PING
     return connection, setting.clients.index(client)
 
 
@@ -44,7 +49,7 @@ async def test_a_request_too_many_waits_and_begins_when_a_call_ends(setting: Set
     connection, _ = await busy(setting, door)
     server = setting.server.ends[connection.name]
     server.send(end(1))
-    assert await received(server) == begin(5)
+    assert await received(server) == marked(connection, begin(5))
 
 
 async def test_a_tree_with_nothing_in_progress_is_served_while_another_waits(
@@ -65,22 +70,23 @@ async def test_a_connection_that_closes_gives_its_places_to_those_who_wait(
     client.send(REQUEST)
     setting.server.ends[first.name].close()
     got = b""
-    while begin(1) not in got:
-        got += await received(setting.server.ends[second.name])
-    assert got == REQUEST
+    while len(got) < len(marked(second, REQUEST)):
+        got += await received(server_of(setting, second))
+    assert got == marked(second, REQUEST)
 
 
 async def test_a_call_that_waits_for_a_person_lets_another_begin(setting: Setting) -> None:
     door = await setting.open(call_limits=LIMITS)
     connection, _ = await busy(setting, door)
     with connection.waiting():
-        assert await received(setting.server.ends[connection.name]) == begin(5)
+        assert await received(server_of(setting, connection)) == marked(connection, begin(5))
 
 
 async def test_requests_that_wait_are_read_so_far_and_no_further_and_none_is_lost(
     setting: Setting,
 ) -> None:
-    door = await setting.open(call_limits=LIMITS)
+    # More than those without authority may send, which is not what this is about.
+    door = await setting.open(call_limits=LIMITS, authorized=lambda _: True)
     connection, place = await busy(setting, door)
     client, server = setting.clients[place], setting.server.ends[connection.name]
     body = data(5, bytes(16 * 1024)) * 200
@@ -93,10 +99,11 @@ async def test_requests_that_wait_are_read_so_far_and_no_further_and_none_is_los
     assert lane._requests.cost < KEPT_BYTES + 80 * 1024
     server.send(end(1))
     got = b""
-    while len(got) < len(begin(5) + body):
+    expected = marked(connection, begin(5)) + body
+    while len(got) < len(expected):
         got += await received(server)
     await sending
-    assert got == begin(5) + body
+    assert got == expected
 
 
 async def test_a_connection_with_requests_that_wait_is_not_the_one_to_make_room(

@@ -21,6 +21,7 @@ class Open:
     tree: ProcessId
     calls: int
     idle_since: int
+    stands: bool = False
 
 
 def by_tree(rows: Iterable[Open]) -> dict[ProcessId, list[Open]]:
@@ -119,3 +120,14 @@ def test_a_tree_without_connections_gets_in_whatever_two_trees_did(
         if not verdict.refusal:
             now[str(at)] = Open(str(at), tree, calls, at)
     assert judge(THREE, by_tree(now.values()), SMALL).refusal is None
+
+
+def test_a_call_that_stands_open_does_not_keep_its_connection_from_making_way() -> None:
+    trees = [ProcessId(pid, 1) for pid in range(10, 15)]
+    open_ = by_tree(Open(f"{tree.pid}", tree, 0, tree.pid, stands=True) for tree in trees)
+    assert judge(ONE, open_, SMALL) == Verdict(evict="10")
+
+
+def test_of_one_tree_the_connection_where_nothing_stands_open_goes_first() -> None:
+    rows = [Open("a", ONE, 0, 1, stands=True), Open("b", ONE, 0, 2), Open("c", ONE, 0, 3)]
+    assert judge(ONE, by_tree(rows), SMALL) == Verdict(evict="b")

@@ -43,6 +43,7 @@ def test_a_home_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert mode(home.path) == 0o700
+    assert mode(home.path.parent) == 0o700
     assert mode(home.path / LOCK_NAME) == 0o600
     home.close()
 
@@ -52,6 +53,54 @@ def test_a_private_home_is_taken_as_it_is(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home")
     assert home.path == tmp_path / "home"
     home.close()
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o770, 0o702])
+def test_a_home_in_a_directory_that_others_write_is_refused(tmp_path: Path, bits: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    above = tmp_path / "above"
+    (above / "deeper" / "home").mkdir(parents=True, mode=0o700)
+    os.chown(above, -1, os.getegid() + 1)
+    above.chmod(bits)
+    text = refusal(above / "deeper" / "home")
+    assert "others can replace" in text
+    assert str(above) in text
+
+
+def test_a_home_in_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    above = tmp_path / "above"
+    (above / "home").mkdir(parents=True, mode=0o700)
+    os.chown(above, 65534, -1)
+    assert "others can replace" in refusal(above / "home")
+
+
+def test_a_home_behind_a_link_is_checked_where_it_really_is(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    (above / "home").mkdir(parents=True, mode=0o700)
+    above.chmod(0o777)
+    (tmp_path / "link").symlink_to(above / "home")
+    assert "others can replace" in refusal(tmp_path / "link")
+
+
+@pytest.mark.parametrize("bits", [0o1777, 0o1770, 0o755])
+def test_a_home_in_a_directory_where_nobody_replaces_it_is_taken(tmp_path: Path, bits: int) -> None:
+    above = tmp_path / "above"
+    (above / "home").mkdir(parents=True, mode=0o700)
+    above.chmod(bits)
+    open_home(above / "home").close()
+
+
+def test_a_directory_that_a_private_group_of_the_user_writes_is_no_danger(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    above = tmp_path / "above"
+    (above / "home").mkdir(parents=True, mode=0o700)
+    os.chown(above, -1, os.geteuid())
+    above.chmod(0o775)
+    open_home(above / "home").close()
 
 
 @pytest.mark.parametrize("bits", [0o750, 0o705, 0o710, 0o701, 0o777, 0o702])

@@ -223,6 +223,36 @@ class TestProcessesContract:
         assert told == []
         other.close()
 
+    async def test_a_signal_reaches_the_process_that_is_held(self, world: World) -> None:
+        process, _ = world.processes.pin(world.spawn())
+        assert process.signal(signal.SIGCONT)
+        process.close()
+
+    def test_a_process_that_has_ended_or_was_let_go_is_not_signalled(self, world: World) -> None:
+        pid = world.spawn()
+        process, _ = world.processes.pin(pid)
+        other, _ = world.processes.pin(pid)
+        other.close()
+        assert not other.signal(signal.SIGTERM)
+        world.end(pid)
+        assert not process.signal(signal.SIGTERM)
+        process.close()
+
+    def test_a_process_that_the_system_keeps_from_this_user_is_not_signalled(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        if isinstance(world, MemoryWorld):
+            return  # nobody refuses there
+        process, _ = world.processes.pin(world.spawn())
+        for name in ("signal.pidfd_send_signal", "os.kill"):
+            monkeypatch.setattr(name, refuse)
+        assert not process.signal(signal.SIGCONT)
+        monkeypatch.undo()
+        process.close()
+
     def test_a_chain_goes_from_the_peer_from_parent_to_parent(self, world: World) -> None:
         pid = world.spawn()
         process, identity = world.processes.pin(pid)

@@ -17,7 +17,9 @@ from backpackd.core.errors import (
 )
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import DEFAULT_TTL
-from backpackd.core.policy import Policy
+from backpackd.core.policy import DenyRule, Policy
+from backpackd.core.records import KeyHead
+from backpackd.core.selectors import parse
 from fakes import UID, Gate, World, settled, turns
 
 AGENT = "/usr/bin/agent"
@@ -318,8 +320,8 @@ async def test_a_caller_learns_the_names_and_grants_that_cover_it() -> None:
     world = await World().stocked()
     mine = await world.grant("K", to="tree:100")
     world.processes.add(200)
-    covers = await world.access.may_lease(world.connect(101))
-    assert (covers("K"), covers("L")) == (True, False)
+    listed = await world.access.listed(world.connect(101))
+    assert [head.name for head in listed] == ["K"]
     assert await world.access.grants_of(world.connect(101)) == [mine]
     assert await world.access.grants_of(world.connect(200)) == []
 
@@ -340,3 +342,56 @@ async def test_a_policy_that_allows_needs_no_grant() -> None:
 
 async def _set_default(world: World, default: str) -> None:
     await world.ruling.replace(Policy(default=default))
+
+
+async def test_a_listing_for_whom_nothing_is_granted_looks_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The time that it takes would tell how many keys there are.
+    world = await World().stocked()
+    await world.grant("K", to="tree:100")
+    world.processes.add(200)
+    looked: list[str] = []
+
+    async def no_list(_: object) -> list[KeyHead]:
+        looked.append("every head")
+        return []
+
+    monkeypatch.setattr(world.keys, "list", no_list)
+    assert await world.access.listed(world.connect(200)) == []
+    assert (looked, world.store.asked) == ([], [])
+    assert [head.name for head in await world.access.listed(world.connect(101))] == ["K"]
+    assert (looked, world.store.asked) == ([], [1])
+    await world.grant("L*")
+    await world.access.listed(world.connect(200))
+    assert looked == ["every head"]
+
+
+async def test_a_listing_of_named_keys_leaves_out_what_is_denied_or_not_stored() -> None:
+    world = await World().stocked()
+    await world.grant("K", "L", "M")
+    await world.ruling.replace(Policy(deny=(DenyRule(("L",)),)))
+    assert [head.name for head in await world.access.listed(world.connect())] == ["K"]
+
+
+async def test_executables_are_hashed_only_where_it_matters_for_the_keys_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World().stocked()
+    read: list[str] = []
+
+    def counted(_: ProcessId, executable: str) -> None:
+        read.append(executable)
+
+    monkeypatch.setattr(world.processes, "digest", counted)
+    await world.grant("K", to=f"sha256:{'0' * 64}")
+    rule = DenyRule(("M",), parse(f"sha256:{'0' * 64}"))
+    await world.ruling.replace(Policy(deny=(rule,)))
+    await world.grant("L")
+    await world.get("L")
+    assert read == []
+    for name in ("K", "M"):
+        with pytest.raises(WaitingError):
+            await world.get(name)
+        assert read == ["/usr/bin/tool", AGENT]
+        read.clear()

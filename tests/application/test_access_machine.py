@@ -334,15 +334,25 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         longest=st.sampled_from([60, LONGEST_TTL]),
     )
     def rule_otherwise(self, default: str, longest: int) -> None:
-        self.policy = Policy(default=default, max_ttl=longest)
+        before, self.policy = self.policy, Policy(default=default, max_ttl=longest)
+        self.due()
         self.run(self.world.ruling.replace(self.policy))
+        if before.default == "allow" and default != "allow":
+            self.end(lambda held: not self.covered_by_its_own(held))
+
+    def covered_by_its_own(self, held: Held) -> bool:
+        names: set[str] = set()
+        for grant_id in held.rests_on:
+            names.update((self.grants.get(grant_id) or self.consents[grant_id]).names)
+        return set(held.names) <= names
 
     @rule(denied=st.sets(st.sampled_from(NAMES), max_size=1))
     def edit_the_file(self, denied: set[str]) -> None:
         # It says allow, as an agent that edits it would: that must not count for anything.
         rules = tuple(DenyRule((name,)) for name in sorted(denied))
         self.step(lambda: self.world.ruling.tighten(Policy("allow", "all", rules)))
-        self.denied_by_file = denied
+        new, self.denied_by_file = denied - self.denied_by_file, denied
+        self.end(lambda held: new & set(held.names))
 
     @rule(unlock=st.booleans())
     def lock(self, unlock: bool) -> None:
@@ -378,7 +388,6 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     @invariant()
     def only_what_matters_is_watched(self) -> None:
         self.step(self.world.deadlines.review)
-        self.step(self.world.watching.let_go)
         needed = {held.root for held in self.held.values()}
         needed |= {request.tree.pid for request in self.world.asking.pending()}
         needed |= {root for root, _ in self.withdrawn | self.refused}

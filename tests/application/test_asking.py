@@ -325,12 +325,14 @@ async def test_calls_that_had_to_give_way_fail_and_do_not_push_out_others() -> N
     for number in range(trees):
         world.processes.add(1000 + number)
         tasks += [world.asks(f"K{name}", pid=1000 + number) for name in range(MOST_OF_TREE)]
-    await turns(lambda: len(world.notifier.codes) == trees * MOST_OF_TREE)
+    # The last one finds its own tree among the fullest.
+    told = trees * MOST_OF_TREE - 1
+    await turns(lambda: len(world.notifier.codes) == told)
     await turns(lambda: sum(task.done() for task in tasks) == MOST_OF_TREE)
     # Some more, in which nothing may happen.
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(world.notifier.codes) == trees * MOST_OF_TREE
+    assert len(world.notifier.codes) == told
     gone = [task.exception() for task in tasks if task.done()]
     assert {type(error) for error in gone} == {LimitError}
     assert len(world.asking.pending()) == MOST
@@ -351,7 +353,7 @@ async def test_the_calls_that_wait_for_one_answer_are_limited(
 
 async def test_who_watches_hears_of_every_change_and_of_the_lock() -> None:
     world = await World().stocked()
-    event = world.asking.subscribe()
+    event = world.asking.subscribe(None)
     task = world.asks("K")
     await world.asking.changes(event)
     assert len(world.asking.pending()) == 1
@@ -365,14 +367,30 @@ async def test_who_watches_hears_of_every_change_and_of_the_lock() -> None:
     world.asking.unsubscribe(event)
 
 
-async def test_the_number_of_watchers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.asking._MOST_WATCHERS", 1)
+async def test_the_watchers_of_a_tree_are_limited_and_keep_nobody_else_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.application.asking.MOST_WATCHERS_OF_TREE", 1)
     world = await World().stocked()
-    first = world.asking.subscribe()
+    world.processes.add(200)
+    first = world.asking.subscribe(world.tree(100))
     with pytest.raises(LimitError):
-        world.asking.subscribe()
+        world.asking.subscribe(world.tree(100))
+    world.asking.subscribe(world.tree(200))
     world.asking.unsubscribe(first)
-    world.asking.subscribe()
+    world.asking.subscribe(world.tree(100))
+
+
+async def test_watchers_of_many_trees_do_not_keep_the_operator_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.application.asking.MOST_WATCHERS", 1)
+    world = await World().stocked()
+    world.processes.add(200)
+    world.asking.subscribe(world.tree(100))
+    with pytest.raises(LimitError):
+        world.asking.subscribe(world.tree(200))
+    world.asking.subscribe(None)
 
 
 @pytest.mark.parametrize("wish", [{"reason": "x" * 257}, {"wait": 3601}])

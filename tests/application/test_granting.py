@@ -134,9 +134,9 @@ async def test_the_number_of_grants_is_limited(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("backpackd.application.granting.MAX_GRANTS", 2)
     world = await stocked()
     await world.grant("K")
-    await world.grant("K")
+    await world.grant("L")
     with pytest.raises(LimitError):
-        await world.grant("K")
+        await world.grant("M")
 
 
 async def test_a_grant_says_how_long_its_leases_may_live_by_default() -> None:
@@ -189,3 +189,49 @@ async def test_the_tree_of_a_service_manager_is_refused() -> None:
     world = await stocked()
     with pytest.raises(InvalidRequestError, match="service manager"):
         await world.grant("K", to="tree:1")
+
+
+async def test_the_same_grant_again_takes_the_new_terms_and_is_no_second_one() -> None:
+    world = await stocked()
+    first = await world.grant("K", "L", valid=60, uses=1, reason="first")
+    await world.get("K")
+    again = await world.grant("L", "K", "K", valid=3600, uses=5, reason="second")
+    assert again.id == first.id
+    assert world.granting.all() == [again]
+    assert (again.uses_left, again.reason) == (5, "second")
+    # The lease that rests on it does, still.
+    assert await world.granting.remove(again.id) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"patterns": ("K",)},
+        {"to": "tree:100"},
+        {"max_ttl": 60},
+        {"uses": 1},
+        {"valid": 60},
+    ],
+)
+async def test_a_grant_that_is_another_one_stands_beside_the_first(other: dict[str, Any]) -> None:
+    world = await stocked()
+    await world.grant("K", "L")
+    await world.grant(*other.pop("patterns", ("K", "L")), **other)
+    assert len(world.granting.all()) == 2
+
+
+async def test_a_tree_with_a_recycled_pid_is_another_subject() -> None:
+    world = await stocked()
+    first = await world.grant("K", to="tree:100")
+    world.processes.kill(100)
+    world.processes.add(100)
+    assert (await world.grant("K", to="tree:100")).id != first.id
+
+
+async def test_grants_that_name_a_key_are_counted_and_patterns_are_not() -> None:
+    world = await stocked()
+    await world.grant("K", "L")
+    await world.grant("K", to="tree:100")
+    await world.grant("K*")
+    assert world.granting.naming(["K"]) == 2
+    assert world.granting.naming(["L", "M"]) == 1

@@ -89,6 +89,24 @@ async def test_the_lock_ends_every_watch_after_what_was_told() -> None:
     assert await watcher.next() is None
 
 
+async def test_the_watchers_of_a_tree_are_limited_and_keep_nobody_else_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.application.leasing.MOST_WATCHERS", 3)
+    monkeypatch.setattr("backpackd.application.leasing.MOST_WATCHERS_OF_TREE", 2)
+    world, _ = await watched()
+    world.processes.add(200)
+    own, other = world.tree(100), world.tree(200)
+    world.leasing.watch(own)
+    world.leasing.watch(own)
+    for tree in (own, other):
+        if tree == other:
+            world.leasing.watch(other)
+        with pytest.raises(LimitError):
+            world.leasing.watch(tree)
+    world.leasing.watch(None)
+
+
 async def test_watchers_are_limited_and_make_room_when_they_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, commands, sizes
+from bench import calls, commands, leases, panic, sizes
 
 
 def main() -> None:
@@ -23,6 +23,8 @@ def main() -> None:
         commands.measure,
         calls.measure,
         sizes.measure,
+        leases.measure,
+        panic.measure,
     ]
     print(f"{'what':58}  {'measured':>12}  target")
     for measurement in measurements:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backpack_client.calls import Handout
+from backpack_client.calls.leases import Handout
 from backpack_client.failures import EXIT_LOCKED, Failure
 from backpack_client.held import LONGEST_WAIT, HeldKeys, Values
 from backpack_client.model import LeaseInfo

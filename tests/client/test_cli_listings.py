@@ -10,6 +10,9 @@ from backpack_proto.v1 import grants_pb2, keys_pb2, leases_pb2, vault_pb2
 from command_line import Run, runner
 from fake_daemon import FakeDaemon, fake_daemon, handout, lease, refuse, status
 
+LEASE_ID = "0123456789abcdef" * 2
+GRANT_ID = "0123456789abcdef"
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
@@ -187,7 +190,7 @@ def test_get_as_json_and_for_a_shell(run: Run, fake: FakeDaemon) -> None:
 def test_revoking_needs_no_passphrase(run: Run, fake: FakeDaemon) -> None:
     fake.answers["RevokeLeases"] = lambda _: leases_pb2.RevokeLeasesResponse(ended=2)
     for arguments, field in (
-        (["lease-1"], "lease_id"),
+        ([LEASE_ID], "lease_id"),
         (["--key", "K"], "key"),
         (["--tree", "66"], "tree_pid"),
         (["--all"], "all"),
@@ -206,8 +209,9 @@ def test_nobody_is_asked_for_a_passphrase_that_could_not_be_used(
     run: Run, fake: FakeDaemon, state: vault_pb2.VaultState, exit_code: int
 ) -> None:
     fake.answers["Status"] = lambda _: status(state=state)
-    for command in ("put K", "delete K", "grant K --to uid:0", "ungrant X", "list --all"):
+    for command in ("delete K", "grant K --to uid:0", f"ungrant {GRANT_ID}", "list --all"):
         assert run(*command.split(), "--passphrase-file", "/nonexistent").code == exit_code
+    assert run("put", "K", "--passphrase-file", "/nonexistent", stdin=None).code == exit_code
     assert fake.requests("Authorize") == []
 
 

@@ -49,6 +49,9 @@ COMMANDS = [
     "revoke",
     "watch",
     "panic",
+    "agent",
+    "identity",
+    "run",
     "slots",
     "add-slot",
     "remove-slot",
@@ -140,9 +143,30 @@ def test_what_looks_like_a_passphrase_on_the_command_line_is_not_repeated(run: R
 def test_without_a_daemon_every_command_ends_with_7_and_says_how_to_start_one(
     run: Run, command: str
 ) -> None:
-    ran = run(*command.split())
+    ran = run(*command.split(), stdin=None)
     assert (ran.code, ran.out) == (7, "")
     assert "backpack-client start" in ran.err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "import ",
+        "--socket ",
+        "put K --value-file ",
+        "unlock --passphrase-file ",
+        "passwd --new-passphrase-file ",
+    ],
+)
+def test_the_shell_completes_names_of_files(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], typed: str
+) -> None:
+    words = f"backpack-client {typed}"
+    monkeypatch.setenv("_BACKPACK_CLIENT_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert main([]) == 0
+    assert capfd.readouterr().out == "file,\n"
 
 
 def test_a_mistyped_command_is_met_with_those_that_look_like_it(run: Run) -> None:

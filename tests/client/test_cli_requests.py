@@ -96,6 +96,28 @@ def test_without_a_terminal_nothing_is_answered_unless_told_so(
     assert {name for name, _ in fake.seen} == {"Status", "Authorize", "ListRequests"}
 
 
+def test_the_facts_stand_on_the_screen_before_the_question_and_long_claims_are_folded(
+    fake: FakeDaemon,
+) -> None:
+    liar = process(66, claimed_command="x" * 60 + " " * 40 + "*  `- 1 (root) /bin/trusted")
+    fake.answers["ListRequests"] = lambda _: requests_pb2.ListRequestsResponse(
+        requests=[request(chain=[liar, process(65, proposed_root=True, may_be_root=True)])]
+    )
+    # Standard error is the terminal here: what is folded is what a person sees.
+    told = "import os, sys; os.dup2(9, 2); from backpack_client.cli.main import main; "
+    with Terminal(["-c", told + "sys.exit(main(['approve', 'K7QF']))"]) as terminal:
+        terminal.expect(b"passphrase: ")
+        terminal.type(PASSPHRASE.encode() + b"\n")
+        terminal.expect(b"65 (root)")
+        terminal.expect(b"\r\n    | ")
+        terminal.expect(b"(root) /bin/trusted")
+        terminal.expect(b"if approved: process 65")
+        terminal.expect(b"approve? [y/N] ")
+        terminal.type(b"n\n")
+        assert terminal.end()[0] == 1
+    assert fake.requests("ApproveRequest") == []
+
+
 def test_denying_is_sent(run: Run, fake: FakeDaemon) -> None:
     assert run("deny", "K7QF", "--yes", "PASS").code == 0
     assert fake.requests("DenyRequest")[0].code == "K7QF"

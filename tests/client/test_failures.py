@@ -194,3 +194,9 @@ def test_a_key_can_have_this_name(name: str) -> None:
 )
 def test_a_key_cannot_have_this_name(name: str) -> None:
     assert not is_key_name(name)
+
+
+def test_a_call_that_a_stopping_daemon_left_behind_is_told_in_words() -> None:
+    failure = from_status("CANCELLED", "", "CANCELLED", {})
+    assert (failure.exit_code, failure.reason) == (7, "no-daemon")
+    assert failure.message == "the daemon ended the call before it answered"

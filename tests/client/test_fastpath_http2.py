@@ -167,13 +167,13 @@ def test_a_peer_that_never_stops_pinging_ends_the_call() -> None:
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(0, "internal"), (2, "internal"), (7, "no-daemon"), (8, "failed"), (11, "failed")],
+    [(0, "internal"), (2, "internal"), (7, "no-daemon"), (8, "no-daemon"), (11, "failed")],
 )
 def test_a_reset_is_a_failure_by_its_code(code: int, reason: str) -> None:
     with pytest.raises(Failure, match=f"HTTP/2 error {code}") as caught:
         fed(HELLO + frame(RST_STREAM, 0, 1, code.to_bytes(4, "big")))
     assert caught.value.reason == reason
-    assert (caught.value.exit_code == EXIT_NO_DAEMON) == (code == 7)
+    assert (caught.value.exit_code == EXIT_NO_DAEMON) == (code in (7, 8))
 
 
 def test_a_goodbye_before_the_request_was_taken_is_handed_over() -> None:

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -101,6 +102,41 @@ def test_a_peer_that_hangs_up_is_no_daemon(answer: bytes) -> None:
     with pytest.raises(Failure, match="closed the connection") as caught:
         call(answer)
     assert caught.value.exit_code == 7
+
+
+def test_an_answer_before_the_peer_hung_up_is_read(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = ends
+    theirs.sendall(BEGIN + message(b"response") + OK)
+    theirs.close()
+    assert unary.call(ours, "/a/B", b"request", 60, {}) == b"response"
+
+
+def test_an_answer_that_came_with_a_hang_up_while_settings_were_acknowledged_is_read() -> None:
+    ours, theirs = socket.socketpair()
+
+    class HangsUp:
+        """Answers in two pieces, and is gone when the acknowledgement is sent."""
+
+        def __init__(self) -> None:
+            self.received = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ours, name)
+
+        def recv(self, size: int) -> bytes:
+            self.received += 1
+            if self.received > 1:
+                return ours.recv(size)
+            data = ours.recv(len(HELLO))
+            theirs.close()
+            return data
+
+    with ours:
+        theirs.sendall(BEGIN + message(b"response") + OK)
+        connection: Any = HangsUp()
+        assert unary.call(connection, "/a/B", b"request", 60, {}) == b"response"
 
 
 def test_a_peer_that_is_gone_before_the_request_is_no_daemon() -> None:

@@ -94,6 +94,24 @@ def test_a_lease_that_was_ended_cannot_be_renewed() -> None:
     assert table.renew("one", now=1, ttl=None) is None
 
 
+def test_a_lease_that_is_kept_lives_on_though_its_time_was_just_over() -> None:
+    table = LeaseTable()
+    lease = issue(table, ttl=10, max_ttl=100)
+    assert table.get(lease.id, now=lease.issued_at + 50) is None
+    assert table.keep(lease.id, now=lease.issued_at + 50) is lease
+    assert lease.expires_at == lease.issued_at + 60
+
+
+def test_no_lease_is_kept_past_its_maximum_or_after_its_end() -> None:
+    table = LeaseTable()
+    lease = issue(table, ttl=10, max_ttl=15)
+    assert table.keep(lease.id, now=lease.issued_at + 8) is lease
+    assert lease.expires_at == lease.max_expires_at == lease.issued_at + 15
+    assert table.keep(lease.id, now=lease.issued_at + 15) is None
+    table.end(lease.id)
+    assert table.keep(lease.id, now=lease.issued_at) is None
+
+
 def test_ending_twice_ends_once() -> None:
     table = LeaseTable()
     lease = issue(table)

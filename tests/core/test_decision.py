@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backpackd.core.answers import Answers
 from backpackd.core.decision import (
     Allow,
     Ask,
@@ -20,7 +21,6 @@ from backpackd.core.decision import (
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
 from backpackd.core.grants import LONGEST_TTL, Grant
 from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
-from backpackd.core.requests import Answers
 from backpackd.core.selectors import parse
 
 BOOT = "boot-1"

@@ -1,15 +1,12 @@
-"""Requests that wait and what answers left: one question a task, and no tree hides another's."""
+"""Requests that wait: one question a task, and no tree hides another's."""
 
 from dataclasses import replace
 
 import pytest
 
-from backpackd.core import requests
 from backpackd.core.errors import LimitError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.grants import Grant
-from backpackd.core.requests import LIFE, MOST, MOST_OF_TREE, Answers, Request, RequestTable
-from backpackd.core.selectors import parse
+from backpackd.core.requests import LIFE, MOST, MOST_OF_TREE, Request, RequestTable
 
 
 def tree(pid: int) -> ProcessId:
@@ -24,11 +21,6 @@ def request(
     code: str, pid: int = 20, names: tuple[str, ...] = ("K",), *, asked_at: float = 0.0
 ) -> Request:
     return Request(code, facts_of(pid), names, "", {}, asked_at, asked_at + LIFE)
-
-
-def consent(grant_id: str = "c", pid: int = 20, patterns: tuple[str, ...] = ("K",)) -> Grant:
-    selector = replace(parse(f"tree:{pid}"), process=tree(pid), boot_id="boot")
-    return Grant(grant_id, patterns, selector, 60, None, None, 1, "", consent=True)
 
 
 def codes(found: list[Request]) -> list[str]:
@@ -77,9 +69,29 @@ def test_a_full_table_gives_way_where_it_is_fullest() -> None:
         table.add(request(f"F{number}", pid=20 + number // MOST_OF_TREE, names=(f"K{number}",)))
     assert len(table) == MOST
     gone = [one for number in range(8) for one in table.add(request(f"N{number}", pid=2000))]
-    assert codes(gone) == [f"F{number}" for number in (0, 8, 16, 24, 32, 40, 48, 56)]
+    # The last of each tree that has the most, which in the end is the newcomer's own.
+    fullest = [f"F{number}" for number in (247, 239, 231, 223, 215, 207, 199)]
+    assert codes(gone) == [*fullest, "N6"]
     assert len(table) == MOST
     assert table.get("QUIET") is not None
+
+
+def test_a_flood_of_many_trees_pushes_out_nobody_who_waits() -> None:
+    table = RequestTable()
+    for number in range(MOST):
+        asked = request(f"F{number}", pid=1000 + number, asked_at=number)
+        asked.waiting = int(number != MOST // 2)
+        table.add(asked)
+    # Whoever does not wait makes room, and after that there is none.
+    assert codes(table.add(request("N0", pid=10, asked_at=MOST))) == [f"F{MOST // 2}"]
+    newcomer = table.get("N0")
+    assert newcomer is not None
+    newcomer.waiting = 1
+    with pytest.raises(LimitError) as caught:
+        table.add(request("N1", pid=11, asked_at=MOST))
+    assert caught.value.reason == "too-many-requests"
+    assert table.get("N1") is None
+    assert len(table) == MOST
 
 
 def test_a_code_is_found_in_either_case_and_with_blanks() -> None:
@@ -129,95 +141,3 @@ def test_what_starts_everybodys_programs_cannot_be_a_root() -> None:
     asked = replace(request("AAAA"), facts=PeerFacts(1000, 1000, chain))
     assert [found.id.pid for found in asked.possible_roots] == [22, 21, 20]
     assert asked.tree in [found.id for found in asked.possible_roots]
-
-
-def test_a_refusal_is_remembered_for_its_tree_and_keys() -> None:
-    answers = Answers()
-    answers.refuse(tree(20), ["K"])
-    assert answers.refused(tree(20), ["K", "L"])
-    assert not answers.refused(tree(20), ["L"])
-    assert not answers.refused(tree(21), ["K"])
-    assert answers.trees() == {tree(20)}
-
-
-def test_a_consent_after_a_refusal_is_the_later_word() -> None:
-    answers = Answers()
-    answers.refuse(tree(20), ["K", "L"])
-    answers.consent(consent(), tree(20))
-    assert not answers.refused(tree(20), ["K"])
-    assert answers.refused(tree(20), ["L"])
-
-
-def test_a_consent_to_another_root_also_takes_the_refusal_of_the_tree_that_asked_back() -> None:
-    answers = Answers()
-    answers.refuse(tree(20), ["K"])
-    answers.consent(consent(pid=10), tree(20))
-    assert not answers.refused(tree(20), ["K"])
-
-
-def test_a_withdrawal_ends_consents_of_that_tree_to_those_keys() -> None:
-    answers = Answers()
-    for one in (consent("own"), consent("own-l", patterns=("L",)), consent("other", pid=21)):
-        answers.consent(one, tree(20))
-    assert [one.id for one in answers.withdraw(tree(20), ["K"], ())] == ["own"]
-    assert {one.id for one in answers.consents()} == {"own-l", "other"}
-    assert answers.withdrawn(tree(20), "K")
-    assert not answers.withdrawn(tree(20), "L")
-    assert not answers.withdrawn(tree(21), "K")
-
-
-def test_a_withdrawal_ends_what_the_lease_rested_on_whoever_is_its_root() -> None:
-    answers = Answers()
-    answers.consent(consent("shell", pid=10), tree(20))
-    assert [one.id for one in answers.withdraw(tree(20), ["K"], ("shell",))] == ["shell"]
-
-
-def test_a_consent_is_set_aside_by_a_later_withdrawal_only() -> None:
-    answers = Answers()
-    answers.consent(consent("before", pid=10), tree(20))
-    answers.withdraw(tree(20), ["K"], ())
-    answers.consent(consent("after", pid=10), tree(20))
-    assert answers.withdrawn(tree(20), "K", since="before")
-    assert not answers.withdrawn(tree(20), "K", since="after")
-    answers.withdraw(tree(20), ["K"], ())
-    assert answers.withdrawn(tree(20), "K", since="after")
-
-
-def test_uses_of_a_consent_are_counted() -> None:
-    answers = Answers()
-    answers.consent(replace(consent(), uses_left=2), tree(20))
-    assert [answers.use("c") for _ in range(3)] == [True, True, False]
-    assert not answers.use("unknown")
-
-
-def test_everything_about_a_tree_ends_with_its_root() -> None:
-    answers = Answers()
-    answers.refuse(tree(20), ["K"])
-    answers.withdraw(tree(20), ["L"], ())
-    answers.consent(consent(patterns=("M",)), tree(20))
-    answers.refuse(tree(21), ["K"])
-    assert [one.id for one in answers.end_tree(tree(20))] == ["c"]
-    assert answers.trees() == {tree(21)}
-    assert answers.consents() == []
-
-
-def test_clearing_forgets_everything() -> None:
-    answers = Answers()
-    answers.refuse(tree(20), ["K"])
-    answers.withdraw(tree(20), ["L"], ())
-    answers.consent(consent(patterns=("M",)), tree(20))
-    answers.clear()
-    assert answers.trees() == set()
-    assert answers.consents() == []
-    assert answers._given == {}
-
-
-def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(requests, "MOST_REMEMBERED", 3)
-    answers = Answers()
-    answers.refuse(tree(20), ["A", "B", "C"])
-    answers.refuse(tree(20), ["A"])
-    answers.refuse(tree(20), ["D"])
-    assert [answers.refused(tree(20), [name]) for name in "ABCD"] == [True, False, True, True]

@@ -195,17 +195,18 @@ def test_an_executable_is_compared_whole(path: str) -> None:
 
 
 def test_a_digest_is_looked_for_in_the_whole_tree() -> None:
-    facts = replace(FACTS, digests={"/usr/bin/tool": "0" * 64, "/opt/agent": DIGEST})
+    facts = replace(FACTS, digests={TOOL.id: "0" * 64, AGENT.id: DIGEST})
     assert matches(parse(f"sha256:{DIGEST}"), facts, BOOT)
 
 
 def test_a_digest_above_the_tree_does_not_count() -> None:
-    facts = replace(FACTS, digests={"/usr/lib/systemd": DIGEST})
+    facts = replace(FACTS, digests={ABOVE.id: DIGEST})
     assert not matches(parse(f"sha256:{DIGEST}"), facts, BOOT)
 
 
-def test_a_digest_of_what_nobody_runs_does_not_count() -> None:
-    facts = replace(FACTS, digests={"/opt/other": DIGEST})
+def test_a_digest_of_another_process_with_the_same_path_does_not_count() -> None:
+    # In a mount namespace of its own, a process has what it likes under any path.
+    facts = replace(FACTS, digests={replace(AGENT.id, start=1): DIGEST})
     assert not matches(parse(f"sha256:{DIGEST}"), facts, BOOT)
 
 

@@ -108,6 +108,70 @@ def test_an_ordinary_user_gets_from_nothing_to_a_leased_key(place: Path) -> None
     assert stopped.returncode == 0, stopped.stderr
 
 
+# The client's last step cannot be looked into, and neither can what it runs be read: the daemon has
+# to know the agent all the same.
+_ASKS = """
+import subprocess, sys
+run = subprocess.Popen(
+    [*sys.argv[1:], "run", "--key", "K", "--", "sh", "-c", 'echo "$K"; kill -STOP $$'],
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+)
+while "approve" not in (line := run.stderr.readline()):
+    assert line
+code = line.split()[-1]
+told = ["--passphrase-file", "-"]
+shown = subprocess.run(
+    [*sys.argv[1:], "approve", code, "--yes", *told],
+    input=sys.stdin.read(), capture_output=True, text=True, check=True,
+)
+assert f"{run.pid} (root) /" in shown.stderr, shown.stderr
+assert run.stdout.readline() == "v\\n"
+listed = subprocess.run([*sys.argv[1:], "revoke", "--key", "K"], check=True)
+run.send_signal(18)
+assert run.wait() == -15, run.returncode
+"""
+
+
+def test_an_ordinary_user_runs_an_agent_and_ends_it(place: Path) -> None:
+    passphrase = place / "user" / "passphrase"
+    passphrase.write_bytes(PASSPHRASE)
+    passphrase.chmod(0o600)
+    os.chown(passphrase, _NOBODY, _NOBODY)
+    told = ["--passphrase-file", str(passphrase)]
+    user = place / "user"
+    python = place / "venv" / "bin" / "python"
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(user),
+        "BACKPACK_HOME": str(user / "home-of-agents"),
+        "BACKPACK_SOCKET": str(user / "run-of-agents" / "backpackd.sock"),
+    }
+
+    def client(*arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            [python, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=environ,
+            cwd="/",
+            user=_NOBODY,
+            group=_NOBODY,
+            extra_groups=[],
+            timeout=100,
+            check=False,
+        )
+
+    try:
+        assert client("-m", "backpack_client", "init", *told).returncode == 0
+        put = client("-m", "backpack_client", "put", "K", "--value-file", "-", *told, stdin=b"v")
+        assert put.returncode == 0, put.stderr
+        asked = client("-c", _ASKS, str(python), "-m", "backpack_client", stdin=PASSPHRASE)
+        assert asked.returncode == 0, asked.stderr
+    finally:
+        stopped = client("-m", "backpack_client", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+
+
 _GRABBER = """
 import os, subprocess, sys
 daemon = subprocess.Popen(sys.argv[1:], stderr=subprocess.PIPE)

@@ -1,12 +1,19 @@
 """Panic: open to everybody, ends everything, and leaves a report of what was revealed."""
 
+import sys
 import threading
 import time
 
+import pytest
+
 from backpack_proto.v1 import leases_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
+from floods import flood
 
 LOCKED = ("FAILED_PRECONDITION", "locked")
+FLOODING = 200
+HANGS_SECONDS = 130
+LOG_BYTES = 20_000
 
 
 def handouts(operator: Client) -> list[leases_pb2.HandoutEntry]:
@@ -71,3 +78,22 @@ def test_after_a_panic_the_operator_sees_what_was_revealed_to_whom(daemon: Runni
     assert [entry.lease_id for entry in found] == [first.lease.id, second.lease.id]
     assert {entry.root_pid for entry in found} == {operator.status().tree_pid}
     assert all(entry.executable.startswith("/") for entry in found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc")
+@pytest.mark.timeout(300)
+def test_panic_is_answered_while_two_hundred_processes_flood_the_socket(
+    daemon: RunningDaemon,
+) -> None:
+    # How quickly is in the benchmark; the bound here is against hangs.
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.grant("K")
+    operator.get("K")
+    request = vault_pb2.PanicRequest()
+    with flood(daemon, processes=FLOODING, connections=1):
+        newcomer = daemon.client()
+        assert newcomer.vault.Panic(request, timeout=HANGS_SECONDS).leases_ended == 1
+        operator.vault.Panic(request, timeout=HANGS_SECONDS)
+        assert operator.status().state == vault_pb2.VAULT_STATE_LOCKED
+    assert len(daemon.log_text()) < LOG_BYTES

@@ -20,6 +20,7 @@ import json, os, signal, subprocess, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
+from backpack_proto.v1 import leases_pb2
 from daemons import RunningDaemon
 
 ASK = '''
@@ -28,8 +29,11 @@ import grpc
 from backpack_proto.v1 import leases_pb2, leases_pb2_grpc
 stub = leases_pb2_grpc.LeasesStub(grpc.insecure_channel("unix:" + sys.argv[1]))
 for line in sys.stdin:
+    name = line.strip()
+    agent = leases_pb2.AgentStart() if name.startswith("as agent ") else None
+    request = leases_pb2.GetKeysRequest(names=[name.split()[-1]], agent=agent)
     try:
-        found = stub.GetKeys(leases_pb2.GetKeysRequest(names=[line.strip()])).keys[0].value.decode()
+        found = stub.GetKeys(request).keys[0].value.decode()
     except grpc.RpcError as error:
         found = dict(error.trailing_metadata())["backpack-reason"]
     print(found, flush=True)
@@ -70,6 +74,16 @@ first.kill()
 second = Agent(daemon, 30000)
 told["again"] = [second.get("GRANTED"), second.get("CONSENTED")]
 second.kill()
+operator.grant("GRANTED", "OTHER", to="uid:0")
+third = Agent(daemon, 30000)
+told["agent"] = third.get("as agent GRANTED")
+third.kill()
+fourth = Agent(daemon, 30000)
+operator.leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(all=True))
+operator.leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(tree_pid=30000))
+told["after the agent"] = fourth.get("GRANTED")
+told["signalled"] = fourth.process.poll()
+fourth.kill()
 daemon.close()
 print(json.dumps(told))
 """
@@ -97,4 +111,7 @@ def test_a_process_with_the_pid_of_a_granted_root_gets_nothing(tmp_path: Path) -
         "root": [30000],
         "consented": "value",
         "again": ["waiting-for-approval", "waiting-for-approval"],
+        "agent": "value",
+        "after the agent": "value",
+        "signalled": None,
     }

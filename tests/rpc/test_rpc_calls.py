@@ -14,15 +14,18 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 import backpack_proto.v1
-from backpack_proto.v1 import keys_pb2, vault_pb2
+from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 from backpackd.core import errors
 from backpackd.core.errors import BackpackError, DeniedError, LimitError
 from backpackd.core.states import State
 from backpackd.ports import Connection
-from backpackd.rpc.calls import WHILE_LOCKED, Calls
-from served import serving, told
+from backpackd.rpc import calls
+from backpackd.rpc.calls import MOST_WATCHES, WHILE_LOCKED, WITH_VALUES, Calls
+from fakes import GOOD_MARK
+from served import serving, stranger, told
 
 VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
+LEASES = leases_pb2.DESCRIPTOR.services_by_name["Leases"]
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"]
 STATUS = "backpack.v1.Vault/Status"
 LIST = "backpack.v1.Keys/ListKeys"
@@ -81,6 +84,20 @@ class Answering:
         self.connections.append((connection, connection.calls))
         if self.outcome is not None:
             raise self.outcome
+
+
+class Waiting(Answering):
+    """Serves a service whose streams answer once and then stay open."""
+
+    def __getattr__(self, name: str) -> Any:
+        super().__getattr__(name)
+        answer = self._answers[name]()
+
+        async def stream(_: Connection, __: object) -> AsyncIterator[Any]:
+            yield answer
+            await asyncio.Event().wait()
+
+        return stream
 
 
 def _snake(name: str) -> str:
@@ -250,6 +267,109 @@ def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
     class Empty:
         descriptor = VAULT
 
-    calls = Calls(lambda _: None, lambda: State.UNLOCKED)
+    guard = Calls(lambda _: None, lambda: State.UNLOCKED)
     with pytest.raises(AttributeError):
-        calls.handler(Empty())
+        guard.handler(Empty())
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [(), ("",), (GOOD_MARK[:-1],), (GOOD_MARK, GOOD_MARK), (GOOD_MARK, "guess"), ("guess",)],
+)
+@pytest.mark.parametrize("method", [STATUS, LIST])
+async def test_a_call_without_the_doors_one_mark_is_nobodys(
+    tmp_path: Path, marks: tuple[str, ...], method: str
+) -> None:
+    answering = [Answering(VAULT), Answering(KEYS)]
+    async with serving(tmp_path, *answering) as served:
+        served.channel.marks = marks
+        if method == STATUS:
+            found: Any = await failing(served.unary(method))
+        else:
+            found = await failing(drained(served.stream(method)))
+    assert told(found) == ("UNAUTHENTICATED", "peer-unknown")
+    assert [one.connections for one in answering] == [[], []]
+
+
+async def test_a_connections_mark_is_not_in_its_text() -> None:
+    assert GOOD_MARK not in repr(stranger())
+
+
+@pytest.mark.parametrize("cause", ["locked", "malformed", "stopping"])
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_refused_request_is_rinsed_where_it_may_carry_a_passphrase_or_values(
+    tmp_path: Path, method: MethodDescriptor, cause: str
+) -> None:
+    rinsed: list[int] = []
+    async with serving(tmp_path, Answering(method.containing_service)) as served:
+        assert served.connection is not None
+        served.connection.rinse = lambda: rinsed.append(1)
+        if cause == "locked":
+            served.state = State.LOCKED
+        elif cause == "stopping":
+            served.calls.close()
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method), b"" if cause == "stopping" else b"\xff")
+        await failing(drained(answer) if method.server_streaming else answer)
+    assert rinsed == [1] * (cause == "stopping" or method.full_name in WITH_VALUES)
+
+
+def test_the_methods_that_carry_a_passphrase_or_values_are_all_there() -> None:
+    kinds = {m.full_name: m.input_type for m in METHODS}
+    telling = {"passphrase", "current", "replacement", "value", "keys", "secret", "code", "terms"}
+    telling |= {"credentials", "put_credentials", "legacy"}
+    found = {n for n, kind in kinds.items() if telling & set(kind.fields_by_name)}
+    # Here a code is the name of a question, and nothing to hide.
+    assert found - {"backpack.v1.Requests.ApproveRequest", "backpack.v1.Requests.DenyRequest"} == (
+        WITH_VALUES
+    )
+
+
+@pytest.mark.parametrize("method", [LIST, "backpack.v1.Leases/WatchLeases"])
+async def test_watches_of_a_tree_are_limited_and_count_until_they_end(
+    tmp_path: Path, method: str
+) -> None:
+    waiting = Waiting(KEYS if method == LIST else LEASES)
+    async with serving(tmp_path, waiting) as served:
+        open_ = [served.stream(method) for _ in range(MOST_WATCHES)]
+        for call in open_:
+            await call.read()
+        more = served.stream(method)
+        if method == LIST:
+            assert await more.read() == b""
+        else:
+            assert told(await failing(more.read())) == ("RESOURCE_EXHAUSTED", "limit")
+            assert served.connection is not None
+            assert served.calls._standing[served.connection.tree] == MOST_WATCHES
+        for call in (*open_, more):
+            call.cancel()
+        while served.calls._open:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        assert not served.calls._standing
+
+
+@pytest.mark.parametrize("method", ["backpack.v1.Keys/PutKeys", LIST])
+async def test_an_answer_that_was_sent_closes_nothing_and_is_forgotten(
+    tmp_path: Path, method: str
+) -> None:
+    async with serving(tmp_path, Answering(KEYS)) as served:
+        assert served.connection is not None
+        closed: list[int] = []
+        served.connection.close = lambda: closed.append(1)
+        await (drained(served.stream(method)) if method == LIST else served.unary(method))
+        while served.calls.unsent._answers:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        served.calls.unsent.cut_off()
+        assert closed == []
+
+
+async def test_an_answer_that_is_not_sent_in_time_closes_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "PATIENCE_SECONDS", 0.01)
+    unsent, connection, closed = calls.Unsent(), stranger(), asyncio.Event()
+    connection.close = closed.set
+    unsent.drop(unsent.add(stranger()))
+    unsent.add(connection)
+    await closed.wait()
+    assert not unsent._answers

@@ -47,7 +47,9 @@ class Services:
             clock=world.clock,
             about=about,
         )
-        self.keys = KeysService(world.vault, world.keys, world.access, world.operators)
+        self.keys = KeysService(
+            world.vault, world.keys, world.access, world.operators, world.granting
+        )
         self.leases = LeasesService(
             world.vault,
             world.access,
@@ -57,7 +59,9 @@ class Services:
             revoking=world.revoking,
             reading=world.reading,
         )
-        self.grants = GrantsService(world.vault, world.granting, world.access, world.operators)
+        self.grants = GrantsService(
+            world.vault, world.granting, world.access, world.operators, world.keys
+        )
         self.requests = RequestsService(
             world.vault, world.asking, world.access, world.operators, world.clock
         )
@@ -173,12 +177,27 @@ async def test_every_call_that_takes_a_passphrase_is_throttled(call: str) -> Non
     assert caught.value.reason == "throttled"
 
 
-async def test_locking_is_open_to_everybody_and_counts_what_ended() -> None:
+@pytest.mark.parametrize(("who", "told"), [("own", 1), ("stranger", 0), ("operator", 1)])
+async def test_locking_is_open_to_everybody_and_counts_for_those_who_may_know(
+    who: str, told: int
+) -> None:
     services = await Services().stocked()
     await services.world.get("K")
     services.world.processes.add(200)
-    answer = await services.vault.lock(services.world.connect(200), vault_pb2.LockRequest())
-    assert answer.leases_ended == 1
+    connection = services.world.connect(101 if who == "own" else 200)
+    if who == "operator":
+        services.world.operators.admit(connection)
+    answer = await services.vault.lock(connection, vault_pb2.LockRequest())
+    assert answer.leases_ended == told
+    assert state_of(services.world) is State.LOCKED
+
+
+async def test_who_locks_and_is_gone_has_locked() -> None:
+    services = await Services().stocked()
+    services.world.processes.add(200)
+    connection = services.world.connect(200)
+    services.world.processes.kill(200)
+    await services.vault.lock(connection, vault_pb2.LockRequest())
     assert state_of(services.world) is State.LOCKED
 
 
@@ -439,3 +458,31 @@ async def test_locking_by_itself_is_due_from_the_moment_of_unlocking() -> None:
     world.timer.deadline = None
     await services.vault.unlock(world.connect(), vault_pb2.UnlockRequest(passphrase=GOOD))
     assert world.timer.deadline == world.clock.boot() + 600
+
+
+async def test_granting_says_which_of_the_named_keys_are_not_stored() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect()
+    services.world.operators.admit(connection)
+    request = grants_pb2.AddGrantRequest(patterns=["K", "TYPO", "A*"], selector=f"uid:{UID}")
+    answer = await services.grants.add_grant(connection, request)
+    assert list(answer.not_stored) == ["TYPO"]
+
+
+async def test_deleting_says_how_many_grants_still_name_the_keys() -> None:
+    services = await Services().stocked()
+    connection = services.world.connect()
+    services.world.operators.admit(connection)
+    await services.world.grant("K", to="tree:100")
+    before = services.world.granting.naming(["K"])
+    request = keys_pb2.DeleteKeysRequest(names=["K"])
+    assert (await services.keys.delete_keys(connection, request)).grants_left == before > 0
+
+
+@pytest.mark.parametrize("lease_id", ["", "x", "0" * 31, "G" * 32, "0" * 32 + "\n"])
+@pytest.mark.parametrize("give_back", [False, True])
+async def test_what_cannot_be_the_id_of_a_lease_is_refused(lease_id: str, give_back: bool) -> None:
+    services = await Services().stocked()
+    request = leases_pb2.RevokeLeasesRequest(lease_id=lease_id, give_back=give_back)
+    with pytest.raises(InvalidRequestError):
+        await services.leases.revoke_leases(services.world.connect(), request)

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from backpackd.core.states import State
 from backpackd.rpc.standard import MOST_OF_TREE
 from daemons import RunningDaemon, failure
+from fakes import GOOD_MARK
 from served import Served, serving, told
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -159,3 +160,47 @@ async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_pat
         again = watch(served)
         assert (await again.read()).status == SERVING
         again.cancel()
+
+
+@pytest.mark.parametrize("marks", [(), ("guess",), (GOOD_MARK, "guess"), (GOOD_MARK, GOOD_MARK)])
+async def test_the_standard_services_want_the_doors_mark_as_well(
+    tmp_path: Path, marks: tuple[str, ...]
+) -> None:
+    async with serving(tmp_path) as served:
+        served.channel.marks = marks
+        stub: Any = health_pb2_grpc.HealthStub(served.channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest())
+        assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
+        assert await ended(watch(served)) == "peer-unknown"
+        assert await ended(reflect(served)) == "peer-unknown"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("unary_unary", "grpc.health.v1.Health/Check"),
+        ("unary_stream", "grpc.health.v1.Health/Watch"),
+        ("stream_stream", "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ],
+)
+async def test_a_malformed_request_is_an_error_of_the_caller_here_as_well(
+    tmp_path: Path, kind: str, method: str
+) -> None:
+    async with serving(tmp_path) as served:
+        make = getattr(served.channel, kind)(f"/{method}")
+        call: Any = make() if kind == "stream_stream" else make(b"\xff telltale")
+        if kind == "stream_stream":
+            await call.write(b"\xff telltale")
+        with pytest.raises(grpc.RpcError) as caught:
+            await (call if kind == "unary_unary" else call.read())
+        found: Any = caught.value
+    assert told(found) == ("INVALID_ARGUMENT", "malformed-request")
+    assert "telltale" not in found.details()
+
+
+async def test_what_the_health_service_does_not_have_is_unimplemented(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        with pytest.raises(grpc.RpcError) as caught:
+            await served.unary("grpc.health.v1.Health/List")
+        assert told(caught.value)[0] == "UNIMPLEMENTED"

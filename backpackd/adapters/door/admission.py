@@ -17,6 +17,10 @@ says that it is waiting. What takes longer waits for something, a peer that does
 them, and places that are never given back would stop everybody. How many are open at all is
 bounded as well, below what the server takes, and each tree always has one.
 
+Calls that stand open for as long as their callers like are not counted against anybody's room at
+all: else one for each of many trees would take up every place for good. How many there may be is
+for who serves them to say.
+
 A request that its peer takes back keeps its place for those seconds: else to begin and reset
 requests without end would cost nothing (CVE-2023-44487).
 """
@@ -35,8 +39,8 @@ class Limits:
     Attributes:
         busy: calls that are worked on at once; twice as many with those of trees that have none.
         busy_seconds: for how long a call is taken to be worked on.
-        per_tree: open calls of one process tree.
-        total: open calls of everybody; a tree with none has one beyond that.
+        per_tree: open calls of one process tree, standing ones not counted.
+        total: open calls of everybody, likewise; a tree with none has one beyond that.
     """
 
     busy: int = 16
@@ -64,6 +68,7 @@ class _Tree:
     id: ProcessId
     busy: int = 0
     open: int = 0
+    standing: int = 0
     served: int = 0
     lanes: deque[Lane] = field(default_factory=deque)
 
@@ -89,6 +94,7 @@ class Admission:
         self._recent: deque[tuple[float, Place]] = deque()
         self._busy = 0
         self._open = 0
+        self._standing = 0
         self._turn = 0
         self._lanes = 0
 
@@ -178,6 +184,18 @@ class Admission:
             place.since = now
             self._work(place)
 
+    def add_standing(self, id: ProcessId) -> None:  # noqa: A002  # as elsewhere
+        """Say that one open call of a tree stands open, and takes up no room."""
+        self._tree(id).standing += 1
+        self._standing += 1
+
+    def drop_standing(self, id: ProcessId) -> None:  # noqa: A002  # as elsewhere
+        """Take `add_standing` back once."""
+        tree = self._trees[id]
+        tree.standing -= 1
+        self._standing -= 1
+        self._forget(tree)
+
     def expire(self, now: float) -> None:
         """Take those calls for waiting that began too long ago to be worked on still."""
         recent = self._recent
@@ -193,7 +211,9 @@ class Admission:
 
     def _room(self, tree: _Tree) -> bool:
         limits = self._limits
-        if tree.open and (tree.open >= limits.per_tree or self._open >= limits.total):
+        # A call may be gone from the connection a moment before whoever serves it has heard of it.
+        own, everybodys = tree.open - tree.standing, self._open - self._standing
+        if own > 0 and (own >= limits.per_tree or everybodys >= limits.total):
             return False
         return self._busy < (limits.busy if tree.busy else 2 * limits.busy)
 
@@ -226,7 +246,7 @@ class Admission:
 
     def _forget(self, tree: _Tree) -> None:
         """Keep no more of a tree with nothing here than when it was served last."""
-        if not tree.open and not tree.lanes:
+        if not (tree.open or tree.lanes or tree.standing):
             del self._trees[tree.id]
             if len(self._idle) >= _REMEMBERED:
                 del self._idle[next(iter(self._idle))]

@@ -13,11 +13,13 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
 
 from backpackd.adapters.door.admission import Limits as CallLimits
+from backpackd.adapters.door.budget import Budget
 from backpackd.adapters.door.credentials import (
     ForeignUserError,
     ReadCredentials,
@@ -45,6 +47,11 @@ OPENS_PER_TURN = 16
 
 PAUSE_SECONDS = 0.1
 """How long nothing is accepted after the system ran out of something."""
+
+MARK_BYTES = 32
+"""How many random bytes a connection's mark has."""
+
+_UNREAD = "a connection: it does not read what it was sent"
 
 _MOST_SHARES = 4096
 
@@ -75,7 +82,11 @@ class _Entry:
     @property
     def calls(self) -> int:
         # Those that wait at the door are in progress for their callers, and not yet for the server.
-        return self.connection.calls + self.lane.waits
+        return self.connection.calls - self.lane.stands + self.lane.waits
+
+    @property
+    def stands(self) -> bool:
+        return self.lane.stands > 0
 
     @property
     def idle_since(self) -> float:
@@ -99,6 +110,8 @@ class Door:
         clock: Clock,
         limits: Limits | None = None,
         call_limits: CallLimits | None = None,
+        budget: Budget | None = None,
+        authorized: Callable[[Connection], bool] = lambda _: False,
         log: logging.Logger = _LOG,
         credentials: ReadCredentials | None = None,
         on_foreign: Callable[[int], None] = _nothing,
@@ -114,6 +127,8 @@ class Door:
             clock: the boot clock says how long a connection has been idle.
             limits: of connections; None: the defaults.
             call_limits: of calls in progress; None: the defaults.
+            budget: for the bytes of unfinished requests; None: one with the defaults.
+            authorized: tells whether a connection has operator authority, and with it no budget.
             log: where refusals go.
             credentials: None: this platform's.
             on_foreign: told the uid of every connection of another user that was refused.
@@ -125,7 +140,9 @@ class Door:
         self._tree_of = tree_of
         self._clock = clock
         self._limits = limits or Limits()
-        self._lanes = Lanes(clock, call_limits)
+        self._lanes = Lanes(
+            clock, call_limits, budget=budget, authorized=authorized, refuse=self._refuse
+        )
         self._log = log
         self._credentials = credentials or credentials_reader()
         self._on_foreign = on_foreign
@@ -149,6 +166,15 @@ class Door:
     def connections(self) -> tuple[Connection, ...]:
         """List the connections that are open, in the order in which they came."""
         return tuple(entry.connection for entry in self._entries.values())
+
+    def drop_unread(self) -> None:
+        """Close the connections whose peers have not taken what they were sent.
+
+        For a lock: what was handed to a stalled peer before must not reach it after.
+        """
+        for name in [name for name, entry in self._entries.items() if entry.relay.unread]:
+            self._refuse(_UNREAD)
+            self._close(name)
 
     def stop_accepting(self) -> None:
         """Close the listeners now. Connections that are open go on. Twice is harmless."""
@@ -266,7 +292,7 @@ class Door:
         inner, name = self._inner.connect()
         undo.callback(inner.close)
         relay = Relay(sock, inner, clock=self._clock.boot, on_close=lambda: self._close(name))
-        connection = Connection(name, peer, tree)
+        connection = Connection(name, peer, tree, secrets.token_hex(MARK_BYTES))
         peer.process.on_exit(lambda: self._close(name))
         self._register(connection, relay)
         undo.pop_all()
@@ -306,6 +332,8 @@ class Door:
 
         relay.gate = gate
         relay.watch = lane.from_server
+        relay.on_stall = lambda: self._refuse(_UNREAD)
+        connection.close = lambda: self._close(name)
         entry = _Entry(connection, relay, lane, deadline)
         self._entries[name] = entry
         self._trees.setdefault(connection.tree, {})[name] = entry

@@ -15,10 +15,29 @@ END_HEADERS = 0x4
 CARRIED_ON = -1
 """Stands for the kind of a part that goes on with the frame before it."""
 
+_CANCEL = 8
+_NO_ERROR = 0
+
 Part = tuple[int, int, int, int, int]
 """Where a part of a frame starts and stops, and the frame's kind, flags and stream."""
 
 _STREAM = 0x7FFFFFFF
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Write a whole frame."""
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+    return head + payload
+
+
+def reset_stream(stream: int, *, answered: bool = False) -> bytes:
+    """Make the frame that ends a stream at once, for either side.
+
+    Args:
+        stream: which.
+        answered: whether its peer was told all there is to say (RFC 9113, section 8.1).
+    """
+    return frame(RST_STREAM, 0, stream, (_NO_ERROR if answered else _CANCEL).to_bytes(4, "big"))
 
 
 class Cutter:
@@ -26,6 +45,7 @@ class Cutter:
 
     Attributes:
         left: how many bytes of the latest frame have not come yet.
+        held: how many bytes of a head that has come in part only are kept.
     """
 
     __slots__ = ("_head", "left")
@@ -38,6 +58,11 @@ class Cutter:
         """
         self.left = skip
         self._head = b""
+
+    @property
+    def held(self) -> int:
+        """See the class."""
+        return len(self._head)
 
     def cut(self, data: bytes) -> tuple[bytes, list[Part]]:
         """Take the next bytes.

@@ -7,12 +7,13 @@ socket has a name in the file system only for the moment between the server's `b
 in a 0700 directory of its own. After that it is reached through a descriptor of this process, and
 the kernel is asked on every connection whether the listener is this process. `/proc/PID/fd` of an
 undumpable process is closed to the user's other processes. A process of the *same* uid that finds
-the directory and opens the socket within that moment at start is what remains.
+the directory and opens the socket within that moment at start is what remains, and a name does not
+help it: the server's calls want the door's mark as well (see `marks`).
 
 macOS has neither abstract names nor `/proc`: there the server's socket and, briefly, the door's
 ends are path names in the private directory, which any process of the same uid can reach. Such a
-process could bind the path of a live connection's end after it is unlinked, connect, and be taken
-for that peer. Other users cannot.
+process could bind the path of a live connection's end after it is unlinked, and connect. There it
+is the mark alone that keeps it from being taken for that peer.
 """
 
 import contextlib

@@ -5,30 +5,50 @@ is carried out, on the event loop.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from backpackd.adapters.door.admission import Admission, Limits, Place
-from backpackd.adapters.door.frames import DATA, END_STREAM, HEADERS, RST_STREAM, Cutter
+from backpackd.adapters.door.answers import Answers
+from backpackd.adapters.door.budget import Account, Budget
+from backpackd.adapters.door.frames import DATA
+from backpackd.adapters.door.marks import field
 from backpackd.adapters.door.relay import Relay
 from backpackd.adapters.door.requests import Requests
-from backpackd.ports import Clock, Connection
+from backpackd.ports import MARK, Clock, Connection
 
 KEPT_BYTES = 256 * 1024
 """How much of requests that wait is kept of one connection before no more is read from it."""
 
 
+TOO_MUCH = "a connection: too many bytes of unfinished requests"
+
+
 class Lanes:
     """Every lane, and the turn of those that wait."""
 
-    def __init__(self, clock: Clock, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        limits: Limits | None = None,
+        *,
+        budget: Budget | None = None,
+        authorized: Callable[[Connection], bool] = lambda _: False,
+        refuse: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Start with no lane.
 
         Args:
             clock: its boot clock says for how long a call has been worked on.
             limits: None: the defaults.
+            budget: for the bytes of unfinished requests; None: one with the defaults.
+            authorized: tells whose requests it does not bound.
+            refuse: told what was refused and why.
         """
         self.admission = Admission(limits)
+        self.budget = budget or Budget()
+        self.authorized = authorized
+        self.refuse = refuse
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
 
@@ -37,6 +57,7 @@ class Lanes:
         lane = Lane(self, connection, relay)
         connection.rinse = lane.rinse
         connection.waiting = lane.waiting
+        connection.standing = lane.standing
         return lane
 
     def now(self) -> float:
@@ -69,18 +90,27 @@ class Lanes:
 
 
 class Lane:
-    """One connection's way to the server."""
+    """One connection's way to the server.
+
+    Attributes:
+        stands: how many calls in progress stand open.
+    """
 
     __slots__ = (
+        "_account",
         "_admission",
         "_answers",
+        "_charged",
         "_closed",
+        "_connection",
+        "_exceeded",
         "_lanes",
         "_places",
         "_relay",
         "_requests",
         "_standing",
         "_tree",
+        "stands",
     )
 
     def __init__(self, lanes: Lanes, connection: Connection, relay: Relay) -> None:
@@ -88,20 +118,34 @@ class Lane:
         self._admission = lanes.admission
         self._relay = relay
         self._tree = connection.tree
-        self._requests = Requests(self._begin, self._reset)
-        self._answers = Cutter()
+        self._connection = connection
+        self._requests = Requests(
+            self._begin, self._reset, field(MARK, connection.mark), self._charge
+        )
+        self._answers = Answers()
+        self._account = Account(connection.tree, self._give_up)
+        self._charged: dict[int, int] = {}
+        self._exceeded = False
         self._places: dict[int, Place] = {}
         self._standing = False
         self._closed = False
+        self.stands = 0
 
     @property
     def waits(self) -> int:
         """How many requests wait."""
         return self._requests.waiting
 
-    def from_peer(self, data: bytes) -> bytes:
-        """Take what the peer sent, and return what of it goes on now."""
+    def from_peer(self, data: bytes) -> bytes | None:
+        """Take what the peer sent.
+
+        Returns:
+            What of it goes on now; None: the connection is to be closed.
+        """
         data = self._requests.feed(data)
+        if self._exceeded:
+            self._lanes.refuse(TOO_MUCH)
+            return None
         if self._requests.waiting:
             self._stand()
             # Not in the middle of a frame of a call in progress, which would wait as well.
@@ -109,17 +153,19 @@ class Lane:
                 self._relay.stop_reading()
         return data
 
-    def from_server(self, data: bytes) -> None:
-        """See what the server sent: where it ends a call, a place comes free."""
+    def from_server(self, data: bytes) -> bytes:
+        """Take what the server sent and return it: where it ends a call, room comes free."""
+        data, streams = self._answers.feed(data)
         ended = False
-        for _, _, kind, flags, stream in self._answers.cut(data)[1]:
-            if kind == RST_STREAM or (kind in (HEADERS, DATA) and flags & END_STREAM):
-                place = self._places.pop(stream, None)
-                if place is not None:
-                    self._admission.end(place)
-                    ended = True
+        for stream in streams:
+            self._settle(stream)
+            place = self._places.pop(stream, None)
+            if place is not None:
+                self._admission.end(place)
+                ended = True
         if ended and self._admission.waiting:
             self._lanes.review()
+        return data
 
     def let_go(self, place: Place) -> None:
         """Let the request that has waited longest begin."""
@@ -154,11 +200,24 @@ class Lane:
         finally:
             self._admission.resume(place, self._lanes.now())
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Take one call of this connection for one that stands open meanwhile."""
+        self.stands += 1
+        self._admission.add_standing(self._tree)
+        try:
+            with self.waiting():
+                yield
+        finally:
+            self._admission.drop_standing(self._tree)
+            self.stands -= 1
+
     def close(self) -> None:
         """Give back every place, and let nothing more begin."""
         if self._closed:
             return
         self._closed = True
+        self._lanes.budget.give_back(self._account, self._account.held)
         if self._standing:
             self._admission.leave(self._tree, self)
         for place in self._places.values():
@@ -173,7 +232,36 @@ class Lane:
             self._places[stream] = place
         return place is not None
 
+    def _charge(self, stream: int, kind: int, size: int, new: bool) -> bool:
+        if new:
+            self._charged[stream] = 0
+        charged = self._charged.get(stream)
+        if charged is None or (kind == DATA and self._lanes.authorized(self._connection)):
+            return True
+        if self._lanes.budget.charge(self._account, size):
+            self._charged[stream] = charged + size
+            return True
+        if kind != DATA or self._requests.holds(stream) or self._relay.stalled:
+            # Headers have to be read, or those after them make no sense.
+            self._exceeded = True
+            return True
+        self._relay.answer(self._answers.refuse(stream))
+        self._reset(stream)
+        return False
+
+    def _settle(self, stream: int) -> None:
+        charged = self._charged.pop(stream, 0)
+        if charged:
+            self._lanes.budget.give_back(self._account, charged)
+
+    def _give_up(self) -> None:
+        self._lanes.refuse(TOO_MUCH)
+        # Not now: another lane is in the middle of its bytes, and may be let go by this.
+        asyncio.get_running_loop().call_soon(self._relay.close)
+
     def _reset(self, stream: int) -> None:
+        self._settle(stream)
+        self._answers.forget(stream)
         place = self._places.pop(stream, None)
         if place is not None:
             self._admission.reset(place)

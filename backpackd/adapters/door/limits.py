@@ -49,7 +49,12 @@ class Held(Protocol):
 
     @property
     def calls(self) -> int:
-        """How many calls are in progress on it."""
+        """How many calls are in progress on it, those that stand open not counted."""
+        ...
+
+    @property
+    def stands(self) -> bool:
+        """Whether a call stands open on it."""
         ...
 
     @property
@@ -114,9 +119,9 @@ def longest_idle(trees: Trees) -> str | None:
 
 def _first_to_go(trees: Iterable[Collection[Held]], *, with_calls: bool) -> str | None:
     candidates = (
-        (-len(tree), one.idle_since, one.name)
+        (-len(tree), one.stands, one.idle_since, one.name)
         for tree in trees
         for one in tree
         if with_calls or not one.calls
     )
-    return min(candidates, default=(0, 0, None))[2]
+    return min(candidates, default=(0, False, 0, None))[3]

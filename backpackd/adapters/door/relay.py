@@ -17,6 +17,9 @@ from collections.abc import Callable
 BUFFER_BYTES = 256 * 1024
 """How much waits in each direction before the relay stops reading."""
 
+PATIENCE_SECONDS = 30.0
+"""How long a peer may take nothing of what waits for it."""
+
 _PIECE_BYTES = 64 * 1024
 
 _PIECES = 64
@@ -38,6 +41,11 @@ class _Flow:
         self.writing = False
         self.ended = False
         self.stopped = False
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no more should be read."""
+        return self.size >= BUFFER_BYTES or len(self.pieces) >= _PIECES
 
     def send(self) -> None:
         """Send what waits, as far as the sink takes it.
@@ -64,22 +72,31 @@ class Relay:
     When the peer sends no more, the server is told so and may still answer. When the server sends
     no more, what it sent is flushed and the connection ends: a gRPC server never closes one half.
 
+    A peer that takes nothing of what waits for it for `patience` seconds is given up: what it was
+    sent may be a value that it has lost the right to meanwhile.
+
     Attributes:
+        on_stall: called before the relay closes for that.
+        patience: see above.
         active_at: when bytes last came from either side, on the clock that was given.
         gate: takes what the peer sent and returns what of it the server gets now; None closes the
             relay. None for a gate: all of it, at once.
-        watch: sees what the server sent before the peer does. None: nobody looks.
+        watch: takes what the server sent and returns what the peer gets. None: all of it.
     """
 
     __slots__ = (
         "_clock",
         "_from_server",
         "_loop",
+        "_moved_at",
         "_on_close",
+        "_patience",
         "_to_server",
         "active_at",
         "closed",
         "gate",
+        "on_stall",
+        "patience",
         "watch",
     )
 
@@ -108,13 +125,22 @@ class Relay:
         self._from_server = _Flow(inner, outer)
         self.active_at = clock()
         self.gate = gate
-        self.watch: Callable[[bytes], None] | None = None
+        self.watch: Callable[[bytes], bytes] | None = None
+        self.on_stall: Callable[[], None] = lambda: None
+        self.patience = PATIENCE_SECONDS
+        self._patience: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0
         self.closed = False
 
     @property
     def buffered(self) -> int:
         """How many bytes wait in the relay, both directions together."""
         return self._to_server.size + self._from_server.size
+
+    @property
+    def unread(self) -> bool:
+        """Whether something waits here that the peer does not take."""
+        return self._from_server.size > 0
 
     def start(self) -> None:
         """Begin to relay."""
@@ -128,6 +154,16 @@ class Relay:
         """
         if data and not self.closed and not self._to_server.ended:
             self._pass_on(self._to_server, data)
+
+    def answer(self, data: bytes) -> None:
+        """Send the peer `data` after what it was sent so far. For where the server's frames end."""
+        if data and not self.closed:
+            self._pass_on(self._from_server, data)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the peer takes so little that nothing more should be sent to it."""
+        return self._from_server.full
 
     def stop_reading(self) -> None:
         """Take no more from the peer until `go_on`. Twice is harmless."""
@@ -152,6 +188,8 @@ class Relay:
             return
         self.closed = True
         self.gate = self.watch = None
+        if self._patience is not None:
+            self._patience.cancel()
         for flow in (self._to_server, self._from_server):
             self._pause(flow)
             self._stop_writing(flow)
@@ -174,7 +212,7 @@ class Relay:
             return
         if flow is self._from_server:
             if self.watch is not None:
-                self.watch(data)
+                data = self.watch(data)
         elif self.gate is not None:
             passed = self.gate(data)
             if passed is None:
@@ -188,15 +226,18 @@ class Relay:
         flow.size += len(data)
         if not flow.writing:
             self._send(flow)
-        if flow.size >= BUFFER_BYTES or len(flow.pieces) >= _PIECES:
+        if flow.full:
             self._pause(flow)
 
     def _send(self, flow: _Flow) -> None:
+        before = flow.size
         try:
             flow.send()
         except OSError:
             self.close()
             return
+        if flow.size < before and flow is self._from_server:
+            self._moved_at = self._loop.time()
         if flow.pieces:
             self._start_writing(flow)
             return
@@ -233,6 +274,20 @@ class Relay:
         if not flow.writing:
             flow.writing = True
             self._loop.add_writer(flow.sink, self._send, flow)
+            if flow is self._from_server and self._patience is None:
+                self._moved_at = self._loop.time()
+                self._patience = self._loop.call_later(self.patience, self._look_again)
+
+    def _look_again(self) -> None:
+        self._patience = None
+        if self.closed or not self._from_server.writing:
+            return
+        left = self._moved_at + self.patience - self._loop.time()
+        if left > 0:
+            self._patience = self._loop.call_later(left, self._look_again)
+        else:
+            self.on_stall()
+            self.close()
 
     def _stop_writing(self, flow: _Flow) -> None:
         if flow.writing:

@@ -7,7 +7,8 @@ are the connection's. All header blocks stay in their order, whichever stream th
 each one is compressed against those before it (RFC 7541, section 2.3.2).
 
 Frames are put between those of the peer only where one has ended, and never into a header block
-(RFC 9113, section 6.10).
+(RFC 9113, section 6.10). The headers of every request get the door's mark at their end: the peer's
+last frame of them no longer says that it is the last, and one more frame follows.
 """
 
 from collections import deque
@@ -17,15 +18,23 @@ from dataclasses import dataclass, field
 from backpackd.adapters.door.frames import (
     CARRIED_ON,
     CONTINUATION,
+    DATA,
     END_HEADERS,
     HEADERS,
     RST_STREAM,
     Cutter,
+    reset_stream,
 )
+from backpackd.adapters.door.marks import last_headers
 from backpackd.adapters.door.opening import PREFACE
+
+_FLAGS = 4
+"""Where the flags stand in a frame's head."""
 
 _PIECE_COST = 64
 """What keeping a piece takes besides its bytes, so that empty frames count as well."""
+
+_OF_REQUESTS = frozenset({DATA, HEADERS, CONTINUATION})
 
 FILLER_BYTES = 16 * 1024
 """The longest frame that every server takes (RFC 9113, section 4.2)."""
@@ -66,9 +75,13 @@ class Requests:
     __slots__ = (
         "_begin",
         "_block",
+        "_charge",
         "_cutter",
         "_granted",
+        "_last",
         "_latest",
+        "_mark",
+        "_opening",
         "_reset",
         "_rinses",
         "_since",
@@ -81,6 +94,8 @@ class Requests:
         self,
         begin: Callable[[int], bool] = lambda _: True,
         reset: Callable[[int], None] = lambda _: None,
+        mark: bytes = b"",
+        charge: Callable[[int, int, int, bool], bool] = lambda *_: True,
     ) -> None:
         """Watch a new connection.
 
@@ -88,18 +103,29 @@ class Requests:
             begin: told of a stream that a request would begin on, when no other waits; False lets
                 it wait.
             reset: told of a stream that the peer has reset, when that goes on.
+            mark: the end of every request's header block; empty: they stay as they are.
+            charge: told of each frame of a request before it goes anywhere: stream, kind, length,
+                and whether the request begins with it. False ends the stream before it.
         """
         self._begin = begin
         self._reset = reset
+        self._charge = charge
         self._cutter = Cutter(len(PREFACE))
         self._latest = 0
         self._block = False
+        self._mark = mark
+        self._opening = False
+        self._last = False
         self._target: _Waiting | None = None
         self._waiting: dict[int, _Waiting] = {}
         self._granted: deque[int] = deque()
         self._rinses = 0
         self._since = 0
         self.cost = 0
+
+    def holds(self, stream: int) -> bool:
+        """Tell whether a request waits here."""
+        return stream in self._waiting
 
     @property
     def waiting(self) -> int:
@@ -118,8 +144,18 @@ class Requests:
                     out.append(data[run:start])
                     out += self._take_due(0)
                     run = start
+                if kind in _OF_REQUESTS:
+                    size = stop - start + (self._cutter.left if stop == len(data) else 0)
+                    new = kind == HEADERS and stream > self._latest
+                    if not self._charge(stream, kind, size + _PIECE_COST, new):
+                        # What still comes on it the server takes for late, and drops.
+                        out += (data[run:start], reset_stream(stream))
+                        run = start
                 self._sort(kind, flags, stream)
-            if self._target is not None:
+            if self._last:
+                out += (data[run:start], self._marked(data[start:stop], kind, stop < len(data)))
+                run = stop
+            elif self._target is not None:
                 out.append(data[run:start])
                 self._keep(self._target, data[start:stop])
                 run = stop
@@ -131,6 +167,27 @@ class Requests:
             return data
         out.append(data[run:])
         return b"".join(out)
+
+    def _marked(self, piece: bytes, kind: int, whole: bool) -> bytes:
+        """Mark the last frame of a request's headers, or the next part of that frame.
+
+        Args:
+            piece: what came of it.
+            kind: of the part.
+            whole: whether something has come after it.
+
+        Returns:
+            What goes on in its place: nothing when it is to wait.
+        """
+        if kind != CARRIED_ON:
+            piece = piece[:_FLAGS] + bytes((piece[_FLAGS] & ~END_HEADERS,)) + piece[_FLAGS + 1 :]
+        if whole or not self._cutter.left:
+            piece += last_headers(self._latest, self._mark)
+            self._last = False
+        if self._target is None:
+            return piece
+        self._keep(self._target, piece)
+        return b""
 
     def let_go(self) -> int:
         """Let the request that has waited longest begin. For when one waits.
@@ -180,10 +237,14 @@ class Requests:
         """Decide where the frame that begins here goes, and what carries it on."""
         if kind == CONTINUATION and self._block:
             self._block = not flags & END_HEADERS
+            self._last = self._opening and not self._block
             return
         self._block = kind == HEADERS and not flags & END_HEADERS
+        self._opening = self._last = False
         if kind == HEADERS and stream > self._latest:
             self._latest = stream
+            self._opening = bool(self._mark)
+            self._last = self._opening and not self._block
             if self._waiting or not self._begin(stream):
                 self._target = self._waiting[stream] = _Waiting()
             else:

@@ -12,9 +12,15 @@ from backpackd.ports import PinnedProcess
 class MemoryProcess:
     """A pinned process of `MemoryProcesses`. Implements `ports.PinnedProcess`."""
 
-    def __init__(self, table: dict[int, ProcessFacts], identity: ProcessId) -> None:
+    def __init__(
+        self,
+        table: dict[int, ProcessFacts],
+        identity: ProcessId,
+        signals: list[tuple[int, int]],
+    ) -> None:
         self._table = table
         self._identity = identity
+        self._signals = signals
         self._callbacks: list[Callable[[], None]] = []
         self._closed = False
 
@@ -42,6 +48,13 @@ class MemoryProcess:
         else:
             callback()
 
+    def signal(self, number: int) -> bool:
+        """Note a signal for the test to see; False when the process has ended."""
+        if not self.alive():
+            return False
+        self._signals.append((self.pid, number))
+        return True
+
     def close(self) -> None:
         """Let go; callbacks no longer come. Closing twice is harmless."""
         self._closed = True
@@ -57,6 +70,9 @@ class MemoryProcesses:
     """A table of processes that a test changes as it likes. Implements `ports.Processes`.
 
     It begins with pid 1, the manager of everything.
+
+    Attributes:
+        signals: pid and number of every signal that was sent.
     """
 
     def __init__(self, *, boot_id: str = "boot-1", degraded: str = "") -> None:
@@ -65,6 +81,7 @@ class MemoryProcesses:
         self._table: dict[int, ProcessFacts] = {}
         self._pinned: list[MemoryProcess] = []
         self._born = 0
+        self.signals: list[tuple[int, int]] = []
         self.add(1, parent=0, uid=0, manager=True, name="init")
 
     def add(
@@ -136,7 +153,7 @@ class MemoryProcesses:
         """
         if pid not in self._table:
             raise ProcessGoneError(f"process {pid} is not running")
-        process = MemoryProcess(self._table, self._table[pid].id)
+        process = MemoryProcess(self._table, self._table[pid].id, self.signals)
         self._pinned.append(process)
         return process, process.identity
 

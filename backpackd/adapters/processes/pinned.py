@@ -1,12 +1,14 @@
 """Holds a process by a descriptor, so that its pid cannot come to mean another process.
 
-It tells whether a process still runs and when it has ended. It reads nothing about it.
+It tells whether a process still runs and when it has ended, and signals it. It reads nothing about
+it.
 """
 
 import asyncio
 import errno
 import os
 import select
+import signal
 from collections import deque
 from collections.abc import Callable
 
@@ -92,6 +94,21 @@ class PidfdProcess:
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once from the event loop when the process has ended."""
         self._callbacks.add(callback)
+
+    def signal(self, number: int) -> bool:
+        """Send it a signal (pidfd_send_signal(2)); False when it has ended or is another user's.
+
+        The kernel checks this user's right to, at this moment: a process that runs as another uid
+        by now (sudo) is not signalled.
+        """
+        # A signal to a zombie would count as sent.
+        if not self.alive():
+            return False
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     def close(self) -> None:
         """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""

@@ -87,6 +87,20 @@ class WatchedProcess:
         """Call `callback` once from the event loop when the process has ended."""
         self._callbacks.add(callback)
 
+    def signal(self, number: int) -> bool:
+        """Send it a signal; False when it has ended or this user may not signal it.
+
+        There is nothing like a pidfd here: between the look and the signal the process could end
+        and its pid go to another one of the same user. Pids are not used again that soon.
+        """
+        if not self.alive():
+            return False
+        try:
+            os.kill(self._identity.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
     def close(self) -> None:
         """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
         watch, self._watch = self._watch, None

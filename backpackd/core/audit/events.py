@@ -25,6 +25,7 @@ KINDS = (
     "damage-found",
     "foreign-user",
     "allowed",
+    "withheld",
     "not-handed-out",
     "denied",
     "pending",

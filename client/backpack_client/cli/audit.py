@@ -21,7 +21,7 @@ from backpack_client.durations import parse_duration
 from backpack_client.failures import EXIT_FAILED, EXIT_UNVOUCHED, printable, usage
 
 if TYPE_CHECKING:
-    from backpack_client.audit_calls import AuditEntry, Verdict, Verifying
+    from backpack_client.calls.audit import AuditEntry, Verdict, Verifying
 
 _BAR = 30
 _PROGRESS_FROM = 5000

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from backpack_client import terminal
+from backpack_client.cli.identity import identity_line
 from backpack_client.cli.session import Session, count, local_time, passphrase_option
 from backpack_client.failures import Failure, printable, usage
 from backpack_client.private_files import NewFile
 
 if TYPE_CHECKING:
-    from backpack_client.backup_calls import Imported
+    from backpack_client.calls.backup import Imported
 
 _BACKUP_OPTION = "--backup-passphrase-file"
 _RULES = ("keep", "replace", "fail")
@@ -24,6 +25,13 @@ _RULES = ("keep", "replace", "fail")
     metavar="FILE",
     help="Read the backup's passphrase from FILE, or - for standard input, instead of asking.",
 )
+@click.option(
+    "--recipient",
+    "recipients",
+    metavar="IDENTITY",
+    multiple=True,
+    help="Seal it to the vault of this identity, a line or a file, and not with a passphrase.",
+)
 @click.option("--plaintext", is_flag=True, help="Write every value in plain, for another program.")
 @click.option("--yes", is_flag=True, help="With --plaintext: do not ask again.")
 @passphrase_option
@@ -33,11 +41,15 @@ def export(
     *,
     file: str,
     backup_passphrase_file: str | None,
+    recipients: tuple[str, ...],
     plaintext: bool,
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
     """Write everything that is stored into the new FILE, sealed with a passphrase of its own.
+
+    With --recipient it is sealed to vaults instead: to your own or another, whose operator has sent
+    what identity prints. With a passphrase file as well, either opens it.
 
     It holds keys, grants and the policy as they are at one moment, and is private to you. A FILE
     that is there already is never overwritten. docs/backup.md has the format.
@@ -45,10 +57,12 @@ def export(
     With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
     that are no text). Whoever comes by that file has every key.
     """
-    from backpack_client import backup_calls  # noqa: PLC0415 - loads the messages, which help does without
+    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - loads the messages, which help does without
 
     if plaintext and backup_passphrase_file is not None:
         raise click.UsageError("a file in plain has no passphrase")
+    if plaintext and recipients:
+        raise click.UsageError("a file in plain has no recipients")
     if yes and not plaintext:
         raise click.UsageError("--yes is for --plaintext only")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
@@ -56,17 +70,20 @@ def export(
         terminal.say("warning: FILE will hold every value in plain: whoever reads it has every key")
         if not yes and not terminal.confirm("write every value in plain?"):
             raise Failure("nothing was written", reason="not-confirmed")
+    lines = [identity_line(each) for each in recipients]
     keys = grants = 0
     with session.operator(passphrase_file) as backpack:
         secret = b""
-        if not plaintext:
+        if not plaintext and (backup_passphrase_file is not None or not lines):
             secret = terminal.new_passphrase(
                 "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
             )
         terminal.make_undumpable()
         with (
             NewFile(file) as made,
-            backpack.follow(backup_calls.export_keys(secret, plaintext=plaintext)) as pieces,
+            backpack.follow(
+                backup_calls.export_keys(secret, plaintext=plaintext, recipients=lines)
+            ) as pieces,
         ):
             for piece in pieces:
                 keys, grants = max(keys, piece.keys), max(grants, piece.grants)
@@ -87,6 +104,9 @@ def export(
     help="Read the backup's passphrase from FILE, or - for standard input, instead of asking.",
 )
 @click.option(
+    "--as-recipient", is_flag=True, help="It was sealed to this vault: ask for no passphrase."
+)
+@click.option(
     "--on-conflict",
     type=click.Choice(_RULES),
     default="fail",
@@ -105,6 +125,7 @@ def import_vault(
     *,
     file: str,
     backup_passphrase_file: str | None,
+    as_recipient: bool,
     on_conflict: str,
     dry_run: bool,
     with_grants: bool,
@@ -116,13 +137,17 @@ def import_vault(
     Where there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
     policy stay behind unless they are asked for; grants to tree:PID always do.
     """
-    from backpack_client import backup_calls  # noqa: PLC0415 - as above
+    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - as above
 
+    if as_recipient and backup_passphrase_file is not None:
+        raise click.UsageError(f"--as-recipient takes no {_BACKUP_OPTION}")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
     with _opened(file) as source, session.operator(passphrase_file) as backpack:
-        secret = terminal.passphrase(
-            "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
-        )
+        secret = b""
+        if not as_recipient:
+            secret = terminal.passphrase(
+                "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
+            )
 
         def take(*, dry: bool) -> backup_calls.Imported:
             source.seek(0)

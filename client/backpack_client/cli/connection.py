@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from backpack_client.api import Backpack, Watch
-from backpack_client.calls import Answer, Call
+from backpack_client.calls.call import Answer, Call
 from backpack_client.channel import RpcError
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 class Connection(Backpack):
     """A connection to the daemon that carries any call out."""
-
-    def call(self, call: Call[Answer]) -> Answer:
-        """Carry out a call that has one request and one answer."""
-        return self._invoke(call)
 
     def follow(self, call: Call[Answer]) -> Watch[Answer]:
         """Carry out a call that streams, one response at a time."""

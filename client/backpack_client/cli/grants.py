@@ -58,7 +58,9 @@ def grant(
 
     \b
       tree:PID     a live process and all its descendants; ends with that process.
-                   The strong one: it names one agent and nobody else.
+                   The strong one: it names one agent and nobody else. tree:$$ in
+                   a script is that script; typed at a prompt, it is that shell
+                   and all that is started from it.
       uid:N        every process of that user.
       exe:PATH     trees with a process that runs this executable.
       sha256:HEX   trees with a process whose executable has this digest.
@@ -79,6 +81,8 @@ def grant(
         added = backpack.grant(
             *names, to=selector, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason
         )
+    for name in added.not_stored:
+        terminal.say_line(f"granted; note: {name} is not stored yet")
     if as_json:
         terminal.print_json(_document(added))
         return
@@ -133,6 +137,10 @@ def grants(session: Session, every: bool, as_json: bool, passphrase_file: str | 
 @click.pass_obj
 def ungrant(session: Session, grant_id: str, passphrase_file: str | None) -> None:
     """Take a grant back, and end the leases that rest on it."""
+    from backpack_client.calls.fields import checked_grant_id  # noqa: PLC0415 - loads protobuf
+
+    # A mistake in the argument comes before the passphrase is asked for.
+    checked_grant_id(grant_id)
     with session.operator(passphrase_file) as backpack:
         ended = backpack.ungrant(grant_id)
     terminal.say(f"the grant is taken back; {count(ended, 'lease')} ended")

@@ -1,4 +1,4 @@
-"""The commands for keys: put, import, list, get, delete."""
+"""The commands for keys: put, import, list, delete."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backpack_client import dotenv, terminal
+from backpack_client import dotenv, inputs, terminal
 from backpack_client.cli.session import (
+    FILE_NAME,
+    TO_SEE_GRANTS,
     Session,
     all_option,
     count,
@@ -17,16 +19,13 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.failures import Failure, is_key_name, printable, usage
-from backpack_client.fastpath import output
-from backpack_client.fastpath.get import GRACE
+from backpack_client.failures import Failure, from_status, is_key_name, printable, usage
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
 
 # As much as one call carries, see channel.MESSAGE_LIMIT.
 _FILE_LIMIT = 8 * 1024 * 1024
-_DEFAULT_WAIT = "60s"
 _STORED_ALREADY = (
     "stored already, and nothing was changed",
     "add --replace for new values; import also takes --skip-existing",
@@ -39,6 +38,7 @@ _NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list
 @click.option(
     "--value-file",
     metavar="FILE",
+    type=FILE_NAME,
     help="Read the value from FILE, or - for standard input, instead of asking.",
 )
 @click.option("--replace", is_flag=True, help="Give a key that is stored already a new value.")
@@ -63,9 +63,14 @@ def put(
             f"not a key name: {printable(name, 64)}",
             hint="a letter or _, then up to 127 letters, digits, _, . and -",
         )
+    if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
+        terminal.check_nothing_piped("value", "--value-file")
     value = None if value_file is None else terminal.value(name, value_file)
     with session.operator(passphrase_file) as backpack:
         if value is None:
+            if not replace:
+                # Before it is typed in vain. The daemon decides the same again.
+                _refuse_stored(backpack, name)
             value = terminal.value(name, None)
         with _naming_those(backpack, [name], stored=True):
             stored = backpack.put({name: value}, replace=replace)
@@ -75,7 +80,7 @@ def put(
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE.env")
+@click.argument("file", metavar="FILE.env", type=FILE_NAME)
 @click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
 @click.option("--skip-existing", is_flag=True, help="Leave keys that are stored already alone.")
 @click.option("--dry-run", is_flag=True, help="Say what would be stored, store nothing.")
@@ -94,6 +99,9 @@ def import_(
 
     Lines that programs read in different ways are skipped, each with the reason: empty values,
     $NAME and ${NAME} outside of single quotes, and what is not NAME=value. Values are never shown.
+
+    With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
+    (with --replace) or keep (with --skip-existing), and its name.
     """
     terminal.check_standard_input(file, passphrase_file)
     if replace and skip_existing:
@@ -113,9 +121,13 @@ def import_(
         session.operator(passphrase_file) as backpack,
         _naming_those(backpack, keys, stored=True),
     ):
+        if dry_run:
+            known = _stored(backpack)
+            already = "replace" if replace else "keep" if skip_existing else "exists"
+            terminal.print_lines([f"{already if n in known else 'new':<8} {n}" for n in keys])
         stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
     _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
-    if not dry_run and file != terminal.STANDARD_INPUT and Path(file).is_file():
+    if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
         terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
 
 
@@ -165,57 +177,6 @@ def list_(session: Session, every: bool, as_json: bool, passphrase_file: str | N
         terminal.say("your process tree may lease no key; every key: backpack-client list --all")
 
 
-@click.command("get")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--ttl", metavar="T", help="How long the lease is to live (default: 15m).")
-@click.option(
-    "--wait",
-    metavar="T",
-    default=_DEFAULT_WAIT,
-    show_default=True,
-    help="How long to wait for a person to approve it; 0: not at all.",
-)
-@click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
-@click.option("--json", "form", flag_value=output.JSON, help="Write names, values and the lease.")
-@click.option("--export", "form", flag_value=output.EXPORT, help="Write lines for a shell to eval.")
-@click.pass_obj
-def get(
-    session: Session,
-    *,
-    names: tuple[str, ...],
-    ttl: str | None,
-    wait: str,
-    reason: str,
-    form: str | None,
-) -> None:
-    """Lease keys and print their values.
-
-    Writes the value of one key and a newline to standard output. Several keys need --json or
-    --export. The lease runs out by itself.
-
-    Where nothing was granted, a person is asked: a code goes to standard error, and the command
-    waits until somebody has approved or denied it. One approval covers the whole process tree.
-
-    JSON: one object with keys (name to value) and lease: an object with id, expires_at_ms,
-    remaining_seconds.
-    """
-    form = form or output.PLAIN
-    output.check_form(names, form)
-    with session.connect(float(GRACE)) as backpack:
-        values = backpack.get(
-            *names, ttl=ttl, reason=reason, wait=wait, on_wait=terminal.tell_waiting
-        )
-    output.write(
-        output.render(
-            [(name, values.bytes(name)) for name in names],
-            form,
-            lease_id=values.lease.id,
-            expires_at_ms=milliseconds(values.lease.expires_at) or 0,
-            remaining_seconds=values.lease.remaining_seconds,
-        )
-    )
-
-
 @click.command("delete")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @passphrase_option
@@ -231,6 +192,12 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
     ):
         done = backpack.delete(*names)
     terminal.say(f"{count(done.deleted, 'key')} deleted, {count(done.leases_ended, 'lease')} ended")
+    if done.grants_left:
+        still = "grant still names" if done.grants_left == 1 else "grants still name"
+        terminal.say(
+            f"note: {done.grants_left} {still} what was deleted, and would allow it once it is "
+            f"stored again\n{TO_SEE_GRANTS}"
+        )
 
 
 @contextmanager
@@ -241,7 +208,7 @@ def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -
     except Failure as failure:
         if failure.reason != ("key-exists" if stored else "no-such-key"):
             raise
-        known = {key.name for key in backpack.list(all=True)}
+        known = _stored(backpack)
         about = ", ".join(name for name in names if (name in known) is stored)
         what, hint = _STORED_ALREADY if stored else _NOT_STORED
         raise Failure(
@@ -249,4 +216,13 @@ def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -
         ) from None
 
 
-COMMANDS = {command.name: command for command in (put, import_, list_, get, delete)}
+def _refuse_stored(backpack: "Backpack", name: str) -> None:
+    if name in _stored(backpack):
+        raise from_status("ALREADY_EXISTS", "key-exists", f"{name} is stored already", {})
+
+
+def _stored(backpack: "Backpack") -> set[str]:
+    return {key.name for key in backpack.list(all=True)}
+
+
+COMMANDS = {command.name: command for command in (put, import_, list_, delete)}

@@ -8,6 +8,7 @@ import click
 from backpack_client import screen, terminal
 from backpack_client.cli.lease_screen import LeaseScreen
 from backpack_client.cli.session import (
+    TO_SEE_GRANTS,
     Session,
     all_option,
     count,
@@ -83,12 +84,17 @@ def revoke(
     The one with this ID, or those that an option names.
 
     Needs no passphrase, and tells nobody what he may not know: leases of other process trees end,
-    but are not counted. A value that was handed out stays known to whoever has it; where that
-    matters, replace it at its issuer.
+    but are not counted. Whoever held one is to ask a person again. Standing grants stay, and other
+    processes that they cover may still lease: see grants and ungrant. A value that was handed out
+    stays known to whoever has it; where that matters, replace it at its issuer.
     """
     with session.connect() as backpack:
         ended = backpack.revoke(lease_id, key=key, tree=tree, all=every)
-    terminal.say(f"done; {count(ended, 'lease')} of your process tree ended")
+    terminal.say(
+        f"done; {count(ended, 'lease')} of your process tree ended\n"
+        "whoever held one has to ask a person again; a grant that stands still allows it to others "
+        f"whom it covers\n{TO_SEE_GRANTS}"
+    )
 
 
 @click.command("watch")

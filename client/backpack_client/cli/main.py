@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from backpack_client import __version__, terminal
-from backpack_client.cli.session import Session
+from backpack_client.cli.session import FILE_NAME, Session
 from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, printable, usage
 
 PROGRAM = "backpack-client"
@@ -24,13 +24,14 @@ _HOMES = {
     "lock": "vault",
     "status": "vault",
     "passwd": "vault",
-    "start": "vault",
-    "stop": "vault",
+    "start": "daemon",
+    "stop": "daemon",
     "put": "keys",
     "import": "keys",
     "list": "keys",
-    "get": "keys",
+    "get": "get",
     "delete": "keys",
+    "run": "run",
     "grant": "grants",
     "grants": "grants",
     "ungrant": "grants",
@@ -42,6 +43,8 @@ _HOMES = {
     "revoke": "leases",
     "watch": "leases",
     "panic": "panic",
+    "agent": "agent",
+    "identity": "identity",
     "slots": "slots",
     "add-slot": "slots",
     "remove-slot": "slots",
@@ -99,7 +102,12 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     "5 denied, 6 still waiting for approval, 7 no daemon, 8 wrong passphrase, "
     "9 consistent but not vouched for.",
 )
-@click.option("--socket", metavar="PATH", help="The daemon's socket (default: BACKPACK_SOCKET).")
+@click.option(
+    "--socket",
+    metavar="PATH",
+    type=FILE_NAME,
+    help="The daemon's socket (default: BACKPACK_SOCKET).",
+)
 @click.option(
     "--version",
     is_flag=True,

@@ -34,7 +34,7 @@ def recover(
     Case, spaces and dashes in the code do not matter. With --drill nothing changes but the date
     that status shows: do that now and then.
     """
-    from backpack_client import slot_calls  # noqa: PLC0415 - loads the messages, which help does without
+    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - loads the messages, which help does without
 
     if drill and new_passphrase_file is not None:
         raise click.UsageError("--drill sets no passphrase")

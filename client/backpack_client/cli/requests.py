@@ -14,7 +14,7 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.failures import EXIT_FAILED, Failure, from_status, is_code, printable, usage
+from backpack_client.failures import EXIT_FAILED, Failure, from_status, usage
 from backpack_client.model import Request
 
 _PROPOSED = 0
@@ -104,6 +104,7 @@ def approve(
     """
     if once and tree is not None:
         raise click.UsageError("--once and --tree exclude each other")
+    code = _checked(code)
     with session.operator(passphrase_file) as backpack:
         request = _find(backpack.requests(all=True), code)
         root = _root(request, tree)
@@ -129,6 +130,7 @@ def deny(session: Session, code: str, yes: bool, passphrase_file: str | None) ->
 
     The same process tree is not asked about again for these keys while it lives.
     """
+    code = _checked(code)
     with session.operator(passphrase_file) as backpack:
         request = _find(backpack.requests(all=True), code)
         _show(request, request_view.proposed_root(request))
@@ -138,11 +140,16 @@ def deny(session: Session, code: str, yes: bool, passphrase_file: str | None) ->
     terminal.say_line(f"denied: {' '.join(request.names)}")
 
 
+def _checked(code: str) -> str:
+    from backpack_client.calls.fields import checked_code  # noqa: PLC0415 - loads protobuf
+
+    # A mistake in the argument comes before the passphrase is asked for.
+    return checked_code(code)
+
+
 def _find(pending: Sequence[Request], code: str) -> Request:
-    if not is_code(code):
-        raise usage(f"not a request's code: {printable(code, 32)}", hint="such as K7QF")
     for request in pending:
-        if request.code == code.upper():
+        if request.code == code:
             return request
     raise from_status(
         "NOT_FOUND", "no-such-request", "no such request: it was answered, or has ended", {}

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from backpack_client import __version__, terminal
 from backpack_client.failures import Failure, from_status
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _FileName(click.types.StringParamType):
+    """A file's name, which a shell completes. Nothing is looked at: whoever opens it does that."""
+
+    name = "file"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        param: click.Parameter,  # noqa: ARG002 - as above
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Leave the completion to the shell, which knows the files."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE_NAME = _FileName()
 
 
 class Session:
@@ -43,7 +62,7 @@ class Session:
         Args:
             timeout: how long to wait for each answer, in seconds; None: the default.
         """
-        from backpack_client.calls import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
+        from backpack_client.calls.call import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
         from backpack_client.cli.connection import Connection  # noqa: PLC0415 - as above
 
         return Connection(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
@@ -106,6 +125,7 @@ def passphrase_option(command: Command) -> Command:
     return click.option(
         "--passphrase-file",
         metavar="FILE",
+        type=FILE_NAME,
         help="Read the passphrase from FILE (private to you), or - for standard input, instead of "
         "asking on the terminal.",
     )(command)
@@ -121,6 +141,11 @@ def json_option(command: Command) -> Command:
 def all_option(what: str) -> Callable[[Command], Command]:
     """Add --all; `what` says of whom else things are shown then."""
     return click.option("--all", "every", is_flag=True, help=f"{what}; asks for the passphrase.")
+
+
+TO_SEE_GRANTS = (
+    "to see them: backpack-client grants --all; to take one back: backpack-client ungrant ID"
+)
 
 
 def milliseconds(moment: datetime | None) -> int | None:

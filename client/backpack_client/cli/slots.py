@@ -1,5 +1,6 @@
 """The commands for slots and the master key: slots, add-slot, remove-slot, rotate."""
 
+import shlex
 import sys
 
 import click
@@ -31,7 +32,7 @@ def slots(session: Session, as_json: bool, passphrase_file: str | None) -> None:
     JSON: a list of objects with id, kind (passphrase, recovery, file, environment), authorizes,
     stretched, created_at_ms, drilled_at_ms (the last two: null where not known or never).
     """
-    from backpack_client import slot_calls  # noqa: PLC0415 - loads the messages, which help does without
+    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - loads the messages, which help does without
 
     with session.operator(passphrase_file) as backpack:
         found = backpack.call(slot_calls.list_slots())
@@ -102,7 +103,7 @@ def add_slot(
     or a file that backpackd.toml names) or in the daemon's AGENT_MASTER_KEY unlocks the vault when
     the daemon starts, and gives no authority; every program of yours can then open the vault.
     """
-    from backpack_client import slot_calls  # noqa: PLC0415 - as above
+    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
 
     _check_add(kind, new_passphrase_file, secret_file, from_file)
     terminal.check_standard_input(passphrase_file, new_passphrase_file, from_file)
@@ -160,7 +161,7 @@ def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> 
     The last one that is good for everything stays. Who has a copy of the vault's file from before
     can still open that copy with it: rotate, and replace keys at their issuers.
     """
-    from backpack_client import slot_calls  # noqa: PLC0415 - as above
+    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
 
     with session.operator(passphrase_file) as backpack:
         backpack.call(slot_calls.remove_slot(slot_id))
@@ -180,7 +181,7 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
 
     JSON: one object with keys, slots, leases_ended, purged, lock_files.
     """
-    from backpack_client import slot_calls  # noqa: PLC0415 - as above
+    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
 
     last = None
     with (
@@ -217,7 +218,9 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
             "room and rotate again"
         )
     for path in last.lock_files:
-        terminal.say_line(f"seal it to the vault anew: backpack-client agent rewrap {path}")
+        terminal.say_line(
+            f"give it a new lock key: backpack-client agent rewrap --lock {shlex.quote(path)}"
+        )
 
 
 def _show_progress(done: int, total: int) -> None:

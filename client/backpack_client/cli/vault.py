@@ -1,4 +1,4 @@
-"""The commands for the vault and the daemon: init, unlock, lock, status, passwd, start, stop."""
+"""The commands for the vault: init, unlock, lock, status, passwd."""
 
 import os
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from typing import TypeVar
 import click
 
 from backpack_client import __version__, terminal
+from backpack_client.cli.daemon import ensure
 from backpack_client.cli.drawn import keep_drawn
 from backpack_client.cli.session import (
+    FILE_NAME,
     Session,
     count,
     json_option,
@@ -54,7 +56,7 @@ def init(
     if recovery_code_file is not None and no_recovery_code:
         raise click.UsageError("--recovery-code-file and --no-recovery-code exclude each other")
     recovery = not no_recovery_code and (recovery_code_file is not None or terminal.has_terminal())
-    _ensure_daemon(session, no_start)
+    ensure(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
@@ -92,7 +94,7 @@ def init(
 @click.pass_obj
 def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> None:
     """Unlock the vault, so that keys can be leased. Starts the daemon when none runs."""
-    _ensure_daemon(session, no_start)
+    ensure(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
@@ -177,6 +179,7 @@ def status(session: Session, as_json: bool) -> None:
 @click.option(
     "--new-passphrase-file",
     metavar="FILE",
+    type=FILE_NAME,
     help="Read the new passphrase from FILE, or - for standard input, instead of asking.",
 )
 @click.pass_obj
@@ -205,44 +208,6 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
     terminal.say("the passphrase is changed; the old one opens nothing any more")
 
 
-@click.command("start")
-@click.pass_obj
-def start(session: Session) -> None:
-    """Start the daemon.
-
-    systemd starts it where its user unit is installed; else it runs in the background, with its log
-    in the home.
-    """
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    how = None if startup.runs(daemon) else startup.start(daemon)
-    with session.connect() as backpack:
-        answer = backpack.status()
-    if how is None:
-        terminal.say(f"the daemon runs already (pid {answer.daemon_pid})")
-    else:
-        terminal.say(f"the daemon is started: {how}")
-    if answer.state == "uninitialized":
-        terminal.say(f"there is no vault yet; {INIT_HINT}")
-    elif answer.state == "locked":
-        terminal.say(f"the vault is locked; {UNLOCK_HINT}")
-
-
-@click.command("stop")
-@click.pass_obj
-def stop(session: Session) -> None:
-    """Stop the daemon. Every lease ends and the vault is locked."""
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    if not startup.runs(daemon):
-        terminal.say("no daemon runs: there is nothing to stop")
-        return
-    startup.stop(daemon)
-    terminal.say("the daemon is stopped")
-
-
 def _slot_lines(answer: VaultStatus) -> list[str]:
     if not answer.slot_kinds:
         return []
@@ -263,15 +228,6 @@ def _tree(answer: VaultStatus) -> str:
     return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
 
 
-def _ensure_daemon(session: Session, no_start: bool) -> None:
-    from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
-
-    daemon = session.daemon
-    if no_start or startup.runs(daemon):
-        return
-    terminal.say(f"the daemon is started: {startup.start(daemon)}")
-
-
 def _retyping(attempt: Callable[[], _Result], path: str | None) -> _Result:
     """Try; while a person types, let him choose again when the passphrase was too weak."""
     for left in reversed(range(_ATTEMPTS)):
@@ -284,4 +240,4 @@ def _retyping(attempt: Callable[[], _Result], path: str | None) -> _Result:
     raise AssertionError("the last attempt returns or raises")
 
 
-COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd, start, stop)}
+COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd)}

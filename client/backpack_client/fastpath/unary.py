@@ -106,8 +106,7 @@ def call(
 def _exchange(connection: _socket.socket, outgoing: bytearray, deadline: float) -> bytes:
     try:
         if outgoing:
-            connection.settimeout(_left(deadline))
-            connection.sendall(outgoing)
+            _send(connection, outgoing, deadline)
         connection.settimeout(_left(deadline))
         data = connection.recv(_RECEIVE)
     except TimeoutError:
@@ -122,6 +121,18 @@ def _exchange(connection: _socket.socket, outgoing: bytearray, deadline: float) 
             hint="see whether it runs: backpack-client status",
         )
     return data
+
+
+def _send(connection: _socket.socket, outgoing: bytearray, deadline: float) -> None:
+    try:
+        connection.settimeout(_left(deadline))
+        connection.sendall(outgoing)
+    except TimeoutError:
+        raise
+    except OSError:
+        # A peer that has hung up may have answered before, and its answer still be there to read:
+        # to give up here would take a lease that was issued for one that was not.
+        return
 
 
 def _left(deadline: float) -> float:

@@ -24,9 +24,9 @@ class ExportKeysRequest(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _ClassVar[int]
     PLAINTEXT_FIELD_NUMBER: _ClassVar[int]
     passphrase: bytes
-    recipients: _containers.RepeatedScalarFieldContainer[bytes]
+    recipients: _containers.RepeatedScalarFieldContainer[str]
     plaintext: bool
-    def __init__(self, passphrase: _Optional[bytes] = ..., recipients: _Optional[_Iterable[bytes]] = ..., plaintext: _Optional[bool] = ...) -> None: ...
+    def __init__(self, passphrase: _Optional[bytes] = ..., recipients: _Optional[_Iterable[str]] = ..., plaintext: _Optional[bool] = ...) -> None: ...
 
 class ExportKeysResponse(_message.Message):
     __slots__ = ("data", "keys", "grants")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61\x63kpack_proto/v1/grants.proto\x12\x0b\x62\x61\x63kpack.v1\"\xb4\x01\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x17\n\x0fmax_ttl_seconds\x18\x04 \x01(\r\x12\x15\n\rexpires_at_ms\x18\x05 \x01(\x03\x12\x16\n\tuses_left\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rcreated_at_ms\x18\x07 \x01(\x03\x12\x0e\n\x06reason\x18\x08 \x01(\tB\x0c\n\n_uses_left\"\x83\x01\n\x0f\x41\x64\x64GrantRequest\x12\x10\n\x08patterns\x18\x01 \x03(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x17\n\x0fmax_ttl_seconds\x18\x03 \x01(\r\x12\x15\n\rvalid_seconds\x18\x04 \x01(\r\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"5\n\x10\x41\x64\x64GrantResponse\x12!\n\x05grant\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Grant\" \n\x11ListGrantsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"8\n\x12ListGrantsResponse\x12\"\n\x06grants\x18\x01 \x03(\x0b\x32\x12.backpack.v1.Grant\" \n\x12RemoveGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x13RemoveGrantResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r2\xf2\x01\n\x06Grants\x12G\n\x08\x41\x64\x64Grant\x12\x1c.backpack.v1.AddGrantRequest\x1a\x1d.backpack.v1.AddGrantResponse\x12M\n\nListGrants\x12\x1e.backpack.v1.ListGrantsRequest\x1a\x1f.backpack.v1.ListGrantsResponse\x12P\n\x0bRemoveGrant\x12\x1f.backpack.v1.RemoveGrantRequest\x1a .backpack.v1.RemoveGrantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61\x63kpack_proto/v1/grants.proto\x12\x0b\x62\x61\x63kpack.v1\"\xb4\x01\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x17\n\x0fmax_ttl_seconds\x18\x04 \x01(\r\x12\x15\n\rexpires_at_ms\x18\x05 \x01(\x03\x12\x16\n\tuses_left\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rcreated_at_ms\x18\x07 \x01(\x03\x12\x0e\n\x06reason\x18\x08 \x01(\tB\x0c\n\n_uses_left\"\x83\x01\n\x0f\x41\x64\x64GrantRequest\x12\x10\n\x08patterns\x18\x01 \x03(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12\x17\n\x0fmax_ttl_seconds\x18\x03 \x01(\r\x12\x15\n\rvalid_seconds\x18\x04 \x01(\r\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"I\n\x10\x41\x64\x64GrantResponse\x12!\n\x05grant\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Grant\x12\x12\n\nnot_stored\x18\x02 \x03(\t\" \n\x11ListGrantsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"8\n\x12ListGrantsResponse\x12\"\n\x06grants\x18\x01 \x03(\x0b\x32\x12.backpack.v1.Grant\" \n\x12RemoveGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x13RemoveGrantResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r2\xf2\x01\n\x06Grants\x12G\n\x08\x41\x64\x64Grant\x12\x1c.backpack.v1.AddGrantRequest\x1a\x1d.backpack.v1.AddGrantResponse\x12M\n\nListGrants\x12\x1e.backpack.v1.ListGrantsRequest\x1a\x1f.backpack.v1.ListGrantsResponse\x12P\n\x0bRemoveGrant\x12\x1f.backpack.v1.RemoveGrantRequest\x1a .backpack.v1.RemoveGrantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDGRANTREQUEST']._serialized_start=231
   _globals['_ADDGRANTREQUEST']._serialized_end=362
   _globals['_ADDGRANTRESPONSE']._serialized_start=364
-  _globals['_ADDGRANTRESPONSE']._serialized_end=417
-  _globals['_LISTGRANTSREQUEST']._serialized_start=419
-  _globals['_LISTGRANTSREQUEST']._serialized_end=451
-  _globals['_LISTGRANTSRESPONSE']._serialized_start=453
-  _globals['_LISTGRANTSRESPONSE']._serialized_end=509
-  _globals['_REMOVEGRANTREQUEST']._serialized_start=511
-  _globals['_REMOVEGRANTREQUEST']._serialized_end=543
-  _globals['_REMOVEGRANTRESPONSE']._serialized_start=545
-  _globals['_REMOVEGRANTRESPONSE']._serialized_end=588
-  _globals['_GRANTS']._serialized_start=591
-  _globals['_GRANTS']._serialized_end=833
+  _globals['_ADDGRANTRESPONSE']._serialized_end=437
+  _globals['_LISTGRANTSREQUEST']._serialized_start=439
+  _globals['_LISTGRANTSREQUEST']._serialized_end=471
+  _globals['_LISTGRANTSRESPONSE']._serialized_start=473
+  _globals['_LISTGRANTSRESPONSE']._serialized_end=529
+  _globals['_REMOVEGRANTREQUEST']._serialized_start=531
+  _globals['_REMOVEGRANTREQUEST']._serialized_end=563
+  _globals['_REMOVEGRANTRESPONSE']._serialized_start=565
+  _globals['_REMOVEGRANTRESPONSE']._serialized_end=608
+  _globals['_GRANTS']._serialized_start=611
+  _globals['_GRANTS']._serialized_end=853
 # @@protoc_insertion_point(module_scope)

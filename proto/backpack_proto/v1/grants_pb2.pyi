@@ -43,10 +43,12 @@ class AddGrantRequest(_message.Message):
     def __init__(self, patterns: _Optional[_Iterable[str]] = ..., selector: _Optional[str] = ..., max_ttl_seconds: _Optional[int] = ..., valid_seconds: _Optional[int] = ..., uses: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AddGrantResponse(_message.Message):
-    __slots__ = ("grant",)
+    __slots__ = ("grant", "not_stored")
     GRANT_FIELD_NUMBER: _ClassVar[int]
+    NOT_STORED_FIELD_NUMBER: _ClassVar[int]
     grant: Grant
-    def __init__(self, grant: _Optional[_Union[Grant, _Mapping]] = ...) -> None: ...
+    not_stored: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, grant: _Optional[_Union[Grant, _Mapping]] = ..., not_stored: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListGrantsRequest(_message.Message):
     __slots__ = ("all",)

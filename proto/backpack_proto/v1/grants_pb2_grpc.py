@@ -57,7 +57,8 @@ class GrantsServicer:
     def AddGrant(self, request, context):
         """Adds a grant. INVALID_ARGUMENT (`invalid-selector`, `invalid-pattern`) for
         what is not of the form; NOT_FOUND (`no-such-process`) for a `tree:` whose
-        root is not running.
+        root is not running. The same subject, keys and longest lease again are no
+        second grant: the first takes the new terms and keeps its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61\x63kpack_proto/v1/keys.proto\x12\x0b\x62\x61\x63kpack.v1\"\'\n\x08KeyValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"n\n\x0ePutKeysRequest\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.backpack.v1.KeyValue\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x15\n\rskip_existing\x18\x04 \x01(\x08\"E\n\x0fPutKeysResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r\x12\x10\n\x08replaced\x18\x02 \x01(\r\x12\x0f\n\x07skipped\x18\x03 \x03(\t\"\x1e\n\x0fListKeysRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"7\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.backpack.v1.KeyEntry\"F\n\x08KeyEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x02 \x01(\x03\x12\x15\n\rupdated_at_ms\x18\x03 \x01(\x03\"\"\n\x11\x44\x65leteKeysRequest\x12\r\n\x05names\x18\x01 \x03(\t\";\n\x12\x44\x65leteKeysResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\r\x12\x14\n\x0cleases_ended\x18\x02 \x01(\r2\xe6\x01\n\x04Keys\x12\x44\n\x07PutKeys\x12\x1b.backpack.v1.PutKeysRequest\x1a\x1c.backpack.v1.PutKeysResponse\x12I\n\x08ListKeys\x12\x1c.backpack.v1.ListKeysRequest\x1a\x1d.backpack.v1.ListKeysResponse0\x01\x12M\n\nDeleteKeys\x12\x1e.backpack.v1.DeleteKeysRequest\x1a\x1f.backpack.v1.DeleteKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61\x63kpack_proto/v1/keys.proto\x12\x0b\x62\x61\x63kpack.v1\"\'\n\x08KeyValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"n\n\x0ePutKeysRequest\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.backpack.v1.KeyValue\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x15\n\rskip_existing\x18\x04 \x01(\x08\"E\n\x0fPutKeysResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r\x12\x10\n\x08replaced\x18\x02 \x01(\r\x12\x0f\n\x07skipped\x18\x03 \x03(\t\"\x1e\n\x0fListKeysRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"7\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.backpack.v1.KeyEntry\"F\n\x08KeyEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x02 \x01(\x03\x12\x15\n\rupdated_at_ms\x18\x03 \x01(\x03\"\"\n\x11\x44\x65leteKeysRequest\x12\r\n\x05names\x18\x01 \x03(\t\"P\n\x12\x44\x65leteKeysResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\r\x12\x14\n\x0cleases_ended\x18\x02 \x01(\r\x12\x13\n\x0bgrants_left\x18\x03 \x01(\r2\xe6\x01\n\x04Keys\x12\x44\n\x07PutKeys\x12\x1b.backpack.v1.PutKeysRequest\x1a\x1c.backpack.v1.PutKeysResponse\x12I\n\x08ListKeys\x12\x1c.backpack.v1.ListKeysRequest\x1a\x1d.backpack.v1.ListKeysResponse0\x01\x12M\n\nDeleteKeys\x12\x1e.backpack.v1.DeleteKeysRequest\x1a\x1f.backpack.v1.DeleteKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEKEYSREQUEST']._serialized_start=430
   _globals['_DELETEKEYSREQUEST']._serialized_end=464
   _globals['_DELETEKEYSRESPONSE']._serialized_start=466
-  _globals['_DELETEKEYSRESPONSE']._serialized_end=525
-  _globals['_KEYS']._serialized_start=528
-  _globals['_KEYS']._serialized_end=758
+  _globals['_DELETEKEYSRESPONSE']._serialized_end=546
+  _globals['_KEYS']._serialized_start=549
+  _globals['_KEYS']._serialized_end=779
 # @@protoc_insertion_point(module_scope)

@@ -65,9 +65,11 @@ class DeleteKeysRequest(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteKeysResponse(_message.Message):
-    __slots__ = ("deleted", "leases_ended")
+    __slots__ = ("deleted", "leases_ended", "grants_left")
     DELETED_FIELD_NUMBER: _ClassVar[int]
     LEASES_ENDED_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_LEFT_FIELD_NUMBER: _ClassVar[int]
     deleted: int
     leases_ended: int
-    def __init__(self, deleted: _Optional[int] = ..., leases_ended: _Optional[int] = ...) -> None: ...
+    grants_left: int
+    def __init__(self, deleted: _Optional[int] = ..., leases_ended: _Optional[int] = ..., grants_left: _Optional[int] = ...) -> None: ...

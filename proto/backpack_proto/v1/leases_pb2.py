@@ -24,45 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61\x63kpack_proto/v1/leases.proto\x12\x0b\x62\x61\x63kpack.v1\"Z\n\x0eGetKeysRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x04 \x01(\r\"Z\n\x0fGetKeysResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Lease\x12$\n\x04keys\x18\x02 \x03(\x0b\x32\x16.backpack.v1.LeasedKey\"(\n\tLeasedKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xac\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nholder_pid\x18\x03 \x01(\x03\x12\x11\n\tgrant_ids\x18\x04 \x03(\t\x12\x14\n\x0cissued_at_ms\x18\x05 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x06 \x01(\x03\x12\x19\n\x11max_expires_at_ms\x18\x07 \x01(\x03\x12\x19\n\x11remaining_seconds\x18\x08 \x01(\r\":\n\x11RenewLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\"7\n\x12RenewLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Lease\"v\n\x13RevokeLeasesRequest\x12\x12\n\x08lease_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x12\x12\n\x08tree_pid\x18\x03 \x01(\x03H\x00\x12\r\n\x03\x61ll\x18\x04 \x01(\x08H\x00\x12\x11\n\tgive_back\x18\x05 \x01(\x08\x42\x06\n\x04what\"%\n\x14RevokeLeasesResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\" \n\x11ListLeasesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"8\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.backpack.v1.Lease\"!\n\x12WatchLeasesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\xdd\x01\n\x13WatchLeasesResponse\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.backpack.v1.WatchLeasesResponse.Kind\x12!\n\x05lease\x18\x02 \x01(\x0b\x32\x12.backpack.v1.Lease\x12\x0e\n\x06reason\x18\x03 \x01(\t\"^\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_LIVE\x10\x01\x12\x0f\n\x0bKIND_ISSUED\x10\x02\x12\x10\n\x0cKIND_RENEWED\x10\x03\x12\x0e\n\nKIND_ENDED\x10\x04\"\x15\n\x13ListHandoutsRequest\"C\n\x14ListHandoutsResponse\x12+\n\x08handouts\x18\x01 \x03(\x0b\x32\x19.backpack.v1.HandoutEntry\"\x8a\x01\n\x0cHandoutEntry\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\t\x12\x10\n\x08root_pid\x18\x05 \x01(\x03\x12\x17\n\x0froot_executable\x18\x06 \x01(\t\x12\x10\n\x08lease_id\x18\x07 \x01(\t2\xec\x03\n\x06Leases\x12\x44\n\x07GetKeys\x12\x1b.backpack.v1.GetKeysRequest\x1a\x1c.backpack.v1.GetKeysResponse\x12M\n\nRenewLease\x12\x1e.backpack.v1.RenewLeaseRequest\x1a\x1f.backpack.v1.RenewLeaseResponse\x12S\n\x0cRevokeLeases\x12 .backpack.v1.RevokeLeasesRequest\x1a!.backpack.v1.RevokeLeasesResponse\x12M\n\nListLeases\x12\x1e.backpack.v1.ListLeasesRequest\x1a\x1f.backpack.v1.ListLeasesResponse\x12R\n\x0bWatchLeases\x12\x1f.backpack.v1.WatchLeasesRequest\x1a .backpack.v1.WatchLeasesResponse0\x01\x12U\n\x0cListHandouts\x12 .backpack.v1.ListHandoutsRequest\x1a!.backpack.v1.ListHandoutsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x61\x63kpack_proto/v1/leases.proto\x12\x0b\x62\x61\x63kpack.v1\"\x96\x01\n\x0eGetKeysRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x04 \x01(\r\x12&\n\x05\x61gent\x18\x05 \x01(\x0b\x32\x17.backpack.v1.AgentStart\x12\x12\n\nagent_lock\x18\x06 \x01(\x0c\"\xad\x01\n\nAgentStart\x12\x33\n\ton_revoke\x18\x01 \x01(\x0e\x32 .backpack.v1.AgentStart.OnRevoke\x12\x16\n\x0ewithout_values\x18\x02 \x01(\x08\"R\n\x08OnRevoke\x12\x19\n\x15ON_REVOKE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_REVOKE_TERMINATE\x10\x01\x12\x12\n\x0eON_REVOKE_KEEP\x10\x02\"Z\n\x0fGetKeysResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Lease\x12$\n\x04keys\x18\x02 \x03(\x0b\x32\x16.backpack.v1.LeasedKey\"(\n\tLeasedKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xac\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nholder_pid\x18\x03 \x01(\x03\x12\x11\n\tgrant_ids\x18\x04 \x03(\t\x12\x14\n\x0cissued_at_ms\x18\x05 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x06 \x01(\x03\x12\x19\n\x11max_expires_at_ms\x18\x07 \x01(\x03\x12\x19\n\x11remaining_seconds\x18\x08 \x01(\r\":\n\x11RenewLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\"7\n\x12RenewLeaseResponse\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.backpack.v1.Lease\"v\n\x13RevokeLeasesRequest\x12\x12\n\x08lease_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x12\x12\n\x08tree_pid\x18\x03 \x01(\x03H\x00\x12\r\n\x03\x61ll\x18\x04 \x01(\x08H\x00\x12\x11\n\tgive_back\x18\x05 \x01(\x08\x42\x06\n\x04what\"%\n\x14RevokeLeasesResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\" \n\x11ListLeasesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"8\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.backpack.v1.Lease\"!\n\x12WatchLeasesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\xdd\x01\n\x13WatchLeasesResponse\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.backpack.v1.WatchLeasesResponse.Kind\x12!\n\x05lease\x18\x02 \x01(\x0b\x32\x12.backpack.v1.Lease\x12\x0e\n\x06reason\x18\x03 \x01(\t\"^\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_LIVE\x10\x01\x12\x0f\n\x0bKIND_ISSUED\x10\x02\x12\x10\n\x0cKIND_RENEWED\x10\x03\x12\x0e\n\nKIND_ENDED\x10\x04\"\x15\n\x13ListHandoutsRequest\"C\n\x14ListHandoutsResponse\x12+\n\x08handouts\x18\x01 \x03(\x0b\x32\x19.backpack.v1.HandoutEntry\"\x8a\x01\n\x0cHandoutEntry\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\t\x12\x10\n\x08root_pid\x18\x05 \x01(\x03\x12\x17\n\x0froot_executable\x18\x06 \x01(\t\x12\x10\n\x08lease_id\x18\x07 \x01(\t2\xec\x03\n\x06Leases\x12\x44\n\x07GetKeys\x12\x1b.backpack.v1.GetKeysRequest\x1a\x1c.backpack.v1.GetKeysResponse\x12M\n\nRenewLease\x12\x1e.backpack.v1.RenewLeaseRequest\x1a\x1f.backpack.v1.RenewLeaseResponse\x12S\n\x0cRevokeLeases\x12 .backpack.v1.RevokeLeasesRequest\x1a!.backpack.v1.RevokeLeasesResponse\x12M\n\nListLeases\x12\x1e.backpack.v1.ListLeasesRequest\x1a\x1f.backpack.v1.ListLeasesResponse\x12R\n\x0bWatchLeases\x12\x1f.backpack.v1.WatchLeasesRequest\x1a .backpack.v1.WatchLeasesResponse0\x01\x12U\n\x0cListHandouts\x12 .backpack.v1.ListHandoutsRequest\x1a!.backpack.v1.ListHandoutsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backpack_proto.v1.leases_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETKEYSREQUEST']._serialized_start=47
-  _globals['_GETKEYSREQUEST']._serialized_end=137
-  _globals['_GETKEYSRESPONSE']._serialized_start=139
-  _globals['_GETKEYSRESPONSE']._serialized_end=229
-  _globals['_LEASEDKEY']._serialized_start=231
-  _globals['_LEASEDKEY']._serialized_end=271
-  _globals['_LEASE']._serialized_start=274
-  _globals['_LEASE']._serialized_end=446
-  _globals['_RENEWLEASEREQUEST']._serialized_start=448
-  _globals['_RENEWLEASEREQUEST']._serialized_end=506
-  _globals['_RENEWLEASERESPONSE']._serialized_start=508
-  _globals['_RENEWLEASERESPONSE']._serialized_end=563
-  _globals['_REVOKELEASESREQUEST']._serialized_start=565
-  _globals['_REVOKELEASESREQUEST']._serialized_end=683
-  _globals['_REVOKELEASESRESPONSE']._serialized_start=685
-  _globals['_REVOKELEASESRESPONSE']._serialized_end=722
-  _globals['_LISTLEASESREQUEST']._serialized_start=724
-  _globals['_LISTLEASESREQUEST']._serialized_end=756
-  _globals['_LISTLEASESRESPONSE']._serialized_start=758
-  _globals['_LISTLEASESRESPONSE']._serialized_end=814
-  _globals['_WATCHLEASESREQUEST']._serialized_start=816
-  _globals['_WATCHLEASESREQUEST']._serialized_end=849
-  _globals['_WATCHLEASESRESPONSE']._serialized_start=852
-  _globals['_WATCHLEASESRESPONSE']._serialized_end=1073
-  _globals['_WATCHLEASESRESPONSE_KIND']._serialized_start=979
-  _globals['_WATCHLEASESRESPONSE_KIND']._serialized_end=1073
-  _globals['_LISTHANDOUTSREQUEST']._serialized_start=1075
-  _globals['_LISTHANDOUTSREQUEST']._serialized_end=1096
-  _globals['_LISTHANDOUTSRESPONSE']._serialized_start=1098
-  _globals['_LISTHANDOUTSRESPONSE']._serialized_end=1165
-  _globals['_HANDOUTENTRY']._serialized_start=1168
-  _globals['_HANDOUTENTRY']._serialized_end=1306
-  _globals['_LEASES']._serialized_start=1309
-  _globals['_LEASES']._serialized_end=1801
+  _globals['_GETKEYSREQUEST']._serialized_start=48
+  _globals['_GETKEYSREQUEST']._serialized_end=198
+  _globals['_AGENTSTART']._serialized_start=201
+  _globals['_AGENTSTART']._serialized_end=374
+  _globals['_AGENTSTART_ONREVOKE']._serialized_start=292
+  _globals['_AGENTSTART_ONREVOKE']._serialized_end=374
+  _globals['_GETKEYSRESPONSE']._serialized_start=376
+  _globals['_GETKEYSRESPONSE']._serialized_end=466
+  _globals['_LEASEDKEY']._serialized_start=468
+  _globals['_LEASEDKEY']._serialized_end=508
+  _globals['_LEASE']._serialized_start=511
+  _globals['_LEASE']._serialized_end=683
+  _globals['_RENEWLEASEREQUEST']._serialized_start=685
+  _globals['_RENEWLEASEREQUEST']._serialized_end=743
+  _globals['_RENEWLEASERESPONSE']._serialized_start=745
+  _globals['_RENEWLEASERESPONSE']._serialized_end=800
+  _globals['_REVOKELEASESREQUEST']._serialized_start=802
+  _globals['_REVOKELEASESREQUEST']._serialized_end=920
+  _globals['_REVOKELEASESRESPONSE']._serialized_start=922
+  _globals['_REVOKELEASESRESPONSE']._serialized_end=959
+  _globals['_LISTLEASESREQUEST']._serialized_start=961
+  _globals['_LISTLEASESREQUEST']._serialized_end=993
+  _globals['_LISTLEASESRESPONSE']._serialized_start=995
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1051
+  _globals['_WATCHLEASESREQUEST']._serialized_start=1053
+  _globals['_WATCHLEASESREQUEST']._serialized_end=1086
+  _globals['_WATCHLEASESRESPONSE']._serialized_start=1089
+  _globals['_WATCHLEASESRESPONSE']._serialized_end=1310
+  _globals['_WATCHLEASESRESPONSE_KIND']._serialized_start=1216
+  _globals['_WATCHLEASESRESPONSE_KIND']._serialized_end=1310
+  _globals['_LISTHANDOUTSREQUEST']._serialized_start=1312
+  _globals['_LISTHANDOUTSREQUEST']._serialized_end=1333
+  _globals['_LISTHANDOUTSRESPONSE']._serialized_start=1335
+  _globals['_LISTHANDOUTSRESPONSE']._serialized_end=1402
+  _globals['_HANDOUTENTRY']._serialized_start=1405
+  _globals['_HANDOUTENTRY']._serialized_end=1543
+  _globals['_LEASES']._serialized_start=1546
+  _globals['_LEASES']._serialized_end=2038
 # @@protoc_insertion_point(module_scope)

@@ -8,16 +8,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetKeysRequest(_message.Message):
-    __slots__ = ("names", "ttl_seconds", "reason", "wait_seconds")
+    __slots__ = ("names", "ttl_seconds", "reason", "wait_seconds", "agent", "agent_lock")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     ttl_seconds: int
     reason: str
     wait_seconds: int
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., ttl_seconds: _Optional[int] = ..., reason: _Optional[str] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
+    agent: AgentStart
+    agent_lock: bytes
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., ttl_seconds: _Optional[int] = ..., reason: _Optional[str] = ..., wait_seconds: _Optional[int] = ..., agent: _Optional[_Union[AgentStart, _Mapping]] = ..., agent_lock: _Optional[bytes] = ...) -> None: ...
+
+class AgentStart(_message.Message):
+    __slots__ = ("on_revoke", "without_values")
+    class OnRevoke(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ON_REVOKE_UNSPECIFIED: _ClassVar[AgentStart.OnRevoke]
+        ON_REVOKE_TERMINATE: _ClassVar[AgentStart.OnRevoke]
+        ON_REVOKE_KEEP: _ClassVar[AgentStart.OnRevoke]
+    ON_REVOKE_UNSPECIFIED: AgentStart.OnRevoke
+    ON_REVOKE_TERMINATE: AgentStart.OnRevoke
+    ON_REVOKE_KEEP: AgentStart.OnRevoke
+    ON_REVOKE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_VALUES_FIELD_NUMBER: _ClassVar[int]
+    on_revoke: AgentStart.OnRevoke
+    without_values: bool
+    def __init__(self, on_revoke: _Optional[_Union[AgentStart.OnRevoke, str]] = ..., without_values: _Optional[bool] = ...) -> None: ...
 
 class GetKeysResponse(_message.Message):
     __slots__ = ("lease", "keys")

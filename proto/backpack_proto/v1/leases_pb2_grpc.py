@@ -99,6 +99,7 @@ class LeasesServicer:
     def RevokeLeases(self, request, context):
         """Ends leases. Open to every process of the user, since it only makes
         things safer, and answers alike whether or not anything matched.
+        INVALID_ARGUMENT for an id that no lease could have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

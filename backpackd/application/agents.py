@@ -1,0 +1,264 @@
+"""Agent locks: made, opened and changed, from bytes to bytes.
+
+Nothing here opens a path, and no embedded value leaves but through `embedded`, which `access` calls
+once it has decided. What may be done with a lock is judged in `judging`, before anything of it is
+opened.
+"""
+
+import hmac
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from backpackd.application.identities import labels
+from backpackd.application.judging import (
+    FOR_MEMORY,
+    Given,
+    Judging,
+    Opening,
+    Written,
+    json_object,
+    refused,
+)
+from backpackd.application.lock_views import LockView, view
+from backpackd.application.migrating import Migrating
+from backpackd.application.vault import Session
+from backpackd.core.agentlock import locks
+from backpackd.core.agentlock.content import Contents, Credential, encode_object
+from backpackd.core.agentlock.document import LockFile
+from backpackd.core.agentlock.errors import RecipientsError
+from backpackd.core.errors import KeyUnknownError, MemoryChangedError
+from backpackd.core.identity import PublicIdentity
+from backpackd.core.trust import KnownLock, check_label
+from backpackd.ports import Connection
+
+_NO_CREDENTIALS: Mapping[str, Credential] = {}
+
+
+class Agents:
+    """The agent locks that callers bring."""
+
+    def __init__(self, judging: Judging, migrating: Migrating) -> None:
+        self._judging = judging
+        self._migrating = migrating
+
+    async def create(
+        self,
+        connection: Connection,
+        *,
+        credentials: Mapping[str, Credential],
+        personality: bytes,
+        memory: bytes,
+    ) -> Written:
+        """Make a lock whose author and only recipient is this vault.
+
+        Raises:
+            NotAuthorizedError: the connection has no operator authority; so for all that follow
+                but `open` and `update_memory`.
+            LockContentError: a layer is not of the form, or too large.
+        """
+        self._judging.operators.require(connection)
+        session = self._judging.vault.session()
+        contents = Contents(credentials, json_object(personality), json_object(memory))
+        identity = await self._judging.identities.own(session)
+        make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
+        return await self._judging.write(connection, session, identity, make)
+
+    async def open(self, connection: Connection, given: Given) -> Opening:
+        """Open a lock.
+
+        Raises:
+            LockFileError: it is damaged, or not this vault's to open.
+            LockRefusedError: the operator has to look at it first.
+        """
+        if await self._judging.is_legacy(connection, given):
+            return await self._migrating.open(connection, given)
+        admitted = await self._judging.admit(connection, given)
+        contents = await self._judging.open(connection, admitted)
+        shown = view(
+            admitted.session, admitted.identity, admitted.lock, contents, admitted.warnings
+        )
+        await self._judging.remember(connection, admitted, given.path)
+        return Opening(shown, encode_object(contents.personality), encode_object(contents.memory))
+
+    async def edit(
+        self,
+        connection: Connection,
+        given: Given,
+        *,
+        personality: bytes | None = None,
+        put: Mapping[str, Credential] = _NO_CREDENTIALS,
+        remove: Collection[str] = (),
+    ) -> Written:
+        """Change personality and credentials; this vault signs the new generation.
+
+        Raises:
+            KeyUnknownError: a credential to remove is not in the lock.
+        """
+        admitted = await self._judging.admit_to_sign(connection, given)
+        contents = await self._judging.open(connection, admitted)
+        if not set(remove) <= contents.credentials.keys():
+            raise KeyUnknownError(
+                "a credential to take out is not in the lock: nothing was changed"
+            )
+        kept = {name: each for name, each in contents.credentials.items() if name not in remove}
+        make = partial(
+            locks.edit,
+            admitted.lock,
+            admitted.identity,
+            draw=secrets.token_bytes,
+            credentials={**kept, **put},
+            personality=None if personality is None else json_object(personality),
+        )
+        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+
+    async def update_memory(
+        self, connection: Connection, given: Given, memory: bytes, expected: str
+    ) -> LockFile:
+        """Replace the memory, if it is still the one that the caller has read.
+
+        Args:
+            connection: the caller's.
+            given: the file.
+            memory: the new one, a JSON object.
+            expected: the digest of the memory that the caller has read.
+
+        Raises:
+            MemoryChangedError: it is another one in this file.
+            LockRefusedError: see `open`.
+        """
+        admitted = await self._judging.admit(connection, given, never=FOR_MEMORY)
+        if not hmac.compare_digest(admitted.lock.mark.memory_digest.encode(), expected.encode()):
+            raise MemoryChangedError(
+                "somebody else has changed the memory since it was read: read it again"
+            )
+        make = partial(
+            locks.update_memory,
+            admitted.lock,
+            admitted.identity,
+            json_object(memory),
+            draw=secrets.token_bytes,
+        )
+        fresh = await self._judging.work(connection, admitted.session, make)
+        # Only now: a lock that this vault cannot open is not one whose version counts.
+        await self._judging.remember(connection, admitted, given.path)
+        return fresh
+
+    async def rewrap(self, connection: Connection, given: Given) -> Written:
+        """Give a lock a new lock key, wrapped to the recipients that it has."""
+        admitted = await self._judging.admit_to_sign(connection, given)
+        make = partial(locks.rewrap, admitted.lock, admitted.identity, draw=secrets.token_bytes)
+        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+
+    async def add_recipient(
+        self,
+        connection: Connection,
+        given: Given,
+        text: str,
+        *,
+        trust: bool = False,
+        label: str = "",
+    ) -> Written:
+        """Let another vault open a lock.
+
+        Args:
+            connection: the caller's.
+            given: the file.
+            text: the other vault's public identity.
+            trust: accept it as an author, too.
+            label: what to call it then.
+
+        Raises:
+            IdentityError: that is no identity.
+            RecipientsError: it is one already, or there are too many.
+        """
+        admitted = await self._judging.admit_to_sign(connection, given)
+        other = PublicIdentity.parse(text.strip())
+        check_label(label)
+        make = partial(locks.add_recipients, admitted.lock, admitted.identity, [other])
+        written = await self._judging.write(connection, admitted.session, admitted.identity, make)
+        if trust:
+            await self._judging.identities.trust(other, label)
+        return written
+
+    async def remove_recipient(self, connection: Connection, given: Given, spoken: str) -> Written:
+        """Take a recipient out, and give the lock a new lock key.
+
+        Raises:
+            RecipientsError: no recipient has that fingerprint, or it is this vault.
+        """
+        admitted = await self._judging.admit_to_sign(connection, given)
+        gone = [each.fingerprint for each in admitted.lock.recipients if each.spoken == spoken]
+        if not gone:
+            raise RecipientsError("no recipient of this lock has that fingerprint")
+        make = partial(
+            locks.remove_recipients,
+            admitted.lock,
+            admitted.identity,
+            gone,
+            draw=secrets.token_bytes,
+        )
+        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+
+    async def trust(
+        self, connection: Connection, given: Given, author: str, label: str
+    ) -> LockView:
+        """Accept a lock as it is: its author from now on, and this version as the one that counts.
+
+        Args:
+            connection: the caller's.
+            given: the file.
+            author: the author's fingerprint, as the operator compared it; empty where the author
+                is trusted already.
+            label: what to call the author.
+
+        Raises:
+            LockRefusedError: the author is another one.
+        """
+        self._judging.operators.require(connection)
+        check_label(label)
+        admitted = await self._judging.admit(connection, given)
+        session, signer = admitted.session, admitted.lock.author
+        if author != signer.spoken and (author or "unknown-author" in admitted.warnings):
+            raise refused("unknown-author", signer)
+        contents = await self._judging.open(connection, admitted)
+        known = signer == admitted.identity.public
+        if not known and (label or signer.fingerprint not in labels(session)):
+            await self._judging.identities.trust(signer, label)
+        lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path)
+        await self._judging.identities.remember(lock.lock_id, lambda _: fresh)
+        self._judging.vault.touch()
+        return view(session, admitted.identity, lock, contents, ())
+
+    async def check(self, connection: Connection, session: Session, document: bytes) -> None:
+        """Return if a lock may be used: for before a person is asked for what it names.
+
+        Raises:
+            LockFileError: it is damaged.
+            LockRefusedError: the operator has to look at it first.
+            LockedError: the vault was locked meanwhile.
+        """
+        await self._judging.admit(connection, Given(document), session=session)
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Return the values that a lock embeds, of those of these names that it embeds.
+
+        Args:
+            connection: the caller's.
+            session: in which it was decided that the caller may have them.
+            document: the lock file.
+            names: key names; those without an embedded value are missing in the result.
+
+        Raises:
+            LockFileError: it is damaged, or not this vault's to open.
+            LockRefusedError: the operator has to look at it first.
+            LockedError: the vault was locked meanwhile.
+        """
+        admitted = await self._judging.admit(connection, Given(document), session=session)
+        contents = await self._judging.open(connection, admitted)
+        await self._judging.remember(connection, admitted, "")
+        session.check()
+        found = {name: contents.credentials.get(name, Credential()).value for name in names}
+        return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,1 @@
+"""agent.lock: what an agent needs, in one file that travels with its code (docs/agent-lock.md)."""

@@ -1,0 +1,193 @@
+"""What people's answers left behind: consents, refusals and revocations.
+
+Invariants:
+
+1. A consent is a grant to the root of a tree that is in memory only. It ends with that root, with
+   a revocation, and when the vault is locked.
+2. A revocation also sets aside, for that tree and those keys, standing grants and whatever was
+   consented to before it: a person is asked again.
+3. A revocation holds until its tree ends or the vault is locked. Of too many, the oldest from then
+   on sets everything aside that was given before it, to whomever: never less than it did.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+
+from backpackd.core.facts import ProcessId
+from backpackd.core.grants import Grant
+
+MOST_REMEMBERED = 4096
+"""Refusals and revocations that are remembered, each."""
+
+
+class Answers:
+    """What people's answers left behind, for `core.decision`. In memory only."""
+
+    def __init__(self) -> None:
+        self._consents: dict[str, Grant] = {}
+        # When each consent was given and each pair withdrawn, counted in answers.
+        self._given: dict[str, int] = {}
+        self._answers = 0
+        self._refused = _Remembered()
+        self._withdrawn = _Remembered()
+        # The latest revocation of those that were too many to remember.
+        self._overflowed = -1
+
+    def consent(self, grant: Grant, tree: ProcessId) -> None:
+        """Remember a consent.
+
+        Args:
+            grant: to the root that the person chose.
+            tree: the root of the tree that asked; what it was refused of these keys is forgotten.
+        """
+        self._consents[grant.id] = grant
+        self._given[grant.id] = self._count()
+        for root in {grant.selector.process or tree, tree}:
+            for name in self._refused.of(root):
+                if grant.covers(name):
+                    self._refused.drop(root, name)
+
+    def consents(self) -> list[Grant]:
+        """Return the consents in force."""
+        return list(self._consents.values())
+
+    def use(self, grant_id: str) -> bool:
+        """Spend one use of a consent; False when it has ended or has none left."""
+        consent = self._consents.get(grant_id)
+        if consent is None or consent.uses_left == 0:
+            return False
+        self._consents[grant_id] = consent.used()
+        return True
+
+    def refuse(self, tree: ProcessId, names: Iterable[str]) -> None:
+        """Remember that a person refused keys to a tree: it is not asked again."""
+        self._refused.add(tree, names, self._count())
+
+    def refused(self, tree: ProcessId, names: Iterable[str]) -> bool:
+        """Tell whether one of these keys was refused to this tree."""
+        return any(self._refused.number(tree, name) >= 0 for name in names)
+
+    def withdraw(
+        self, tree: ProcessId, names: Collection[str], rested_on: Collection[str]
+    ) -> list[Grant]:
+        """Set aside what lets a tree have keys.
+
+        Consents to another process of the tree's chain than its root are set aside for this tree
+        like standing grants, and stay for others, unless what was revoked rested on them.
+
+        Args:
+            tree: its root.
+            names: the keys.
+            rested_on: ids of the grants and consents that what was revoked rested on.
+
+        Returns:
+            The consents that ended.
+        """
+        # Whoever could make the daemon forget, by having others' keys revoked, would get what was
+        # revoked from him back.
+        overflowed = self._withdrawn.add(tree, names, self._count())
+        self._overflowed = max(self._overflowed, overflowed)
+        return self.end_consents(
+            lambda consent: (
+                consent.id in rested_on
+                or (consent.selector.process == tree and any(map(consent.covers, names)))
+            )
+        )
+
+    def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
+        """Tell whether a key was revoked from a tree, so that what it had before is set aside.
+
+        Args:
+            tree: its root.
+            name: the key.
+            since: the id of a consent: only a revocation after that one counts.
+        """
+        latest = max(self._withdrawn.number(tree, name), self._overflowed)
+        return latest > self._given.get(since, -1)
+
+    def end_consents(self, over: Callable[[Grant], bool]) -> list[Grant]:
+        """End the consents that are over, and return them."""
+        ended = [consent for consent in self._consents.values() if over(consent)]
+        for consent in ended:
+            del self._consents[consent.id]
+            del self._given[consent.id]
+        return ended
+
+    def trees(self) -> set[ProcessId]:
+        """Return the roots of the trees about which a refusal or a revocation is remembered."""
+        return self._refused.trees() | self._withdrawn.trees()
+
+    def about(self, tree: ProcessId) -> bool:
+        """Tell whether a refusal or a revocation is remembered about a tree."""
+        return tree in self._refused or tree in self._withdrawn
+
+    def end_tree(self, tree: ProcessId) -> list[Grant]:
+        """Forget everything about a tree whose root has ended; return its consents."""
+        self._refused.drop_tree(tree)
+        self._withdrawn.drop_tree(tree)
+        return self.end_consents(lambda consent: consent.selector.process == tree)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._consents.clear()
+        self._given.clear()
+        self._refused.clear()
+        self._withdrawn.clear()
+        self._overflowed = -1
+
+    def _count(self) -> int:
+        self._answers += 1
+        return self._answers
+
+
+class _Remembered:
+    """Numbers of trees and keys. Of too many, the oldest is forgotten."""
+
+    def __init__(self) -> None:
+        # A dict for its order.
+        self._numbers: dict[tuple[ProcessId, str], int] = {}
+        self._names: dict[ProcessId, set[str]] = {}
+
+    def __contains__(self, tree: ProcessId) -> bool:
+        return tree in self._names
+
+    def add(self, tree: ProcessId, names: Iterable[str], number: int) -> int:
+        """Remember a number for these keys, and return the latest that was forgotten; -1: none."""
+        for name in names:
+            self.drop(tree, name)
+            self._numbers[tree, name] = number
+            self._names.setdefault(tree, set()).add(name)
+        forgotten = -1
+        while len(self._numbers) > MOST_REMEMBERED:
+            oldest = next(iter(self._numbers))
+            forgotten = max(forgotten, self._numbers[oldest])
+            self.drop(*oldest)
+        return forgotten
+
+    def number(self, tree: ProcessId, name: str) -> int:
+        """Return the number; -1 where there is none."""
+        return self._numbers.get((tree, name), -1)
+
+    def of(self, tree: ProcessId) -> list[str]:
+        """Return the keys that have a number for a tree."""
+        return list(self._names.get(tree, ()))
+
+    def trees(self) -> set[ProcessId]:
+        """Return every tree."""
+        return set(self._names)
+
+    def drop(self, tree: ProcessId, name: str) -> None:
+        """Forget one number."""
+        if self._numbers.pop((tree, name), None) is not None:
+            self._names[tree].discard(name)
+            if not self._names[tree]:
+                del self._names[tree]
+
+    def drop_tree(self, tree: ProcessId) -> None:
+        """Forget every number of a tree."""
+        for name in self.of(tree):
+            self.drop(tree, name)
+
+    def clear(self) -> None:
+        """Forget every number."""
+        self._numbers.clear()
+        self._names.clear()

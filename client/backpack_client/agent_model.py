@@ -1,0 +1,172 @@
+"""What the daemon answers about agent locks and identities, as plain values.
+
+Like `model`, which it completes: nothing here talks to anybody or knows protobuf.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The public keys of a vault.
+
+    Attributes:
+        text: one line with both keys: what a teammate is given.
+        fingerprint: short, for people to compare.
+    """
+
+    text: str = field(repr=False)
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who signed a lock.
+
+    Attributes:
+        fingerprint: of the author's identity.
+        label: what the operator called it; empty otherwise.
+        trusted: True for this vault and for authors that the operator has accepted.
+        own: True for this vault.
+    """
+
+    fingerprint: str
+    label: str
+    trusted: bool
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A vault that can open a lock.
+
+    Attributes:
+        fingerprint: of its identity.
+        label: what the operator called it; empty otherwise.
+        own: True for this vault.
+    """
+
+    fingerprint: str
+    label: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential of a lock: its name, and whether its value is sealed in the lock itself."""
+
+    name: str
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """What is known of a lock, beside what is in its layers.
+
+    Attributes:
+        version: of its format, 1 or 2. Version 1 has no id, author, generations or recipients.
+        lock_id: hexadecimal.
+        author: who signed it; None in version 1.
+        generation: counts up with every change that is signed.
+        credentials_generation: in which the credentials were sealed.
+        personality_generation: in which the personality was sealed.
+        memory_counter: counts up with every change of the memory.
+        memory_hash: names the memory as it is in this file.
+        recipients: who can open it.
+        credentials: what the agent needs.
+        warnings: stable words, such as `default-key` or `memory-stepped-back`.
+    """
+
+    version: int
+    lock_id: str
+    author: Author | None
+    generation: int
+    credentials_generation: int
+    personality_generation: int
+    memory_counter: int
+    memory_hash: str
+    recipients: tuple[Recipient, ...]
+    credentials: tuple[Credential, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLock:
+    """A lock and what is in it, but for values.
+
+    Attributes:
+        info: what is known of it.
+        personality: settings of the agent.
+        memory: what the agent remembers. Whoever can open the lock can have written it.
+    """
+
+    info: LockInfo
+    personality: Mapping[str, Any] = field(repr=False)
+    memory: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLock:
+    """A new version of a lock file.
+
+    Attributes:
+        data: the file's bytes.
+        info: what is known of it.
+        stored: names of embedded values that are stored keys now.
+    """
+
+    data: bytes = field(repr=False)
+    info: LockInfo
+    stored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMemory:
+    """A lock file with a new memory.
+
+    Attributes:
+        data: the file's bytes.
+        memory_counter: of the new memory.
+        memory_hash: names the new memory.
+    """
+
+    data: bytes = field(repr=False)
+    memory_counter: int
+    memory_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedAuthor:
+    """An author whom the operator has accepted."""
+
+    fingerprint: str
+    label: str
+    trusted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLock:
+    """A lock that the vault remembers.
+
+    Attributes:
+        lock_id: hexadecimal.
+        generation: the highest that it has seen.
+        memory_counter: the highest that it has seen.
+        claimed_path: where a client said that it lies.
+    """
+
+    lock_id: str
+    generation: int
+    memory_counter: int
+    claimed_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Whom a vault trusts, and which locks it remembers."""
+
+    authors: tuple[TrustedAuthor, ...]
+    locks: tuple[KnownLock, ...]

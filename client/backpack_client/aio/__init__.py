@@ -1,0 +1,37 @@
+"""The Python API for asyncio: `AsyncBackpack`, and the leases and watches that it makes.
+
+The same as `api`, method for method, to be awaited; see there. Nothing here prompts or prints.
+"""
+
+from backpack_client.aio.agents import AgentMethods
+from backpack_client.aio.grants import GrantMethods
+from backpack_client.aio.keys import KeyMethods
+from backpack_client.aio.lease import AsyncLease
+from backpack_client.aio.leases import LeaseMethods
+from backpack_client.aio.policy import PolicyMethods
+from backpack_client.aio.requests import RequestMethods
+from backpack_client.aio.vault import VaultMethods
+from backpack_client.aio.watch import AsyncWatch
+from backpack_client.calls.call import OnWait
+
+__all__ = ["AsyncBackpack", "AsyncLease", "AsyncWatch", "OnWait"]
+
+
+class AsyncBackpack(
+    VaultMethods,
+    KeyMethods,
+    LeaseMethods,
+    GrantMethods,
+    RequestMethods,
+    PolicyMethods,
+    AgentMethods,
+):
+    """A connection to the daemon, for one event loop.
+
+    Operator authority (`authorize`) belongs to this connection: another object, in this process or
+    elsewhere, has no part in it. Tasks may share one object. It connects with the first call, or
+    when it is entered.
+
+    Every method raises Failure: what failed, an exit code and a stable `reason` for programs, and a
+    hint at what to do next.
+    """

@@ -1,0 +1,121 @@
+"""The connection to the daemon, for one event loop: opened, used for calls, closed."""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+from backpack_client import address
+from backpack_client.aio.lease import AsyncLease
+from backpack_client.aio.watch import being_cancelled
+from backpack_client.calls.call import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    Call,
+    OnWait,
+    closed,
+    failure_of,
+    request_code,
+)
+from backpack_client.channel import RpcError, Target, UsageError, check, open_async_channel
+from backpack_client.failures import Failure
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+
+class Connection:
+    """A connection that carries calls out. `AsyncBackpack` adds what can be asked, by service."""
+
+    def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Say where the daemon is.
+
+        Args:
+            socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
+            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
+        """
+        self._path = address.socket_path(os.environ, socket)
+        self._timeout = timeout
+        self._opening = asyncio.Lock()
+        self._target: Target | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+        self._leases: set[AsyncLease] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._path}>"
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give open leases back and close the connection. Closing twice is harmless."""
+        for lease in tuple(self._leases):
+            await lease.close()
+        async with self._opening:
+            self._closed = True
+            if self._channel is not None:
+                await self._channel.close()
+                self._channel = None
+            if self._target is not None:
+                self._target.close()
+                self._target = None
+
+    async def _open(self) -> "grpc.aio.Channel":
+        async with self._opening:
+            if self._closed:
+                raise closed()
+            if self._channel is None:
+                # A daemon with a full queue is waited for, which must not hold up the loop.
+                self._target = await asyncio.to_thread(check, self._path)
+                self._channel = open_async_channel(self._target)
+            return self._channel
+
+    async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        channel = await self._open()
+        serialize = type(call.request).SerializeToString
+        timeout = self._timeout + call.wait
+        try:
+            if call.streams:
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                responses = stream(call.request, timeout=timeout)
+                return call.read([response async for response in responses])
+            if on_wait is not None:
+                # As a stream of one: only then does grpc give what comes ahead of the answer at
+                # once. On the wire both are the same.
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                return call.read(await _waiting(stream(call.request, timeout=timeout), on_wait))
+            unary = channel.unary_unary(call.method, serialize, call.parse)
+            return call.read(await unary(call.request, timeout=timeout))
+        except RpcError as error:
+            raise self._failure_of(error, call) from None
+        except (UsageError, asyncio.CancelledError):
+            # What grpc raises when another task closes the channel at the wrong moment.
+            if self._closed and not being_cancelled():
+                raise closed() from None
+            raise
+
+    def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
+        return failure_of(
+            error,
+            call,
+            socket_path=self._path,
+            timeout=self._timeout,
+            was_closed=self._closed,
+        )
+
+
+async def _waiting(stream: Any, on_wait: OnWait) -> Any:
+    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    try:
+        if code := request_code(await stream.initial_metadata()):
+            on_wait(code)
+        (response,) = [each async for each in stream]
+    except BaseException:
+        # Left alone, it would go on to a lease that nobody takes.
+        stream.cancel()
+        raise
+    return response

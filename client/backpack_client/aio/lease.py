@@ -1,0 +1,101 @@
+"""Keys for the length of a `async with` block: `AsyncLease`."""
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Protocol, Self
+
+from backpack_client.calls.call import Answer, Call, OnWait
+from backpack_client.calls.leases import Handout, give_back, renew_lease
+from backpack_client.failures import Failure
+from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, boot_clock
+
+
+class Invoke(Protocol):
+    """Carries a call out; `Connection` has it."""
+
+    async def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        """Give the answer of the call; `on_wait` is told the code when it waits for a person."""
+
+
+class AsyncLease(HeldKeys):
+    """Keys for the length of an `async with` block: renewed while open, given back at its end.
+
+    A read-only mapping of names to values, read without awaiting. When renewing fails for good (the
+    lease was revoked, the vault was locked), the next access raises that failure; after the block
+    every access raises.
+    """
+
+    def __init__(
+        self,
+        call: Call[Handout],
+        on_wait: OnWait | None,
+        invoke: Invoke,
+        opened: "set[AsyncLease]",
+    ) -> None:
+        super().__init__(call.names)
+        self._call = call
+        self._on_wait = on_wait
+        self._invoke = invoke
+        self._opened = opened
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise Failure(
+                "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
+            )
+        asked_at = boot_clock()
+        self.begin(await self._invoke(self._call, self._on_wait), asked_at)
+        self._opened.add(self)
+        self._task = asyncio.create_task(self._renew(), name="backpack-lease")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A failure to give back must not hide what went wrong in the block.
+        with contextlib.suppress(Failure) if error is not None else contextlib.nullcontext():
+            await self.close()
+
+    async def close(self) -> None:
+        """Give the lease back and drop the values. Closing twice is harmless.
+
+        Raises:
+            Failure: the daemon did not take it back; it lives on there until its time is over.
+        """
+        if self._task is None or self._closing:
+            return
+        lease_id = self.lease.id
+        self._closing = True
+        self.end()
+        self._opened.discard(self)
+        self._task.cancel()
+        try:
+            await self._invoke(give_back(lease_id))
+        except Failure as failure:
+            if failure.reason not in NOTHING_TO_GIVE_BACK:
+                raise
+
+    async def _renew(self) -> None:
+        while (pause := self.wait()) is not None:
+            if pause > 0.0:
+                await asyncio.sleep(pause)
+            else:
+                await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        asked_at = boot_clock()
+        try:
+            self.extend(await self._invoke(renew_lease(self.lease.id)), asked_at)
+        except Failure as failure:
+            self.note(failure)

@@ -1,0 +1,91 @@
+"""Keys handed out: get, lease, and what becomes of leases, to be awaited."""
+
+from collections.abc import Sequence
+
+from backpack_client.aio.connection import Connection
+from backpack_client.aio.lease import AsyncLease
+from backpack_client.aio.watch import AsyncWatch
+from backpack_client.calls import leases as calls
+from backpack_client.calls.call import OnWait
+from backpack_client.held import Values
+from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
+
+
+class LeaseMethods(Connection):
+    """Keys handed out: get, lease, and what becomes of leases."""
+
+    async def get(
+        self,
+        *names: str,
+        ttl: str | int | None = None,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
+    ) -> Values:
+        """Get values once. The lease that they come with is left to run out.
+
+        Args:
+            names: key names, given one by one: "A", "B".
+            ttl: how long the lease is to live, such as "5m"; None: 15 minutes.
+            reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
+        """
+        return Values(
+            await self._invoke(calls.get_keys(names, ttl=ttl, reason=reason, wait=wait), on_wait)
+        )
+
+    def lease(
+        self,
+        *names: str,
+        ttl: str | int = calls.DEFAULT_TTL,
+        reason: str = "",
+        wait: str | int = calls.DEFAULT_WAIT,
+        on_wait: OnWait | None = None,
+    ) -> AsyncLease:
+        """Make a lease to be opened with `async with`; see AsyncLease.
+
+        Args:
+            names: key names, given one by one: "A", "B".
+            ttl: how long it is to live between renewals, such as "15m" or seconds.
+            reason: what it is for; shown as a claim, never used to decide.
+            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+                "0" or 0: not at all.
+            on_wait: called with the request's code, as `approve` takes it, when waiting begins.
+        """
+        call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
+        return AsyncLease(call, on_wait, self._invoke, self._leases)
+
+    async def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
+        """List the live leases of this process tree; all of them needs operator authority."""
+        return await self._invoke(calls.list_leases(every=all))
+
+    def watch_leases(self, *, all: bool = False) -> AsyncWatch[LeaseEvent]:  # noqa: A002 - the API's own word
+        """Follow the leases of this process tree, beginning with those that are live.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return AsyncWatch(calls.watch_leases(every=all), self._open, self._failure_of)
+
+    async def revoke(
+        self,
+        lease_id: str | None = None,
+        *,
+        key: str | None = None,
+        tree: int | None = None,
+        all: bool = False,  # noqa: A002 - the API's own word
+    ) -> int:
+        """End leases: one by its id, those of a key, those of a process tree, or all.
+
+        Returns:
+            How many ended, counted for those who may know: leases of the own tree, or every one
+            with operator authority.
+        """
+        return await self._invoke(
+            calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all)
+        )
+
+    async def revealed(self) -> Sequence[Revealed]:
+        """List what was revealed, to whom and when, oldest first. Needs operator authority."""
+        return await self._invoke(calls.list_handouts())

@@ -1,0 +1,41 @@
+"""Requests that wait for a person, to be awaited."""
+
+from collections.abc import Sequence
+
+from backpack_client.aio.connection import Connection
+from backpack_client.aio.watch import AsyncWatch
+from backpack_client.calls import requests as calls
+from backpack_client.model import Request
+
+
+class RequestMethods(Connection):
+    """Requests that wait for a person."""
+
+    async def requests(self, *, all: bool = False) -> Sequence[Request]:  # noqa: A002 - the API's own word
+        """List what waits for a person in this process tree; all needs operator authority."""
+        return await self._invoke(calls.list_requests(every=all))
+
+    def watch_requests(self, *, all: bool = False) -> AsyncWatch[Sequence[Request]]:  # noqa: A002 - the API's own word
+        """Follow the pending requests: all that wait now, and again whenever they change.
+
+        All of them needs operator authority, and the watch ends with it.
+        """
+        return AsyncWatch(calls.watch_requests(every=all), self._open, self._failure_of)
+
+    async def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+        """Allow a request. Needs operator authority.
+
+        Args:
+            code: the request's.
+            once: allow the calls that wait and nothing after them; else the process tree may lease
+                these keys until its root ends or the vault is locked.
+            root: the pid of another process of the request's chain to be the root.
+
+        Returns:
+            The root of the tree that may lease the keys now.
+        """
+        return await self._invoke(calls.approve(code, once=once, root=root))
+
+    async def deny(self, code: str) -> None:
+        """Refuse a request, now and for as long as its tree lives. Needs operator authority."""
+        await self._invoke(calls.deny(code))

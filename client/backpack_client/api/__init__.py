@@ -1,0 +1,38 @@
+"""The blocking Python API: `Backpack`, and the leases and watches that it makes.
+
+What is asked and answered stands in `calls`, when a lease is renewed in `held`, how the connection
+is opened in `channel`. Nothing here prompts or prints.
+"""
+
+from backpack_client.api.agents import AgentMethods
+from backpack_client.api.grants import GrantMethods
+from backpack_client.api.keys import KeyMethods
+from backpack_client.api.lease import Lease
+from backpack_client.api.leases import LeaseMethods
+from backpack_client.api.policy import PolicyMethods
+from backpack_client.api.requests import RequestMethods
+from backpack_client.api.vault import VaultMethods
+from backpack_client.api.watch import Watch
+from backpack_client.calls.call import OnWait
+
+__all__ = ["Backpack", "Lease", "OnWait", "Watch"]
+
+
+class Backpack(
+    VaultMethods,
+    KeyMethods,
+    LeaseMethods,
+    GrantMethods,
+    RequestMethods,
+    PolicyMethods,
+    AgentMethods,
+):
+    """A connection to the daemon.
+
+    Operator authority (`authorize`) belongs to this connection: another object, in this process or
+    elsewhere, has no part in it. Threads may share one object. It connects with the first call, or
+    when it is entered.
+
+    Every method raises Failure: what failed, an exit code and a stable `reason` for programs, and a
+    hint at what to do next.
+    """

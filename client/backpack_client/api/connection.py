@@ -1,0 +1,127 @@
+"""The connection to the daemon, which threads may share: opened, used for calls, closed."""
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from backpack_client import address
+from backpack_client.api.lease import Lease
+from backpack_client.calls.call import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    Call,
+    OnWait,
+    closed,
+    failure_of,
+    request_code,
+)
+from backpack_client.channel import RpcError, Target, check, open_channel
+from backpack_client.failures import Failure
+
+if TYPE_CHECKING:
+    import grpc
+
+
+class Connection:
+    """A connection that carries calls out. `Backpack` adds what can be asked, by service."""
+
+    def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Say where the daemon is.
+
+        Args:
+            socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
+            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
+        """
+        self._path = address.socket_path(os.environ, socket)
+        self._timeout = timeout
+        self._opening = threading.Lock()
+        self._target: Target | None = None
+        self._channel: grpc.Channel | None = None
+        self._pid = 0
+        self._closed = False
+        self._leases: set[Lease] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._path}>"
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give open leases back and close the connection. Closing twice is harmless."""
+        for lease in tuple(self._leases):
+            lease.close()
+        with self._opening:
+            self._closed = True
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+            if self._target is not None:
+                self._target.close()
+                self._target = None
+
+    def _open(self) -> "grpc.Channel":
+        with self._opening:
+            if self._closed:
+                raise closed()
+            if self._channel is None:
+                self._target = check(self._path)
+                self._channel = open_channel(self._target)
+                self._pid = os.getpid()
+            if self._pid != os.getpid():
+                # The daemon would take the child for the parent, and grpc does not survive a fork.
+                raise Failure(
+                    "this Backpack was opened before a fork",
+                    reason="forked",
+                    hint="open one in this process",
+                )
+            return self._channel
+
+    def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        channel = self._open()
+        serialize = type(call.request).SerializeToString
+        timeout = self._timeout + call.wait
+        try:
+            if call.streams:
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                return call.read(list(stream(call.request, timeout=timeout)))
+            if on_wait is not None:
+                # As a stream of one: only then does grpc give what comes ahead of the answer at
+                # once. On the wire both are the same.
+                stream = channel.unary_stream(call.method, serialize, call.parse)
+                return call.read(_waiting(stream(call.request, timeout=timeout), on_wait))
+            unary = channel.unary_unary(call.method, serialize, call.parse)
+            return call.read(unary(call.request, timeout=timeout))
+        except RpcError as error:
+            raise self._failure_of(error, call) from None
+        except ValueError:
+            # What grpc raises when another thread closes the channel at the wrong moment.
+            if self._closed:
+                raise closed() from None
+            raise
+
+    def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
+        return failure_of(
+            error,
+            call,
+            socket_path=self._path,
+            timeout=self._timeout,
+            was_closed=self._closed,
+        )
+
+
+def _waiting(stream: Any, on_wait: OnWait) -> Any:
+    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    try:
+        if code := request_code(stream.initial_metadata()):
+            on_wait(code)
+        (response,) = stream
+    except BaseException:
+        # Left alone, it would go on to a lease that nobody takes.
+        stream.cancel()
+        raise
+    return response

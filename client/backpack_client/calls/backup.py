@@ -1,0 +1,99 @@
+"""The service `Backup`: everything that is stored, out and in."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import BinaryIO
+
+from backpack_client.calls.call import PACKAGE, Call
+from backpack_client.calls.fields import moment
+from backpack_proto.v1 import backup_pb2
+
+_PIECE = 256 * 1024
+_RULES = {
+    "keep": backup_pb2.ON_CONFLICT_KEEP,
+    "replace": backup_pb2.ON_CONFLICT_REPLACE,
+    "fail": backup_pb2.ON_CONFLICT_FAIL,
+}
+RULES = tuple(_RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a backup: first how much is in it, then bytes of the file."""
+
+    keys: int
+    grants: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What taking a backup in did, or would have done."""
+
+    created_at: datetime
+    vault_id: str
+    created: int
+    replaced: int
+    kept: int
+    grants: tuple[str, ...]
+    policy: tuple[str, ...]
+    grants_added: int
+
+
+def export_keys(
+    passphrase: bytes, *, plaintext: bool = False, recipients: Sequence[str] = ()
+) -> Call[Piece]:
+    """Write a backup; to be followed.
+
+    Args:
+        passphrase: by which it is to open; empty: by none.
+        plaintext: not sealed at all.
+        recipients: identities of vaults that may open it.
+    """
+    return Call(
+        PACKAGE + "Backup/ExportKeys",
+        backup_pb2.ExportKeysRequest(
+            passphrase=passphrase, plaintext=plaintext, recipients=recipients
+        ),
+        backup_pb2.ExportKeysResponse.FromString,
+        lambda response: Piece(response.keys, response.grants, response.data),
+        streams=True,
+    )
+
+
+def import_keys(
+    passphrase: bytes, *, on_conflict: str, dry_run: bool, with_grants: bool
+) -> Call[Imported]:
+    """Take a backup in, whose bytes follow."""
+    terms = backup_pb2.ImportTerms(
+        passphrase=passphrase,
+        on_conflict=_RULES[on_conflict],
+        dry_run=dry_run,
+        with_grants=with_grants,
+    )
+    return Call(
+        PACKAGE + "Backup/ImportKeys",
+        backup_pb2.ImportKeysRequest(terms=terms),
+        backup_pb2.ImportKeysResponse.FromString,
+        _imported,
+    )
+
+
+def pieces(file: BinaryIO) -> Iterator[backup_pb2.ImportKeysRequest]:
+    """Yield the bytes of a file as requests."""
+    while piece := file.read(_PIECE):
+        yield backup_pb2.ImportKeysRequest(data=piece)
+
+
+def _imported(response: backup_pb2.ImportKeysResponse) -> Imported:
+    return Imported(
+        moment(response.created_at_ms),
+        response.vault_id,
+        response.created,
+        response.replaced,
+        response.kept,
+        tuple(response.grants),
+        tuple(response.policy),
+        response.grants_added,
+    )

@@ -1,0 +1,151 @@
+"""The fields that several messages have: how they are checked and written, and read."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from backpack_client.durations import parse_duration
+from backpack_client.failures import is_code, is_key_name, printable, usage
+
+# uint32 in the messages.
+LARGEST = 2**32 - 1
+# What can be a process id: an int64 in the messages.
+LARGEST_PID = 2**63 - 1
+
+_LEASE_ID_DIGITS = 32
+_GRANT_ID_DIGITS = 16
+
+
+def seconds(duration: str | int | None) -> int:
+    """Read a duration as the messages take it.
+
+    Args:
+        duration: seconds, or text such as "15m"; None asks for the daemon's default.
+
+    Returns:
+        Seconds; 0 for the default.
+
+    Raises:
+        Failure: a usage failure; it is not a duration, or out of bounds.
+    """
+    if duration is None:
+        return 0
+    return parse_duration(duration if isinstance(duration, str) else str(duration))
+
+
+def text(what: str, given: str) -> str:
+    """Check text for a message.
+
+    Raises:
+        Failure: a usage failure; it cannot be written as UTF-8. It is not shown.
+    """
+    # Arguments of a process that are not UTF-8 come in as lone surrogates, which no message takes.
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise usage(f"the {what} is not valid UTF-8", hint="") from None
+    return given
+
+
+def passphrase_bytes(passphrase: str | bytes) -> bytes:
+    """Write a passphrase as the messages take it: text as UTF-8.
+
+    Raises:
+        Failure: a usage failure; the text cannot be written as UTF-8. It is not shown.
+    """
+    if isinstance(passphrase, bytes):
+        return passphrase
+    try:
+        return passphrase.encode()
+    except UnicodeEncodeError:
+        raise usage("the passphrase is not valid text", hint="") from None
+
+
+def key_names(names: Iterable[str]) -> list[str]:
+    """Check the names of keys, one or more.
+
+    Raises:
+        Failure: a usage failure; there is none, or one cannot be the name of a key.
+    """
+    checked = list(names)
+    if not checked:
+        raise usage("no key name was given", hint="")
+    refuse_lists(checked)
+    for name in checked:
+        if not is_key_name(name):
+            raise usage(
+                f"not a key name: {printable(name, 64)}",
+                hint="a letter or _, then up to 127 letters, digits, _, . and -",
+            )
+    return checked
+
+
+def refuse_lists(names: Iterable[object]) -> None:
+    """Refuse names that were not given one by one.
+
+    Raises:
+        TypeError: a list of names was given, or something else that is no text.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a key's name is a str, not a {type(name).__name__}; "
+                "several are given one by one: 'A', 'B', or *names"
+            )
+
+
+def checked_lease_id(given: str) -> str:
+    """Check the id of a lease, as a person or a program gives it.
+
+    Raises:
+        Failure: a usage failure; no lease can have it.
+    """
+    if not _is_hex(given, _LEASE_ID_DIGITS):
+        raise usage(
+            f"not a lease's id: {printable(given, 64)}",
+            hint="see: backpack-client leases; to end the leases of a key: revoke --key NAME",
+        )
+    return given
+
+
+def checked_grant_id(given: str) -> str:
+    """Check the id of a grant, as a person or a program gives it.
+
+    Raises:
+        Failure: a usage failure; no grant can have it.
+    """
+    if not _is_hex(given, _GRANT_ID_DIGITS):
+        raise usage(
+            f"not a grant's id: {printable(given, 64)}", hint="see: backpack-client grants --all"
+        )
+    return given
+
+
+def checked_code(given: str) -> str:
+    """Check the code of a request, as a person or a program gives it.
+
+    Returns:
+        The code in capitals.
+
+    Raises:
+        Failure: a usage failure; no request can have it.
+    """
+    if not is_code(given):
+        raise usage(
+            f"not a request's code: {printable(given, 32)}",
+            hint="four letters and digits; see: backpack-client requests --all",
+        )
+    return given.upper()
+
+
+def moment(milliseconds: int) -> datetime:
+    """Read a time of the messages."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def moment_or_none(milliseconds: int) -> datetime | None:
+    """Read a time of the messages in which 0 stands for none."""
+    return moment(milliseconds) if milliseconds else None
+
+
+def _is_hex(text: str, digits: int) -> bool:
+    return len(text) == digits and not text.strip("0123456789abcdef")

@@ -1,0 +1,140 @@
+"""The calls about slots, recovery and the master key. Like `calls`, which it completes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from backpack_client.calls.call import PACKAGE, Call
+from backpack_client.calls.fields import moment, moment_or_none, passphrase_bytes, text
+from backpack_proto.v1 import slots_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One way to unlock the vault.
+
+    Attributes:
+        id: hexadecimal.
+        kind: passphrase, recovery, file or environment.
+        authorizes: whether what opens it makes an operator.
+        stretched: whether what opens it was made up by a person.
+        created_at: None where that is not known.
+        drilled_at: when it was last proven; None: never.
+    """
+
+    id: str
+    kind: str
+    authorizes: bool
+    stretched: bool
+    created_at: datetime | None
+    drilled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddedSlot:
+    """A new slot, and what was drawn for it, which no repr shows."""
+
+    id: str
+    drawn: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How far a rotation is, and what it did.
+
+    Attributes:
+        keys_done: keys that were sealed anew.
+        keys_total: of how many.
+        done: True in the last one.
+        slots: how many have the new master key.
+        leases_ended: how many ended with it.
+        purged: whether the old bytes are gone from the vault's file.
+        lock_files: agent.lock files that were wrapped for the vault.
+    """
+
+    keys_done: int
+    keys_total: int
+    done: bool
+    slots: int
+    leases_ended: int
+    purged: bool
+    lock_files: tuple[str, ...]
+
+
+def list_slots() -> Call[list[Slot]]:
+    """List the slots."""
+    return Call(
+        PACKAGE + "Slots/ListSlots",
+        slots_pb2.ListSlotsRequest(),
+        slots_pb2.ListSlotsResponse.FromString,
+        lambda response: [_slot(slot) for slot in response.slots],
+    )
+
+
+def add_slot(kind: str, secret: bytes = b"") -> Call[AddedSlot]:
+    """Add a slot; without a secret one is drawn."""
+    return Call(
+        PACKAGE + "Slots/AddSlot",
+        slots_pb2.AddSlotRequest(kind=kind, secret=secret),
+        slots_pb2.AddSlotResponse.FromString,
+        lambda response: AddedSlot(response.id, response.drawn),
+    )
+
+
+def remove_slot(slot_id: str) -> Call[None]:
+    """Remove a slot."""
+    return Call(
+        PACKAGE + "Slots/RemoveSlot",
+        slots_pb2.RemoveSlotRequest(id=text("slot id", slot_id)),
+        slots_pb2.RemoveSlotResponse.FromString,
+        lambda _: None,
+    )
+
+
+def rotate(*, end_leases: bool) -> Call[Rotation]:
+    """Give the vault a new master key; to be followed."""
+    return Call(
+        PACKAGE + "Slots/RotateMasterKey",
+        slots_pb2.RotateMasterKeyRequest(end_leases=end_leases),
+        slots_pb2.RotateMasterKeyResponse.FromString,
+        lambda response: Rotation(
+            response.keys_done,
+            response.keys_total,
+            response.done,
+            response.slots,
+            response.leases_ended,
+            response.purged,
+            tuple(response.lock_files),
+        ),
+        streams=True,
+    )
+
+
+def recover(code: bytes, replacement: bytes) -> Call[None]:
+    """Set a new passphrase with a recovery code."""
+    return Call(
+        PACKAGE + "Slots/Recover",
+        slots_pb2.RecoverRequest(code=code, replacement=passphrase_bytes(replacement)),
+        slots_pb2.RecoverResponse.FromString,
+        lambda _: None,
+    )
+
+
+def drill_recovery(code: bytes) -> Call[datetime]:
+    """Prove a recovery code; answers when that was noted."""
+    return Call(
+        PACKAGE + "Slots/DrillRecovery",
+        slots_pb2.DrillRecoveryRequest(code=code),
+        slots_pb2.DrillRecoveryResponse.FromString,
+        lambda response: moment(response.drilled_at_ms),
+    )
+
+
+def _slot(slot: slots_pb2.SlotInfo) -> Slot:
+    return Slot(
+        slot.id,
+        slot.kind,
+        slot.authorizes,
+        slot.stretched,
+        moment_or_none(slot.created_at_ms),
+        moment_or_none(slot.drilled_at_ms),
+    )

@@ -1,0 +1,105 @@
+"""The calls of the service Vault: its state, unlocking, operator authority, panic."""
+
+from datetime import datetime
+
+from backpack_client.calls.call import PACKAGE, Call, read_nothing
+from backpack_client.calls.fields import moment, moment_or_none, passphrase_bytes
+from backpack_client.model import Panicked, Protection, VaultState, VaultStatus
+from backpack_proto.v1 import vault_pb2
+
+
+def status() -> Call[VaultStatus]:
+    """Ask for the state of daemon and vault."""
+    return Call(
+        PACKAGE + "Vault/Status",
+        vault_pb2.StatusRequest(),
+        vault_pb2.StatusResponse.FromString,
+        _read_status,
+    )
+
+
+def init(passphrase: str | bytes, *, recovery: bool = False) -> Call[str]:
+    """Make a new vault; answers the recovery code."""
+    return Call(
+        PACKAGE + "Vault/Init",
+        vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase), recovery=recovery),
+        vault_pb2.InitResponse.FromString,
+        lambda response: str(response.recovery_code),
+    )
+
+
+def unlock(passphrase: str | bytes) -> Call[None]:
+    """Load the master key."""
+    return Call(
+        PACKAGE + "Vault/Unlock",
+        vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase)),
+        vault_pb2.UnlockResponse.FromString,
+        read_nothing,
+    )
+
+
+def lock() -> Call[int]:
+    """Drop the master key; answers how many leases ended with it."""
+    return Call(
+        PACKAGE + "Vault/Lock",
+        vault_pb2.LockRequest(),
+        vault_pb2.LockResponse.FromString,
+        lambda response: int(response.leases_ended),
+    )
+
+
+def authorize(passphrase: str | bytes) -> Call[datetime]:
+    """Give the connection operator authority; answers until when."""
+    return Call(
+        PACKAGE + "Vault/Authorize",
+        vault_pb2.AuthorizeRequest(passphrase=passphrase_bytes(passphrase)),
+        vault_pb2.AuthorizeResponse.FromString,
+        lambda response: moment(response.authorized_until_ms),
+    )
+
+
+def change_passphrase(current: str | bytes, replacement: str | bytes) -> Call[None]:
+    """Replace the passphrase."""
+    request = vault_pb2.ChangePassphraseRequest(
+        current=passphrase_bytes(current), replacement=passphrase_bytes(replacement)
+    )
+    return Call(
+        PACKAGE + "Vault/ChangePassphrase",
+        request,
+        vault_pb2.ChangePassphraseResponse.FromString,
+        read_nothing,
+    )
+
+
+def panic() -> Call[Panicked]:
+    """End every lease and request, and lock the vault."""
+    return Call(
+        PACKAGE + "Vault/Panic",
+        vault_pb2.PanicRequest(),
+        vault_pb2.PanicResponse.FromString,
+        lambda response: Panicked(response.leases_ended, response.requests_ended),
+    )
+
+
+def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
+    states = {
+        vault_pb2.VAULT_STATE_UNINITIALIZED: VaultState.UNINITIALIZED,
+        vault_pb2.VAULT_STATE_LOCKED: VaultState.LOCKED,
+        vault_pb2.VAULT_STATE_UNLOCKED: VaultState.UNLOCKED,
+    }
+    return VaultStatus(
+        state=states.get(response.state, VaultState.UNKNOWN),
+        daemon_version=response.daemon_version,
+        daemon_pid=response.daemon_pid,
+        supervised=response.supervised,
+        started_at=moment(response.started_at_ms),
+        protections=tuple(
+            Protection(protection.name, protection.on, protection.detail)
+            for protection in response.protections
+        ),
+        leases_of_tree=response.leases_of_tree,
+        tree_pid=response.tree_pid,
+        authorized_until=moment_or_none(response.authorized_until_ms),
+        slot_kinds=tuple(response.slot_kinds),
+        recovery_drilled_at=moment_or_none(response.recovery_drilled_at_ms),
+    )

@@ -1,0 +1,217 @@
+"""The command run: asks once for all that an agent needs, and becomes the agent.
+
+In this order, so that nobody is asked for nothing: the program is looked for, the lock is read and
+opened, every name is checked, the keys are asked for. What is done with the answer stands in
+`running`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backpack_client import lockfiles, terminal
+from backpack_client.cli import inline
+from backpack_client.cli.agent_files import lock_option, warn
+from backpack_client.cli.session import Session
+from backpack_client.failures import Failure
+from backpack_client.fastpath.get import GRACE
+from backpack_client.lockfiles import LockFile
+from backpack_client.running import becoming, descriptor, environment
+
+if TYPE_CHECKING:
+    from backpack_client.api import Backpack
+    from backpack_client.calls.call import Call
+    from backpack_client.calls.leases import Handout
+
+_ENV, _FD, _NONE = "env", "fd", "none"
+_WAIT = "60s"
+_INLINE_WAIT = "10m"
+_NOTHING: Mapping[str, Any] = {}
+
+
+@click.command(
+    "run",
+    # What stands behind the command's name is the command's, whatever it looks like.
+    context_settings={"allow_interspersed_args": False},
+)
+@lock_option
+@click.option("--no-lock", is_flag=True, help="Use no lock file, also where one is found.")
+@click.option("--key", "keys", metavar="NAME", multiple=True, help="A key to hand over; repeat it.")
+@click.option(
+    "--inject",
+    "how",
+    type=click.Choice([_ENV, _FD, _NONE]),
+    default=_ENV,
+    show_default=True,
+    help="Hand keys over in variables, in the sealed file that BACKPACK_KEYS_FD names, or not at "
+    "all: the agent fetches them by itself.",
+)
+@click.option(
+    "--on-revoke",
+    type=click.Choice(["terminate", "keep"]),
+    default="terminate",
+    show_default=True,
+    help="What becomes of the agent when its keys are revoked: SIGTERM, and SIGKILL 10 seconds "
+    "later, or only no more keys.",
+)
+@click.option(
+    "--ttl", metavar="T", help="For how long the daemon renews the lease each time (default: 15m)."
+)
+@click.option(
+    "--wait",
+    metavar="T",
+    help="How long to wait for a person to approve it in another terminal (default: 60s); 0: not "
+    "at all.",
+)
+@click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run(
+    session: Session,
+    *,
+    lock: str | None,
+    no_lock: bool,
+    keys: tuple[str, ...],
+    how: str,
+    on_revoke: str,
+    ttl: str | None,
+    wait: str | None,
+    reason: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run an agent with its keys.
+
+    Asks once for all keys that agent.lock and --key name, puts them and the lock's personality
+    (AGENT_SYSTEM_PROMPT, AGENT_TONE and so on) into the environment, and becomes COMMAND: same
+    process, same terminal, its own exit code. Variables that are set already stay as they are.
+
+    The daemon renews the lease for as long as that process lives. Typed at a shell's prompt, and
+    without --wait, it asks for the passphrase right here; else it shows a code and waits, as get
+    does.
+
+    Before COMMAND has begun, exit codes are those of backpack-client, 126 where COMMAND cannot be
+    executed and 127 where it is not found.
+    """
+    if lock is not None and no_lock:
+        raise click.UsageError("--lock and --no-lock exclude each other")
+    began = becoming.origin()
+    environ = dict(began.environ)
+    path = becoming.find(command[0], environ)
+    if how == _FD:
+        descriptor.check_possible()
+    seen = None if no_lock else _read_lock(lock, needed=not keys)
+    if no_lock:
+        environ.pop(environment.LOCK_VARIABLE.encode(), None)
+    asks_here = wait is None and inline.may_ask()
+    with session.connect(float(GRACE)) as backpack:
+        named, personality = list(keys), _NOTHING
+        if seen is not None:
+            found, personality = _open(backpack, seen)
+            named = found + named
+            environ[environment.LOCK_VARIABLE.encode()] = seen.path.encode(errors="surrogateescape")
+        wanted = _wanted(named, how, environ)
+        variables = environment.of_personality(personality, environ)
+        _report(variables.kept, variables.left_out)
+        values: Mapping[str, bytes] = {}
+        if wanted:
+            from backpack_client.calls import run as run_calls  # noqa: PLC0415 - loads grpc, as in `session`
+
+            call = run_calls.start_agent(
+                wanted,
+                ttl=ttl,
+                reason=reason,
+                wait=wait or (_INLINE_WAIT if asks_here else _WAIT),
+                on_revoke=on_revoke,
+                without_values=how == _NONE,
+                agent_lock=seen.data if seen is not None else b"",
+            )
+
+            def on_wait(code: str) -> None:
+                # Not before: the daemon could not read what this process runs, and who approves
+                # would see an unknown program.
+                terminal.make_undumpable()
+                if asks_here:
+                    inline.ask(backpack, code)
+                else:
+                    terminal.tell_waiting(code)
+
+            values = _lease(backpack, call, on_wait)
+    environ.update(_encoded(variables.values))
+    environ.update(_handed(values, how))
+    becoming.become(path, command, environ, began)
+
+
+def _read_lock(named: str | None, *, needed: bool) -> LockFile | None:
+    try:
+        path = lockfiles.find() if named is None else lockfiles.absolute(named)
+    except Failure as failure:
+        if failure.reason != "no-lock" or needed:
+            raise
+        return None
+    return lockfiles.read(path)
+
+
+def _open(backpack: "Backpack", seen: LockFile) -> tuple[list[str], Mapping[str, Any]]:
+    """Have the daemon open a lock: the names of the keys that it asks for, and the personality."""
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
+
+    opened = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
+    warn(opened.info)
+    return [credential.name for credential in opened.info.credentials], opened.personality
+
+
+def _lease(
+    backpack: "Backpack", call: "Call[Handout]", on_wait: Callable[[str], None]
+) -> dict[str, bytes]:
+    """Lease the keys to this process, and return the values that were handed over."""
+    try:
+        handed = backpack.call(call, on_wait)
+    except Failure as failure:
+        if failure.reason != "waiting-for-approval":
+            raise
+        # The code that the daemon names is of this process, and ends with it.
+        raise Failure(
+            "nobody has approved it in time",
+            exit_code=failure.exit_code,
+            reason=failure.reason,
+            hint="run it again with a longer --wait, and have it answered while it waits",
+        ) from None
+    terminal.make_undumpable()
+    return dict(handed.values)
+
+
+def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:
+    """Return the keys to ask for."""
+    names = list(dict.fromkeys(named))
+    if how != _ENV:
+        return names
+    environment.check_keys(names)
+    wanted, kept = environment.of_keys(names, environ)
+    _report(kept, ())
+    return wanted
+
+
+def _report(kept: Sequence[str], left_out: Sequence[str]) -> None:
+    for name in kept:
+        terminal.say_line(f"note: {name} is set already, and stays as it is")
+    for member in left_out:
+        terminal.say_line(f"note: the lock's {member} cannot be a variable, and is left out")
+
+
+def _encoded(variables: Mapping[str, bytes]) -> dict[bytes, bytes]:
+    return {name.encode(): value for name, value in variables.items()}
+
+
+def _handed(values: Mapping[str, bytes], how: str) -> dict[bytes, bytes]:
+    """Return the variables by which the keys are handed over."""
+    if how == _NONE:
+        return {}
+    if how == _FD:
+        number = descriptor.write_keys(values)
+        return {environment.KEYS_VARIABLE.encode(): str(number).encode()}
+    environment.check_values(values)
+    return _encoded(values)
+
+
+COMMANDS = {command.name: command for command in (run,)}

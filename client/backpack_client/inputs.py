@@ -1,0 +1,143 @@
+"""What is read from files and from standard input: passphrases, values, other people's formats.
+
+A file is opened once and everything is asked of its descriptor. Nothing here asks a person or
+prints; that is `terminal`.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+
+from backpack_client.failures import Failure, printable, usage
+
+PASSPHRASE_LIMIT = 1024
+STANDARD_INPUT = "-"
+_PATH_LIMIT = 256
+
+
+def passphrase_file(path: str) -> bytes:
+    """Read a passphrase from a file that nobody else can read, or from standard input (`-`).
+
+    Raises:
+        Failure: it cannot be read, others can read it, or it is empty or over 1 KiB.
+    """
+    with reading("passphrase", path, pipe_it("--passphrase-file")) as (descriptor, status):
+        if path != STANDARD_INPUT:
+            _check_private(path, status)
+        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
+        data = read(descriptor, PASSPHRASE_LIMIT, "a passphrase", chomp)
+    if not data:
+        raise usage("the passphrase is empty", hint="write it into the file that you name")
+    return data
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    shown = printable(path, _PATH_LIMIT)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        raise usage(f"{shown} is not a file", hint="name a regular file or a pipe")
+    if status.st_uid not in (0, os.geteuid()):
+        raise Failure(
+            f"{shown} belongs to uid {status.st_uid}, who knows what it says",
+            reason="passphrase-file-not-private",
+            hint="keep the passphrase in a file of your own",
+        )
+    if status.st_mode & 0o077:
+        raise Failure(
+            f"{shown} can be read or changed by others (mode {status.st_mode & 0o7777:04o})",
+            reason="passphrase-file-not-private",
+            hint=f"run: chmod 600 {shown}",
+        )
+
+
+@contextlib.contextmanager
+def reading(what: str, path: str, hint: str) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a file, or standard input for `-`, for the length of a `with` block.
+
+    Args:
+        what: what it holds, for the message.
+        path: the file.
+        hint: what to do instead of typing it into standard input, where it would be seen.
+
+    Raises:
+        Failure: a usage failure; it cannot be opened.
+    """
+    # The file is opened once and everything is asked of the descriptor: a path that is looked at
+    # first and opened later may be another file by then.
+    if path == STANDARD_INPUT:
+        descriptor = _standard_input(what, hint)
+        yield descriptor, os.fstat(descriptor)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise usage(f"cannot read {printable(path, _PATH_LIMIT)}: {why(error)}", hint="") from None
+    try:
+        yield descriptor, os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _standard_input(what: str, hint: str) -> int:
+    if sys.stdin is None:
+        raise usage("standard input is closed", hint="name a file")
+    if sys.stdin.isatty():
+        # What is typed into standard input is shown on the screen.
+        raise usage(f"the {what} would be shown while it is typed", hint=hint)
+    return sys.stdin.fileno()
+
+
+def read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] = bytes) -> bytes:
+    """Read all of it.
+
+    Args:
+        descriptor: what to read.
+        limit: the most bytes that there may be once it is trimmed.
+        what: what it is, with its article, for the message.
+        trim: takes a line end off.
+
+    Raises:
+        Failure: a usage failure; there are more, or they cannot be read.
+    """
+    most = limit + len(b"\r\n")
+    data = bytearray()
+    try:
+        while len(data) <= most and (more := os.read(descriptor, most + 1 - len(data))):
+            data += more
+    except OSError as error:
+        raise usage(f"cannot read it: {why(error)}", hint="") from None
+    trimmed = trim(bytes(data))
+    if len(trimmed) > limit:
+        raise usage(f"{what} has at most {limit} bytes, and this has more", hint="")
+    return trimmed
+
+
+def without_line_end(data: bytes) -> bytes:
+    """Take the line end off what is one line of text, and leave everything else as it is."""
+    line = chomp(data)
+    if line == data or b"\n" in line:
+        return data
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        # Bytes that are no text may end in 0x0a and mean it.
+        return data
+    return line
+
+
+def chomp(data: bytes) -> bytes:
+    """Take one line end off."""
+    return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
+
+
+def pipe_it(option: str) -> str:
+    """Say how to give what an option takes from a file."""
+    return f"leave {option} out to be asked, or pipe it in"
+
+
+def why(error: OSError | ValueError) -> str:
+    """Say in words of the system why something failed, without what it failed on."""
+    number = error.errno if isinstance(error, OSError) else errno.EINVAL
+    return os.strerror(number or errno.EINVAL).lower()

@@ -1,0 +1,342 @@
+"""Lock files on disk: finding, reading and replacing them. What is in them only the daemon knows.
+
+The rules, each of which stops something:
+
+1. A lock file is a regular file. A symbolic link in its place is refused, for reading and for
+   writing: a repository could bring one along that leads to another file of the user's.
+2. A file is replaced whole: written beside the old one, synced, renamed over it, the directory
+   synced. Whoever is killed half way leaves the old file or the new one.
+3. A file is replaced only while it is byte for byte the one that the change was made from. Writers
+   hold the lock (flock) of the file that they replace, so of two only one gets through. A program
+   that does not take it (git, an editor) can still slip into the instant between comparing and
+   renaming; it is found whenever it comes before.
+4. A new file is 0600 from its first byte and never takes the place of another. A file that is
+   replaced keeps its mode, and its owner where that is possible.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hmac
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backpack_client.failures import Failure, printable, usage
+
+LOCK_NAME = "agent.lock"
+SIZE_LIMIT = 1024 * 1024
+"""The longest lock file that the daemon takes, in bytes."""
+
+_REPOSITORY = ".git"
+_PATIENCE = 10.0
+_RETRY_EVERY = 0.01
+_SHOWN = 256
+_NEW_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class LockFile:
+    """A lock file as it was read.
+
+    Attributes:
+        path: where it lies; absolute.
+        data: what it holds.
+        mode: its permissions.
+    """
+
+    path: str
+    data: bytes = field(repr=False)
+    mode: int = _NEW_MODE
+
+
+def find(start: str | None = None) -> str:
+    """Find the lock of an agent: `agent.lock` here or above.
+
+    Inside of a repository the search ends at its root. Outside of one it goes up through
+    directories that belong to the user, or to whoever the first one belongs to: a file that
+    somebody else left in a directory that all may write must not be found by chance.
+
+    Args:
+        start: where to begin; None: the current directory.
+
+    Returns:
+        The file's absolute path.
+
+    Raises:
+        Failure: there is none (`no-lock`).
+    """
+    here = Path(start or ".").absolute()
+    owners = {os.geteuid(), _owner(here)}
+    for directory in (here, *here.parents):
+        if _owner(directory) not in owners:
+            break
+        candidate = directory / LOCK_NAME
+        if os.path.lexists(candidate):
+            return str(candidate)
+        if os.path.lexists(directory / _REPOSITORY):
+            break
+    raise Failure(
+        f"no {LOCK_NAME} here or above",
+        reason="no-lock",
+        hint="make one: backpack-client agent init\nor name one: --lock FILE",
+    )
+
+
+def absolute(path: str) -> str:
+    """Name a file that a person named by an absolute path, following no symbolic link at its end.
+
+    Raises:
+        Failure: a usage failure; that is no path.
+    """
+    if not path or "\0" in path:
+        raise usage("not the path of a file", hint="")
+    return str(Path(path).absolute())
+
+
+def read(path: str) -> LockFile:
+    """Read a lock file.
+
+    Raises:
+        Failure: it is not there (`no-lock`), is not a regular file, is too long, or cannot be read.
+    """
+    with _directory(path) as directory:
+        return _read(path, directory)
+
+
+def create(path: str, data: bytes, mode: int = _NEW_MODE) -> LockFile:
+    """Write a file that is not there yet.
+
+    Raises:
+        Failure: there is something of that name already (`lock-exists`), or it cannot be written.
+    """
+    name = Path(path).name
+    with _directory(path) as directory, _explained(path, "write"):
+        fresh = f".{name}.{secrets.token_hex(8)}.new"
+        try:
+            _write_new(fresh, data, mode, directory)
+            # A link never takes the place of something, which a rename would.
+            os.link(fresh, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        except FileExistsError:
+            raise Failure(
+                f"{printable(path, _SHOWN)} exists already",
+                reason="lock-exists",
+                hint="nothing was changed: move it away first, or name another file",
+            ) from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=directory)
+        os.fsync(directory)
+    return LockFile(path, data, mode)
+
+
+def replace(seen: LockFile, data: bytes) -> LockFile:
+    """Put a new version in the place of the one that was read.
+
+    Args:
+        seen: what the new version was made from.
+        data: the new version.
+
+    Returns:
+        The new version.
+
+    Raises:
+        Failure: the file is not any more what was read (`lock-changed`), or cannot be written. It
+            is then as it was.
+    """
+    if data == seen.data:
+        return seen
+    name = Path(seen.path).name
+    fresh = f".{name}.new"
+    with (
+        _directory(seen.path) as directory,
+        _explained(seen.path, "write"),
+        _held(seen.path, directory) as held,
+    ):
+        if not hmac.compare_digest(_read(seen.path, directory).data, seen.data):
+            raise _changed(seen.path)
+        before = os.fstat(held)
+        mode = stat.S_IMODE(before.st_mode) & 0o777
+        # Written only while the lock is held: one that is there was left by a writer that died.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=directory)
+        try:
+            _write_new(fresh, data, mode, directory, owner=before)
+            os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=directory)
+            raise
+        os.fsync(directory)
+    return LockFile(seen.path, data, mode)
+
+
+def keep_beside(seen: LockFile, suffix: str) -> str:
+    """Keep a copy of a lock file beside it, under its name with a suffix.
+
+    A copy of the same bytes that is there already will do: a migration that was interrupted left
+    it.
+
+    Returns:
+        The copy's path.
+
+    Raises:
+        Failure: there is something else of that name (`lock-exists`), or it cannot be written.
+    """
+    path = seen.path + suffix
+    try:
+        create(path, seen.data, seen.mode)
+    except Failure as failure:
+        if failure.reason != "lock-exists" or read(path).data != seen.data:
+            raise
+    return path
+
+
+def _owner(directory: Path) -> int:
+    try:
+        return directory.stat().st_uid
+    except OSError:
+        return -1
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[int]:
+    """Hold the directory of a file, so that everything done by its name is done in one place."""
+    with _explained(path, "read"):
+        descriptor = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: str, what: str) -> Iterator[None]:
+    """Turn an error of the system into a failure that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Failure(
+            f"there is no {printable(path, _SHOWN)}",
+            reason="no-lock",
+            hint="make one: backpack-client agent init",
+        ) from None
+    except OSError as error:
+        # ELOOP is what O_NOFOLLOW answers to a symbolic link; FreeBSD's EMLINK means the same.
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _not_regular(path, "a symbolic link") from None
+        why = os.strerror(error.errno or errno.EINVAL).lower()
+        raise Failure(
+            f"cannot {what} {printable(path, _SHOWN)}: {why}",
+            reason="lock-io",
+            hint="" if what == "read" else "the file is as it was",
+        ) from None
+
+
+def _read(path: str, directory: int) -> LockFile:
+    with _explained(path, "read"):
+        descriptor = _open(Path(path).name, os.O_RDONLY, directory)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _not_regular(path, "no regular file")
+            data = bytearray()
+            while len(data) <= SIZE_LIMIT and (more := os.read(descriptor, SIZE_LIMIT + 1)):
+                data += more
+        finally:
+            os.close(descriptor)
+    if len(data) > SIZE_LIMIT:
+        raise Failure(
+            f"{printable(path, _SHOWN)} is too long for a lock file: at most 1 MiB",
+            reason="lock-too-long",
+        )
+    return LockFile(path, bytes(data), stat.S_IMODE(status.st_mode) & 0o777)
+
+
+def _open(name: str, flags: int, directory: int) -> int:
+    # Not blocking: a pipe in the place of the file would hold everything up.
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=directory)
+
+
+def _not_regular(path: str, what: str) -> Failure:
+    return Failure(
+        f"{printable(path, _SHOWN)} is {what}",
+        reason="lock-not-regular",
+        hint="a lock is a regular file: name the file itself with --lock FILE",
+    )
+
+
+def _changed(path: str) -> Failure:
+    return Failure(
+        f"{printable(path, _SHOWN)} was changed meanwhile, and was not overwritten",
+        reason="lock-changed",
+        hint="nothing was lost: do it again",
+    )
+
+
+@contextlib.contextmanager
+def _held(path: str, directory: int) -> Iterator[int]:
+    """Hold the lock of the file that a path leads to, and of no file that it led to before."""
+    until = time.monotonic() + _PATIENCE
+    name = Path(path).name
+    while True:
+        descriptor = _open_to_lock(name, directory)
+        try:
+            if not _flock(descriptor):
+                if time.monotonic() > until:
+                    raise Failure(
+                        f"{printable(path, _SHOWN)} is being written by another program",
+                        reason="lock-busy",
+                        hint="the file is as it was: try again",
+                    )
+                time.sleep(_RETRY_EVERY)
+                continue
+            current = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if os.path.samestat(current, os.fstat(descriptor)):
+                yield descriptor
+                return
+            # Replaced while we waited: what is held now is a file that nobody sees any more.
+        finally:
+            os.close(descriptor)
+
+
+def _open_to_lock(name: str, directory: int) -> int:
+    try:
+        # NFS locks only what is open for writing.
+        return _open(name, os.O_RDWR, directory)
+    except PermissionError:
+        return _open(name, os.O_RDONLY, directory)
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_new(
+    name: str, data: bytes, mode: int, directory: int, owner: os.stat_result | None = None
+) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, _NEW_MODE, dir_fd=directory)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        if owner is not None:
+            mine = os.fstat(descriptor)
+            if (mine.st_uid, mine.st_gid) != (owner.st_uid, owner.st_gid):
+                with contextlib.suppress(PermissionError):
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        # After the owner, which would take bits away, and whatever the umask says.
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,283 @@
+"""Lock files on disk: found, read, replaced whole, and never what somebody else wrote meanwhile."""
+
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backpack_client import lockfiles
+from backpack_client.failures import Failure
+from backpack_client.lockfiles import LockFile
+
+
+def reason(call: Callable[[], object]) -> str:
+    with pytest.raises(Failure) as caught:
+        call()
+    return caught.value.reason
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> LockFile:
+    return lockfiles.create(str(tmp_path / "agent.lock"), b"first")
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
+
+
+def test_a_lock_is_found_here_and_above(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    above = tmp_path / "agent.lock"
+    above.write_bytes(b"x")
+    assert lockfiles.find(str(tmp_path)) == str(above)
+    assert lockfiles.find(str(deep)) == str(above)
+    (deep / "agent.lock").write_bytes(b"y")
+    assert lockfiles.find(str(deep)) == str(deep / "agent.lock")
+
+
+@pytest.mark.parametrize("marker", ["directory", "file"])
+def test_the_search_ends_at_the_repositorys_root(tmp_path: Path, marker: str) -> None:
+    deep = tmp_path / "repository" / "src"
+    deep.mkdir(parents=True)
+    git = deep.parent / ".git"
+    # A file is what a worktree or a submodule has.
+    git.mkdir() if marker == "directory" else git.write_text("gitdir: elsewhere\n")
+    (tmp_path / "agent.lock").write_bytes(b"outside")
+    assert reason(lambda: lockfiles.find(str(deep))) == "no-lock"
+    (deep.parent / "agent.lock").write_bytes(b"at the root")
+    assert lockfiles.find(str(deep)) == str(deep.parent / "agent.lock")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to make another user's directory")
+def test_the_search_does_not_go_up_into_what_belongs_to_somebody_else(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    mine = theirs / "mine"
+    mine.mkdir(parents=True)
+    os.chown(theirs, 65534, 65534)
+    (theirs / "agent.lock").write_bytes(b"planted")
+    assert reason(lambda: lockfiles.find(str(mine))) == "no-lock"
+    assert lockfiles.find(str(theirs)) == str(theirs / "agent.lock")
+
+
+def test_a_new_lock_is_readable_by_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = lockfiles.create(str(tmp_path / "agent.lock"), b"data")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path(made.path).stat().st_mode) == 0o600
+    assert names(tmp_path) == ["agent.lock"]
+
+
+def test_a_new_lock_takes_nobodys_place(tmp_path: Path, lock: LockFile) -> None:
+    assert reason(lambda: lockfiles.create(lock.path, b"other")) == "lock-exists"
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert reason(lambda: lockfiles.create(str(tmp_path / "link"), b"other")) == "lock-exists"
+    assert lockfiles.read(lock.path).data == b"first"
+    assert names(tmp_path) == ["agent.lock", "link"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400])
+def test_a_lock_that_is_replaced_keeps_its_mode(lock: LockFile, mode: int) -> None:
+    Path(lock.path).chmod(mode)
+    lockfiles.replace(lockfiles.read(lock.path), b"second")
+    assert stat.S_IMODE(Path(lock.path).stat().st_mode) == mode
+    assert Path(lock.path).read_bytes() == b"second"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give a file away")
+def test_a_lock_that_root_replaces_keeps_its_owner(lock: LockFile) -> None:
+    os.chown(lock.path, 65534, 65534)
+    Path(lock.path).chmod(0o640)
+    lockfiles.replace(lockfiles.read(lock.path), b"second")
+    found = Path(lock.path).stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65534, 0o640)
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_overwritten(
+    tmp_path: Path, lock: LockFile
+) -> None:
+    Path(lock.path).write_bytes(b"theirs")
+    assert reason(lambda: lockfiles.replace(lock, b"mine")) == "lock-changed"
+    assert Path(lock.path).read_bytes() == b"theirs"
+    assert names(tmp_path) == ["agent.lock"]
+
+
+def test_a_lock_that_was_deleted_meanwhile_is_not_made_anew(tmp_path: Path, lock: LockFile) -> None:
+    Path(lock.path).unlink()
+    assert reason(lambda: lockfiles.replace(lock, b"mine")) == "no-lock"
+    assert names(tmp_path) == []
+
+
+def test_writing_the_same_bytes_writes_nothing(lock: LockFile) -> None:
+    before = Path(lock.path).stat()
+    lockfiles.replace(lock, b"first")
+    assert Path(lock.path).stat().st_ino == before.st_ino
+
+
+def test_of_writers_at_once_one_after_the_other_gets_through(lock: LockFile) -> None:
+    """Each adds a letter to what it has read; no letter may be lost."""
+    writers, times = 4, 10
+    tries: list[str] = []
+
+    def write(letter: bytes) -> None:
+        for _ in range(times):
+            while True:
+                seen = lockfiles.read(lock.path)
+                try:
+                    lockfiles.replace(seen, seen.data + letter)
+                except Failure as failure:
+                    tries.append(failure.reason)
+                else:
+                    break
+
+    threads = [
+        threading.Thread(target=write, args=(bytes([letter]),)) for letter in b"abcd"[:writers]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    data = Path(lock.path).read_bytes()
+    assert sorted(data.removeprefix(b"first")) == sorted(b"abcd" * times)
+    assert set(tries) <= {"lock-changed"}
+
+
+def test_a_file_that_was_replaced_is_not_the_one_whose_lock_counts(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that waited for the lock of a file gets it when that file is out of sight."""
+    old = os.open(lock.path, os.O_RDWR)
+    fcntl.flock(old, fcntl.LOCK_EX)
+    real = fcntl.flock
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        fresh = Path(lock.path + ".other")
+        fresh.write_bytes(b"theirs")
+        fresh.rename(lock.path)
+        os.close(old)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    assert reason(lambda: lockfiles.replace(lock, b"mine")) == "lock-changed"
+    assert Path(lock.path).read_bytes() == b"theirs"
+
+
+def test_the_lock_that_is_held_is_that_of_the_file_in_place(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that was replaced by the same bytes, the lock of the old one keeps nobody out."""
+    real = fcntl.flock
+    locked: list[tuple[int, int]] = []
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        if not locked:
+            fresh = Path(lock.path + ".other")
+            fresh.write_bytes(lock.data)
+            fresh.rename(lock.path)
+        locked.append((os.fstat(descriptor).st_ino, Path(lock.path).stat().st_ino))
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    lockfiles.replace(lock, b"mine")
+    held, in_place = locked[-1]
+    assert (held == in_place, len(locked)) == (True, 2)
+
+
+def test_a_lock_that_another_program_holds_for_long_is_left_alone(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lockfiles, "_PATIENCE", 0.0)
+    with Path(lock.path).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert reason(lambda: lockfiles.replace(lock, b"mine")) == "lock-busy"
+    assert Path(lock.path).read_bytes() == b"first"
+
+
+def test_a_symbolic_link_is_neither_read_nor_written_through(
+    tmp_path: Path, lock: LockFile
+) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"first")
+    Path(lock.path).unlink()
+    Path(lock.path).symlink_to(target)
+    assert reason(lambda: lockfiles.read(lock.path)) == "lock-not-regular"
+    assert reason(lambda: lockfiles.replace(lock, b"mine")) == "lock-not-regular"
+    assert target.read_bytes() == b"first"
+    assert Path(lock.path).is_symlink()
+
+
+def test_a_directory_a_pipe_and_a_device_are_no_locks(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for path in (str(tmp_path / "pipe"), str(tmp_path / "directory"), "/dev/zero"):
+        with pytest.raises(Failure, match="is no regular file"):
+            lockfiles.read(path)
+
+
+def test_what_is_too_long_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "agent.lock"
+    path.write_bytes(b"x" * lockfiles.SIZE_LIMIT)
+    lockfiles.read(str(path))
+    path.write_bytes(b"x" * (lockfiles.SIZE_LIMIT + 1))
+    assert reason(lambda: lockfiles.read(str(path))) == "lock-too-long"
+
+
+def test_a_disk_without_room_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert reason(lambda: lockfiles.replace(lock, b"mine")) == "lock-io"
+    assert Path(lock.path).read_bytes() == b"first"
+    assert names(tmp_path) == ["agent.lock"]
+    assert reason(lambda: lockfiles.create(str(tmp_path / "new"), b"x")) == "lock-io"
+    assert names(tmp_path) == ["agent.lock"]
+
+
+def test_what_a_writer_that_died_has_left_does_not_stand_in_the_way(
+    tmp_path: Path, lock: LockFile
+) -> None:
+    (tmp_path / ".agent.lock.new").write_bytes(b"half of it")
+    lockfiles.replace(lock, b"second")
+    assert Path(lock.path).read_bytes() == b"second"
+    assert names(tmp_path) == ["agent.lock"]
+
+
+def test_a_link_planted_where_the_new_version_is_written_leads_nowhere(
+    tmp_path: Path, lock: LockFile
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / ".agent.lock.new").symlink_to(victim)
+    lockfiles.replace(lock, b"second")
+    assert victim.read_bytes() == b"precious"
+    assert not Path(lock.path).is_symlink()
+
+
+def test_a_copy_is_kept_beside_with_the_same_mode(lock: LockFile) -> None:
+    Path(lock.path).chmod(0o640)
+    seen = lockfiles.read(lock.path)
+    kept = lockfiles.keep_beside(seen, ".v1")
+    assert (Path(kept).read_bytes(), stat.S_IMODE(Path(kept).stat().st_mode)) == (b"first", 0o640)
+    assert lockfiles.keep_beside(seen, ".v1") == kept, "the same copy will do"
+    Path(kept).write_bytes(b"something else")
+    assert reason(lambda: lockfiles.keep_beside(seen, ".v1")) == "lock-exists"
+    assert Path(kept).read_bytes() == b"something else"
+
+
+def test_a_lock_shows_nothing_of_what_is_in_it(lock: LockFile) -> None:
+    assert "first" not in repr(lock)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    assert reason(lambda: lockfiles.absolute(path)) == "usage"

@@ -1,0 +1,132 @@
+"""What people's answers left behind: consents, refusals and revocations."""
+
+from dataclasses import replace
+
+import pytest
+
+from backpackd.core import answers as module
+from backpackd.core.answers import Answers
+from backpackd.core.facts import ProcessId
+from backpackd.core.grants import Grant
+from backpackd.core.selectors import parse
+
+
+def tree(pid: int) -> ProcessId:
+    return ProcessId(pid, pid * 10)
+
+
+def consent(grant_id: str = "c", pid: int = 20, patterns: tuple[str, ...] = ("K",)) -> Grant:
+    selector = replace(parse(f"tree:{pid}"), process=tree(pid), boot_id="boot")
+    return Grant(grant_id, patterns, selector, 60, None, None, 1, "", consent=True)
+
+
+def test_a_refusal_is_remembered_for_its_tree_and_keys() -> None:
+    answers = Answers()
+    answers.refuse(tree(20), ["K"])
+    assert answers.refused(tree(20), ["K", "L"])
+    assert not answers.refused(tree(20), ["L"])
+    assert not answers.refused(tree(21), ["K"])
+    assert answers.trees() == {tree(20)}
+
+
+def test_a_consent_after_a_refusal_is_the_later_word() -> None:
+    answers = Answers()
+    answers.refuse(tree(20), ["K", "L"])
+    answers.consent(consent(), tree(20))
+    assert not answers.refused(tree(20), ["K"])
+    assert answers.refused(tree(20), ["L"])
+
+
+def test_a_consent_to_another_root_also_takes_the_refusal_of_the_tree_that_asked_back() -> None:
+    answers = Answers()
+    answers.refuse(tree(20), ["K"])
+    answers.consent(consent(pid=10), tree(20))
+    assert not answers.refused(tree(20), ["K"])
+
+
+def test_a_withdrawal_ends_consents_of_that_tree_to_those_keys() -> None:
+    answers = Answers()
+    for one in (consent("own"), consent("own-l", patterns=("L",)), consent("other", pid=21)):
+        answers.consent(one, tree(20))
+    assert [one.id for one in answers.withdraw(tree(20), ["K"], ())] == ["own"]
+    assert {one.id for one in answers.consents()} == {"own-l", "other"}
+    assert answers.withdrawn(tree(20), "K")
+    assert not answers.withdrawn(tree(20), "L")
+    assert not answers.withdrawn(tree(21), "K")
+
+
+def test_a_withdrawal_ends_what_the_lease_rested_on_whoever_is_its_root() -> None:
+    answers = Answers()
+    answers.consent(consent("shell", pid=10), tree(20))
+    assert [one.id for one in answers.withdraw(tree(20), ["K"], ("shell",))] == ["shell"]
+
+
+def test_a_consent_is_set_aside_by_a_later_withdrawal_only() -> None:
+    answers = Answers()
+    answers.consent(consent("before", pid=10), tree(20))
+    answers.withdraw(tree(20), ["K"], ())
+    answers.consent(consent("after", pid=10), tree(20))
+    assert answers.withdrawn(tree(20), "K", since="before")
+    assert not answers.withdrawn(tree(20), "K", since="after")
+    answers.withdraw(tree(20), ["K"], ())
+    assert answers.withdrawn(tree(20), "K", since="after")
+
+
+def test_uses_of_a_consent_are_counted() -> None:
+    answers = Answers()
+    answers.consent(replace(consent(), uses_left=2), tree(20))
+    assert [answers.use("c") for _ in range(3)] == [True, True, False]
+    assert not answers.use("unknown")
+
+
+def test_everything_about_a_tree_ends_with_its_root() -> None:
+    answers = Answers()
+    answers.refuse(tree(20), ["K"])
+    answers.withdraw(tree(20), ["L"], ())
+    answers.consent(consent(patterns=("M",)), tree(20))
+    answers.refuse(tree(21), ["K"])
+    assert [one.id for one in answers.end_tree(tree(20))] == ["c"]
+    assert answers.trees() == {tree(21)}
+    assert answers.consents() == []
+
+
+def test_clearing_forgets_everything() -> None:
+    answers = Answers()
+    answers.refuse(tree(20), ["K"])
+    answers.withdraw(tree(20), ["L"], ())
+    answers.consent(consent(patterns=("M",)), tree(20))
+    answers.clear()
+    assert answers.trees() == set()
+    assert answers.consents() == []
+    assert answers._given == {}
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 3)
+    answers = Answers()
+    answers.refuse(tree(20), ["A", "B", "C"])
+    answers.refuse(tree(20), ["A"])
+    answers.refuse(tree(20), ["D"])
+    assert [answers.refused(tree(20), [name]) for name in "ABCD"] == [True, False, True, True]
+
+
+def test_a_revocation_is_never_forgotten_for_others_that_came_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Otherwise a tree could have its own keys revoked until the daemon forgot what was revoked
+    # from it before.
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 3)
+    answers = Answers()
+    answers.consent(consent("before", pid=10), tree(20))
+    answers.withdraw(tree(20), ["K"], ())
+    answers.withdraw(tree(21), ["A", "B", "C"], ())
+    assert answers.withdrawn(tree(20), "K")
+    assert answers.withdrawn(tree(20), "K", since="before")
+    # It cannot be told any more of whom that was, so it is of everybody; later consents count.
+    assert answers.withdrawn(tree(22), "D")
+    answers.consent(consent("after"), tree(20))
+    assert not answers.withdrawn(tree(20), "K", since="after")
+    answers.clear()
+    assert not answers.withdrawn(tree(22), "D")

@@ -1,0 +1,81 @@
+"""Floods a daemon with calls of many real processes, from a process tree of their own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from daemons import RunningDaemon
+
+# Every connection sends requests by the hundred and takes the answers without looking. It ends
+# with its standard input.
+FLOODER = r"""
+import os, selectors, socket, sys
+
+def frame(kind, flags, stream, payload):
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+    return head + payload
+
+def field(name, value):
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"),
+          (b":path", b"/backpack.v1.Vault/Status"), (b"te", b"trailers"),
+          (b"content-type", b"application/grpc")]
+block = b"".join(field(*one) for one in fields)
+start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+window = frame(8, 0, 0, (2**30).to_bytes(4, "big"))
+
+def connect():
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(sys.argv[1])
+    requests = b"".join(
+        frame(1, 4, stream, block) + frame(0, 1, stream, bytes(5)) for stream in range(1, 199, 2)
+    )
+    end.sendall(start + window + requests)
+    end.setblocking(False)
+    watch.register(end, selectors.EVENT_READ)
+
+watch = selectors.DefaultSelector()
+watch.register(0, selectors.EVENT_READ)
+for _ in range(int(sys.argv[2])):
+    connect()
+os.write(1, b"up\n")
+while True:
+    for key, _ in watch.select():
+        if key.fd == 0:
+            sys.exit()
+        try:
+            data = key.fileobj.recv(65536)
+        except OSError:
+            data = b""
+        # The answer to its last request holds a stream's end: begin anew on another connection.
+        if not data or (197).to_bytes(4, "big") in data:
+            watch.unregister(key.fileobj)
+            key.fileobj.close()
+            try:
+                connect()
+            except OSError:
+                sys.exit()
+"""
+
+
+@contextmanager
+def flood(daemon: RunningDaemon, *, processes: int, connections: int) -> Iterator[None]:
+    """Flood a daemon from a process tree of its own, with so many connections of each process."""
+    # The outer shell ends at once, so the inner one is nobody's child here and the root of a tree.
+    inner = 'for i in $(seq "$1"); do "$2" -c "$3" "$4" "$5" <&3 & done; wait'
+    outer = 'exec 3<&0; sh -c "$0" flood "$@" &'
+    arguments = [str(processes), sys.executable, FLOODER, str(daemon.socket), str(connections)]
+    with subprocess.Popen(
+        ["sh", "-c", outer, inner, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for _ in range(processes):
+                assert process.stdout.readline() == b"up\n"
+            yield
+        finally:
+            process.communicate(b"")

@@ -6,7 +6,8 @@ import pytest
 
 from backpack_client import inputs, lockfiles
 from backpack_client.calls import agents as agent_calls
-from backpackd.application import identities, workbench
+from backpack_client.cli import agent_files
+from backpackd.application import access, identities, workbench
 from backpackd.core import trust
 from backpackd.core.agentlock import content
 
@@ -32,5 +33,6 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 
 def test_the_client_keeps_to_the_daemons_limits() -> None:
     assert lockfiles.SIZE_LIMIT == content.MAX_DOCUMENT
+    assert agent_files.MOST_KEYS == access.MOST_NAMES
     assert agent_calls.PATH_LIMIT == trust.MAX_PATH
     assert inputs.PASSPHRASE_LIMIT == identities.MAX_LEGACY_KEY

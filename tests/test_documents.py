@@ -214,6 +214,7 @@ def test_the_table_of_methods_is_the_api() -> None:
             "agents of one process tree, of all",
             f"{running.MOST_AGENTS_OF_TREE}, {running.MOST_AGENTS}",
         ),
+        ("leases that are kept for one agent", str(running.MOST_LEASES_OF_AGENT)),
         ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
         ("handouts that are listed", str(rpc_leases.MOST_HANDOUTS)),
         ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),

@@ -210,6 +210,8 @@ class Access:
             # From here to the reply nothing waits, so nothing can come in between.
             session.check()
             self._keys.require(session, stored)
+            # Again: of many that were told at once that there is room, only so many get it.
+            self._check_room(facts, wish)
             lease = self._issue(facts, names, decision, wish, lease_id)
             if wish.start is not None:
                 self._running.begin(lease, facts, wish.start)

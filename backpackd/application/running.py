@@ -32,6 +32,7 @@ GRACE = 10
 """Seconds between SIGTERM and SIGKILL."""
 MOST_AGENTS = 1000
 MOST_AGENTS_OF_TREE = 100
+MOST_LEASES_OF_AGENT = 100
 _TOLD = frozenset({"revoked", "panic", "grant-gone"})
 
 
@@ -109,11 +110,18 @@ class Running:
         return facts
 
     def check_room(self, facts: PeerFacts) -> None:
-        """Return if a caller may become an agent.
+        """Return if a caller may become an agent, or have one more lease kept for the one it is.
+
+        Every lease that is kept is looked at whenever the next renewal is: so they are bounded.
 
         Raises:
-            LimitError: too many run.
+            LimitError: too many run, or too many leases are kept for this one.
         """
+        own = self._agents.get(facts.process.id)
+        if own is not None:
+            if len(own.leases) >= MOST_LEASES_OF_AGENT:
+                raise LimitError("too many leases are kept for this agent: give some back")
+            return
         origin = facts.origin.id
         siblings = sum(agent.origin == origin for agent in self._agents.values())
         if len(self._agents) >= MOST_AGENTS or siblings >= MOST_AGENTS_OF_TREE:

@@ -261,21 +261,26 @@ async def test_embedded_values_do_not_come_out_once_the_vault_was_locked(ann: Ag
         await work
 
 
+@pytest.mark.parametrize("which", [1, 2, 3])
 async def test_nothing_of_a_lock_comes_out_once_the_vault_was_locked(
-    ann: AgentWorld, monkeypatch: pytest.MonkeyPatch
+    ann: AgentWorld, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     document = await ann.lock()
     await ann.opened(document)
-    real = ann.bench.do
+    real, done = ann.bench.do, 0
 
     async def locked_meanwhile(*arguments: Any) -> Any:
+        nonlocal done
         result = await real(*arguments)
-        ann.vault.lock()
+        done += 1
+        if done == which:
+            ann.vault.lock()
         return result
 
     monkeypatch.setattr(ann.bench, "do", locked_meanwhile)
     with pytest.raises(LockedError):
         await ann.agents.open(ann.agent, Given(document))
+    assert done == which
 
 
 async def test_a_lock_that_does_not_open_leaves_no_mark(ann: AgentWorld, bob: AgentWorld) -> None:

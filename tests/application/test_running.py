@@ -1,7 +1,9 @@
 """Agents that run: their lease lives while they do, and what ends it is told to them or not."""
 
+import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,17 @@ async def test_the_maximum_ends_the_lease_and_leaves_the_agent_alone(world: Worl
         world.clock.pass_(6)
         world.deadlines.review()
     assert (leases(world), world.processes.signals) == ([], [])
+
+
+async def test_no_lease_is_renewed_for_an_agent_whose_end_was_not_told_yet(world: World) -> None:
+    await world.run(ttl=10)
+    # Another process has its pid, and no callback has come.
+    world.processes.add(AGENT, parent=SCRIPT)
+    world.clock.pass_(6)
+    world.deadlines.review()
+    world.clock.pass_(5)
+    world.deadlines.review()
+    assert leases(world) == []
 
 
 async def test_the_alarm_is_set_for_the_renewal(world: World) -> None:
@@ -349,6 +362,43 @@ async def test_there_are_so_many_agents_of_one_tree_and_no_more(
     world.processes.add(120)
     await world.run(pid=120)
     assert sorted(pid for pid, _ in leases(world)) == [AGENT, 120]
+
+
+async def test_of_agents_that_begin_at_once_no_more_get_room_than_there_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MOST_AGENTS_OF_TREE", 1)
+    world.processes.add(110, parent=SCRIPT)
+    real, together = world.keys.open, asyncio.Barrier(2)
+
+    async def opened_together(*arguments: Any) -> Any:
+        await together.wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(world.keys, "open", opened_together)
+    both = await asyncio.gather(world.run(), world.run(pid=110), return_exceptions=True)
+    assert [isinstance(each, LimitError) for each in both] in ([False, True], [True, False])
+    assert len(world.running) == len(leases(world)) == 1
+
+
+async def test_so_many_leases_are_kept_for_one_agent_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MOST_LEASES_OF_AGENT", 2)
+    await world.run("K")
+    await world.run("L")
+    with pytest.raises(LimitError):
+        await world.run("K")
+    assert sorted(leases(world)) == [(AGENT, ("K",)), (AGENT, ("L",))]
+
+
+async def test_an_agent_that_runs_needs_no_second_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MOST_AGENTS_OF_TREE", 1)
+    await world.run("K")
+    await world.run("L")
+    assert sorted(leases(world)) == [(AGENT, ("K",)), (AGENT, ("L",))]
 
 
 async def test_an_agent_that_fetches_by_itself_is_handed_nothing(world: World) -> None:

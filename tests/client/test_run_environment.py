@@ -20,7 +20,9 @@ from backpack_client.running import environment
         "BACKPACK_SOCKET", "BACKPACK_KEYS_FD", "AGENT_MASTER_KEY", "SSH_AUTH_SOCK",
         "XDG_CONFIG_HOME", "MAKEFLAGS", "DOTNET_STARTUP_HOOKS", "PHPRC", "CLASSPATH", "LUA_INIT",
         "ZDOTDIR", "MALLOC_CHECK_", "TERMINFO", "SSLKEYLOGFILE", "DBUS_SESSION_BUS_ADDRESS",
-        "NOTIFY_SOCKET", "LISTEN_FDS",
+        "NOTIFY_SOCKET", "LISTEN_FDS", "PERLLIB", "TAR_OPTIONS", "LESS", "GIT_TRACE2_EVENT",
+        "AWS_SHARED_CREDENTIALS_FILE", "RIPGREP_CONFIG_PATH", "AWS_PAGER", "PKG_CONFIG_PATH",
+        "GCC_EXEC_PREFIX", "RUSTUP_TOOLCHAIN", "CGO_LDFLAGS",
     ],
 )  # fmt: skip
 def test_a_name_that_changes_how_programs_run_is_refused(name: str) -> None:
@@ -34,6 +36,7 @@ def test_a_name_that_changes_how_programs_run_is_refused(name: str) -> None:
     [
         "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GITHUB_TOKEN", "GIT_TOKEN", "NODE_AUTH_TOKEN",
         "NPM_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "SSH_PASSPHRASE", "HF_TOKEN",
+        "PGPASSWORD", "GH_TOKEN", "ANSIBLE_VAULT_KEY", "TF_TOKEN_X", "LESSONS_KEY",
         "DOCKER_PASSWORD", "K", "_k", "PATHOLOGY_KEY", "JAVA_SERVICE_KEY", "CARGO_REGISTRY_TOKEN",
     ],
 )  # fmt: skip

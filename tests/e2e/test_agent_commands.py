@@ -198,11 +198,41 @@ def test_whoever_is_removed_opens_no_later_version(ann: Vault, bob: Vault) -> No
     kept = path.read_bytes()
     told = ann.ok("agent", "remove-recipient", "bob", "PASS").err
     assert "still an accepted author" in told
+    assert f"backpack-client agent trust --forget {bob.fingerprint}" in told
     ann.ok("agent", "set", "--prompt", "not for bob", "PASS")
     assert bob("agent", "show").code == 5
     assert bob("agent", "show", "PASS").code == 5
     path.write_bytes(kept)
     assert bob.shown()["personality"] == {"system_prompt": "first", "tone": "professional"}
+
+
+def test_whoever_was_removed_is_believed_as_an_author_until_that_is_withdrawn_too(
+    ann: Vault, bob: Vault
+) -> None:
+    path = shared(ann, bob)
+    kept = path.read_bytes()
+    ann.ok("agent", "remove-recipient", "bob", "PASS")
+    path.write_bytes(kept)
+    for number in range(3):
+        # Past the generation that Ann has made meanwhile: no fork that her vault could see.
+        bob.ok("agent", "set", "--prompt", f"bob {number}", "PASS")
+    assert ann.shown()["personality"] == {"system_prompt": "bob 2", "tone": "professional"}
+    ann.ok("agent", "trust", "--forget", bob.fingerprint, "PASS")
+    refused = ann("agent", "show")
+    assert (refused.code, bob.fingerprint in refused.err) == (5, True)
+
+
+def test_more_keys_than_one_question_is_about_are_told_when_the_lock_is_made(ann: Vault) -> None:
+    keys = [part for number in range(64) for part in ("--key", f"K{number}")]
+    assert "warning" not in ann.ok("agent", "init", "--yes", *keys, "PASS").err
+    assert "names 65 keys" in ann.ok("agent", "set", "--key", "ONE_MORE", "PASS").err
+    refused = ann("run", "--", "true")
+    assert (refused.code, "needs 65 keys" in refused.err) == (1, True)
+
+
+def test_making_a_lock_says_what_keeps_its_line_ends(ann: Vault) -> None:
+    made_elsewhere = ann.ok("agent", "init", "--yes", "--lock", "other.lock", "PASS")
+    assert ".gitattributes: other.lock -text" in made_elsewhere.err
 
 
 def test_rewrapping_changes_every_layer_and_nothing_of_what_is_in_it(

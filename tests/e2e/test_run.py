@@ -428,6 +428,22 @@ def test_a_lock_that_was_tampered_with_runs_nothing(lock: Path) -> None:
     assert (done.returncode, done.stdout) == (1, b"")
 
 
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "Path"])
+def test_a_lock_that_brings_a_value_of_such_a_name_runs_nothing(
+    operator: Client, daemon: RunningDaemon, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "agent.lock"
+    with Backpack(str(daemon.socket)) as backpack:
+        backpack.authorize(PASSPHRASE)
+        call = agent_calls.create_lock({}, {"K": None, name: b"/tmp/evil"})
+        lockfiles.create(str(path), backpack.call(call).data)
+    operator.grant(name)
+    done = run("--lock", str(path), "--", "sh", "-c", "echo ran")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert f"must not set {name}".encode() in done.stderr
+    assert operator.pending() == []
+
+
 def test_without_lock_and_keys_there_is_nothing_to_run_with(operator: Client) -> None:
     done = run("--", "true")
     assert (done.returncode, b"no agent.lock" in done.stderr) == (1, True)

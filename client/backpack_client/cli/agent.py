@@ -13,6 +13,7 @@ from backpack_client.cli.agent_files import (
     document,
     layout,
     lock_option,
+    note_many,
     note_missing,
     note_seen,
     read_lock,
@@ -105,6 +106,7 @@ def init(
     _check_one_input(personality_file, embeds, passphrase_file)
     path = lockfiles.absolute(lock or lockfiles.LOCK_NAME)
     _check_free(path)
+    name = printable(path.rpartition("/")[2], 128)
     if not (prompt or tone or settings or personality_file or keys or embeds or yes):
         prompt, tone, keys = _wizard()
     personality: dict[str, Any] = {"system_prompt": DEFAULT_PROMPT, "tone": DEFAULT_TONE}
@@ -118,7 +120,11 @@ def init(
         made = backpack.call(agent_calls.create_lock(personality, credentials))
         lockfiles.create(path, made.data)
         note_seen(backpack, made.data, path)
-        terminal.say(f"{shown(path)} is made; it is safe to commit")
+        terminal.say(
+            f"{shown(path)} is made; it is safe to commit\n"
+            f"where git changes line ends, put into .gitattributes: {name} -text"
+        )
+        note_many(made.info)
         note_missing(backpack, made.info)
     terminal.say("to start the agent with it: backpack-client run -- COMMAND")
 
@@ -231,6 +237,7 @@ def set_(
             terminal.say("that is how it was: nothing is changed")
             return
         terminal.say(f"{shown(seen.path)} is changed: generation {changed.info.generation}")
+        note_many(changed.info)
         note_missing(backpack, changed.info)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+MOST_KEYS = 64
+"""For how many keys the daemon can be asked with one question."""
+
 _ATTEMPTS = 8
 
 _WARNINGS = {
@@ -159,6 +162,15 @@ def document(info: "LockInfo") -> dict[str, Any]:
         ],
         "warnings": list(info.warnings),
     }
+
+
+def note_many(info: "LockInfo") -> None:
+    """Tell the operator that an agent needs more keys than one question can be about."""
+    if len(info.credentials) > MOST_KEYS:
+        terminal.say(
+            f"warning: the lock names {len(info.credentials)} keys, and run asks for at most "
+            f"{MOST_KEYS} at once: take some out, or it does not start the agent"
+        )
 
 
 def note_missing(backpack: "Backpack", info: "LockInfo") -> None:

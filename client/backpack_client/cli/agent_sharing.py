@@ -12,6 +12,7 @@ from backpack_client.cli.agent_files import (
     change,
     layout,
     lock_option,
+    note_many,
     note_missing,
     note_seen,
     read_lock,
@@ -145,8 +146,9 @@ def remove_recipient(
     terminal.say(f"{printable(fingerprint, 64)} opens no later version of {shown(seen.path)}")
     if fingerprint in trusted:
         terminal.say(
-            "it is still an accepted author; to change that: backpack-client agent trust --forget "
-            f"{fingerprint}"
+            "it is still an accepted author here: a version of this lock that it signs would be "
+            "taken for a good one. To withdraw that, here and by everybody who has accepted it: "
+            f"backpack-client agent trust --forget {fingerprint}"
         )
     if any(each.embedded for each in before.credentials):
         terminal.say("it may have kept the embedded values: replace them at their issuers")
@@ -282,6 +284,7 @@ def migrate(
         if migrated.stored:
             terminal.say(f"stored keys of the vault now: {', '.join(migrated.stored)}")
         warn(migrated.info)
+        note_many(migrated.info)
         note_missing(backpack, migrated.info)
 
 

@@ -12,7 +12,7 @@ import click
 
 from backpack_client import lockfiles, terminal
 from backpack_client.cli import inline
-from backpack_client.cli.agent_files import lock_option, warn
+from backpack_client.cli.agent_files import MOST_KEYS, lock_option, warn
 from backpack_client.cli.session import Session
 from backpack_client.failures import Failure
 from backpack_client.fastpath.get import GRACE
@@ -183,12 +183,18 @@ def _lease(
 
 def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:
     """Return the keys to ask for."""
-    names = list(dict.fromkeys(named))
-    if how != _ENV:
-        return names
-    environment.check_keys(names)
-    wanted, kept = environment.of_keys(names, environ)
-    _report(kept, ())
+    wanted = list(dict.fromkeys(named))
+    if how == _ENV:
+        environment.check_keys(wanted)
+        wanted, kept = environment.of_keys(wanted, environ)
+        _report(kept, ())
+    if len(wanted) > MOST_KEYS:
+        # Asked for in parts, one consent would become several, each for a part of the whole.
+        raise Failure(
+            f"the agent needs {len(wanted)} keys, and at most {MOST_KEYS} can be asked for at once",
+            reason="too-many-names",
+            hint="take some out of the lock: backpack-client agent set --remove-key NAME",
+        )
     return wanted
 
 

@@ -145,7 +145,7 @@ class Backup:
             stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
             secret = await self._stretcher.stretch(normal, stretching, tree)
             ways.append(backup.passphrase_way(file_key, secret, stretching))
-        return await self._write(session, file_key, ways)
+        return await self._write(session, file_key, ways, "exported")
 
     async def export_plain(self) -> Exported:
         """Write a backup whose only key is in memory: for sending it in plain, see `plain`."""
@@ -153,7 +153,7 @@ class Backup:
         # A way in that nobody has: the format knows no file without one.
         stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
         way = backup.passphrase_way(file_key, secrets.token_bytes(32), stretching)
-        return await self._write(self._vault.session(), file_key, [way])
+        return await self._write(self._vault.session(), file_key, [way], "exported-in-plain")
 
     async def plain(self, exported: Exported) -> AsyncIterator[bytes]:
         """Yield the keys of a backup of `export_plain` in plain, as lines of JSON."""
@@ -162,8 +162,11 @@ class Backup:
             if isinstance(record, StoredKey):
                 yield _line(record)
 
-    async def _write(self, session: Session, file_key: bytes, ways: Sequence[Way]) -> Exported:
+    async def _write(
+        self, session: Session, file_key: bytes, ways: Sequence[Way], act: str
+    ) -> Exported:
         spool = self.spooling()
+        names: list[str] = []
         try:
             # Nothing changes meanwhile: what is written is a state that existed.
             async with self._vault.steady():
@@ -177,17 +180,35 @@ class Backup:
                 for each in first:
                     await _append(spool, sealer.add(backup_contents.encode(each)))
                 for start in range(0, len(heads), _READ):
-                    await self._write_keys(session, heads[start : start + _READ], sealer, spool)
+                    names += await self._write_keys(
+                        session, heads[start : start + _READ], sealer, spool
+                    )
                 end = sealer.add(backup_contents.encode_end())
                 await spool.append(end + sealer.finish())
+            await self._record(session, act, names)
         except BaseException:
             spool.close()
             raise
         return Exported(len(heads), len(record.grants), spool, file_key)
 
+    async def _record(self, session: Session, act: str, names: Sequence[str]) -> None:
+        """Say in the audit log which keys are about to leave, durably, before any does."""
+        now_ms = self._vault.now_ms()
+        parts = [names[at : at + MOST_NAMES] for at in range(0, len(names), MOST_NAMES)] or [()]
+        events = [
+            AuditEvent("operator-act", now_ms, names=tuple(part), reason=act) for part in parts
+        ]
+
+        async def draft(now: Session) -> Draft:
+            session.check()
+            return Draft(now.authority.next(now_ms), events=events)
+
+        await self._vault.change(draft)
+
     async def _write_keys(
         self, session: Session, heads: Sequence[RowHead], sealer: Sealer, spool: Spool
-    ) -> None:
+    ) -> list[str]:
+        names = []
         rows = await self._store.rows([head.index for head in heads])
         for at in range(0, len(heads), _SLICE):
             # Others are served in between.
@@ -197,7 +218,9 @@ class Backup:
                 for head in heads[at : at + _SLICE]:
                     key = open_key(master, session.vault_id, rows.get(head.index), head)
                     sealed += sealer.add(backup_contents.encode(key))
+                    names.append(key.head.name)
             await _append(spool, sealed)
+        return names
 
     async def take(self, spool: Spool, terms: Terms, tree: ProcessId) -> Imported:
         """Take the keys of a backup into the vault, all or none.

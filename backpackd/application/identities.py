@@ -10,6 +10,7 @@ from typing import Any
 
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core import identity as identities
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority, open_legacy_key, seal_legacy_key
 from backpackd.core.errors import InvalidRequestError, LimitError, TrustUnknownError
 from backpackd.core.identity import Identity, PublicIdentity
@@ -18,6 +19,9 @@ from backpackd.core.trust import MAX_AUTHORS, MAX_LOCKS, KnownLock, TrustedAutho
 
 MAX_LEGACY_KEY = 1024
 """Bytes of a master key of the older tool."""
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 class Identities:
@@ -68,7 +72,9 @@ class Identities:
                     f"a vault trusts at most {MAX_AUTHORS} authors: forget one that is not needed"
                 )
             fresh = TrustedAuthor(fingerprint, label, self._vault.now_ms())
-            return self._draft(now, authors=(*others, fresh))
+            return self._draft(
+                now, "author-accepted", {"author": author.spoken}, authors=(*others, fresh)
+            )
 
         await self._vault.change(draft)
 
@@ -107,7 +113,7 @@ class Identities:
             rest = tuple(each for each in now.authority.authors if each.spoken != spoken)
             if len(rest) == len(now.authority.authors):
                 raise TrustUnknownError("no accepted author has that fingerprint")
-            return self._draft(now, authors=rest)
+            return self._draft(now, "author-forgotten", {"author": spoken}, authors=rest)
 
         await self._vault.change(draft)
 
@@ -122,7 +128,7 @@ class Identities:
             rest = {each: known for each, known in now.authority.locks.items() if each != lock_id}
             if len(rest) == len(now.authority.locks):
                 raise TrustUnknownError("no agent lock of that id is known")
-            return self._draft(now, locks=rest)
+            return self._draft(now, "lock-forgotten", {"lock": lock_id}, locks=rest)
 
         await self._vault.change(draft)
 
@@ -133,7 +139,7 @@ class Identities:
             with now.open_master() as master:
                 salt = secrets.token_bytes(SALT_SIZE)
                 sealed = seal_legacy_key(master, now.vault_id, key, salt)
-            return self._draft(now, legacy_key=sealed)
+            return self._draft(now, "legacy-key-kept", legacy_key=sealed)
 
         await self._vault.change(draft)
 
@@ -162,8 +168,13 @@ class Identities:
             )
         return text
 
-    def _draft(self, now: Session, **changes: Any) -> Draft:
-        return Draft(now.authority.next(self._vault.now_ms(), **changes))
+    def _draft(
+        self, now: Session, act: str = "", about: Mapping[str, str] = _NOTHING, **changes: Any
+    ) -> Draft:
+        """Change the record, and say in the audit log what the operator did, if that is it."""
+        now_ms = self._vault.now_ms()
+        event = AuditEvent("operator-act", now_ms, reason=act, details=about)
+        return Draft(now.authority.next(now_ms, **changes), events=(event,) if act else ())
 
 
 def labels(session: Session) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from backpackd.application.audit_reading import Filter
 from backpackd.application.backup import FAIL, KEEP, REPLACE, Backup, Exported, Imported, Terms
 from backpackd.core import hybrid
 from backpackd.core.errors import (
@@ -305,3 +306,26 @@ async def test_a_backup_outlives_a_rotation_and_a_new_passphrase() -> None:
     assert done.replaced == 2
     await world.keys.put([("K", b"newest")], replace=True)
     assert await values(world, "K") == {"K": b"newest"}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_an_export_is_in_the_log_with_its_keys_before_it_leaves(plain: bool) -> None:
+    world = await World().stocked()
+    made = await (
+        backups(world).export_plain() if plain else backups(world).export(SEAL, (), world.tree())
+    )
+    wanted = Filter(kinds=frozenset({"operator-act"}))
+    entries = world.reading.entries(world.vault.session(), wanted)
+    (event,) = [entry.event async for entry in entries]
+    assert event.reason == ("exported-in-plain" if plain else "exported")
+    assert len(event.names) == made.keys > 0
+
+
+async def test_without_room_for_the_log_nothing_is_exported() -> None:
+    world = await World().stocked()
+    spool = MemorySpool()
+    taking = Backup(world.vault, world.store, world.stretcher, lambda: spool)
+    world.store.faults.append(DiskFullError("full"))
+    with pytest.raises(DiskFullError):
+        await taking.export_plain()
+    assert spool.closed

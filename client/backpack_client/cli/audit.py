@@ -23,6 +23,7 @@ from backpack_client.failures import EXIT_FAILED, EXIT_UNVOUCHED, printable, usa
 if TYPE_CHECKING:
     from backpack_client.calls.audit import AuditEntry, Verdict, Verifying
 
+_ACT = "operator-act"
 _BAR = 30
 _PROGRESS_FROM = 5000
 """Entries below which verifying is over before a bar could be read."""
@@ -105,16 +106,22 @@ def blame(
 ) -> None:
     """Show every process that was handed the key NAME, when, and by which grant.
 
+    Exports of the vault are among them, by the operator and not by a grant.
+
     JSON: as with show.
     """
     begin = _when(since)
     with session.operator(passphrase_file) as backpack:
         from backpack_client import audit_log  # noqa: PLC0415 - as above
 
-        events = ("allowed", "not-handed-out")
+        events = ("allowed", "not-handed-out", _ACT)
         found = list(audit_log.entries(backpack, key=name, events=events, since=begin))
     failed = {entry.lease_id for entry in found if entry.event == "not-handed-out"}
-    handed = [entry for entry in found if entry.event == "allowed" and entry.lease_id not in failed]
+    handed = [
+        entry
+        for entry in found
+        if (entry.event == "allowed" and entry.lease_id not in failed) or entry.event == _ACT
+    ]
     if as_json:
         for entry in handed:
             terminal.print_json_line(_document(entry))
@@ -128,7 +135,7 @@ def blame(
                     _process(entry.actor.root_pid, entry.actor.root_executable)
                     if entry.actor
                     else "",
-                    " ".join(entry.grant_ids) or "the policy's default",
+                    _basis(entry),
                     entry.lease_id,
                     _claim(entry.claimed_reason),
                 )
@@ -137,6 +144,12 @@ def blame(
         )
     else:
         terminal.say("no process was handed this key")
+
+
+def _basis(entry: "AuditEntry") -> str:
+    if entry.event == _ACT:
+        return f"the operator: {printable(entry.reason, 64)}"
+    return " ".join(entry.grant_ids) or "the policy's default"
 
 
 @audit.command("verify")

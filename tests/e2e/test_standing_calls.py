@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees are of /p
 # Each process is forked twice, so it has no parent here and is the root of a tree of its own. It
 # watches until standard input ends, and answers pings, as a real client would.
 WATCHERS = r"""
-import os, select, signal, socket, sys
+import os, select, socket, sys, time
 
 def frame(kind, flags, stream, payload):
     head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
@@ -48,7 +48,11 @@ def watch():
 for _ in range(int(sys.argv[2])):
     first = os.fork()
     if not first:
+        parent = os.getpid()
         if not os.fork():
+            # A parent that ends while the chain is read makes the chain one that cannot be told.
+            while os.getppid() == parent:
+                time.sleep(0.001)
             watch()
         os._exit(0)
     os.waitpid(first, 0)
@@ -65,7 +69,7 @@ def watching(daemon: RunningDaemon, count: int) -> Iterator[None]:
     ) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.read(count) == b"w" * count
+            assert process.stdout.read(count) == b"w" * count, daemon.log_text()
             yield
         finally:
             process.communicate(b"")

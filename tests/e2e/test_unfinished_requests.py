@@ -21,7 +21,7 @@ room to spare. Without the budget it is several times as much, and grows."""
 # Each process is forked twice, so it is the root of a tree of its own. It sends until nothing is
 # taken any more for a second, says how much went, and holds what is open until input ends.
 SENDERS = r"""
-import os, selectors, socket, sys
+import os, selectors, socket, sys, time
 sys.path.insert(0, sys.argv[1])
 from flooding import FRAME, START, begin, frame
 path, trees, connections = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -106,7 +106,10 @@ def send():
 for _ in range(trees):
     first = os.fork()
     if not first:
+        parent = os.getpid()
         if not os.fork():
+            while os.getppid() == parent:
+                time.sleep(0.001)
             send()
         os._exit(0)
     os.waitpid(first, 0)

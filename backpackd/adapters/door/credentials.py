@@ -96,6 +96,19 @@ def peer_pid(sock: socket.socket) -> int:
     return int(_UCRED.unpack(raw)[0])
 
 
+def peer_ids(sock: socket.socket) -> tuple[int, int]:
+    """Ask for a peer's pid, which serves as `peer_pid` does, and for its effective uid.
+
+    Raises:
+        OSError: the kernel does not answer.
+    """
+    if sys.platform == "darwin":
+        uid, _ = parse_xucred(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size))
+        return peer_pid(sock), uid
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
+
+
 def credentials_reader(platform: str = sys.platform) -> ReadCredentials:
     """Choose the implementation for a platform.
 

@@ -10,27 +10,20 @@ further under its dead parent's name.
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Callable, Sequence, ValuesView
 from dataclasses import dataclass
 
 from backpackd.adapters.door.admission import Limits as CallLimits
 from backpackd.adapters.door.budget import Budget
-from backpackd.adapters.door.credentials import (
-    ForeignUserError,
-    ReadCredentials,
-    credentials_reader,
-    peer_pid,
-)
+from backpackd.adapters.door.credentials import ReadCredentials, credentials_reader
 from backpackd.adapters.door.inner import Inner
 from backpackd.adapters.door.lanes import Lane, Lanes
 from backpackd.adapters.door.limits import Limits, judge, longest_idle
 from backpackd.adapters.door.listener import Listener
 from backpackd.adapters.door.opening import Opening, OpeningError
+from backpackd.adapters.door.reception import Newcomer, Outcome, Reception, name_of
 from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
 from backpackd.adapters.door.relay import Relay
 from backpackd.core.errors import ProcessGoneError
@@ -39,23 +32,10 @@ from backpackd.ports import Clock, Connection, Peer, PinnedProcess
 
 _LOG = logging.getLogger(__name__)
 
-ACCEPTS_PER_TURN = 256
-"""How many connections are taken from the queue before the event loop does something else."""
-
-OPENS_PER_TURN = 16
-"""How many of them are looked at closely."""
-
-PAUSE_SECONDS = 0.1
-"""How long nothing is accepted after the system ran out of something."""
-
 MARK_BYTES = 32
 """How many random bytes a connection's mark has."""
 
 _UNREAD = "a connection: it does not read what it was sent"
-
-_MOST_SHARES = 4096
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 def _nothing(_: int) -> None:
@@ -133,10 +113,17 @@ class Door:
             credentials: None: this platform's.
             on_foreign: told the uid of every connection of another user that was refused.
         """
-        self._listeners = list(listeners)
+        self._reception = Reception(
+            listeners,
+            uid=uid,
+            credentials=credentials or credentials_reader(),
+            pin=pin,
+            send_on=self._let_in,
+            refuse=self._refuse,
+            make_room=self._make_room,
+            on_foreign=on_foreign,
+        )
         self._inner = inner
-        self._uid = uid
-        self._pin = pin
         self._tree_of = tree_of
         self._clock = clock
         self._limits = limits or Limits()
@@ -144,19 +131,15 @@ class Door:
             clock, call_limits, budget=budget, authorized=authorized, refuse=self._refuse
         )
         self._log = log
-        self._credentials = credentials or credentials_reader()
-        self._on_foreign = on_foreign
         self._refusals = Refusals(log)
         self._flush: asyncio.TimerHandle | None = None
-        self._resume: asyncio.TimerHandle | None = None
         self._entries: dict[str, _Entry] = {}
         self._trees: dict[ProcessId, dict[str, _Entry]] = {}
-        self._shares: dict[int, int] = {}
         self._emptied = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to accept."""
-        self._watch_listeners()
+        self._reception.start()
 
     def find(self, name: str) -> Connection | None:
         """Look an open connection up by the name that the server sees."""
@@ -178,13 +161,7 @@ class Door:
 
     def stop_accepting(self) -> None:
         """Close the listeners now. Connections that are open go on. Twice is harmless."""
-        if self._resume:
-            self._resume.cancel()
-            self._resume = None
-        self._ignore_listeners()
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
+        self._reception.stop()
 
     async def close(self, grace: float = 5.0) -> None:
         """Flush what is relayed and close every connection.
@@ -208,87 +185,37 @@ class Door:
         self._lanes.close()
         self._refusals.flush(float("inf"))
 
-    def _watch_listeners(self) -> None:
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            loop.add_reader(listener.fileno(), self._accept, listener)
-
-    def _ignore_listeners(self) -> None:
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            loop.remove_reader(listener.fileno())
-
-    def _accept(self, listener: Listener) -> None:
-        opens = 0
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                sock = listener.accept()
-            except BlockingIOError:
-                self._shares.clear()
-                return
-            except InterruptedError:
-                return
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                self._refuse(f"to accept: {_name(error)}")
-                self._pause()
-                return
-            if not self._within_share(sock):
-                sock.close()
-                self._refuse("a connection: too many of one process at once")
-                continue
-            opens += 1
-            if not self._let_in(sock) or opens == OPENS_PER_TURN:
-                return
-
-    def _within_share(self, sock: socket.socket) -> bool:
-        """Tell whether a process may have yet another connection while others wait.
-
-        The queue of the listening socket is served in its order, so a process that connects and
-        closes without end would fill it and keep everybody else out. Until the queue has been
-        empty once, a process gets as many as its whole tree may hold; the rest goes unexamined,
-        which is fast enough to empty the queue.
-        """
-        try:
-            pid = peer_pid(sock)
-        except OSError:
-            return False
-        if len(self._shares) >= _MOST_SHARES:
-            self._shares.clear()
-        share = self._shares[pid] = self._shares.get(pid, 0) + 1
-        return share <= self._limits.per_tree
-
-    def _let_in(self, sock: socket.socket) -> bool:
-        """Open a connection or refuse it. False: the system ran out of something."""
+    def _let_in(self, newcomer: Newcomer) -> Outcome:
+        """Open a connection or refuse it."""
+        crowded = False
+        tree: ProcessId | None = None
         with contextlib.ExitStack() as undo:
-            undo.callback(sock.close)
+            undo.callback(newcomer.turn_away)
             try:
-                self._open(sock, undo)
-            except ForeignUserError as error:
-                self._refuse(f"a connection of uid {error.uid}")
-                self._on_foreign(error.uid)
+                tree = self._tree_of(newcomer.peer)
+                crowded = self._make_way(tree)
+                self._open(newcomer, tree, undo)
             except ProcessGoneError:
                 self._refuse("a connection of a process that has ended")
             except _RefusedError as error:
                 self._refuse(f"a connection: {error}")
+                return Outcome(tree, crowded=True)
             except OSError as error:
-                self._refuse(f"a connection: {_name(error)}")
-                if error.errno in _EXHAUSTED:
-                    self._pause()
-                    return False
-        return True
+                self._refuse(f"a connection: {name_of(error)}")
+                return Outcome(tree, crowded, error)
+        return Outcome(tree, crowded)
 
-    def _open(self, sock: socket.socket, undo: contextlib.ExitStack) -> None:
-        sock.setblocking(False)
-        peer = self._peer(sock)
-        undo.callback(peer.process.close)
-        tree = self._tree_of(peer)
+    def _make_way(self, tree: ProcessId) -> bool:
+        """Have another connection make way for one of a tree, and tell whether that was needed."""
         verdict = judge(tree, self._by_tree(), self._limits)
         if verdict.refusal:
             raise _RefusedError(f"too many {verdict.refusal}")
         if verdict.evict:
             self._close(verdict.evict)
+        return verdict.evict is not None
+
+    def _open(self, newcomer: Newcomer, tree: ProcessId, undo: contextlib.ExitStack) -> None:
+        sock, peer = newcomer.sock, newcomer.peer
         inner, name = self._inner.connect()
         undo.callback(inner.close)
         relay = Relay(sock, inner, clock=self._clock.boot, on_close=lambda: self._close(name))
@@ -299,16 +226,6 @@ class Door:
         undo.callback(self._close, name)
         relay.start()
         undo.pop_all()
-
-    def _peer(self, sock: socket.socket) -> Peer:
-        told = self._credentials(sock, self._uid)
-        try:
-            process = self._pin(told.pid, told.pidfd)
-        except BaseException:
-            if told.pidfd >= 0:
-                os.close(told.pidfd)
-            raise
-        return Peer(told.uid, told.gid, process)
 
     def _register(self, connection: Connection, relay: Relay) -> None:
         """Enter a connection in the table, its first request bounded in time and in bytes."""
@@ -368,18 +285,10 @@ class Door:
     def _by_tree(self) -> dict[ProcessId, ValuesView[_Entry]]:
         return {tree: entries.values() for tree, entries in self._trees.items()}
 
-    def _pause(self) -> None:
-        """Accept nothing for a moment, and make room: the socket stays readable meanwhile."""
+    def _make_room(self) -> None:
         victim = longest_idle(self._by_tree())
         if victim:
             self._close(victim)
-        if self._resume is None and self._listeners:
-            self._ignore_listeners()
-            self._resume = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._go_on)
-
-    def _go_on(self) -> None:
-        self._resume = None
-        self._watch_listeners()
 
     def _refuse(self, what: str) -> None:
         self._refusals.note(what, self._clock.boot())
@@ -393,7 +302,3 @@ class Door:
         self._flush = None
         self._refusals.flush(self._clock.boot())
         self._flush_later()
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "an error without a number")

@@ -190,6 +190,21 @@ class Keys:
             DamageError: a row is not what the vault wrote last.
         """
         session = self._vault.session()
+        while True:
+            epoch = session.epoch
+            try:
+                found = await self._heads(session, names)
+            except DamageError:
+                # Read while a rotation was under way, see `open`.
+                async with self._vault.steady():
+                    if session.epoch == epoch:
+                        raise
+            else:
+                # Under another master key the same names have other places.
+                if session.epoch == epoch:
+                    return found
+
+    async def _heads(self, session: Session, names: Sequence[str]) -> Sequence[KeyHead]:
         indexes = {
             name: index for name, index in _indexes(session, names).items() if index in session.rows
         }

@@ -23,7 +23,9 @@ MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
 MOST_WATCHERS_OF_TREE = 16
 _BACKLOG = 1024
-_BY_CALLER = frozenset({"revoked", "given-back", "key-deleted", "panic", "locked", "rotated"})
+_BY_CALLER = frozenset(
+    {"revoked", "given-back", "key-deleted", "panic", "locked", "rotated", "denied"}
+)
 """Why leases end in the call of whoever ends them; the rest just happens."""
 
 OnEnd = Callable[[Lease, str, bool], None]
@@ -195,6 +197,7 @@ class Leasing:
         lease = self._table.keep(lease_id, now=self._clock.boot())
         if lease is not None:
             self._tell("renewed", lease)
+            self._auditing.renewed(lease)
         return lease
 
     def of(self, holder: ProcessId) -> list[Lease]:
@@ -249,6 +252,9 @@ class Leasing:
         self._given_to.clear()
         for lease in ended:
             self._tell("ended", lease, reason)
+            for on_end in self.on_end:
+                on_end(lease, reason, True)
+        self._auditing.ended(ended, reason, by_caller=True)
         self._watching.let_go(processes)
         self._deadlines.review()
         return ended

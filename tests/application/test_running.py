@@ -13,7 +13,7 @@ from backpackd.application.running import GRACE
 from backpackd.core.errors import DeniedError, LimitError, PeerUnknownError, WaitingError
 from backpackd.core.policy import DenyRule, Policy
 from backpackd.core.selectors import Selector
-from fakes import World
+from fakes import World, turns
 
 TERM, KILL = (101, signal.SIGTERM), (101, signal.SIGKILL)
 AGENT, SCRIPT, TOOL = 101, 100, 102
@@ -425,3 +425,15 @@ async def test_a_lock_that_is_refused_is_refused_before_a_person_is_asked(world:
     with pytest.raises(DeniedError):
         await world.run("M", agent_lock=b"lock")
     assert world.asking.pending() == []
+
+
+async def test_leases_that_all_end_at_once_are_no_longer_kept_and_are_in_the_log(
+    world: World,
+) -> None:
+    await world.run()
+    world.revoking.all()
+    (agent,) = world.running._agents.values()
+    assert not agent.leases
+    await turns(lambda: world.auditing.writer._task is None)
+    entries = world.reading.entries(world.vault.session(), Filter(kinds=frozenset({"lease-ended"})))
+    assert [entry.event.reason async for entry in entries] == ["revoked"]

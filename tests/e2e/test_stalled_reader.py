@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -51,10 +52,13 @@ def stocked(daemon: RunningDaemon) -> None:
 
 
 def leased(daemon: RunningDaemon) -> None:
-    """Wait until the key was handed out."""
+    """Wait until the key was handed out; not for ever, or the whole run of tests would end."""
     client = daemon.client()
-    while not client.leases.ListLeases(leases_pb2.ListLeasesRequest()).leases:
-        pass
+    for _ in range(600):
+        if client.leases.ListLeases(leases_pb2.ListLeasesRequest(), timeout=20).leases:
+            return
+        time.sleep(0.05)
+    raise AssertionError(daemon.log_text())
 
 
 def test_an_answer_that_waits_for_its_caller_is_there_while_the_vault_is_unlocked(

@@ -1,6 +1,7 @@
 """What every test gets: a place of its own, a daemon if it asks, and no way to skip in CI."""
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def _place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("BACKPACK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BACKPACK_SOCKET", str(tmp_path / "run" / "backpackd.sock"))
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """Hold that no test leaves a signal to end the process that later tests run in."""
+    yield
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        assert signal.getsignal(number) == signal.SIG_IGN, f"{number.name} is not ignored any more"
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Finding a program and becoming it: exit codes and lookups as bash has them."""
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,3 +117,18 @@ def test_too_much_for_an_environment_says_what_helps() -> None:
         becoming.become(b"/bin/true", ["true"], {b"K": b"x" * 2**24}, began)
     assert caught.value.exit_code == 126
     assert "--inject fd" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [signal.SIGPIPE, signal.SIGXFSZ])
+def test_a_refused_program_leaves_the_process_as_it_was(number: signal.Signals) -> None:
+    began = becoming.origin()
+    limit = resource.getrlimit(resource.RLIMIT_CORE)
+    other = becoming.Origin(began.environ, (0 if limit[0] else limit[1], limit[1]))
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with pytest.raises(Failure):
+            becoming.become(b"/no/such/tool", ["tool"], {}, other)
+        assert signal.getsignal(number) == signal.SIG_IGN
+        assert resource.getrlimit(resource.RLIMIT_CORE) == limit
+    finally:
+        signal.signal(number, before)

@@ -11,8 +11,8 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -94,28 +94,47 @@ def become(
         began: how this process began.
 
     Raises:
-        Failure: the system refuses. This process is then to end.
+        Failure: the system refuses. This process is then as it was before, and is to end.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
-    # Python ignores these two, and what is ignored stays so across exec: a program that writes to a
-    # pipe that nobody reads would not end, as every program expects to.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, began.core)
     argv = [os.fsencode(argument) for argument in arguments]
-    try:
+    with _as_it_began(began):
         try:
-            os.execve(path, argv, environ)  # noqa: S606 - in place, which is the point
+            try:
+                os.execve(path, argv, environ)  # noqa: S606 - in place, which is the point
+            except OSError as error:
+                if error.errno != errno.ENOEXEC or not _is_script(path):
+                    raise
+                # A script without a first line that says what runs it: as shells and execvp(3) do.
+                os.execve(_SHELL, [_SHELL, path, *argv[1:]], environ)  # noqa: S606 - as above
         except OSError as error:
-            if error.errno != errno.ENOEXEC or not _is_script(path):
-                raise
-            # A script without a first line that says what runs it: as shells and execvp(3) do.
-            os.execve(_SHELL, [_SHELL, path, *argv[1:]], environ)  # noqa: S606 - as above
-    except OSError as error:
-        raise _refusal(arguments[0], error.errno or errno.EIO) from None
+            raise _refusal(arguments[0], error.errno or errno.EIO) from None
     raise AssertionError("exec does not return")
+
+
+@contextmanager
+def _as_it_began(began: Origin) -> Iterator[None]:
+    """Take back for an exec what Python and this program changed of the process.
+
+    Python ignores two signals, and what is ignored stays so across exec: a program that writes to a
+    pipe that nobody reads would not end, as every program expects to. Where the exec is refused all
+    is changed back: this process still has an error to tell, with its own exit code and not with a
+    signal's, and holds keys that belong in no core file.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_CORE)
+    before = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ)
+    }
+    resource.setrlimit(resource.RLIMIT_CORE, began.core)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, limit)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _came_with(name: bytes) -> bool:

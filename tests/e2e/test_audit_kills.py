@@ -14,14 +14,18 @@ import grpc
 import pytest
 
 from audit_client import AuditClient
+from backpack_proto.v1 import keys_pb2, slots_pb2, slots_pb2_grpc
 from cheap_vaults import make_cheap
 from daemons import Client, RunningDaemon
 
 SHARDS = 8
 KILLS = -(-int(os.environ.get("BACKPACK_KILLS", "200")) // SHARDS)
 NAMES = [f"K{number}" for number in range(4)]
-LONGEST_LOAD = 0.15
+CHANGES = ["put", "put", "put", "delete", "delete", "grant", "grant", "ungrant", "rotate"]
+LONGEST_LOAD = 0.25
 """Seconds within which a kill falls."""
+STILL = {f"STILL{number}": b"still %d" % number for number in range(40)}
+"""Keys that only a rotation touches."""
 
 
 @dataclass
@@ -35,7 +39,7 @@ class Told:
         granting: whether a grant was under way.
         ungranting: a grant that was being taken back.
         leases: lease ids that came with values, and the names.
-        acts: how many puts, deletes, grants and ungrants were acknowledged.
+        acts: how many puts, deletes, grants, ungrants and rotations were acknowledged.
     """
 
     values: dict[str, bytes] = field(default_factory=dict)
@@ -54,7 +58,7 @@ def change(client: Client, told: Told) -> None:
     """Change keys and grants, one after the other, until the daemon is gone."""
     try:
         while True:
-            what = random.choice(["put", "put", "delete", "grant", "ungrant"])
+            what = random.choice(CHANGES)
             name = random.choice(NAMES)
             if what == "put":
                 value = os.urandom(random.choice([8, 3000])).hex().encode()
@@ -78,10 +82,20 @@ def change(client: Client, told: Told) -> None:
                 told.grants.discard(told.ungranting)
                 told.ungranting = ""
                 told.act("ungranted")
+            elif what == "rotate":
+                rotate(client)
+                told.act("rotated")
             told.asked = {}
     except grpc.RpcError as error:
         if not gone(error):
             raise
+
+
+def rotate(client: Client) -> None:
+    """Put a new master key in force."""
+    stub = slots_pb2_grpc.SlotsStub(client.channel)
+    *_, last = stub.RotateMasterKey(slots_pb2.RotateMasterKeyRequest())
+    assert (last.done, last.keys_done) == (True, last.keys_total)
 
 
 def lease(client: Client, told: Told) -> None:
@@ -122,6 +136,9 @@ def test_after_a_kill_nothing_acknowledged_is_missing(daemon: RunningDaemon, sha
     client.put("FIXED", b"fixed")
     client.grant("FIXED")
     client.grant("K*")
+    client.grant("STILL*")
+    still = [keys_pb2.KeyValue(name=name, value=value) for name, value in STILL.items()]
+    client.keys.PutKeys(keys_pb2.PutKeysRequest(keys=still))
     told, leases = Told(), dict[str, str]()
     for _ in range(KILLS):
         killed(daemon, client, told)
@@ -130,7 +147,7 @@ def test_after_a_kill_nothing_acknowledged_is_missing(daemon: RunningDaemon, sha
         client = daemon.client()
         client.unlock()
         client.authorize()
-        told = check(client, told, leases)
+        told = check(client, daemon.home, told, leases)
 
 
 def killed(daemon: RunningDaemon, client: Client, told: Told) -> None:
@@ -149,9 +166,14 @@ def killed(daemon: RunningDaemon, client: Client, told: Told) -> None:
     daemon.kill()
 
 
-def check(client: Client, told: Told, leases: dict[str, str]) -> Told:
+def check(client: Client, home: Path, told: Told, leases: dict[str, str]) -> Told:
     """Hold what is there after a restart against what was acknowledged; return what is there."""
-    stored = set(client.list()) - {"FIXED"}
+    assert not (home / "vault.db.aside").exists()
+    listed = set(client.list())
+    assert STILL.keys() <= listed
+    for name in random.sample(sorted(STILL), 3):
+        assert client.value(name) == STILL[name]
+    stored = listed - STILL.keys() - {"FIXED"}
     found = {name: client.value(name) for name in stored}
     for name in NAMES:
         allowed = [told.values.get(name), *([told.asked[name]] if name in told.asked else [])]
@@ -173,7 +195,8 @@ def check(client: Client, told: Told, leases: dict[str, str]) -> Told:
     before = [i for i, entry in enumerate(entries[:since]) if entry.event == "started"]
     run = entries[before[-1] : since]
     for kind, count in told.acts.items():
-        written = sum(entry.event == kind for entry in run)
+        # A rotation is told apart from other acts of the operator by its reason.
+        written = sum(kind in {entry.event, entry.reason} for entry in run)
         # One more may have been written and not been acknowledged.
         assert count <= written <= count + 2 + len(NAMES), kind
     return Told(values=found, grants=grants)

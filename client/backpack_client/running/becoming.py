@@ -125,8 +125,7 @@ def _as_it_began(began: Origin) -> Iterator[None]:
     """
     limit = resource.getrlimit(resource.RLIMIT_CORE)
     before = {
-        number: signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ)
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)
     }
     resource.setrlimit(resource.RLIMIT_CORE, began.core)
     try:

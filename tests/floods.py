@@ -27,14 +27,22 @@ start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
 window = frame(8, 0, 0, (2**30).to_bytes(4, "big"))
 
 def connect():
-    end = socket.socket(socket.AF_UNIX)
-    end.connect(sys.argv[1])
     requests = b"".join(
         frame(1, 4, stream, block) + frame(0, 1, stream, bytes(5)) for stream in range(1, 199, 2)
     )
-    end.sendall(start + window + requests)
-    end.setblocking(False)
-    watch.register(end, selectors.EVENT_READ)
+    # A tree that holds all it may is turned away now and then, in the middle of this, too.
+    for _ in range(1000):
+        end = socket.socket(socket.AF_UNIX)
+        try:
+            end.connect(sys.argv[1])
+            end.sendall(start + window + requests)
+        except (BrokenPipeError, ConnectionResetError):
+            end.close()
+            continue
+        end.setblocking(False)
+        watch.register(end, selectors.EVENT_READ)
+        return
+    sys.exit("never let in")
 
 watch = selectors.DefaultSelector()
 watch.register(0, selectors.EVENT_READ)

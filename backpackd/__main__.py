@@ -4,6 +4,7 @@ First the process is made safe, then everything else is imported: the re-exec dr
 would change what gRPC and Python load.
 """
 
+import gc
 import os
 import sys
 
@@ -43,6 +44,10 @@ def main() -> int:
         os.environ["GRPC_VERBOSITY"] = "NONE"
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
+        # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
+        # and `panic` with it, most of all under a flood of calls.
+        gc.collect()
+        gc.freeze()
         run(settings)
     except (HomeError, ConfigError) as error:
         return _fail(str(error))

@@ -1,6 +1,7 @@
 """The door's lanes on real sockets: whose requests reach the server, and when."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -9,8 +10,9 @@ import pytest
 
 from backpackd.adapters.door.admission import Limits
 from backpackd.adapters.door.door import Door
-from backpackd.adapters.door.lanes import KEPT_BYTES
-from backpackd.adapters.door.requests import FILLER_BYTES, SHORT_RINSE
+from backpackd.adapters.door.lanes import KEPT_BYTES, Lane
+from backpackd.adapters.door.relay import Relay
+from backpackd.adapters.door.requests import FILLER_BYTES, SHORT_RINSE, Requests
 from backpackd.ports import Connection
 from doors import PING, REQUEST, Puppet, Setting, marked, received, until
 
@@ -147,3 +149,26 @@ async def test_a_peer_that_ends_while_its_requests_wait_leaves_nothing(
     await until(lambda: door.find(connection.name) is None)
     assert door._lanes.admission._trees == {}
     assert not door._lanes.admission.waiting
+
+
+def standing() -> int:
+    """Count what the door keeps of connections, in use or not."""
+    return sum(isinstance(one, Lane | Relay | Requests) for one in gc.get_objects())
+
+
+async def test_a_closed_connection_and_what_waited_of_it_are_freed_at_once(
+    setting: Setting,
+) -> None:
+    # Not by the collector: it stops the whole daemon while it looks for such things.
+    door = await setting.open(call_limits=LIMITS)
+    connection, _ = await busy(setting, door)
+    gc.collect()
+    gc.disable()
+    try:
+        before = standing()
+        connection.close()
+        del connection
+        await asyncio.sleep(0)
+        assert standing() == before - 3
+    finally:
+        gc.enable()

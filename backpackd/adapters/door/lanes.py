@@ -6,7 +6,7 @@ is carried out, on the event loop.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from backpackd.adapters.door.admission import Admission, Limits, Place
 from backpackd.adapters.door.answers import Answers
@@ -58,6 +58,7 @@ class Lanes:
         connection.rinse = lane.rinse
         connection.waiting = lane.waiting
         connection.standing = lane.standing
+        connection.on_close.append(lambda: _detach(connection))
         return lane
 
     def now(self) -> float:
@@ -87,6 +88,20 @@ class Lanes:
     def _time_has_passed(self) -> None:
         self._timer = None
         self.review()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _detach(connection: Connection) -> None:
+    """Let go of a lane that has closed.
+
+    What refers to itself is not freed before the garbage collector comes by: until then what was
+    sent would stay, and then the event loop would stand still for all of it together.
+    """
+    connection.rinse = _nothing
+    connection.waiting = connection.standing = nullcontext
 
 
 class Lane:
@@ -223,6 +238,8 @@ class Lane:
         for place in self._places.values():
             self._admission.end(place)
         self._places.clear()
+        self._requests.close()
+        self._account.give_up = _nothing
         if self._admission.waiting:
             self._lanes.review()
 

@@ -65,6 +65,14 @@ class _Waiting:
     reset: bool = False
 
 
+def _refuse(*_: object) -> bool:
+    return False
+
+
+def _ignore(_: int) -> None:
+    """Do nothing."""
+
+
 class Requests:
     """Sorts what a peer sends into what goes on and what waits.
 
@@ -198,6 +206,16 @@ class Requests:
         stream = next(stream for stream in self._waiting if stream not in self._granted)
         self._granted.append(stream)
         return stream
+
+    def close(self) -> None:
+        """Drop what waits, and whoever was told of it. For when the connection is closed."""
+        self._waiting.clear()
+        self._granted.clear()
+        self._target = None
+        self.cost = 0
+        self._begin = _refuse
+        self._reset = _ignore
+        self._charge = _refuse
 
     def rinse(self) -> None:
         """Overwrite what the server keeps of what it has read."""

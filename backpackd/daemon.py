@@ -260,7 +260,7 @@ def _application(
         access=access,
         leasing=leasing,
         asking=asking,
-        revoking=Revoking(vault, leasing, asking, running=running, auditing=auditing),
+        revoking=Revoking(vault, leasing, asking, processes, running=running, auditing=auditing),
         ruling=ruling,
         auditing=auditing,
         reading=AuditReading(store, auditing),

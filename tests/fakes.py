@@ -232,7 +232,12 @@ class World:
             calendar=self.calendar,
         )
         self.revoking = Revoking(
-            self.vault, self.leasing, self.asking, running=self.running, auditing=self.auditing
+            self.vault,
+            self.leasing,
+            self.asking,
+            self.processes,
+            running=self.running,
+            auditing=self.auditing,
         )
         self.operators = Operators(self.clock, self.auditing)
         self.granting = Granting(self.vault, self.leasing, self.processes, UID, self.calendar)

@@ -176,7 +176,9 @@ class Access:
             facts, allowed = await self._allowed(session, connection, names, wish, announce)
             self._check_room(facts, wish)
             try:
-                return await self._hand_out(session, connection, names, wish, (facts, allowed))
+                # A revocation that comes meanwhile means this tree as well.
+                with self._leasing.handing_out(facts.root.id, names):
+                    return await self._hand_out(session, connection, names, wish, (facts, allowed))
             except _OvertakenError:
                 # Whoever was faster had the last use: it is a question again.
                 left = max(0.0, until - self._clock.boot())
@@ -387,24 +389,49 @@ class Access:
         session.check()
         if self._used_up(facts, names, allowed, self.rules(session)):
             raise _OvertakenError("the consent was used up meanwhile: ask again")
-        decision = self._require(decide(facts, names, self.rules(session)), facts)
+        decision = self._decide(facts, names, self.rules(session))
         if _counted(decision):
 
             async def draft(now: Session) -> Draft:
                 nonlocal decision
                 session.check()
                 self._keys.require(session, stored)
-                decision = self._require(decide(facts, names, self.rules(now)), facts)
+                decision = self._decide(facts, names, self.rules(now))
                 standing = [grant.used() for grant in decision.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
                 record = now.authority.next(self._calendar.now_ms(), grants=grants)
                 return Draft(record, events=() if recorded else (entry,))
 
             await self._vault.change(draft)
+            decision = self._still(session, facts, names, decision)
         for grant in decision.grants:
             if grant.consent and not self._asking.answers.use(grant.id):
                 raise _OvertakenError("the consent was used up meanwhile: ask again")
         return decision
+
+    def _still(
+        self, session: Session, facts: PeerFacts, names: Sequence[str], spent: Allow
+    ) -> Allow:
+        """Decide once more, as before the use that was just spent.
+
+        While that was being made durable, a revocation, a rule or a lower ceiling may have come.
+        """
+        session.check()
+        rules = self.rules(session)
+        before = {grant.id: grant for grant in spent.grants}
+        rules = replace(rules, grants=[before.get(grant.id, grant) for grant in rules.grants])
+        if self._used_up(facts, names, spent, rules):
+            raise _OvertakenError("the consent was used up meanwhile: ask again")
+        decision = self._decide(facts, names, rules)
+        if not set(_ids(decision)) <= set(_ids(spent)):
+            raise _OvertakenError("what allowed it has changed meanwhile: ask again")
+        return decision
+
+    def _decide(self, facts: PeerFacts, names: Sequence[str], rules: Rules) -> Allow:
+        """Return the permission of a caller that had one a moment ago, if it still has it."""
+        if facts.digests is None and needs_digests(names, rules):
+            raise _OvertakenError("there is a new rule by digest: ask again")
+        return self._require(decide(facts, names, rules), facts)
 
     def _used_up(
         self, facts: PeerFacts, names: Sequence[str], allowed: Allow, rules: Rules
@@ -444,7 +471,7 @@ class Access:
 
 
 class _OvertakenError(DeniedError):
-    """The consent that allowed a request was used up while that was being handed out."""
+    """What allowed a request was used up, or has changed, while that was being handed out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from backpackd.core.requests import (
     Request,
     RequestTable,
 )
+from backpackd.core.revocations import Revocations
 from backpackd.core.selectors import Selector
 from backpackd.ports import Clock, Notifier, Processes
 
@@ -221,12 +222,18 @@ class Asking:
             )
         )
 
-    def withdraw(self, leases: Sequence[Lease], meant: Callable[[Grant], bool]) -> list[Grant]:
+    def withdraw(
+        self,
+        leases: Sequence[Lease],
+        meant: Callable[[Grant], bool],
+        further: Iterable[tuple[ProcessId, Collection[str]]] = (),
+    ) -> list[Grant]:
         """Set aside what revoked leases rested on, so that a person is asked again.
 
         Args:
             leases: the leases, ended already.
             meant: tells which consents end besides, with or without a lease on them.
+            further: roots of trees that hold no such lease now, and the keys revoked from them.
 
         Returns:
             The consents that ended.
@@ -237,10 +244,12 @@ class Asking:
             names, rested_on = held.setdefault(lease.holder, (set(), set()))
             names.update(lease.names)
             rested_on.update(lease.grant_ids)
+        for tree, also in further:
+            held.setdefault(tree, (set(), set()))[0].update(also)
         for holder, (names, rested_on) in held.items():
             ended += self.answers.withdraw(holder, names, rested_on)
             # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
-            # that is not possible: then it is remembered until the vault is locked.
+            # that is not possible: then it is remembered until the daemon ends.
             with suppress(BackpackError):
                 self._watching.watch(holder)
         ended += self.answers.end_consents(meant)
@@ -293,13 +302,32 @@ class Asking:
         self._closing = True
         self._wake(self._table.end_all(), _stopping)
 
+    def restore(self, kept: Revocations) -> None:
+        """Have the revocations of an earlier daemon hold again, for the trees that still live."""
+        if kept.boot_id != self._processes.boot_id():
+            return
+        for tree in kept.trees:
+            try:
+                self._watching.watch(tree)
+            except PeerUnknownError:
+                continue
+            except BackpackError:
+                # Its end will not be heard of. It is remembered all the same.
+                pass
+            self.answers.restore(tree)
+        if kept.everybody:
+            self.answers.restore(None)
+
     def drop_all(self) -> None:
-        """End every request and forget every answer: the vault is locked."""
+        """End every request and forget every answer: the vault is locked.
+
+        From which trees something was revoked is not forgotten, see `Answers.lock`.
+        """
         known = self._table.trees() | self.answers.trees() | _roots(self.answers.consents())
         ended = self._table.end_all()
         self._ended(ended, "locked")
         self._wake(ended)
-        self.answers.clear()
+        self.answers.lock()
         self._watching.let_go(known)
         # Also where nothing was pending: whoever watches has to hear that the vault is locked.
         self._changed()

@@ -122,12 +122,16 @@ class Granting:
             record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
             return Draft(record, events=(_event("granted", grant, now_ms),))
 
-        def then() -> None:
-            for callback in self.on_add:
-                callback()
-
-        await self._vault.change(draft, then)
+        await self._vault.change(draft, lambda: self._in_force(grant))
         return grant
+
+    def _in_force(self, grant: Grant) -> None:
+        if grant.expires_at_ms is not None:
+            # It may be one that there was, and stand for less long than it would have.
+            left = (grant.expires_at_ms - self._calendar.now_ms()) / 1000
+            self._leasing.bound_grant(grant.id, left)
+        for callback in self.on_add:
+            callback()
 
     def naming(self, names: Iterable[str]) -> int:
         """Count the standing grants that name one of these keys, not merely by a pattern."""

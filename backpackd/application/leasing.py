@@ -5,12 +5,14 @@ in the same moment.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backpackd.application.auditing import Auditing
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.watching import Watching
+from backpackd.core.answers import EVERY_KEY
 from backpackd.core.errors import LeaseUnknownError, LimitError
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
@@ -23,6 +25,8 @@ MOST_OF_TREE = 10_000
 MOST_WATCHERS = 256
 MOST_WATCHERS_OF_TREE = 16
 _BACKLOG = 1024
+_MOST_PAST = 256
+"""Keys that are remembered of one tree; of one that had more, it is every key."""
 _BY_CALLER = frozenset(
     {"revoked", "given-back", "key-deleted", "panic", "locked", "rotated", "denied"}
 )
@@ -38,7 +42,7 @@ class LeaseEvent:
     """Something that happened to a lease.
 
     Attributes:
-        kind: `issued`, `renewed` or `ended`.
+        kind: `issued`, `renewed` (it ends at another time than it would have) or `ended`.
         lease: the lease, as it was or is.
         reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`,
             `grant-gone`, `denied`, `key-deleted`, `locked` or `panic`; empty otherwise.
@@ -102,6 +106,10 @@ class Leasing:
         # the leases end with the roots.
         self._root_of: dict[str, ProcessId] = {}
         self._given_to: dict[ProcessId, set[str]] = {}
+        # What trees that still live were handed before, and what is being handed out: a revocation
+        # means them, too, though they hold no lease.
+        self._past: dict[ProcessId, set[str]] = {}
+        self._under_way: dict[object, tuple[ProcessId, Collection[str]]] = {}
         self._watchers: dict[ProcessId | None, set[LeaseWatcher]] = {}
         self.on_end: list[OnEnd] = []
         watching.add(self._needed, self._process_ended)
@@ -167,6 +175,30 @@ class Leasing:
         self._deadlines.review()
         return lease
 
+    @contextmanager
+    def handing_out(self, tree: ProcessId, names: Collection[str]) -> Iterator[None]:
+        """Say that keys are being handed to a tree meanwhile."""
+        one = object()
+        self._under_way[one] = (tree, names)
+        try:
+            yield
+        finally:
+            del self._under_way[one]
+
+    def had(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
+        """Return the trees that had keys without holding a lease on them, and which.
+
+        Args:
+            name: of the key that matters; None: any.
+        """
+        found: list[tuple[ProcessId, Collection[str]]] = [
+            *self._under_way.values(),
+            *self._past.items(),
+        ]
+        if name is None:
+            return found
+        return [(tree, (name,)) for tree, names in found if name in names or EVERY_KEY in names]
+
     def renew(self, holder: ProcessId, lease_id: str, *, ttl: int) -> Lease:
         """Extend a lease of a process tree from now.
 
@@ -190,11 +222,11 @@ class Leasing:
         return renewed
 
     def keep(self, lease_id: str) -> Lease | None:
-        """Extend a lease whose holder is seen living, see `LeaseTable.keep`; for `Deadlines`.
+        """Extend a lease whose holder is seen living; None when it is over. For `Deadlines`.
 
         Unlike everything else here it does not look at the deadlines: it is done while they are.
         """
-        lease = self._table.keep(lease_id, now=self._clock.boot())
+        lease = self._table.renew(lease_id, now=self._clock.boot(), ttl=None)
         if lease is not None:
             self._tell("renewed", lease)
             self._auditing.renewed(lease)
@@ -244,6 +276,21 @@ class Leasing:
         """End every lease that rests on a grant."""
         return self._ended(self._table.end_grant(grant_id), reason)
 
+    def bound_grant(self, grant_id: str, left: float) -> None:
+        """Let no lease that rests on a grant live longer than so many seconds from now."""
+        until = self._clock.boot() + left
+        self._bound((lease, until) for lease in self._table.on_grant(grant_id))
+
+    def bound_all(self, longest: float) -> None:
+        """Let no lease live longer than so many seconds from when it was issued."""
+        self._bound((lease, lease.issued_at + longest) for lease in self.all())
+
+    def _bound(self, bounds: Iterable[tuple[Lease, float]]) -> None:
+        for lease, until in bounds:
+            if self._table.shorten(lease.id, until):
+                self._tell("renewed", lease)
+        self._deadlines.review()
+
     def end_all(self, reason: str) -> list[Lease]:
         """End every lease."""
         processes = self._table.holders() | self._given_to.keys()
@@ -251,6 +298,7 @@ class Leasing:
         self._root_of.clear()
         self._given_to.clear()
         for lease in ended:
+            self._remember(lease)
             self._tell("ended", lease, reason)
             for on_end in self.on_end:
                 on_end(lease, reason, True)
@@ -262,6 +310,9 @@ class Leasing:
     def drop_all(self, reason: str) -> int:
         """End every lease and every watch: the vault is being locked; return how many leases."""
         ended = len(self.end_all(reason))
+        trees = set(self._past)
+        self._past.clear()
+        self._watching.let_go(trees)
         for watchers in self._watchers.values():
             for watcher in watchers:
                 watcher.end()
@@ -306,6 +357,8 @@ class Leasing:
         if not ended:
             return
         for lease in ended:
+            if reason != "holder-gone":
+                self._remember(lease)
             self._tell("ended", lease, reason)
             for on_end in self.on_end:
                 on_end(lease, reason, decided)
@@ -321,6 +374,12 @@ class Leasing:
                     del self._given_to[root]
         self._watching.let_go(processes)
 
+    def _remember(self, lease: Lease) -> None:
+        past = self._past.setdefault(lease.holder, set())
+        past.update(lease.names)
+        if len(past) > _MOST_PAST:
+            self._past[lease.holder] = {EVERY_KEY}
+
     def _tell(self, kind: str, lease: Lease, reason: str = "") -> None:
         if not self._watchers:
             return
@@ -334,10 +393,11 @@ class Leasing:
         return {
             process
             for process in processes
-            if self._table.holds(process) or process in self._given_to
+            if self._table.holds(process) or process in self._given_to or process in self._past
         }
 
     def _process_ended(self, process: ProcessId) -> None:
+        self._past.pop(process, None)
         self._ended(self._table.end_holder(process), "holder-gone", decided=False)
         for grant_id in list(self._given_to.get(process, ())):
             self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)

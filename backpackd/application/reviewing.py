@@ -53,4 +53,6 @@ class Reviewing:
         if before.default == "allow" and rules.policy.default != "allow":
             for lease in resting_on_default(self._leasing.all(), rules):
                 self._leasing.end_id(lease.id, _REASON)
+        if rules.policy.max_ttl < before.max_ttl:
+            self._leasing.bound_all(rules.policy.max_ttl)
         self.granted()

@@ -1,9 +1,10 @@
 """Ending leases for a person, so that it sticks, and everything at once.
 
-Open to every process of the user, since it only makes things safer.
+Open to every process of the user, since it only makes things safer. What is revoked is revoked at
+once; `keep` then stores what of it has to outlive the daemon.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,16 @@ from backpackd.application.asking import Asking
 from backpackd.application.auditing import Auditing
 from backpackd.application.leasing import Leasing
 from backpackd.application.running import Running
-from backpackd.application.vault import Vault
+from backpackd.application.vault import Draft, Session, Vault
+from backpackd.core.answers import EVERY_KEY
+from backpackd.core.errors import LockedError, ProcessGoneError, RevocationNotKeptError, StoreError
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
+from backpackd.ports import Processes
+
+Revoked = tuple[ProcessId, Collection[str]]
+"""The root of a tree, and keys that are revoked from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ class Revoking:
         vault: Vault,
         leasing: Leasing,
         asking: Asking,
+        processes: Processes,
         *,
         running: Running,
         auditing: Auditing,
@@ -47,6 +55,32 @@ class Revoking:
         self._leasing = leasing
         self._asking = asking
         self._running = running
+        self._processes = processes
+        vault.on_unlock.append(self._restore)
+
+    async def keep(self) -> None:
+        """Store from which trees something was revoked, so that a new daemon knows it, too.
+
+        Raises:
+            RevocationNotKeptError: that is not possible; what was revoked is revoked all the same.
+        """
+
+        async def draft(session: Session) -> Draft | None:
+            held = self._asking.answers.revocations(self._processes.boot_id())
+            if held == session.authority.revoked:
+                return None
+            return Draft(session.authority.next(self._vault.now_ms(), revoked=held))
+
+        try:
+            await self._vault.change(draft)
+        except (LockedError, StoreError) as error:
+            raise RevocationNotKeptError(
+                f"revoked, for as long as this daemon runs, but not stored: {error.message}; put "
+                "that right and revoke again, or end the process"
+            ) from None
+
+    def _restore(self) -> None:
+        self._asking.restore(self._vault.session().authority.revoked)
 
     def give_back(self, holder: ProcessId, lease_id: str) -> list[Lease]:
         """End a lease of the caller's own tree; what it rests on stays."""
@@ -63,17 +97,20 @@ class Revoking:
         return self._stick(ended)
 
     def key(self, name: str) -> list[Lease]:
-        """Revoke every lease that holds a key, and the consents to it.
+        """Revoke a key from every tree that has or had it, and the consents to it.
 
         Raises:
             InvalidRequestError: not the name of a key.
         """
         ended = self._leasing.end_key(name, "revoked")
+        had = self._leasing.had(name)
+        # An agent still has what it was given, though its lease is over.
+        self._running.tell({tree for tree, _ in had}.__contains__)
         self._note("key", names=(name,))
-        return self._stick(ended, lambda consent: consent.covers(name))
+        return self._stick(ended, lambda consent: consent.covers(name), had)
 
     def tree(self, pid: int) -> list[Lease]:
-        """Revoke every lease of the process trees whose root has this pid, and their consents.
+        """Revoke all that a process and what it has started have, or would get by a grant.
 
         Agents that were started in such a tree lie in it, too.
         """
@@ -82,14 +119,15 @@ class Revoking:
         self._running.tell(lambda process: process.pid in pids)
         self._note("tree", details={"tree-pid": str(pid)})
         roots = {str(each) for each in pids}
-        return self._stick(ended, lambda consent: consent.selector.value in roots)
+        every: list[Revoked] = [(each, (EVERY_KEY,)) for each in self._living(pids)]
+        return self._stick(ended, lambda consent: consent.selector.value in roots, every)
 
     def all(self) -> list[Lease]:
-        """Revoke every lease and every consent."""
+        """Revoke every lease and every consent, also from trees that have no lease any more."""
         ended = self._leasing.end_all("revoked")
         self._running.tell()
         self._note("all")
-        return self._stick(ended, lambda _: True)
+        return self._stick(ended, lambda _: True, self._leasing.had())
 
     def panic(self) -> Panicked:
         """End every lease and request, and drop the master key, before anything else happens.
@@ -108,15 +146,36 @@ class Revoking:
     def _note(self, what: str, **further: Any) -> None:
         self._auditing.refused(self._auditing.event("revoked", reason=what, **further))
 
+    def _living(self, pids: Collection[int]) -> list[ProcessId]:
+        found = []
+        for pid in pids:
+            try:
+                process, identity = self._processes.pin(pid)
+            except (ProcessGoneError, OSError):
+                continue
+            process.close()
+            found.append(identity)
+        return found
+
     def _stick(
-        self, ended: list[Lease], meant: Callable[[Grant], bool] = lambda _: False
+        self,
+        ended: list[Lease],
+        meant: Callable[[Grant], bool] = lambda _: False,
+        further: Collection[Revoked] = (),
     ) -> list[Lease]:
         """Withdraw what the leases rested on: their holders are asked about again.
 
         Consents that are meant end with or without a lease on them. Otherwise an agent that gives
         every lease back at once could not be revoked from.
         """
-        further: list[Lease] = []
-        for consent in self._asking.withdraw(self._running.with_origins(ended), meant):
-            further += self._leasing.end_grant(consent.id, "revoked")
-        return ended + further
+        widened = self._running.with_origins(ended)
+        others = [*further, *self._origins(further)]
+        rested: list[Lease] = []
+        for consent in self._asking.withdraw(widened, meant, others):
+            rested += self._leasing.end_grant(consent.id, "revoked")
+        return ended + rested
+
+    def _origins(self, revoked: Collection[Revoked]) -> list[Revoked]:
+        """Name the trees that agents were started in, which outlive the agents."""
+        found = [(self._running.origin_of(tree), names) for tree, names in revoked]
+        return [(origin, names) for origin, names in found if origin is not None]

@@ -57,7 +57,8 @@ class _Agent:
         process: held, to watch and to signal.
         within: the processes of the tree in which it was started, itself first, the root last.
         terminate: as in `Start`. Once it is, it stays so: an agent must not talk itself out of it.
-        leases: when to renew each, in boot-clock seconds; None: it has reached its maximum.
+        leases: when to renew each, in boot-clock seconds; None: that is over, it has reached its
+            maximum, or the machine slept past its end.
         told: it was sent SIGTERM.
         kill_at: boot-clock seconds of the SIGKILL.
     """
@@ -78,7 +79,8 @@ class _Agent:
 class Running:
     """The agents that run.
 
-    Its `expire` comes before that of the leases: what is renewed does not expire.
+    Its `expire` comes before that of the leases: what is renewed in time does not expire. What is
+    due already is not renewed any more, and ends.
     """
 
     def __init__(
@@ -183,6 +185,11 @@ class Running:
             if agent is not None and agent.origin != lease.holder:
                 widened.append(replace(lease, holder=agent.origin))
         return widened
+
+    def origin_of(self, process: ProcessId) -> ProcessId | None:
+        """Return the root of the tree that an agent was started in; None: it is no agent."""
+        agent = self._agents.get(process)
+        return agent.origin if agent is not None else None
 
     def expire(self, now: float) -> float | None:
         """Renew what is due and kill what did not heed SIGTERM; a source for `Deadlines`."""

@@ -6,17 +6,23 @@ Invariants:
    a revocation, and when the vault is locked.
 2. A revocation also sets aside, for that tree and those keys, standing grants and whatever was
    consented to before it: a person is asked again.
-3. A revocation holds until its tree ends or the vault is locked. Of too many, the oldest from then
-   on sets everything aside that was given before it, to whomever: never less than it did.
+3. A revocation holds until its tree ends. Of too many, the oldest from then on sets everything
+   aside that was given before it, to whomever: never less than it did.
+4. While the vault is locked no name of a key is here. Of revocations the trees are left, and from
+   then on they hold for every key.
 """
 
 from collections.abc import Callable, Collection, Iterable
 
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
+from backpackd.core.revocations import MOST_TREES, Revocations
 
 MOST_REMEMBERED = 4096
 """Refusals and revocations that are remembered, each."""
+
+EVERY_KEY = "*"
+"""Stands for every key where keys are revoked. No key has this name."""
 
 
 class Answers:
@@ -76,7 +82,7 @@ class Answers:
 
         Args:
             tree: its root.
-            names: the keys.
+            names: the keys; `EVERY_KEY` for all of them.
             rested_on: ids of the grants and consents that what was revoked rested on.
 
         Returns:
@@ -89,7 +95,7 @@ class Answers:
         return self.end_consents(
             lambda consent: (
                 consent.id in rested_on
-                or (consent.selector.process == tree and any(map(consent.covers, names)))
+                or (consent.selector.process == tree and _covers_any(consent, names))
             )
         )
 
@@ -101,7 +107,11 @@ class Answers:
             name: the key.
             since: the id of a consent: only a revocation after that one counts.
         """
-        latest = max(self._withdrawn.number(tree, name), self._overflowed)
+        latest = max(
+            self._withdrawn.number(tree, name),
+            self._withdrawn.number(tree, EVERY_KEY),
+            self._overflowed,
+        )
         return latest > self._given.get(since, -1)
 
     def end_consents(self, over: Callable[[Grant], bool]) -> list[Grant]:
@@ -126,17 +136,53 @@ class Answers:
         self._withdrawn.drop_tree(tree)
         return self.end_consents(lambda consent: consent.selector.process == tree)
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def lock(self) -> None:
+        """Forget everything but from which trees something was revoked: the vault is locked.
+
+        Whoever unlocks it need not be the person who revoked, nor anybody at all, and every process
+        of the user can have it locked.
+        """
         self._consents.clear()
         self._given.clear()
         self._refused.clear()
+        trees = self._withdrawn.trees()
         self._withdrawn.clear()
-        self._overflowed = -1
+        for tree in trees:
+            self._revoke_all(tree)
+
+    def revocations(self, boot_id: str) -> Revocations:
+        """Return what is to be kept of the revocations that hold.
+
+        Args:
+            boot_id: of the running system.
+        """
+        trees = self._withdrawn.trees()
+        if self._overflowed >= 0 or len(trees) > MOST_TREES:
+            return Revocations(boot_id, everybody=True)
+        return Revocations(boot_id, frozenset(trees)) if trees else Revocations()
+
+    def restore(self, tree: ProcessId | None) -> None:
+        """Have a revocation hold again that was kept, for every key.
+
+        Args:
+            tree: its root; None: everybody.
+        """
+        if tree is None:
+            self._overflowed = max(self._overflowed, self._count())
+        elif self._withdrawn.number(tree, EVERY_KEY) < 0:
+            self._revoke_all(tree)
+
+    def _revoke_all(self, tree: ProcessId) -> None:
+        overflowed = self._withdrawn.add(tree, (EVERY_KEY,), self._count())
+        self._overflowed = max(self._overflowed, overflowed)
 
     def _count(self) -> int:
         self._answers += 1
         return self._answers
+
+
+def _covers_any(consent: Grant, names: Collection[str]) -> bool:
+    return EVERY_KEY in names or any(map(consent.covers, names))
 
 
 class _Remembered:

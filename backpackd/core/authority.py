@@ -22,6 +22,7 @@ from backpackd.core.errors import DamageError
 from backpackd.core.grants import Grant
 from backpackd.core.policy import Policy
 from backpackd.core.records import RowSet
+from backpackd.core.revocations import Revocations
 from backpackd.core.sealing import OpenError, Secret, open_sealed, pad, seal, unpad
 from backpackd.core.slots import Slot
 from backpackd.core.trust import KnownLock, TrustedAuthor, decode_locks
@@ -36,6 +37,7 @@ _LATER: Mapping[str, Any] = {
     "identity": "",
     "legacy_key": "",
     "locks": {},
+    "revoked": {},
     "slot_dates": {},
 }
 
@@ -74,6 +76,7 @@ class Authority:
         authors: of agent locks whom the operator has accepted.
         locks: the agent locks that were opened, by lock id in hexadecimal.
         legacy_key: the master key of an older tool, sealed; empty where none was kept.
+        revoked: from which process trees keys were revoked.
     """
 
     generation: int
@@ -90,6 +93,7 @@ class Authority:
     authors: tuple[TrustedAuthor, ...] = ()
     locks: Mapping[str, KnownLock] = field(default_factory=dict)
     legacy_key: bytes = b""
+    revoked: Revocations = field(default_factory=Revocations)
 
     def next(self, now_ms: int, **changes: Any) -> "Authority":
         """Return the record's next generation with some attributes changed."""
@@ -152,6 +156,7 @@ class Authority:
             "locks": {lock_id: lock.encode() for lock_id, lock in self.locks.items()},
             "master_generation": self.master_generation,
             "policy": self.policy.encode(),
+            "revoked": self.revoked.encode(),
             "row_count": self.rows.count,
             "rows": self.rows.encode(),
             "signing_key": canonical.to_text(self.signing_key),
@@ -185,6 +190,7 @@ class Authority:
                 locks=dict,
                 master_generation=int,
                 policy=dict,
+                revoked=dict,
                 row_count=int,
                 rows=str,
                 signing_key=str,
@@ -207,6 +213,7 @@ class Authority:
                 tuple(TrustedAuthor.decode(author) for author in found["authors"]),
                 decode_locks(found["locks"]),
                 canonical.from_text(found["legacy_key"]),
+                Revocations.decode(found["revoked"]),
             )
         except (OpenError, CanonicalError, ValueError, TypeError) as error:
             raise DamageError(

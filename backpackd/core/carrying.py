@@ -74,7 +74,9 @@ CARRIED: Final[Mapping[str, Callable[[Move, Any], Any]]] = {
 }
 """Members that hold something sealed under the master key, and how that is sealed anew."""
 
-AS_IT_IS: Final = frozenset({"latest_ms", "grants", "policy", "slot_dates", "authors", "locks"})
+AS_IT_IS: Final = frozenset(
+    {"latest_ms", "grants", "policy", "slot_dates", "authors", "locks", "revoked"}
+)
 """Members in which nothing is sealed on its own."""
 
 MADE_ANEW: Final = frozenset({"generation", "master_generation", "rows", "slots"})

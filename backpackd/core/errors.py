@@ -263,6 +263,12 @@ class DiskFullError(StoreError):
     reason = "disk-full"
 
 
+class RevocationNotKeptError(TroubleError):
+    """What was revoked is revoked, and would not be in a daemon that is started anew."""
+
+    reason = "revocation-not-kept"
+
+
 class ShuttingDownError(TroubleError):
     """The daemon is stopping."""
 

@@ -5,7 +5,7 @@ its working directory, the reason that it gives) is a claim, is named so, and de
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,9 @@ class PeerFacts:
         gid: the gid that the kernel gave for the connection.
         chain: the process itself first, then its parent, and so on up to pid 1 or to what cannot
             be seen.
-        digests: SHA-256 of what processes of the chain run, lowercase hex, for those that were
-            asked for. By process: the same path may name another file in another mount namespace.
+        digests: SHA-256 of what processes of the chain run, lowercase hex, of those that could be
+            read. By process: the same path may name another file in another mount namespace. None:
+            nothing needed them when the facts were read.
         root_at: where in `chain` the root is because that process runs as an agent of its own;
             None: where `root_index` finds it.
     """
@@ -71,7 +72,7 @@ class PeerFacts:
     uid: int
     gid: int
     chain: tuple[ProcessFacts, ...]
-    digests: Mapping[ProcessId, str] = field(default_factory=dict)
+    digests: Mapping[ProcessId, str] | None = None
     root_at: int | None = None
 
     @property

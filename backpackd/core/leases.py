@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. `expires_at <= max_expires_at`, and no call moves `max_expires_at`.
+1. `expires_at <= max_expires_at`, and no call moves `max_expires_at` but `shorten`, to earlier.
 2. A lease that has ended is in no index: it cannot be renewed, listed or found.
 3. `expire(now)` ends everything that is due and tells when it is next needed.
 
@@ -134,26 +134,28 @@ class LeaseTable:
         self._tidy()
         return lease
 
-    def keep(self, lease_id: str, *, now: float) -> Lease | None:
-        """Let a lease live on whose holder the daemon itself sees living.
-
-        Unlike `renew` also when its time is just over: then the daemon was late (the machine
-        slept), and the holder is not at fault. Never past its maximum.
+    def shorten(self, lease_id: str, until: float) -> Lease | None:
+        """Let a lease live no longer than until then, with all renewals.
 
         Args:
-            lease_id: which.
-            now: boot-clock seconds.
+            lease_id: of a lease in the table.
+            until: boot-clock seconds.
 
         Returns:
-            The lease, or None when it has ended or has reached its maximum.
+            The lease, when it ends sooner now than it would have without a renewal.
         """
-        lease = self._leases.get(lease_id)
-        if lease is None or lease.max_expires_at <= now:
+        lease = self._leases[lease_id]
+        lease.max_expires_at = min(lease.max_expires_at, until)
+        if lease.expires_at <= until:
             return None
-        lease.expires_at = min(now + lease.ttl, lease.max_expires_at)
-        heapq.heappush(self._heap, (lease.expires_at, lease_id))
+        lease.expires_at = until
+        heapq.heappush(self._heap, (until, lease_id))
         self._tidy()
         return lease
+
+    def on_grant(self, grant_id: str) -> list[Lease]:
+        """Return the leases that rest on a grant, due or not."""
+        return [self._leases[lease_id] for lease_id in self._by_grant.of(grant_id)]
 
     def get(self, lease_id: str, *, now: float) -> Lease | None:
         """Return a lease that is live at this moment, whether or not the timer has rung."""

@@ -102,7 +102,8 @@ def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
         case "exe":
             return any(process.executable == selector.value for process in facts.tree)
         case "sha256":
-            return any(facts.digests.get(process.id) == selector.value for process in facts.tree)
+            digests = facts.digests or {}
+            return any(digests.get(process.id) == selector.value for process in facts.tree)
         case "unit":
             return facts.process.unit == selector.value
         case _:

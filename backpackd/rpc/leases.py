@@ -88,6 +88,7 @@ class LeasesService:
             ended = self._revoking.give_back(own, check_id(request.lease_id))
             return pb.RevokeLeasesResponse(ended=len(ended))
         ended = self._revoke(request)
+        await self._revoking.keep()
         if not self._operators.has(connection):
             ended = [lease for lease in ended if lease.holder == own]
         return pb.RevokeLeasesResponse(ended=len(ended))

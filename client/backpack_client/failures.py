@@ -82,6 +82,7 @@ _BY_REASON = {
     ),
     "backup-damaged": (EXIT_FAILED, "nothing was taken from it"),
     "unavailable": (EXIT_FAILED, "try again"),
+    "revocation-not-kept": (EXIT_FAILED, "see the daemon's log, then revoke again"),
     "store-failed": (EXIT_FAILED, "nothing was changed: see the daemon's log"),
     "disk-full": (EXIT_FAILED, "nothing was changed: make room, then try again"),
     "shutting-down": (EXIT_NO_DAEMON, START_HINT),

@@ -39,6 +39,8 @@ async def test_leases_end_with_the_process_that_their_grant_names() -> None:
     await world.get("K", pid=101)
     world.processes.kill(101)
     assert len(world.leasing) == 0
+    assert [process.pid for process in world.watching._held] == [100]
+    world.processes.kill(100)
     assert world.watching._held == {}
 
 
@@ -117,7 +119,7 @@ async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) 
     assert len(world.leasing) == 0
 
 
-async def test_a_holder_is_watched_once_and_let_go_with_its_last_lease() -> None:
+async def test_a_holder_is_watched_once_and_until_it_ends_or_the_vault_is_locked() -> None:
     world = await World().stocked()
     await world.grant("*")
     first, second = await world.lease("K"), await world.lease("L")
@@ -125,6 +127,9 @@ async def test_a_holder_is_watched_once_and_let_go_with_its_last_lease() -> None
     world.revoking.give_back(first.holder, first.id)
     assert len(world.watching._held) == 1
     world.revoking.give_back(second.holder, second.id)
+    # A revocation would still mean it: it had the keys.
+    assert len(world.watching._held) == 1
+    world.vault.lock()
     assert world.watching._held == {}
 
 

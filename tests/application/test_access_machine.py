@@ -64,6 +64,12 @@ class Held:
     expires: float
     bound: float
     ttl: float
+    issued: float
+
+    def shorten(self, until: float) -> None:
+        """Have it end at some time at the latest."""
+        self.bound = min(self.bound, until)
+        self.expires = min(self.expires, self.bound)
 
 
 class AccessAgreesWithAModel(RuleBasedStateMachine):
@@ -80,6 +86,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.grants: dict[str, Standing] = {}
         self.consents: dict[str, Consented] = {}
         self.withdrawn: set[tuple[int, str]] = set()
+        self.had: set[tuple[int, str]] = set()
         self.refused: set[tuple[int, str]] = set()
         self.held: dict[str, Held] = {}
         self.policy = Policy()
@@ -173,6 +180,10 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         to = f"uid:{UID}" if root is None else f"tree:{root}"
         made = self.run(self.world.grant(*names, to=to, max_ttl=ttl, uses=uses, valid=valid))
         until = self.now + valid if valid else None
+        for held in self.held.values():
+            # It may be a grant that there was, on new terms.
+            if made.id in held.rests_on:
+                held.shorten(held.bound if until is None else until)
         self.grants[made.id] = Standing(made.id, root, names, made.max_ttl, until, uses or None)
 
     @rule(root=TREES, names=KEYS, ttl=TTLS)
@@ -215,7 +226,8 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
                 self.consents[grant_id] = replace(consent, uses=consent.uses - 1)
         bound = min(bounds)
         life = min(ttl or DEFAULT_TTL, bound - self.now)
-        self.held[lease.id] = Held(root, names, rests_on, self.now + life, bound, life)
+        self.held[lease.id] = Held(root, names, rests_on, self.now + life, bound, life, self.now)
+        self.had |= {(root, name) for name in names}
 
     @precondition(lambda self: self.world.asking.pending())
     @rule(pick=st.integers(0, 20), once=st.booleans())
@@ -287,6 +299,12 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             self.step(self.world.revoking.all)
             hit = dict(self.held)
         pairs = {(held.root, key) for held in hit.values() for key in held.names}
+        if what == "key":
+            pairs |= {pair for pair in self.had if pair[1] == name}
+        elif what == "tree":
+            pairs |= {(root, key) for key in NAMES}
+        elif what == "all":
+            pairs |= self.had
         self.withdrawn |= pairs
         ended = {
             consent.id
@@ -321,6 +339,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.grants = {g.id: g for g in self.grants.values() if g.root != root}
         self.consents = {c.id: c for c in self.consents.values() if c.root != root}
         self.withdrawn = {pair for pair in self.withdrawn if pair[0] != root}
+        self.had = {pair for pair in self.had if pair[0] != root}
         self.refused = {pair for pair in self.refused if pair[0] != root}
 
     @rule(seconds=st.sampled_from([1, 45, 600, 8 * 3600]), ring=st.booleans())
@@ -337,6 +356,9 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         before, self.policy = self.policy, Policy(default=default, max_ttl=longest)
         self.due()
         self.run(self.world.ruling.replace(self.policy))
+        if longest < before.max_ttl:
+            for held in self.held.values():
+                held.shorten(held.issued + longest)
         if before.default == "allow" and default != "allow":
             self.end(lambda held: not self.covered_by_its_own(held))
 
@@ -364,7 +386,9 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
         self.held.clear()
         self.consents.clear()
-        self.withdrawn.clear()
+        # The trees are kept, and no name: from then on it is every key.
+        self.withdrawn = {(root, name) for root, _ in self.withdrawn for name in NAMES}
+        self.had.clear()
         self.refused.clear()
 
     # What always holds.
@@ -390,7 +414,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.step(self.world.deadlines.review)
         needed = {held.root for held in self.held.values()}
         needed |= {request.tree.pid for request in self.world.asking.pending()}
-        needed |= {root for root, _ in self.withdrawn | self.refused}
+        needed |= {root for root, _ in self.withdrawn | self.refused | self.had}
         needed |= {consent.root for consent in self.consents.values()}
         grants = {g.id: g for g in self.grants.values() if g.root is not None}
         needed |= {

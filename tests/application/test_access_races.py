@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from backpackd.core.errors import DeniedError, PeerUnknownError, RequestUnknownError
-from backpackd.core.policy import DenyRule, Policy
+from backpackd.core.policy import DenyRule, Policy, make_rule
 from fakes import Gate, World, settled, turns
 
 
@@ -17,6 +17,84 @@ async def under_way(world: World, *names: str) -> tuple["asyncio.Task[dict[str, 
     await gate.reached()
     world.store.after_rows = None
     return task, gate
+
+
+async def in_commit(world: World, *names: str) -> tuple["asyncio.Task[dict[str, bytes]]", Gate]:
+    """Begin to get keys, and hold the call when a use of its grant is spent."""
+    gate = world.store.after_commit = Gate()
+    task = asyncio.create_task(world.get(*names))
+    await gate.reached()
+    world.store.after_commit = None
+    return task, gate
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda world: world.revoking.key("K"),
+        lambda world: world.revoking.tree(100),
+        lambda world: world.revoking.all(),
+        lambda world: world.ruling.tighten(Policy("allow", "all", (DenyRule(("K",)),))),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+async def test_what_comes_while_a_use_is_spent_overtakes_the_call(
+    change: Callable[[World], object], before: bool
+) -> None:
+    world = await World().stocked()
+    await world.grant("K", uses=5)
+    if before:
+        await world.get("K")
+    task, gate = await in_commit(world, "K")
+    change(world)
+    gate.open()
+    (found,) = await settled(task)
+    assert isinstance(found, DeniedError)
+    assert len(world.leasing) == 0
+
+
+async def test_a_lower_ceiling_that_comes_while_a_use_is_spent_holds_for_the_lease() -> None:
+    world = await World().stocked()
+    await world.grant("K", uses=5)
+    gate = world.store.after_commit = Gate()
+    task = asyncio.create_task(world.lease("K", ttl=86400))
+    await gate.reached()
+    world.store.after_commit = None
+    world.ruling.tighten(Policy("allow", "all", (), 60))
+    gate.open()
+    lease = await task
+    assert lease.max_expires_at - lease.issued_at == 60
+
+
+async def test_the_last_use_of_a_grant_is_handed_out() -> None:
+    world = await World().stocked()
+    await world.grant("K", uses=1)
+    assert await world.get("K") == {"K": b"k"}
+    assert [grant.uses_left for grant in world.granting.all()] == [0]
+
+
+async def test_a_rule_by_digest_that_comes_under_way_is_looked_at() -> None:
+    world = await World().stocked()
+    await world.grant("K")
+    caller = world.access.attest(world.connect()).process
+    assert caller.executable is not None
+    digest = world.processes.digest(caller.id, caller.executable)
+    task, gate = await under_way(world, "K")
+    world.ruling.tighten(Policy("allow", "all", (make_rule(["K"], f"sha256:{digest}"),)))
+    gate.open()
+    (found,) = await settled(task)
+    assert isinstance(found, DeniedError)
+    assert found.reason == "denied-by-rule"
+    assert len(world.leasing) == 0
+
+
+async def test_a_rule_by_digest_of_another_program_keeps_nobody_from_a_key() -> None:
+    world = await World().stocked()
+    await world.grant("K")
+    task, gate = await under_way(world, "K")
+    world.ruling.tighten(Policy("allow", "all", (make_rule(["K"], "sha256:" + "0" * 64),)))
+    gate.open()
+    assert await task == {"K": b"k"}
 
 
 @pytest.mark.parametrize(

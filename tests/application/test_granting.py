@@ -203,6 +203,29 @@ async def test_the_same_grant_again_takes_the_new_terms_and_is_no_second_one() -
     assert await world.granting.remove(again.id) == 1
 
 
+async def test_leases_are_held_to_the_shorter_terms_of_their_grant() -> None:
+    world = await World().stocked()
+    await world.grant("K", valid=3600)
+    lease = await world.lease("K", ttl=3000)
+    watcher = world.leasing.watch(None)
+    await world.grant("K", valid=5)
+    event = await watcher.next()
+    assert event is not None
+    assert (event.kind, event.lease.expires_at) == ("renewed", world.clock.boot() + 5)
+    assert world.renew(world.connect(), lease.id, ttl=3000).expires_at == world.clock.boot() + 5
+    world.clock.pass_(6)
+    world.deadlines.review()
+    assert len(world.leasing) == 0
+
+
+async def test_longer_terms_of_a_grant_lengthen_no_lease() -> None:
+    world = await World().stocked()
+    await world.grant("K", valid=60)
+    lease = await world.lease("K")
+    await world.grant("K", valid=3600)
+    assert lease.max_expires_at == world.clock.boot() + 60
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -1,10 +1,12 @@
 """What watchers of leases are told, revoking that sticks, and the boot clock's jumps."""
 
+import asyncio
+
 import pytest
 
 from backpackd.application.leasing import _BACKLOG, LeaseWatcher
-from backpackd.core.errors import LeaseUnknownError, LimitError, WaitingError
-from fakes import World
+from backpackd.core.errors import DeniedError, LeaseUnknownError, LimitError, WaitingError
+from fakes import Gate, World, settled
 
 
 async def told(watcher: LeaseWatcher, events: int) -> list[tuple[str, str]]:
@@ -124,7 +126,6 @@ async def test_watchers_are_limited_and_make_room_when_they_go(
     [
         lambda world, lease: world.revoking.lease(lease.id),
         lambda world, _: world.revoking.key("K"),
-        lambda world, _: world.revoking.tree(100),
         lambda world, _: world.revoking.all(),
     ],
 )
@@ -136,6 +137,79 @@ async def test_revoking_sticks_until_a_person_is_asked(revoke) -> None:  # type:
     assert await world.get("L") == {"L": b"l"}
     world.asking.approve(world.asking.pending()[0].code, once=False, root_pid=0)
     assert await world.get("K") == {"K": b"k"}
+
+
+async def test_revoking_from_a_tree_means_every_key_whether_it_had_it_or_not() -> None:
+    world, _ = await watched()
+    world.revoking.tree(100)
+    for name in ("K", "L"):
+        with pytest.raises(WaitingError):
+            await world.get(name)
+    world.processes.add(200)
+    assert await world.get("K", pid=200) == {"K": b"k"}
+
+
+async def test_revoking_from_a_pid_that_nobody_has_ends_nothing() -> None:
+    world, _ = await watched()
+    assert world.revoking.tree(4711) == []
+    assert await world.get("K") == {"K": b"k"}
+
+
+@pytest.mark.parametrize(
+    "revoke", [lambda world: world.revoking.key("K"), lambda world: world.revoking.all()]
+)
+@pytest.mark.parametrize("over", ["given back", "expired", "not yet issued"])
+async def test_revoking_means_trees_that_have_no_lease_at_that_moment(over, revoke) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    world = await World().stocked()
+    await world.grant("*")
+    if over == "not yet issued":
+        gate = world.store.after_rows = Gate()
+        task = asyncio.create_task(world.get("K"))
+        await gate.reached()
+        world.store.after_rows = None
+        revoke(world)
+        gate.open()
+        (found,) = await settled(task)
+        assert isinstance(found, DeniedError)
+    else:
+        lease = await world.lease(ttl=1)
+        if over == "given back":
+            world.revoking.give_back(lease.holder, lease.id)
+        else:
+            world.clock.pass_(2)
+            world.deadlines.review()
+        revoke(world)
+    assert len(world.leasing) == 0
+    with pytest.raises(WaitingError):
+        await world.get("K")
+    assert await world.get("L") == {"L": b"l"}
+
+
+async def test_of_a_tree_that_had_too_many_keys_to_remember_every_one_is_revoked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.application.leasing._MOST_PAST", 1)
+    world = await World().stocked()
+    await world.grant("*")
+    for name in ("K", "L"):
+        lease = await world.lease(name)
+        world.revoking.give_back(lease.holder, lease.id)
+    world.revoking.key("M")
+    with pytest.raises(WaitingError):
+        await world.get("M")
+    world.revoking.all()
+    with pytest.raises(WaitingError):
+        await world.get("K")
+
+
+async def test_what_is_remembered_of_a_tree_ends_with_it() -> None:
+    world = await World().stocked()
+    await world.grant("*")
+    lease = await world.lease()
+    world.revoking.give_back(lease.holder, lease.id)
+    assert world.leasing.had("K") == [(lease.holder, ("K",))]
+    world.processes.kill(100)
+    assert world.leasing.had() == []
 
 
 async def test_revoking_from_one_tree_leaves_the_others_their_grants() -> None:
@@ -199,7 +273,6 @@ async def test_giving_a_lease_back_first_does_not_save_a_consent(revoke) -> None
     world.revoking.give_back(lease.holder, lease.id)
     revoke(world)
     assert world.asking.answers.consents() == []
-    assert world.watching._held == {}
     with pytest.raises(WaitingError):
         await world.get("K")
 

@@ -163,3 +163,25 @@ async def test_who_waits_and_is_another_program_by_now_is_decided_on_as_it_is() 
     assert len(world.leasing) == 0
     world.vault.lock()
     await settled(waiting)
+
+
+async def test_a_lower_ceiling_holds_for_leases_that_live() -> None:
+    world = await World().stocked()
+    await world.grant("K")
+    lease = await world.lease("K", ttl=3600)
+    world.clock.pass_(50)
+    world.ruling.tighten(Policy("allow", "all", (), 60))
+    assert lease.max_expires_at == world.clock.boot() + 10
+    assert world.renew(world.connect(), lease.id, ttl=7200).expires_at == lease.max_expires_at
+    world.clock.pass_(10)
+    world.deadlines.review()
+    assert len(world.leasing) == 0
+
+
+async def test_a_ceiling_that_is_raised_again_lengthens_no_lease() -> None:
+    world = await World().stocked()
+    await world.grant("K")
+    lease = await world.lease("K", ttl=3600)
+    world.ruling.tighten(Policy("allow", "all", (), 60))
+    world.ruling.tighten(Policy("allow", "all"))
+    assert lease.max_expires_at == world.clock.boot() + 60

@@ -51,13 +51,39 @@ async def test_the_lease_lives_while_the_agent_does_and_ends_with_it(world: Worl
     assert world.processes.signals == []
 
 
-async def test_a_machine_that_slept_past_the_deadline_does_not_cost_the_agent_its_lease(
+async def test_a_machine_that_slept_past_the_deadline_ends_the_lease_and_not_the_agent(
     world: World,
 ) -> None:
     await world.run(ttl=10)
     world.clock.pass_(1800)
+    assert leases(world) == []
     world.deadlines.review()
-    assert leases(world) == [(AGENT, ("K",))]
+    assert leases(world) == []
+    assert (len(world.running), world.processes.signals) == (1, [])
+
+
+async def test_an_agent_whose_lease_is_over_is_told_when_its_key_is_revoked(world: World) -> None:
+    await world.run("K", ttl=10)
+    world.clock.pass_(1800)
+    world.deadlines.review()
+    world.revoking.key("L")
+    assert world.processes.signals == []
+    world.revoking.key("K")
+    assert world.processes.signals == [(AGENT, signal.SIGTERM)]
+    with pytest.raises(WaitingError):
+        await world.get("K", pid=TOOL)
+
+
+async def test_what_is_revoked_from_an_agent_without_a_lease_is_of_where_it_was_started(
+    world: World,
+) -> None:
+    handout = await world.run("K")
+    world.revoking.give_back(handout.lease.holder, handout.lease.id)
+    world.revoking.key("K")
+    world.processes.kill(AGENT)
+    world.processes.add(AGENT, parent=100)
+    with pytest.raises(WaitingError):
+        await world.run("K")
 
 
 async def test_another_lease_of_the_agents_tree_is_not_renewed_for_it(world: World) -> None:

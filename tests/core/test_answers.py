@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from backpackd.core import answers as module
-from backpackd.core.answers import Answers
+from backpackd.core.answers import EVERY_KEY, Answers
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
+from backpackd.core.revocations import Revocations
 from backpackd.core.selectors import parse
 
 
@@ -90,15 +91,54 @@ def test_everything_about_a_tree_ends_with_its_root() -> None:
     assert answers.consents() == []
 
 
-def test_clearing_forgets_everything() -> None:
+def test_a_lock_forgets_everything_but_from_whom_something_was_revoked() -> None:
     answers = Answers()
     answers.refuse(tree(20), ["K"])
-    answers.withdraw(tree(20), ["L"], ())
+    answers.withdraw(tree(21), ["L"], ())
     answers.consent(consent(patterns=("M",)), tree(20))
-    answers.clear()
-    assert answers.trees() == set()
+    answers.lock()
+    assert answers.trees() == {tree(21)}
     assert answers.consents() == []
     assert answers._given == {}
+    # No name is kept, so it is every key from then on, until a person consents anew.
+    assert "L" not in repr(vars(answers._withdrawn))
+    assert answers.withdrawn(tree(21), "ANOTHER")
+    answers.consent(consent("after", pid=21), tree(21))
+    assert not answers.withdrawn(tree(21), "L", since="after")
+
+
+def test_every_key_can_be_revoked_from_a_tree() -> None:
+    answers = Answers()
+    answers.consent(consent(pid=20), tree(20))
+    assert [one.id for one in answers.withdraw(tree(20), [EVERY_KEY], ())] == ["c"]
+    assert answers.withdrawn(tree(20), "K")
+    assert not answers.withdrawn(tree(21), "K")
+
+
+def test_what_is_kept_of_revocations_holds_again_for_every_key() -> None:
+    answers, other = Answers(), Answers()
+    assert answers.revocations("boot") == Revocations()
+    answers.withdraw(tree(20), ["K"], ())
+    answers.withdraw(tree(21), ["L"], ())
+    kept = answers.revocations("boot")
+    assert kept == Revocations("boot", frozenset({tree(20), tree(21)}))
+    for each in kept.trees:
+        other.restore(each)
+    assert other.withdrawn(tree(20), "L")
+    assert not other.withdrawn(tree(22), "L")
+    assert other.revocations("boot") == kept
+
+
+def test_too_many_trees_to_keep_are_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TREES", 1)
+    answers, other = Answers(), Answers()
+    answers.withdraw(tree(20), ["K"], ())
+    answers.withdraw(tree(21), ["K"], ())
+    kept = answers.revocations("boot")
+    assert kept == Revocations("boot", everybody=True)
+    other.restore(None)
+    assert other.withdrawn(tree(22), "L")
+    assert other.revocations("boot") == kept
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(
@@ -128,5 +168,5 @@ def test_a_revocation_is_never_forgotten_for_others_that_came_after_it(
     assert answers.withdrawn(tree(22), "D")
     answers.consent(consent("after"), tree(20))
     assert not answers.withdrawn(tree(20), "K", since="after")
-    answers.clear()
-    assert not answers.withdrawn(tree(22), "D")
+    answers.lock()
+    assert answers.withdrawn(tree(22), "D")

@@ -94,22 +94,26 @@ def test_a_lease_that_was_ended_cannot_be_renewed() -> None:
     assert table.renew("one", now=1, ttl=None) is None
 
 
-def test_a_lease_that_is_kept_lives_on_though_its_time_was_just_over() -> None:
+def test_a_shortened_lease_ends_sooner_and_no_renewal_goes_past() -> None:
     table = LeaseTable()
     lease = issue(table, ttl=10, max_ttl=100)
-    assert table.get(lease.id, now=lease.issued_at + 50) is None
-    assert table.keep(lease.id, now=lease.issued_at + 50) is lease
-    assert lease.expires_at == lease.issued_at + 60
+    start = lease.issued_at
+    assert table.shorten(lease.id, start + 50) is None
+    assert (lease.expires_at, lease.max_expires_at) == (start + 10, start + 50)
+    assert table.shorten(lease.id, start + 5) is lease
+    assert (lease.expires_at, lease.max_expires_at) == (start + 5, start + 5)
+    assert table.expire(start + 4) == ([], start + 5)
+    renewed = table.renew(lease.id, now=start + 4, ttl=60)
+    assert renewed is not None
+    assert renewed.expires_at == start + 5
+    assert table.expire(start + 5) == ([lease], None)
 
 
-def test_no_lease_is_kept_past_its_maximum_or_after_its_end() -> None:
+def test_shortening_never_lengthens() -> None:
     table = LeaseTable()
-    lease = issue(table, ttl=10, max_ttl=15)
-    assert table.keep(lease.id, now=lease.issued_at + 8) is lease
-    assert lease.expires_at == lease.max_expires_at == lease.issued_at + 15
-    assert table.keep(lease.id, now=lease.issued_at + 15) is None
-    table.end(lease.id)
-    assert table.keep(lease.id, now=lease.issued_at) is None
+    lease = issue(table, ttl=10, max_ttl=20)
+    assert table.shorten(lease.id, lease.issued_at + 1000) is None
+    assert lease.max_expires_at == lease.issued_at + 20
 
 
 def test_ending_twice_ends_once() -> None:

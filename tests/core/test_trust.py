@@ -16,7 +16,7 @@ from backpackd.core.trust import KnownLock, TrustedAuthor, check_label, check_pa
 
 MASTER, VAULT_ID, SALT = bytes(range(32)), b"v" * 16, b"s" * 32
 MARK = Mark(7, "a" * 64, "b" * 64, 3, "c" * 64)
-LATER = {"audit", "authors", "identity", "legacy_key", "locks", "slot_dates"}
+LATER = {"audit", "authors", "identity", "legacy_key", "locks", "revoked", "slot_dates"}
 PLAIN = Authority(1, 1, RowSet(), {}, b"sealed elsewhere", 5)
 FULL = Authority(
     1,

@@ -1,12 +1,13 @@
 """A daemon that unlocks its vault by itself: with a file, a credential or the environment."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from backpack_proto.v1 import slots_pb2, slots_pb2_grpc, vault_pb2
-from daemons import RunningDaemon
+from backpack_proto.v1 import leases_pb2, slots_pb2, slots_pb2_grpc, vault_pb2
+from daemons import RunningDaemon, failure
 
 UNLOCKED, LOCKED = vault_pb2.VAULT_STATE_UNLOCKED, vault_pb2.VAULT_STATE_LOCKED
 
@@ -97,3 +98,25 @@ def test_the_default_key_of_old_is_no_key(daemon: RunningDaemon) -> None:
     daemon._environ = {**os.environ, "AGENT_MASTER_KEY": "default-key"}
     daemon.start()
     assert daemon.client().status().state == LOCKED
+
+
+def test_an_agent_that_restarts_the_daemon_does_not_get_back_what_was_revoked(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.put("L", b"w")
+    operator.grant("*")
+    key = drawn(daemon, "file")
+    configured(daemon, f'file = "{kept(tmp_path / "key", key)}"')
+    daemon.start()
+    agent = daemon.client()
+    assert agent.value("K") == b"v"
+    agent.leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(key="K"))
+    for end in (daemon.terminate, daemon.kill):
+        end()
+        daemon.start()
+        agent = daemon.client()
+        assert agent.status().state == UNLOCKED
+        for name in ("K", "L"):
+            assert failure(partial(agent.get, name))[1] == "waiting-for-approval"

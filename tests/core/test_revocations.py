@@ -1,0 +1,43 @@
+"""What is kept of revocations in the authority record."""
+
+from typing import Any
+
+import pytest
+
+from backpackd.core.canonical import CanonicalError
+from backpackd.core.facts import ProcessId
+from backpackd.core.revocations import MOST_TREES, Revocations
+
+KEPT = Revocations("boot", frozenset({ProcessId(20, 200, 7), ProcessId(3, 30)}))
+GOOD: dict[str, Any] = {"boot": "b", "everybody": False, "trees": [[1, 2, 3]]}
+
+
+@pytest.mark.parametrize("kept", [Revocations(), KEPT, Revocations("boot", everybody=True)])
+def test_what_was_written_is_read_again(kept: Revocations) -> None:
+    assert Revocations.decode(kept.encode()) == kept
+
+
+def test_nothing_is_written_where_nothing_was_revoked() -> None:
+    assert Revocations().encode() == {}
+
+
+def test_trees_are_written_in_one_order() -> None:
+    assert KEPT.encode()["trees"] == [[3, 30, 0], [20, 200, 7]]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"boot": 1},
+        {"everybody": 1},
+        {"more": 1},
+        {"trees": [[1, 2]]},
+        {"trees": [[1, 2, True]]},
+        {"trees": ["1"]},
+        {"trees": [[1, 2, "3"]]},
+        {"trees": [[number, 1, 1] for number in range(MOST_TREES + 1)]},
+    ],
+)
+def test_another_shape_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(CanonicalError):
+        Revocations.decode({**GOOD, **changed})

@@ -45,7 +45,6 @@ from backpackd.application.agents import Agents
 from backpackd.application.asking import Asking
 from backpackd.application.audit_reading import AuditReading
 from backpackd.application.auditing import Auditing
-from backpackd.application.autolock import AutoLock
 from backpackd.application.backup import Backup
 from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
@@ -67,7 +66,8 @@ from backpackd.application.unattended import unlock_unattended
 from backpackd.application.vault import Vault
 from backpackd.application.watching import Watching
 from backpackd.application.workbench import Workbench
-from backpackd.config import ConfigError, Configuration, Settings, read_configuration
+from backpackd.config import Configuration, Settings, read_configuration
+from backpackd.configured import Configured
 from backpackd.core import slots
 from backpackd.ports import (
     MARK,
@@ -158,48 +158,6 @@ class _Application:
     bench: Workbench
     deadlines: Deadlines
     clock: Clock
-
-
-class _Configured:
-    """What the configuration file says, laid on the parts that it tightens, again with SIGHUP.
-
-    Raises:
-        ConfigError: the file cannot be used; the daemon does not start with less than it was told.
-    """
-
-    def __init__(self, settings: Settings, parts: _Application) -> None:
-        self._settings = settings
-        self._parts = parts
-        self._lay(read_configuration(settings))
-        parts.deadlines.add(self._expire)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
-
-    def reload(self) -> None:
-        """Read the file again; where it cannot be used, all stays as it was.
-
-        Anybody who can signal the daemon decides when, which gives nothing that the file does not.
-        """
-        try:
-            self._lay(read_configuration(self._settings))
-        except ConfigError as error:
-            _LOG.error("%s; the configuration stays as it was", error)
-
-    def _expire(self, now: float) -> float | None:
-        return self._autolock.expire(now)
-
-    def _lay(self, found: Configuration | None) -> None:
-        configuration = found or Configuration()
-        self._parts.ruling.tighten(configuration.policy)
-        self._autolock = AutoLock(
-            self._parts.vault,
-            self._parts.leasing.__len__,
-            idle=configuration.idle,
-            longest=configuration.longest,
-        )
-        self._parts.deadlines.review()
-        lines = configuration.describe()
-        what = f"tightens {len(lines)} settings" if found else "is not there, and tightens nothing"
-        _LOG.info("configuration file %s %s", self._settings.config, what)
 
 
 def _application(
@@ -362,7 +320,13 @@ async def _serve(settings: Settings) -> None:
             home=home.path,
         )
         stack.callback(parts.bench.close)
-        _Configured(settings, parts)
+        Configured(
+            settings,
+            ruling=parts.ruling,
+            vault=parts.vault,
+            leases=parts.leasing.__len__,
+            deadlines=parts.deadlines,
+        ).listen()
         await _unlock_unattended(settings, vault, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)

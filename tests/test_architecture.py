@@ -115,7 +115,18 @@ def test_imports_inside_functions_and_classes_are_seen() -> None:
 
 @pytest.mark.parametrize(
     "storey",
-    ["core", "ports", "adapters", "application", "rpc", "daemon", "check", "config", "__main__"],
+    [
+        "core",
+        "ports",
+        "adapters",
+        "application",
+        "rpc",
+        "daemon",
+        "check",
+        "config",
+        "configured",
+        "__main__",
+    ],
 )
 def test_every_storey_that_is_watched_is_there(storey: str) -> None:
     assert part_of(f"backpackd.{storey}")
@@ -123,7 +134,9 @@ def test_every_storey_that_is_watched_is_there(storey: str) -> None:
 
 def test_every_module_of_the_daemon_is_in_a_storey_that_is_watched() -> None:
     watched = [f"backpackd.{name}" for name in ("core", "ports", "adapters", "application", "rpc")]
-    above = {f"backpackd.{name}" for name in ("__main__", "check", "config", "daemon")}
+    above = {
+        f"backpackd.{name}" for name in ("__main__", "check", "config", "configured", "daemon")
+    }
     above.add("backpackd")
     assert [n for n in modules("backpackd") if not within(n, *watched) and n not in above] == []
 

@@ -106,7 +106,7 @@ class Running:
         """
         if starting:
             return replace(facts, root_at=0)
-        for place, process in enumerate(facts.tree):
+        for place, process in enumerate(facts.chain):
             if process.id in self._agents:
                 return replace(facts, root_at=place)
         return facts

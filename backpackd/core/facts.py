@@ -93,9 +93,13 @@ class PeerFacts:
 
         The caller up to and with the root that `root_index` finds: an agent that is a root of its
         own stays in the tree that it was started in. Otherwise it could leave behind, by its own
-        word, what was refused to that tree, revoked from it or denied to it.
+        word, what was refused to that tree, revoked from it or denied to it. The same is so for
+        what it starts, on terminals of their own too, which would else be trees of their own.
         """
-        return self.chain[: root_index(self.chain) + 1]
+        end = root_index(self.chain)
+        if self.root_at is not None:
+            end = max(end, self.root_at + root_index(self.chain[self.root_at :]))
+        return self.chain[: end + 1]
 
     @property
     def origin(self) -> ProcessFacts:

@@ -11,7 +11,8 @@ from backpackd.application.revoking import Revoking
 from backpackd.application.running import Start
 from backpackd.application.vault import Vault
 from backpackd.core.audit.events import AuditEvent
-from backpackd.core.errors import InvalidRequestError, LimitError
+from backpackd.core.errors import InvalidRequestError, LimitError, PeerUnknownError
+from backpackd.core.facts import ProcessId
 from backpackd.core.leases import Lease, check_id
 from backpackd.ports import Clock, Connection
 from backpackd.rpc.calls import announce
@@ -119,6 +120,7 @@ class LeasesService:
                     )
                 else:
                     event = await watcher.next()
+                    self._require_tree(connection, own)
                 if event is None:
                     session.check()
                     raise LimitError("the watch did not read on: watch again", reason="too-slow")
@@ -142,6 +144,11 @@ class LeasesService:
                 batch = []
         session.check()
         yield pb.ListHandoutsResponse(handouts=batch)
+
+    def _require_tree(self, connection: Connection, own: ProcessId | None) -> None:
+        """Return if a caller is still in the tree whose leases it watches: its parent may end."""
+        if self._access.attest(connection).root.id != own:
+            raise PeerUnknownError("your process is in another tree by now: watch again")
 
     def _leases(self, connection: Connection, *, everything: bool) -> Sequence[Lease]:
         if everything:

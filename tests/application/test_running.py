@@ -463,3 +463,21 @@ async def test_leases_that_all_end_at_once_are_no_longer_kept_and_are_in_the_log
     await turns(lambda: world.auditing.writer._task is None)
     entries = world.reading.entries(world.vault.session(), Filter(kinds=frozenset({"lease-ended"})))
     assert [entry.event.reason async for entry in entries] == ["revoked"]
+
+
+async def test_tools_on_terminals_of_their_own_are_asked_about_as_the_agent_is(
+    world: World,
+) -> None:
+    (grant,) = world.granting.all()
+    await world.granting.remove(grant.id)
+    asked = asyncio.create_task(world.run("K", wait=60))
+    request = await world.waiting()
+    world.asking.approve(request.code, once=False, root_pid=0)
+    await asked
+    for pid in (201, 301):
+        world.processes.add(pid, parent=AGENT, session=pid, terminal=pid)
+        world.processes.add(pid + 1, parent=pid, session=pid, terminal=pid)
+        assert await world.get("K", pid=pid + 1) == {"K": b"k"}
+    world.revoking.tree(AGENT)
+    with pytest.raises(WaitingError):
+        await world.get("K", pid=302)

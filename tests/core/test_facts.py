@@ -204,3 +204,27 @@ def test_a_process_that_poses_as_a_manager_never_makes_its_tree_larger(
             replace(facts, manager=facts.manager or i == liar) for i, facts in enumerate(chain)
         )
         assert root_index(posing) <= root_index(chain)
+
+
+def test_what_an_agent_starts_on_a_terminal_of_its_own_stays_in_the_agents_tree() -> None:
+    # An agent without a terminal, a tool's shell on one that the agent opened, and the tool.
+    manager, script = process(1, uid=ROOT, manager=True), process(10, session=10)
+    agent = process(20, session=10)
+    shell = process(30, session=30, terminal=PTS)
+    tool = process(40, session=30, terminal=PTS)
+    alone = PeerFacts(USER, USER, chain_of(tool, shell, agent, script, manager))
+    assert [facts.id.pid for facts in alone.tree] == [40]
+    within = replace(alone, root_at=2)
+    assert within.root.id.pid == 20
+    # Up to where the agent itself was started: what was refused there is refused here, too.
+    assert [facts.id.pid for facts in within.tree] == [40, 30, 20, 10]
+    assert within.origin == PeerFacts(USER, USER, within.chain[2:]).origin
+
+
+@given(chains(), st.integers(0, 9))
+def test_an_agent_never_makes_the_tree_smaller(chain: tuple[ProcessFacts, ...], place: int) -> None:
+    assume(place < len(chain))
+    facts = PeerFacts(USER, USER, chain)
+    rooted = replace(facts, root_at=place)
+    assert len(rooted.tree) >= len(facts.tree)
+    assert rooted.root in rooted.tree

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backpack_proto.v1 import policy_pb2, policy_pb2_grpc
+from backpack_proto.v1 import policy_pb2, policy_pb2_grpc, vault_pb2
 from daemons import READY_SECONDS, Client, RunningDaemon, failure
 
 WIDEST = """\
@@ -181,3 +181,21 @@ def test_stopping_a_daemon_that_nobody_supervises_warns_of_nothing(daemon: Runni
     before = len(daemon.log.read_bytes())
     daemon.terminate()
     assert "WARNING" not in daemon.log.read_bytes()[before:].decode()
+
+
+def test_however_many_signals_come_the_file_is_read_once_in_a_while(
+    daemon: RunningDaemon, operator: Client, file: Path
+) -> None:
+    # Long enough that reading it for each of them would keep everybody waiting.
+    file.write_text("".join(f"a{number}.b.c.d.e.f.g = 1\n" for number in range(1500)))
+    client = daemon.client()
+    for _ in range(200):
+        os.kill(daemon.pid, signal.SIGHUP)
+        client.vault.Status(vault_pb2.StatusRequest(), timeout=READY_SECONDS)
+    assert daemon.log_text().count("configuration") < 50
+    file.write_text(DENIES)
+    os.kill(daemon.pid, signal.SIGHUP)
+    until = time.monotonic() + READY_SECONDS
+    while not in_force(operator).deny:
+        assert time.monotonic() < until, "the last signal was lost"
+        time.sleep(0.01)

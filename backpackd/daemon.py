@@ -225,7 +225,7 @@ def _application(
     ruling = Ruling(vault, auditing)
     operators = Operators(clock, auditing)
     identities, bench = Identities(vault), Workbench()
-    judging = Judging(vault, identities, operators, bench)
+    judging = Judging(vault, identities, operators, bench, auditing)
     migrating = Migrating(judging, keys)
     agents = Agents(judging, migrating)
     access = Access(

@@ -102,7 +102,7 @@ async def test_a_lock_that_falls_due_in_somebodys_call_is_nobodys_doing() -> Non
     assert (await only(world, "locked")).event.who is None
 
 
-async def test_every_act_of_an_operator_is_in_the_log() -> None:
+async def test_acts_are_in_the_log_in_their_order() -> None:
     world = await World().stocked()
     grant = await world.grant("K")
     await world.granting.remove(grant.id)

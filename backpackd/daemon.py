@@ -292,6 +292,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             slots=parts.slots,
             recovery=parts.recovery,
+            auditing=parts.auditing,
             deadlines=parts.deadlines,
             clock=parts.clock,
             about=about,

@@ -69,6 +69,8 @@ class Auditing:
     Attributes:
         writer: writes it.
         verified: whether its public keys were held against the vault since the daemon began.
+        broken_ms: when the log was found cut or altered since the daemon began, Unix milliseconds;
+            0: it was not.
         review: called when something was counted that is to be told later.
 
     Args:
@@ -88,6 +90,7 @@ class Auditing:
         self.writer = AuditWriter(store, arena, self._now_ms)
         self.writer.on_written = self._sign_when_due
         self.verified = False
+        self.broken_ms = 0
         self.review: Callable[[], None] = _nothing
         self._vault: Vault | None = None
         self._fresh: AuditPublic | None = None
@@ -322,6 +325,7 @@ class Auditing:
         why = chain.UNLOCK
         if not intact:
             why = chain.BREAK
+            self.broken_ms = self._now_ms()
             _LOG.error("the audit log was cut or altered: the vault knows entry %s", known.text)
         text = "" if intact else known.text
         await self._checkpoint(vault, why, text, (self.event("unlocked"),))

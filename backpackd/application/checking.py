@@ -234,6 +234,11 @@ def _audit(report: Report, source: Source, stored: StoredVault) -> None:
     for row in source.audit_rows():
         verifier.feed(row)
         count += 1
-    problem = verifier.finish()
-    said = f"entry {problem.number} {problem.what}" if problem is not None else ""
-    report.note("audit log", said, f"{count} rows, whole")
+    verifier.finish()
+    found = [
+        each for each in (verifier.problem, verifier.broken, verifier.later) if each is not None
+    ]
+    for problem in found:
+        report.note("audit log", f"entry {problem.number} {problem.what}")
+    if not found:
+        report.note("audit log", "", f"{count} rows, whole")

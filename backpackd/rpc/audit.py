@@ -87,7 +87,7 @@ class AuditService:
 
 
 def _verdict(found: Verified) -> pb.AuditVerdict:
-    problem = found.problem
+    problem, broken, later = found.problem, found.broken, found.later
     return pb.AuditVerdict(
         head=found.head.text if found.head.number else "",
         anchor=_ANCHORS.get(found.anchor, pb.AUDIT_ANCHOR_UNSPECIFIED),
@@ -95,6 +95,10 @@ def _verdict(found: Verified) -> pb.AuditVerdict:
         vouched_until=found.vouched,
         bad_entry=problem.number if problem is not None else 0,
         problem=problem.what if problem is not None else "",
+        broken_entry=broken.number if broken is not None else 0,
+        broken=broken.what if broken is not None else "",
+        later_bad_entry=later.number if later is not None else 0,
+        later_problem=later.what if later is not None else "",
     )
 
 

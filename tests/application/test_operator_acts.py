@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from backpackd.application.audit_reading import Filter
 from backpackd.application.auditing import caller
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import BackpackError, DiskFullError, NotAuthorizedError
+from backpackd.core.policy import DenyRule
 from backpackd.ports import Connection
 from backpackd.rpc.vault import About
 from fakes import GOOD, OTHER, UID, FakeNotifier, FakeTimer, World, turns, unheard
@@ -155,8 +156,12 @@ async def drilling(acting: Acting) -> list[Message]:
 
 
 async def importing(acting: Acting) -> list[Message]:
+    (ungrant,) = await ungranting(acting)
     pieces = await acting.call("Backup/ExportKeys", backup_pb2.ExportKeysRequest(passphrase=SEAL))
-    terms = backup_pb2.ImportTerms(passphrase=SEAL, on_conflict=backup_pb2.ON_CONFLICT_REPLACE)
+    await acting.call("Grants/RemoveGrant", ungrant)
+    terms = backup_pb2.ImportTerms(
+        passphrase=SEAL, on_conflict=backup_pb2.ON_CONFLICT_REPLACE, with_grants=True
+    )
     return [
         backup_pb2.ImportKeysRequest(terms=terms),
         *(backup_pb2.ImportKeysRequest(data=piece.data) for piece in pieces if piece.data),
@@ -224,7 +229,7 @@ ACTS = {
     "Slots/RotateMasterKey": Act(("rotated",), plain(slots_pb2.RotateMasterKeyRequest())),
     "Slots/Recover": Act(("recovered",), recovering),
     "Backup/ExportKeys": Act(("exported",), plain(backup_pb2.ExportKeysRequest(passphrase=SEAL))),
-    "Backup/ImportKeys": Act(("put",), importing),
+    "Backup/ImportKeys": Act(("put", "granted", "policy-changed"), importing),
     "Keys/PutKeys": Act(
         ("put",),
         plain(keys_pb2.PutKeysRequest(keys=[keys_pb2.KeyValue(name="NEW", value=b"value")])),
@@ -329,6 +334,25 @@ async def test_every_act_of_an_operator_is_in_the_log(
         (event,) = [event for event in fresh if word(event) == each]
         assert event.who is not None
         assert event.who.pid == 101
+
+
+async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    usual = acting.parts.ruling.sealed()
+    await acting.parts.ruling.replace(replace(usual, deny=(DenyRule(("K",)),)))
+    requests = await importing(acting)
+    await acting.parts.ruling.replace(usual)
+    await acting.parts.granting.add(("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason="")
+    for name in ("K", "L"):
+        await acting.parts.access.get_keys(acting.world.connect(), Wish((name,)), unheard)
+    await acting.call("Backup/ImportKeys", *requests)
+    assert [lease.names for lease in acting.parts.leasing.all()] == [("L",)]
+    events = await acting.entries()
+    imported = [event for event in events if event.reason == "imported"]
+    assert [event.kind for event in imported] == ["put", "policy-changed"]
+    assert imported[-1].details["deny-1"] == "K to everybody"
 
 
 LOCK_ACTS = sorted(method for method in ACTS if method.startswith("Agents/"))

@@ -228,6 +228,7 @@ ACTS = {
     "Slots/RemoveSlot": Act(("slot-removed",), removing_a_slot),
     "Slots/RotateMasterKey": Act(("rotated",), plain(slots_pb2.RotateMasterKeyRequest())),
     "Slots/Recover": Act(("recovered",), recovering),
+    "Slots/DrillRecovery": Act(("recovery-drilled",), drilling),
     "Backup/ExportKeys": Act(("exported",), plain(backup_pb2.ExportKeysRequest(passphrase=SEAL))),
     "Backup/ImportKeys": Act(("put", "granted", "policy-changed"), importing),
     "Keys/PutKeys": Act(
@@ -286,7 +287,6 @@ ONLY_SHOW = {
 """What needs operator authority and changes nothing."""
 OF_THE_AGENT = {"Agents/UpdateMemory"}
 """What an agent does by itself, and an operator may do with a lock that is not accepted."""
-NOT_YET_PROVEN = {"Slots/DrillRecovery"}
 
 
 def word(event: AuditEvent) -> str:
@@ -295,7 +295,7 @@ def word(event: AuditEvent) -> str:
 
 def test_every_call_of_an_operator_is_an_act_or_only_shows_something() -> None:
     operators = {method for method, column in ROWS.items() if column != "no"}
-    assert operators == ACTS.keys() | ONLY_SHOW | OF_THE_AGENT | NOT_YET_PROVEN
+    assert operators == ACTS.keys() | ONLY_SHOW | OF_THE_AGENT
 
 
 @pytest.mark.parametrize("method", sorted(ROWS))
@@ -334,6 +334,63 @@ async def test_every_act_of_an_operator_is_in_the_log(
         (event,) = [event for event in fresh if word(event) == each]
         assert event.who is not None
         assert event.who.pid == 101
+
+
+@pytest.mark.parametrize(("kind", "left"), [("recovery", False), ("file", True)])
+async def test_whoever_got_authority_with_a_slot_has_none_once_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, left: bool
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    slot, other = (await acting.slot(kind)).id, acting.world.connect()
+    acting.parts.operators.admit(other)
+    await acting.call("Slots/RemoveSlot", slots_pb2.RemoveSlotRequest(id=slot))
+    assert acting.parts.operators.has(other) == left
+
+
+async def test_the_log_says_which_slot_was_made_changed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    (first,) = [slot.id for slot in acting.parts.slots.list()]
+    added = await acting.slot("file")
+    event = (await acting.entries())[-1]
+    assert (event.reason, event.details["slot"]) == ("slot-added-file", added.id)
+    change = vault_pb2.ChangePassphraseRequest(current=GOOD, replacement=OTHER)
+    await acting.call("Vault/ChangePassphrase", change)
+    event = (await acting.entries())[-1]
+    (second,) = [slot.id for slot in acting.parts.slots.list() if slot.kind == "passphrase"]
+    assert event.details == {"slot": second, "removed-1": first}
+    acting.parts.operators.admit(acting.connection)
+    await acting.call("Slots/RemoveSlot", slots_pb2.RemoveSlotRequest(id=added.id))
+    assert (await acting.entries())[-1].details == {"slot": added.id, "kind": "file"}
+
+
+async def test_a_drill_of_a_locked_vault_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    code = await acting.slot("recovery")
+    acting.world.vault.lock()
+    await acting.call("Slots/DrillRecovery", slots_pb2.DrillRecoveryRequest(code=code.drawn))
+    await acting.world.vault.unlock(GOOD, acting.world.tree())
+    await acting.world.auditing.ready()
+    (event,) = [event for event in await acting.entries() if word(event) == "recovery-drilled"]
+    assert event.details == {"slot": code.id}
+    assert event.who is not None
+    verdict = [found async for found in acting.parts.reading.verify(None)][-1]
+    assert verdict.problem is None
+
+
+async def test_an_unlock_says_by_which_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    added = await acting.slot("file")
+    acting.world.vault.lock()
+    await acting.world.vault.unlock(added.drawn, acting.world.tree(), kinds={"file"})
+    await acting.world.auditing.ready()
+    (event,) = [event for event in await acting.entries() if event.kind == "unlocked"]
+    assert event.details == {"slot": added.id, "kind": "file"}
 
 
 async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(

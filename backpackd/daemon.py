@@ -360,7 +360,7 @@ async def _serve(settings: Settings) -> None:
         )
         stack.callback(parts.bench.close)
         _Configured(settings, parts)
-        await _unlock_unattended(settings, vault, processes)
+        await _unlock_unattended(settings, vault, auditing, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
@@ -425,7 +425,9 @@ async def _opened(vault: Vault, auditing: Auditing, stack: AsyncExitStack) -> Au
     return auditing
 
 
-async def _unlock_unattended(settings: Settings, vault: Vault, processes: Processes) -> None:
+async def _unlock_unattended(
+    settings: Settings, vault: Vault, auditing: Auditing, processes: Processes
+) -> None:
     """Unlock the vault with what lies ready in the environment or in a file, if it has a slot."""
     process, tree = processes.pin(os.getpid())
     process.close()
@@ -440,7 +442,7 @@ async def _unlock_unattended(settings: Settings, vault: Vault, processes: Proces
         return read_key(Path(found.unlock_file), credential=False) if found.unlock_file else None
 
     for kind, read in ((slots.ENVIRONMENT, lambda: key), (slots.FILE, from_file)):
-        outcome = await unlock_unattended(vault, kind, read, tree)
+        outcome = await unlock_unattended(vault, auditing, kind, read, tree)
         if outcome:
             _LOG.warning("%s", outcome)
 

@@ -7,12 +7,14 @@ from backpackd.application.audit_reading import AuditReading, Entry, Filter, Ver
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.audit.chain import ChainError, Head
-from backpackd.core.audit.events import Actor
+from backpackd.core.audit.events import KINDS, Actor
 from backpackd.core.errors import InvalidRequestError
 from backpackd.ports import Connection
 
 _BATCH = 100
 MOST_EVENTS = 64
+KNOWN = frozenset({*KINDS, "checkpoint", "damaged"})
+"""The words for events that an entry can be shown as."""
 _ANCHORS = {
     "vault": pb.AUDIT_ANCHOR_VAULT,
     "file": pb.AUDIT_ANCHOR_FILE,
@@ -38,6 +40,9 @@ class AuditService:
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
             raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
+        if not KNOWN.issuperset(request.events):
+            # An answer without entries would read as if nothing of it had happened.
+            raise InvalidRequestError("not an event; there are: " + ", ".join(sorted(KNOWN)))
         wanted = Filter(
             name=request.key,
             pid=request.pid,

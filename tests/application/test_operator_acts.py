@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from agent_worlds import AgentWorld
 from backpack_proto.v1 import (
     agents_pb2,
+    audit_pb2,
     backup_pb2,
     grants_pb2,
     keys_pb2,
@@ -28,7 +29,12 @@ from backpackd.application.access import Wish
 from backpackd.application.audit_reading import Filter
 from backpackd.application.auditing import caller
 from backpackd.core.audit.events import AuditEvent
-from backpackd.core.errors import BackpackError, DiskFullError, NotAuthorizedError
+from backpackd.core.errors import (
+    BackpackError,
+    DiskFullError,
+    InvalidRequestError,
+    NotAuthorizedError,
+)
 from backpackd.core.policy import DenyRule
 from backpackd.ports import Connection
 from backpackd.rpc.vault import About
@@ -391,6 +397,20 @@ async def test_an_unlock_says_by_which_slot(
     await acting.world.auditing.ready()
     (event,) = [event for event in await acting.entries() if event.kind == "unlocked"]
     assert event.details == {"slot": added.id, "kind": "file"}
+
+
+async def test_an_event_that_nobody_knows_is_refused_with_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    for known in ([], ["allowed", "checkpoint", "damaged"]):
+        await acting.call("Audit/ShowAudit", audit_pb2.ShowAuditRequest(events=known))
+    with pytest.raises(InvalidRequestError) as refused:
+        await acting.call(
+            "Audit/ShowAudit", audit_pb2.ShowAuditRequest(events=["allowed", "alowed"])
+        )
+    assert "wrong-passphrase" in refused.value.message
+    assert "alowed" not in refused.value.message
 
 
 async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(

@@ -65,7 +65,7 @@ def show(
     """Show entries of the audit log, oldest first.
 
     What stands in quotes is what a process said of itself. EVENT is a word of docs/audit.md:
-    allowed, denied, put, deleted, granted, wrong-passphrase, ...
+    allowed, denied, put, deleted, granted, wrong-passphrase, ... Any other word is refused.
 
     JSON: one object a line, with number, event, at_ms, actor (null, or uid, pid, executable,
     root_pid, root_executable, unit, terminal, connection, claimed_command), names, lease_id,

@@ -30,9 +30,11 @@ def main() -> int:
         # Help, usage errors and the configuration come before the re-exec, and cost nothing.
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.check and not executed_anew():
-            found = _check(settings)
-            if settings.check == "config" or not os.path.lexists(settings.home / VAULT_NAME):
-                return found
+            _check(settings)
+            if settings.check == "config":
+                return 0
+            if not os.path.lexists(settings.home / VAULT_NAME):
+                return _without_vault(settings)
         ensure_scrubbed(sys.argv[1:])
         harden()
         if settings.check:
@@ -56,7 +58,7 @@ def main() -> int:
     return 0
 
 
-def _check(settings: Settings) -> int:
+def _check(settings: Settings) -> None:
     found = read_configuration(settings)
     where = render(str(settings.config), limit=256)
     if found is None:
@@ -65,6 +67,17 @@ def _check(settings: Settings) -> int:
         laid = found.describe() or ["nothing"]
         lines = [f"{where}: good; laid on top of what is sealed:", *(f"  {line}" for line in laid)]
     print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
+
+
+def _without_vault(settings: Settings) -> int:
+    """Say that there is no vault, which is good only where nothing speaks of one."""
+    where = render(str(settings.home / VAULT_NAME), limit=256)
+    if settings.passphrase_file or settings.salvage:
+        return _fail(f"{where} is not there: there is nothing to check or save")
+    for suffix in ("-wal", "-journal"):
+        if os.path.lexists(f"{settings.home / VAULT_NAME}{suffix}"):
+            return _fail(f"{where} is not there, and its {suffix} is: put the vault file back")
+    print(f"{where}: not there", flush=True)  # noqa: T201 - what the command is for
     return 0
 
 

@@ -23,12 +23,7 @@ from backpackd.adapters.clock import SystemClock, boot_timer
 from backpackd.adapters.door.door import MARK_BYTES, Door
 from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from backpackd.adapters.door.limits import Limits
-from backpackd.adapters.door.listener import (
-    Listener,
-    launchd_listeners,
-    open_listener,
-    passed_listeners,
-)
+from backpackd.adapters.door.listener import Listener, found_listeners
 from backpackd.adapters.home import open_home
 from backpackd.adapters.key_file import credential_path, read_key
 from backpackd.adapters.notifications import notifier
@@ -97,7 +92,6 @@ MAX_MESSAGE = 8 * 1024 * 1024
 """The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
 _LAST_WORDS = 1.0
 """Seconds for answers that are on their way out when the daemon stops."""
-_LAUNCHD_SOCKETS = "Listeners"
 _STREAMS = 32
 """Calls at a time on one connection."""
 _MOST_CALLS = _STREAMS * Limits().total
@@ -183,7 +177,7 @@ def _application(
     ruling = Ruling(vault, auditing)
     operators = Operators(clock, auditing)
     identities, bench = Identities(vault), Workbench()
-    judging = Judging(vault, identities, operators, bench)
+    judging = Judging(vault, identities, operators, bench, auditing)
     migrating = Migrating(judging, keys)
     agents = Agents(judging, migrating)
     access = Access(
@@ -203,6 +197,8 @@ def _application(
     reviewing = Reviewing(vault, access, leasing, asking)
     granting.on_add.append(reviewing.granted)
     ruling.on_change.append(reviewing.ruled)
+    backups = Backup(vault, store, stretcher, lambda: FileSpool(home), identities.decryption)
+    backups.on_policy.append(ruling.replaced)
     slots = Slots(vault, stretcher)
     for source in (running.expire, leasing.expire, asking.expire, auditing.expire):
         deadlines.add(source)
@@ -228,7 +224,7 @@ def _application(
         slots=slots,
         recovery=Recovery(vault, slots, store, stretcher),
         rotation=Rotation(vault, store, arena, known_files),
-        backups=Backup(vault, store, stretcher, lambda: FileSpool(home), identities.decryption),
+        backups=backups,
         identities=identities,
         agents=agents,
         migrating=migrating,
@@ -250,6 +246,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             slots=parts.slots,
             recovery=parts.recovery,
+            auditing=parts.auditing,
             deadlines=parts.deadlines,
             clock=parts.clock,
             about=about,
@@ -296,7 +293,7 @@ async def _serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
-        listeners = _listeners(settings)
+        listeners = found_listeners(settings.socket)
         for listener in listeners:
             stack.callback(listener.close)
         arena, clock = Arena(), SystemClock()
@@ -327,7 +324,7 @@ async def _serve(settings: Settings) -> None:
             leases=parts.leasing.__len__,
             deadlines=parts.deadlines,
         ).listen()
-        await _unlock_unattended(settings, vault, processes)
+        await _unlock_unattended(settings, vault, auditing, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
@@ -392,7 +389,9 @@ async def _opened(vault: Vault, auditing: Auditing, stack: AsyncExitStack) -> Au
     return auditing
 
 
-async def _unlock_unattended(settings: Settings, vault: Vault, processes: Processes) -> None:
+async def _unlock_unattended(
+    settings: Settings, vault: Vault, auditing: Auditing, processes: Processes
+) -> None:
     """Unlock the vault with what lies ready in the environment or in a file, if it has a slot."""
     process, tree = processes.pin(os.getpid())
     process.close()
@@ -407,7 +406,7 @@ async def _unlock_unattended(settings: Settings, vault: Vault, processes: Proces
         return read_key(Path(found.unlock_file), credential=False) if found.unlock_file else None
 
     for kind, read in ((slots.ENVIRONMENT, lambda: key), (slots.FILE, from_file)):
-        outcome = await unlock_unattended(vault, kind, read, tree)
+        outcome = await unlock_unattended(vault, auditing, kind, read, tree)
         if outcome:
             _LOG.warning("%s", outcome)
 
@@ -420,14 +419,6 @@ def _processes(
         return LinuxProcesses(), PidfdProcess
     portable = PortableProcesses()
     return portable, lambda pid, _: portable.pin(pid)[0]
-
-
-def _listeners(settings: Settings) -> list[Listener]:
-    """Take the sockets that a service manager passed, else open our own."""
-    passed = passed_listeners(os.environ, os.getpid())
-    if not passed and sys.platform == "darwin":
-        passed = launchd_listeners(_LAUNCHD_SOCKETS)
-    return passed or [open_listener(settings.socket)]
 
 
 def _announce(settings: Settings, listeners: list[Listener], about: About) -> None:

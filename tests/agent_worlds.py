@@ -23,7 +23,9 @@ class AgentWorld(World):
         super().__init__()
         self.bench = Workbench()
         self.identities = Identities(self.vault)
-        self.judging = Judging(self.vault, self.identities, self.operators, self.bench)
+        self.judging = Judging(
+            self.vault, self.identities, self.operators, self.bench, self.auditing
+        )
         self.migrating = Migrating(self.judging, self.keys)
         self.agents = Agents(self.judging, self.migrating)
 

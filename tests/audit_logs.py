@@ -78,13 +78,15 @@ class Log:
         self.states.append(state)
 
 
-def verifier(log: Log, known: Sequence[Known] = ()) -> Verifier:
-    return Verifier(VAULT_ID, log.keys.public.verify, known)
+def verifier(log: Log, known: Sequence[Known] = (), accepted: int = 0) -> Verifier:
+    return Verifier(VAULT_ID, log.keys.public.verify, known, accepted=accepted)
 
 
-def verified(log: Log, rows: Sequence[AuditRow], known: Sequence[Known] = ()) -> Verifier:
+def verified(
+    log: Log, rows: Sequence[AuditRow], known: Sequence[Known] = (), accepted: int = 0
+) -> Verifier:
     """Verify rows with a log's keys."""
-    judge = verifier(log, known)
+    judge = verifier(log, known, accepted)
     for row in rows:
         judge.feed(row)
     judge.finish()
@@ -92,7 +94,7 @@ def verified(log: Log, rows: Sequence[AuditRow], known: Sequence[Known] = ()) ->
 
 
 def problem(log: Log, rows: Sequence[AuditRow], known: Sequence[Known] = ()) -> Problem | None:
-    return verified(log, rows, known).problem
+    return verified(log, rows, known).first
 
 
 def relinked(rows: Sequence[AuditRow]) -> list[AuditRow]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.daemon import _LAUNCHD_SOCKETS
+from backpackd.adapters.door.listener import LAUNCHD_SOCKETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOCKET = ROOT / "systemd" / "backpackd.socket"
@@ -158,7 +158,7 @@ def test_launchd_listens_for_the_daemon_on_a_private_socket() -> None:
     agent = plistlib.loads(AGENT.read_bytes())
     assert agent["Sockets"] == {
         # The name by which the daemon asks launchd for it.
-        _LAUNCHD_SOCKETS: {"SockPathName": "@SOCKET@", "SockPathMode": 0o600},
+        LAUNCHD_SOCKETS: {"SockPathName": "@SOCKET@", "SockPathMode": 0o600},
     }
 
 

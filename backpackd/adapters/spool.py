@@ -23,8 +23,12 @@ class FileSpool:
 
     def __init__(self, directory: Path) -> None:
         # Unlinked before anything is in it, where the system has no files without a name.
-        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-            self._descriptor = os.dup(file.fileno())
+        self._descriptor = -1
+        try:
+            with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+                self._descriptor = os.dup(file.fileno())
+        except OSError as error:
+            raise translate_os(error) from error
 
     async def append(self, data: bytes) -> None:
         """See `ports.Spool`."""

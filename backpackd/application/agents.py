@@ -7,12 +7,13 @@ opened.
 
 import hmac
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from backpackd.application.identities import labels
 from backpackd.application.judging import (
     FOR_MEMORY,
+    Admitted,
     Given,
     Judging,
     Opening,
@@ -62,7 +63,8 @@ class Agents:
         contents = Contents(credentials, json_object(personality), json_object(memory))
         identity = await self._judging.identities.own(session)
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
-        return await self._judging.write(connection, session, identity, make)
+        written = await self._judging.make(connection, session, identity, make)
+        return await self._judging.told(session, written, "lock-created")
 
     async def open(self, connection: Connection, given: Given) -> Opening:
         """Open a lock.
@@ -110,7 +112,7 @@ class Agents:
             credentials={**kept, **put},
             personality=None if personality is None else json_object(personality),
         )
-        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+        return await self._sign(connection, admitted, make, "lock-edited")
 
     async def update_memory(
         self, connection: Connection, given: Given, memory: bytes, expected: str
@@ -148,7 +150,7 @@ class Agents:
         """Give a lock a new lock key, wrapped to the recipients that it has."""
         admitted = await self._judging.admit_to_sign(connection, given)
         make = partial(locks.rewrap, admitted.lock, admitted.identity, draw=secrets.token_bytes)
-        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+        return await self._sign(connection, admitted, make, "lock-rewrapped")
 
     async def add_recipient(
         self,
@@ -176,10 +178,11 @@ class Agents:
         other = PublicIdentity.parse(text.strip())
         check_label(label)
         make = partial(locks.add_recipients, admitted.lock, admitted.identity, [other])
-        written = await self._judging.write(connection, admitted.session, admitted.identity, make)
+        session = admitted.session
+        written = await self._judging.make(connection, session, admitted.identity, make)
         if trust:
             await self._judging.identities.trust(other, label)
-        return written
+        return await self._judging.told(session, written, "recipient-added", recipient=other.spoken)
 
     async def remove_recipient(self, connection: Connection, given: Given, spoken: str) -> Written:
         """Take a recipient out, and give the lock a new lock key.
@@ -198,7 +201,7 @@ class Agents:
             gone,
             draw=secrets.token_bytes,
         )
-        return await self._judging.write(connection, admitted.session, admitted.identity, make)
+        return await self._sign(connection, admitted, make, "recipient-removed", recipient=spoken)
 
     async def trust(
         self, connection: Connection, given: Given, author: str, label: str
@@ -226,7 +229,8 @@ class Agents:
         if not known and (label or signer.fingerprint not in labels(session)):
             await self._judging.identities.trust(signer, label)
         lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path)
-        await self._judging.identities.remember(lock.lock_id, lambda _: fresh)
+        about = {"found": " ".join(admitted.warnings), "author": signer.spoken}
+        await self._judging.identities.accept(lock.lock_id, fresh, about)
         self._judging.vault.touch()
         return view(session, admitted.identity, lock, contents, ())
 
@@ -262,3 +266,15 @@ class Agents:
         session.check()
         found = {name: contents.credentials.get(name, Credential()).value for name in names}
         return {name: value for name, value in found.items() if value is not None}
+
+    async def _sign(
+        self,
+        connection: Connection,
+        admitted: Admitted,
+        make: Callable[[], LockFile],
+        act: str,
+        **about: str,
+    ) -> Written:
+        session = admitted.session
+        written = await self._judging.make(connection, session, admitted.identity, make)
+        return await self._judging.told(session, written, act, **about)

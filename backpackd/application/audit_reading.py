@@ -84,7 +84,10 @@ class Verified:
         signed: number of the last row that a signature vouches for; 0 for none.
         vouched: number of the last row that anything vouches for; 0 for none.
         anchor: what was relied on, a stable word: `vault`, `file` or `expected`.
-        problem: the first thing that is wrong.
+        problem: the first thing that is wrong; a break before an expected head is none.
+        broken: a break that the vault recorded: the first one behind the expected head, or the last
+            one before it.
+        later: the first thing that is wrong after it.
     """
 
     checked: int
@@ -95,6 +98,8 @@ class Verified:
     vouched: int = 0
     anchor: str = ""
     problem: Problem | None = None
+    broken: Problem | None = None
+    later: Problem | None = None
 
 
 class AuditReading:
@@ -151,16 +156,15 @@ class AuditReading:
         known = [Known(writer.head, "the running daemon")]
         if expected is not None:
             known.append(Known(expected, "whoever kept the head that was expected"))
-        verifier = Verifier(writer.vault_id, writer.public.verify, known)
+        reached = expected.number if expected is not None else 0
+        # Whoever kept a head from behind a break knows of the break.
+        verifier = Verifier(writer.vault_id, writer.public.verify, known, accepted=reached)
         async for page in self._pages(_LEAST, None):
             for row in page:
                 verifier.feed(row)
-            if verifier.problem is not None:
-                break
             total = max(total, verifier.head.number)
             yield Verified(verifier.head.number, total)
         problem = verifier.finish()
-        reached = expected.number if expected is not None else 0
         if self._auditing.verified:
             # Before an unlock, whoever can write the file could have put a key of his own there.
             reached = max(reached, verifier.signed)
@@ -176,6 +180,8 @@ class AuditReading:
             vouched=reached,
             anchor=self._anchor(expected),
             problem=problem,
+            broken=verifier.broken,
+            later=verifier.later,
         )
 
     def _anchor(self, expected: Head | None) -> str:

@@ -132,6 +132,9 @@ class AuditWriter:
         self.vault_id, self.public = stored.vault_id, stored.audit
         last = await self._store.audit_last()
         header = await self._store.audit_last(chain.HEADER)
+        if self.own:
+            # It was written to meanwhile: what was read may be older than what is known.
+            return
         if last is not None:
             self.head = chain.head_of(self.vault_id, last)
         if header is not None:
@@ -264,7 +267,7 @@ class AuditWriter:
         if public is not None:
             self.public = public
         if self._state is None and batch.state is not None:
-            self.own = self.head.number + 1
+            self.own = batch.rows[0].number
         self.head, self.entries, self._segment = batch.head, batch.entries, batch.segment
         if batch.state is not None:
             old, self._state = self._state, batch.state

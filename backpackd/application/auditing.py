@@ -69,6 +69,8 @@ class Auditing:
     Attributes:
         writer: writes it.
         verified: whether its public keys were held against the vault since the daemon began.
+        broken_ms: when the log was found cut or altered since the daemon began, Unix milliseconds;
+            0: it was not.
         review: called when something was counted that is to be told later.
 
     Args:
@@ -88,6 +90,7 @@ class Auditing:
         self.writer = AuditWriter(store, arena, self._now_ms)
         self.writer.on_written = self._sign_when_due
         self.verified = False
+        self.broken_ms = 0
         self.review: Callable[[], None] = _nothing
         self._vault: Vault | None = None
         self._fresh: AuditPublic | None = None
@@ -322,16 +325,17 @@ class Auditing:
         why = chain.UNLOCK
         if not intact:
             why = chain.BREAK
+            self.broken_ms = self._now_ms()
             _LOG.error("the audit log was cut or altered: the vault knows entry %s", known.text)
         text = "" if intact else known.text
-        await self._checkpoint(vault, why, text, (self.event("unlocked"),))
+        await self._checkpoint(vault, why, text, (self._unlocking(session),))
 
     async def _make(self, vault: Vault) -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
         # A vault of an older version has changed before.
         new = vault.session().authority.generation == 1
-        events = (self.event("initialized" if new else "unlocked"),)
+        events = (self.event("initialized") if new else self._unlocking(vault.session()),)
 
         async def draft(session: Session) -> Draft:
             self.writer.vault_id = session.vault_id
@@ -348,6 +352,12 @@ class Auditing:
         finally:
             self._fresh = None
         self.verified = True
+
+    def _unlocking(self, session: Session) -> AuditEvent:
+        """Make the event of an unlock, with the slot that did it."""
+        slot = session.opened_by
+        details = {"slot": slot.slot_id.hex(), "kind": slot.kind} if slot is not None else {}
+        return self.event("unlocked", details=details)
 
     async def _reaches(self, known: Head) -> bool:
         """Tell whether the log has a place that the vault knows, and goes on from it unbroken."""

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from backpackd.application import granting, ruling
 from backpackd.application.session import Draft, Session
 from backpackd.application.vault import Vault
 from backpackd.core import backup, backup_contents, canonical, passphrases, records, slots
@@ -102,7 +103,11 @@ class Imported:
 
 
 class Backup:
-    """Writes and reads backups of one vault."""
+    """Writes and reads backups of one vault.
+
+    Attributes:
+        on_policy: called when a backup's policy was taken over, with the sealed one before it.
+    """
 
     def __init__(
         self,
@@ -117,6 +122,7 @@ class Backup:
         self._stretcher = stretcher
         self.spooling = spooling
         self._identity = identity
+        self.on_policy: list[Callable[[Policy], None]] = []
 
     async def export(
         self, passphrase: bytes, recipients: Sequence[bytes], tree: ProcessId
@@ -249,14 +255,20 @@ class Backup:
                 found.grants.append(record)
             elif isinstance(record, Policy):
                 found.policy = record
-        result = found
+        result, before = found, session.authority.policy
 
         async def draft(now: Session) -> Draft | None:
-            nonlocal result
+            nonlocal result, before
+            before = now.authority.policy
             result = replace(found)
             return await self._draft(now, spool, file_key, result, terms)
 
-        await self._vault.change(draft, sets_aside=True)
+        def then() -> None:
+            if terms.with_grants:
+                for callback in self.on_policy:
+                    callback(before)
+
+        await self._vault.change(draft, then, sets_aside=True)
         return result
 
     async def _file_key(
@@ -323,6 +335,14 @@ class Backup:
             AuditEvent("put", now_ms, names=tuple(names[at : at + MOST_NAMES]), reason="imported")
             for at in range(0, len(names), MOST_NAMES)
         ]
+        if changes:
+            added = [grant for grant in result.grants if grant.id not in session.authority.grants]
+            events += [granting.event("granted", grant, now_ms) for grant in added]
+            events.append(
+                AuditEvent(
+                    "policy-changed", now_ms, reason="imported", details=ruling.told(result.policy)
+                )
+            )
         return Draft(session.authority.next(now_ms, **changes), aside=heads, events=events)
 
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from backpackd.application import opening
 from backpackd.core import records, slots
+from backpackd.core.audit.anchor import AuditAnchor
+from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.audit.verify import Known, Verifier
 from backpackd.core.authority import Authority
 from backpackd.core.backup_contents import StoredKey
@@ -123,7 +125,7 @@ async def check(
     heads = _keys(report, source, stored, master)
     if master is not None and report.authority is not None:
         _row_set(report, stored, heads, master)
-    _audit(report, source, stored)
+    _audit(report, source, stored, master)
     seen = {finding.detail for finding in report.findings if finding.part == "file"}
     for problem in source.problems:
         if problem not in seen:
@@ -224,16 +226,45 @@ def _row_set(report: Report, stored: StoredVault, heads: Sequence[RowHead], mast
         report.note("set of keys", "", "the one that the vault wrote last")
 
 
-def _audit(report: Report, source: Source, stored: StoredVault) -> None:
-    public = source.audit_public()
+def _audit(report: Report, source: Source, stored: StoredVault, master: bytes | None) -> None:
+    anchor = report.authority.audit if report.authority is not None else None
+    public = found = source.audit_public()
+    if anchor is not None and master is not None:
+        public = _audit_keys(report, stored, anchor, found, master)
+    elif found is None and next(iter(source.audit_rows()), None) is not None:
+        report.note("audit keys", "are missing: the vault cannot be unlocked without them")
     if public is None:
         return
-    anchor = report.authority.audit if report.authority is not None else None
     known = [Known(anchor.head, "the vault")] if anchor is not None else []
     verifier, count = Verifier(stored.vault_id, public.verify, known), 0
     for row in source.audit_rows():
         verifier.feed(row)
         count += 1
-    problem = verifier.finish()
-    said = f"entry {problem.number} {problem.what}" if problem is not None else ""
-    report.note("audit log", said, f"{count} rows, whole")
+    verifier.finish()
+    problems = [each for each in (verifier.problem, verifier.broken, verifier.later) if each]
+    for problem in problems:
+        report.note("audit log", f"entry {problem.number} {problem.what}")
+    if not problems:
+        report.note("audit log", "", f"{count} rows, whole")
+
+
+def _audit_keys(
+    report: Report,
+    stored: StoredVault,
+    anchor: AuditAnchor,
+    found: AuditPublic | None,
+    master: bytes,
+) -> AuditPublic | None:
+    """Hold the audit keys of the file against the vault's, which it returns, as unlocking does."""
+    try:
+        public = AuditKeys.open(master, stored.vault_id, anchor.keys).public
+    except OpenError:
+        report.note("audit keys", "do not open: the vault cannot be unlocked")
+        return found
+    problem = ""
+    if found is None:
+        problem = "are missing: the vault cannot be unlocked without them"
+    elif found != public:
+        problem = "are not the vault's, others were put in their place: it cannot be unlocked"
+    report.note("audit keys", problem)
+    return public

@@ -120,7 +120,7 @@ class Granting:
             elif len(kept) >= MAX_GRANTS:
                 raise LimitError(f"there are {MAX_GRANTS} grants: take some back first")
             record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
-            return Draft(record, events=(_event("granted", grant, now_ms),))
+            return Draft(record, events=(event("granted", grant, now_ms),))
 
         await self._vault.change(draft, lambda: self._in_force(grant))
         return grant
@@ -161,7 +161,7 @@ class Granting:
                 raise GrantUnknownError("no such grant: see the list of grants")
             now_ms = self._calendar.now_ms()
             record = session.authority.next(now_ms, grants=grants)
-            return Draft(record, events=(_event("ungranted", grant, now_ms),))
+            return Draft(record, events=(event("ungranted", grant, now_ms),))
 
         ended = 0
 
@@ -221,7 +221,7 @@ class Granting:
         return found == selector.process
 
 
-def _event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
+def event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
     """Say what a grant allows to whom, in the words of the audit log."""
     return AuditEvent(
         kind,

@@ -91,14 +91,35 @@ class Identities:
         """
 
         async def draft(now: Session) -> Draft | None:
-            known, fresh = now.authority.locks, newest(now)
-            if lock_id not in known and len(known) >= MAX_LOCKS:
-                raise LimitError(
-                    f"a vault knows at most {MAX_LOCKS} agent locks: forget one that is not needed"
-                )
-            if known.get(lock_id) == fresh:
+            fresh = newest(now)
+            if now.authority.locks.get(lock_id) == fresh:
                 return None
-            return self._draft(now, locks={**known, lock_id: fresh})
+            return self._draft(now, locks=_with(now, lock_id, fresh))
+
+        await self._vault.change(draft)
+
+    async def accept(self, lock_id: str, fresh: KnownLock, about: Mapping[str, str]) -> None:
+        """Let a version of a lock be the one that counts, whatever was seen before.
+
+        Args:
+            lock_id: which.
+            fresh: the version.
+            about: what else the audit log is to say of it.
+
+        Raises:
+            LimitError: too many locks are known.
+        """
+        mark = fresh.mark
+        details = {
+            "lock": lock_id,
+            "generation": str(mark.generation),
+            "memory": str(mark.memory_counter),
+            **about,
+        }
+
+        async def draft(now: Session) -> Draft:
+            locks = _with(now, lock_id, fresh)
+            return self._draft(now, "lock-accepted", details, locks=locks)
 
         await self._vault.change(draft)
 
@@ -175,6 +196,15 @@ class Identities:
         now_ms = self._vault.now_ms()
         event = AuditEvent("operator-act", now_ms, reason=act, details=about)
         return Draft(now.authority.next(now_ms, **changes), events=(event,) if act else ())
+
+
+def _with(now: Session, lock_id: str, fresh: KnownLock) -> dict[str, KnownLock]:
+    known = now.authority.locks
+    if lock_id not in known and len(known) >= MAX_LOCKS:
+        raise LimitError(
+            f"a vault knows at most {MAX_LOCKS} agent locks: forget one that is not needed"
+        )
+    return {**known, lock_id: fresh}
 
 
 def labels(session: Session) -> Mapping[str, str]:

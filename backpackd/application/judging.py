@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from backpackd.application.auditing import Auditing
 from backpackd.application.identities import Identities, labels
 from backpackd.application.lock_views import LockView, view
 from backpackd.application.operators import Operators
@@ -102,12 +103,18 @@ class Judging:
     """Judges locks for one vault."""
 
     def __init__(
-        self, vault: Vault, identities: Identities, operators: Operators, bench: Workbench
+        self,
+        vault: Vault,
+        identities: Identities,
+        operators: Operators,
+        bench: Workbench,
+        auditing: Auditing,
     ) -> None:
         self.vault = vault
         self.identities = identities
         self.operators = operators
         self._bench = bench
+        self._auditing = auditing
 
     async def admit(
         self,
@@ -176,7 +183,7 @@ class Judging:
         if known is None or newest(admitted.session) != known:
             await self.identities.remember(lock.lock_id, newest)
 
-    async def write(
+    async def make(
         self,
         connection: Connection,
         session: Session,
@@ -188,6 +195,26 @@ class Judging:
         opened = await self.work(connection, session, partial(locks.open_lock, lock, identity))
         self.vault.touch()
         return Written(lock.encode(), view(session, identity, lock, opened.contents, ()))
+
+    async def told(self, session: Session, written: Written, act: str, **about: str) -> Written:
+        """Return a new version of a lock once the audit log says that the operator made it.
+
+        Args:
+            session: in which it was made.
+            written: the version.
+            act: what was done, a stable word.
+            **about: what else there is to say of it; no value of a credential.
+
+        Raises:
+            StoreError: it could not be recorded, so it must not leave the daemon.
+            LockedError: the vault was locked meanwhile.
+        """
+        shown = written.view
+        details = {"lock": shown.lock_id, "generation": str(shown.generation), **about}
+        event = self._auditing.event("operator-act", reason=act, details=details)
+        await self._auditing.record(event)
+        session.check()
+        return written
 
     async def work(
         self, connection: Connection, session: Session, work: Callable[[], _Result]

@@ -94,11 +94,12 @@ class Migrating:
         identity = await self._judging.identities.own(session)
         # Made first: what cannot be made must not have stored anything.
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
-        written = await self._judging.write(connection, session, identity, make)
+        written = await self._judging.make(connection, session, identity, make)
         if store:
             await self._store(session, embedded, replace_stored=replace_stored)
         if keep_key:
             await self._judging.identities.keep_legacy_key(key.encode())
+        await self._judging.told(session, written, "lock-migrated")
         warned = replace(written.view, warnings=_legacy_warnings(found))
         return Written(written.document, warned, tuple(embedded) if store else ())
 

@@ -11,6 +11,7 @@ from backpackd.application.session import Draft, Session
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
 from backpackd.core import passphrases, recovery_code
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority, SlotDates
 from backpackd.core.errors import UninitializedError
 from backpackd.core.facts import ProcessId
@@ -97,11 +98,17 @@ class Recovery:
             tree,
             kinds=_ONLY,
         )
-        await self._vault.amend_locked(slot, master, lambda record: self._drilled(record, slot))
+        await self._vault.amend_locked(
+            slot, master, lambda record: self._drilled(record, slot), (self._told(slot),)
+        )
         return self._vault.now_ms()
 
     async def _noted(self, session: Session, slot: Slot) -> Draft:
-        return Draft(self._drilled(session.authority, slot))
+        return Draft(self._drilled(session.authority, slot), events=(self._told(slot),))
+
+    def _told(self, slot: Slot) -> AuditEvent:
+        now_ms, details = self._vault.now_ms(), {"slot": slot.slot_id.hex()}
+        return AuditEvent("operator-act", now_ms, reason="recovery-drilled", details=details)
 
     def _drilled(self, record: Authority, slot: Slot) -> Authority:
         now_ms, key = self._vault.now_ms(), slot.slot_id.hex()

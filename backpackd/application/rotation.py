@@ -42,7 +42,7 @@ class Rotated:
         keys: how many rows were sealed anew.
         slots: how many slots have the new master key.
         purged: whether the old sealed bytes are gone from the files already; else there was no
-            room for that, and the next rotation does it.
+            room for that, and the daemon's next start does it.
         lock_files: agent.lock files that were wrapped for the vault, for their owners to see to.
     """
 

@@ -52,7 +52,7 @@ class Ruling:
         before = self._in_force()
         self._tightening = by
         if changed:
-            self._auditing.note(self._auditing.own_event("policy-tightened", details=_told(by)))
+            self._auditing.note(self._auditing.own_event("policy-tightened", details=told(by)))
         if before is not None:
             self._changed(before)
 
@@ -64,10 +64,18 @@ class Ruling:
             nonlocal before
             before = session.authority.policy.tightened(self._tightening)
             now_ms = self._vault.now_ms()
-            event = AuditEvent("policy-changed", now_ms, details=_told(policy))
+            event = AuditEvent("policy-changed", now_ms, details=told(policy))
             return Draft(session.authority.next(now_ms, policy=policy), events=(event,))
 
         await self._vault.change(draft, lambda: self._changed(before))
+
+    def replaced(self, before: Policy) -> None:
+        """Do what is due when the sealed policy was replaced together with other things.
+
+        Args:
+            before: the sealed policy until now.
+        """
+        self._changed(before.tightened(self._tightening))
         self._vault.touch()
 
     def _in_force(self) -> Policy | None:
@@ -80,9 +88,9 @@ class Ruling:
             callback(before)
 
 
-def _told(policy: Policy) -> dict[str, str]:
+def told(policy: Policy) -> dict[str, str]:
     """Say what a policy is, in the words of the audit log."""
-    told = {
+    said = {
         "default": policy.default,
         "listing": policy.listing,
         "max-ttl": str(policy.max_ttl),
@@ -90,5 +98,5 @@ def _told(policy: Policy) -> dict[str, str]:
     for number, rule in enumerate(policy.deny, 1):
         whom = rule.selector.text if rule.selector is not None else "everybody"
         patterns = " ".join(rule.patterns)
-        told[f"deny-{number}"] = f"{patterns} to {render(whom, limit=PATH_LIMIT)}"
-    return told
+        said[f"deny-{number}"] = f"{patterns} to {render(whom, limit=PATH_LIMIT)}"
+    return said

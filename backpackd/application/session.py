@@ -29,6 +29,7 @@ class Session:
         slots: by slot id.
         unlocked_at: boot-clock seconds.
         used_at: boot-clock seconds of the last use.
+        opened_by: the slot that it was unlocked with; None: the vault was made just now.
         over: True once the vault was locked.
         epoch: counts up with every new master key; what was read under another one no longer fits.
     """
@@ -41,6 +42,7 @@ class Session:
     slots: dict[bytes, Slot]
     unlocked_at: float
     used_at: float
+    opened_by: Slot | None = None
     over: bool = False
     epoch: int = 0
 

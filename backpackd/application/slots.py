@@ -103,23 +103,37 @@ class Slots:
         slot = await self._change(kind, typed, tree, lambda _: (), reason=f"slot-added-{kind}")
         return Added(slot.slot_id.hex(), shown)
 
-    async def remove(self, slot_id: str) -> None:
+    async def remove(self, slot_id: str, then: Callable[[], None] | None = None) -> None:
         """Remove a way to unlock.
 
         Args:
             slot_id: in hexadecimal, or the beginning of one that only one slot has.
+            then: called in the moment from which the slot authorizes nobody any more, if it did.
 
         Raises:
             SlotUnknownError: no slot has this id, or several begin with it.
             LastSlotError: it is the last one that authorizes.
         """
+        authorized = False
 
         async def draft(session: Session) -> Draft:
+            nonlocal authorized
             old = _find(session, slot_id)
+            authorized = old.kind in slots.AUTHORIZING
             _keep_one(session, [old], ())
-            return self._draft(session, [old], (), _event(self._vault, "slot-removed"))
+            event = AuditEvent(
+                "operator-act",
+                self._vault.now_ms(),
+                reason="slot-removed",
+                details={"slot": old.slot_id.hex(), "kind": old.kind},
+            )
+            return self._draft(session, [old], (), event)
 
-        await self._vault.change(draft)
+        def removed() -> None:
+            if authorized and then is not None:
+                then()
+
+        await self._vault.change(draft, removed)
 
     async def change_passphrase(
         self,
@@ -206,6 +220,10 @@ class Slots:
                 "operator-act" if reason else "passphrase-changed",
                 self._vault.now_ms(),
                 reason=reason,
+                details={
+                    "slot": slot.slot_id.hex(),
+                    **{f"removed-{n}": each.slot_id.hex() for n, each in enumerate(old, 1)},
+                },
             )
             return self._draft(session, old, [slot], event)
 
@@ -268,7 +286,3 @@ def _keep_one(session: Session, gone: Collection[Slot], new: Collection[Slot]) -
             "this is the last slot that authorizes: without it nobody could change the vault any "
             "more; add a passphrase or a recovery code first"
         )
-
-
-def _event(vault: Vault, reason: str) -> AuditEvent:
-    return AuditEvent("operator-act", vault.now_ms(), reason=reason)

@@ -5,20 +5,32 @@ It gives no operator authority, and a key that does not fit leaves the vault loc
 
 from collections.abc import Callable
 
+from backpackd.application.auditing import Auditing
 from backpackd.application.vault import Vault
 from backpackd.core import slot_secrets
-from backpackd.core.errors import BackpackError, HomeError
+from backpackd.core.errors import (
+    BackpackError,
+    DamageError,
+    HomeError,
+    InvalidRequestError,
+    WrongPassphraseError,
+)
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
 
 
 async def unlock_unattended(
-    vault: Vault, kind: str, key: Callable[[], bytes | None], tree: ProcessId
+    vault: Vault,
+    auditing: Auditing,
+    kind: str,
+    key: Callable[[], bytes | None],
+    tree: ProcessId,
 ) -> str:
     """Unlock a locked vault with a key of one kind, if there is one.
 
     Args:
         vault: the vault.
+        auditing: is told of a key that does not fit, and of damage.
         kind: `file` or `environment`.
         key: reads the key as it is kept; None: there is none.
         tree: the daemon's own, for the stretching.
@@ -33,7 +45,13 @@ async def unlock_unattended(
         if found is None:
             return f"the vault has a slot of the kind {kind}, and there is no key for it"
         await vault.unlock(slot_secrets.without_line_end(found), tree, kinds={kind})
+        # No log, no lease: a vault whose log cannot be used is locked again by now.
+        await auditing.ready()
     except (BackpackError, HomeError) as error:
+        if isinstance(error, WrongPassphraseError | InvalidRequestError):
+            auditing.note(auditing.own_event("wrong-passphrase", details={"kind": kind}))
+        elif isinstance(error, DamageError):
+            auditing.note(auditing.own_event("damage-found", reason=error.reason))
         # `str` of ours is its message, which repeats no key.
         return f"not unlocked by {kind}: {error}"
     return f"unlocked by {kind}: every program of yours can open this vault"

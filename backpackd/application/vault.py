@@ -26,6 +26,7 @@ from backpackd.application import making, opening
 from backpackd.application.journal import Journal, Unaudited
 from backpackd.application.session import Draft, Renewal, Session
 from backpackd.core import passphrases, recovery_code, slots, states
+from backpackd.core.audit.events import AuditEvent
 from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, DamageError, LockedError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
@@ -201,7 +202,7 @@ class Vault:
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
-        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id)
+        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id, opened_by=slot)
 
     def _check_not_locked(self, locks: int) -> None:
         # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
@@ -216,6 +217,7 @@ class Vault:
         authority: Authority,
         rows: dict[bytes, RowHead],
         slots: dict[bytes, Slot],
+        opened_by: Slot | None = None,
     ) -> None:
         now = self._clock.boot()
         self._session = Session(
@@ -227,6 +229,7 @@ class Vault:
             slots,
             now,
             now,
+            opened_by,
         )
         self._note_kinds(self._session)
         self._state = states.after(self._state, Event.UNLOCK)
@@ -413,11 +416,16 @@ class Vault:
                 await self._store.drop_aside()
 
     async def amend_locked(
-        self, slot: Slot, master: bytes, amend: Callable[[Authority], Authority]
+        self,
+        slot: Slot,
+        master: bytes,
+        amend: Callable[[Authority], Authority],
+        events: Sequence[AuditEvent],
     ) -> None:
         """Change the authority record of a locked vault with a master key that a slot gave.
 
-        For what is to be noted without unlocking. Everything stored is verified first.
+        For what is to be noted without unlocking. Everything stored is verified first. A vault of
+        an older version has no audit log before it is unlocked, and then `events` are not told.
 
         Raises:
             DamageError: what is stored is not what was sealed.
@@ -434,7 +442,11 @@ class Vault:
             authority = opening.verified(master, stored, found, await self._store.heads())
             salt = secrets.token_bytes(SALT_SIZE)
             sealed = amend(authority).seal(master, stored.vault_id, salt)
-            await self._store.commit(Change(stored.authority, sealed))
+            change = Change(stored.authority, sealed)
+            if stored.audit is None:
+                await self._store.commit(change)
+            else:
+                await self.journal.commit(change, events)
 
         await self._alone(apply)
 

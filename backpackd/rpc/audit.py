@@ -7,12 +7,14 @@ from backpackd.application.audit_reading import AuditReading, Entry, Filter, Ver
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.audit.chain import ChainError, Head
-from backpackd.core.audit.events import Actor
+from backpackd.core.audit.events import KINDS, Actor
 from backpackd.core.errors import InvalidRequestError
 from backpackd.ports import Connection
 
 _BATCH = 100
 MOST_EVENTS = 64
+KNOWN = frozenset({*KINDS, "checkpoint", "damaged"})
+"""The words for events that an entry can be shown as."""
 _ANCHORS = {
     "vault": pb.AUDIT_ANCHOR_VAULT,
     "file": pb.AUDIT_ANCHOR_FILE,
@@ -38,6 +40,9 @@ class AuditService:
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
             raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
+        if not KNOWN.issuperset(request.events):
+            # An answer without entries would read as if nothing of it had happened.
+            raise InvalidRequestError("not an event; there are: " + ", ".join(sorted(KNOWN)))
         wanted = Filter(
             name=request.key,
             pid=request.pid,
@@ -87,7 +92,7 @@ class AuditService:
 
 
 def _verdict(found: Verified) -> pb.AuditVerdict:
-    problem = found.problem
+    problem, broken, later = found.problem, found.broken, found.later
     return pb.AuditVerdict(
         head=found.head.text if found.head.number else "",
         anchor=_ANCHORS.get(found.anchor, pb.AUDIT_ANCHOR_UNSPECIFIED),
@@ -95,6 +100,10 @@ def _verdict(found: Verified) -> pb.AuditVerdict:
         vouched_until=found.vouched,
         bad_entry=problem.number if problem is not None else 0,
         problem=problem.what if problem is not None else "",
+        broken_entry=broken.number if broken is not None else 0,
+        broken=broken.what if broken is not None else "",
+        later_bad_entry=later.number if later is not None else 0,
+        later_problem=later.what if later is not None else "",
     )
 
 

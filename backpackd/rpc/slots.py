@@ -81,7 +81,8 @@ class SlotsService:
     ) -> pb.RemoveSlotResponse:
         """Answer `RemoveSlot`."""
         self._operators.require(connection)
-        await self._slots.remove(request.id)
+        # Whoever got authority with it has to prove another one.
+        await self._slots.remove(request.id, self._operators.drop_all)
         self._vault.touch()
         return pb.RemoveSlotResponse()
 

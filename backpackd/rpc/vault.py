@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from backpack_proto.v1 import vault_pb2 as pb
 from backpackd.application.access import Access
+from backpackd.application.auditing import Auditing
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
@@ -63,6 +64,7 @@ class VaultService:
         revoking: Revoking,
         slots: Slots,
         recovery: Recovery,
+        auditing: Auditing,
         deadlines: Deadlines,
         clock: Clock,
         about: About,
@@ -75,6 +77,7 @@ class VaultService:
         self._revoking = revoking
         self._slots = slots
         self._recovery = recovery
+        self._auditing = auditing
         self._deadlines = deadlines
         self._clock = clock
         self._about = about
@@ -97,6 +100,7 @@ class VaultService:
             authorized_until_ms=self._until(self._operators.remaining(connection)),
             slot_kinds=sorted(self._vault.slot_kinds),
             recovery_drilled_at_ms=self._recovery.drilled_ms,
+            audit_broken_at_ms=self._auditing.broken_ms,
         )
 
     async def init(self, connection: Connection, request: pb.InitRequest) -> pb.InitResponse:

@@ -50,6 +50,8 @@ class VaultStatus:
         slot_kinds: the kinds of slots that the vault has: passphrase, recovery, file, environment.
         recovery_drilled_at: when a recovery code was last proven; None: never, or not known while
             the vault is locked.
+        audit_broken_at: when the audit log was found cut or altered since the daemon began; None:
+            it was not.
     """
 
     state: VaultState
@@ -63,6 +65,7 @@ class VaultStatus:
     authorized_until: datetime | None
     slot_kinds: tuple[str, ...] = ()
     recovery_drilled_at: datetime | None = None
+    audit_broken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from backpackd.core.errors import DeniedError, DiskFullError, StoreError, WrongP
 from backpackd.core.policy import DenyRule
 from backpackd.core.sealing import OpenError
 from backpackd.core.states import State
-from fakes import GOOD, WRONG, World, settled, state_of, turns
+from fakes import GOOD, WRONG, Gate, World, settled, state_of, turns
 
 FULL = "no room"
 
@@ -102,7 +102,7 @@ async def test_a_lock_that_falls_due_in_somebodys_call_is_nobodys_doing() -> Non
     assert (await only(world, "locked")).event.who is None
 
 
-async def test_every_act_of_an_operator_is_in_the_log() -> None:
+async def test_acts_are_in_the_log_in_their_order() -> None:
     world = await World().stocked()
     grant = await world.grant("K")
     await world.granting.remove(grant.id)
@@ -366,6 +366,48 @@ class TestWriting:
         known = world.vault.session().authority.audit
         assert known is not None
         assert known.head.number >= chain.EVERY
+
+    async def test_the_end_of_the_log_is_never_set_back_by_reading_it(self) -> None:
+        world = await World().stocked()
+        await written(world)
+        writer = audit_writing.AuditWriter(world.store, world.arena, lambda: 1)
+        await writer.load()
+        end, gate, audit_last = writer.head.number, Gate(), world.store.audit_last
+
+        async def slow(kind: int | None = None) -> Any:
+            found = await audit_last(kind)
+            await gate.pass_()
+            return found
+
+        world.store.audit_last = slow  # type: ignore[method-assign]
+        loading = asyncio.create_task(writer.load())
+        await gate.reached()
+        await writer.write(audit_writing.Item((world.auditing.own_event("started"),)))
+        gate.open()
+        await loading
+        assert (writer.head.number, writer.own) == (end + 2, end + 1)
+        await writer.write(audit_writing.Item((world.auditing.own_event("stopped"),)))
+        assert writer.head.number == end + 3
+
+    async def test_where_the_daemons_own_rows_begin_is_not_moved_by_reading_the_log(self) -> None:
+        world = await World().stocked()
+        await written(world)
+        writer = audit_writing.AuditWriter(world.store, world.arena, lambda: 1)
+        await writer.load()
+        end, gate, append = writer.head.number, Gate(), world.store.append
+
+        async def slow(rows: Any) -> None:
+            await append(rows)
+            await gate.pass_()
+
+        world.store.append = slow  # type: ignore[method-assign]
+        item = audit_writing.Item((world.auditing.own_event("started"),))
+        writing = asyncio.create_task(writer.write(item))
+        await gate.reached()
+        await writer.load()
+        gate.open()
+        await writing
+        assert (writer.head.number, writer.own) == (end + 2, end + 1)
 
 
 class TestRatchet:

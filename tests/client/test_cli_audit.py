@@ -122,6 +122,19 @@ def test_blame_of_a_key_that_nobody_got_says_so(run: Run, fake: FakeDaemon) -> N
         ({"vouched_until": 0, "anchor": audit_pb2.AUDIT_ANCHOR_FILE}, 9, "nothing vouches"),
         ({"bad_entry": 4, "problem": "was altered"}, 1, "BAD: entry 4 was altered"),
         ({"head": "", "vouched_until": 0}, 0, "no audit log yet"),
+        (
+            {
+                "bad_entry": 3,
+                "problem": "cut",
+                "broken_entry": 3,
+                "broken": "cut",
+                "later_bad_entry": 8,
+                "later_problem": "was altered",
+            },
+            1,
+            "BAD: entry 3 cut\nBAD: entry 8 was altered\n",
+        ),
+        ({"broken_entry": 3, "broken": "cut"}, 0, "BREAK, known: entry 3 cut"),
     ],
 )
 def test_what_a_verification_found_decides_the_exit_code(

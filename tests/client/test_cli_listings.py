@@ -50,6 +50,7 @@ def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
         protections=[vault_pb2.Protection(name="scrubbing", on=True, detail="how")],
         slot_kinds=["passphrase", "recovery"],
         recovery_drilled_at_ms=1_700_000_000_000,
+        audit_broken_at_ms=1_700_000_001_000,
     )
     document = json.loads(run("status", "--json").out)
     version = document.pop("client_version")
@@ -65,6 +66,7 @@ def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
         "leases_of_tree": 0,
         "slots": ["passphrase", "recovery"],
         "recovery_drilled_at_ms": 1_700_000_000_000,
+        "audit_broken_at_ms": 1_700_000_001_000,
         "protections": [{"name": "scrubbing", "on": True, "detail": "how"}],
     }
 

@@ -125,7 +125,7 @@ def test_the_verifier_finds_the_log_good() -> None:
 
 @pytest.mark.parametrize("fault", VECTORS["faults"], ids=lambda fault: fault["fault"])
 def test_the_verifier_names_the_one_fault_of_each_other_log(fault: dict[str, Any]) -> None:
-    found = judged(fault["rows"]).problem
+    found = judged(fault["rows"]).first
     assert found is not None
     assert found.number == fault["bad"]
 

@@ -130,6 +130,94 @@ def test_a_break_that_the_vault_signed_is_told_for_good() -> None:
     assert "entry 40" in found.what
 
 
+def broken() -> Log:
+    """A log with a break at row 13, and two more rows that are signed."""
+    return log().checkpoint(BREAK, Head(40, b"h" * 32).text).entries(2).checkpoint(LOCK)
+
+
+def test_a_break_hides_nothing_that_is_done_to_the_log_later() -> None:
+    made = broken()
+    altered = replace(made.rows[13], body=made.rows[13].body + b"x")
+    judge = verified(made, [*made.rows[:13], altered, *made.rows[14:]])
+    assert judge.broken is not None
+    assert judge.later is not None
+    assert (judge.broken.number, judge.later.number) == (13, 14)
+    assert judge.first == judge.broken
+    cut = verified(made, made.rows[:14], [Known(made.head, "a note")])
+    assert cut.later is not None
+    assert (cut.later.number, cut.signed) == (15, 13)
+
+
+def test_judging_goes_on_behind_a_break_from_what_was_altered_before_it() -> None:
+    made = broken()
+    removed = made.rows[:4] + made.rows[5:]
+    judge = verified(made, removed)
+    assert judge.problem is not None
+    assert judge.broken is not None
+    assert (judge.problem.number, judge.broken.number, judge.later) == (5, 13, None)
+    assert (judge.head, judge.signed) == (made.head, 16)
+    altered = replace(made.rows[14], body=made.rows[14].body + b"x")
+    again = verified(made, [*removed[:-2], altered, made.rows[15]])
+    assert again.first == judge.problem
+    assert again.later is not None
+    assert again.later.number == 15
+
+
+def test_segments_go_on_behind_a_break() -> None:
+    made = broken().begin().checkpoint(UNLOCK).entry()
+    judge = verified(made, made.rows[:3] + made.rows[4:])
+    assert judge.problem is not None
+    assert (judge.later, judge.head) == (None, made.head)
+    left_out = broken().entry()
+    left_out.segment += 1
+    left_out.begin()
+    later = verified(left_out, left_out.rows).later
+    assert later is not None
+    assert later.number == left_out.head.number
+
+
+def test_a_break_of_another_place_or_that_nobody_signed_is_none_to_go_on_from() -> None:
+    made = broken()
+    row = made.rows[12]
+    told = Checkpoint.decode(row.body)
+    forged = replace(row, body=replace(told, known=Head(41, b"h" * 32).text).encode())
+    cut = made.rows[:4] + made.rows[5:12]
+    for planted in (forged, replace(row, number=14), replace(row, previous=b"p" * 32)):
+        judge = verified(made, [*cut, planted, *made.rows[13:]])
+        assert judge.broken is None
+        assert judge.problem is not None
+        assert judge.problem.number == 5
+
+
+def test_a_head_from_behind_a_break_accepts_it_and_nothing_after_it() -> None:
+    made = broken()
+    note = Known(made.head, "a note")
+    accepted = verified(made, made.rows, [note], accepted=made.head.number)
+    assert accepted.broken is not None
+    assert accepted.first is None
+    assert verified(made, made.rows, [note], accepted=12).first == accepted.broken
+    place = made.head.number
+    made.checkpoint(BREAK, Head(50, b"h" * 32).text).entry()
+    second = verified(made, made.rows, [note], accepted=place)
+    assert second.first == second.broken
+    assert second.broken is not None
+    assert second.broken.number == place + 1
+    neither = verified(made, made.rows)
+    assert neither.broken == accepted.broken
+    assert neither.later == second.broken
+
+
+def test_what_was_wrong_between_two_breaks_is_still_told_where_the_first_is_accepted() -> None:
+    made = broken()
+    place = made.head.number
+    made.entries(3).checkpoint(BREAK, Head(50, b"h" * 32).text).entry()
+    judge = verified(made, made.rows[:17] + made.rows[18:], accepted=place)
+    assert judge.problem is not None
+    assert (judge.problem.number, judge.later) == (18, None)
+    assert judge.broken is not None
+    assert judge.broken.number == 20
+
+
 def test_a_segment_that_is_left_out_is_found() -> None:
     made = Log().begin().entry()
     made.segment = 2

@@ -102,6 +102,33 @@ def test_a_tail_cut_before_what_the_vault_knows_is_found_after_a_kill_and_a_rest
     assert "cut or altered" in AuditClient(unlocked(daemon)).verify().problem
 
 
+def test_what_is_done_after_a_break_is_found_and_a_head_from_behind_it_accepts_it(
+    daemon: RunningDaemon,
+) -> None:
+    used(daemon)
+    alter(daemon, "DELETE FROM audit_log WHERE number > 3")
+    client = unlocked(daemon)
+    assert client.status().audit_broken_at_ms > 0
+    audit = AuditClient(client)
+    head = audit.head()
+    known = audit.verify(head)
+    assert (known.problem, known.vouched_until) == ("", number(known.head))
+    assert "cut or altered" in known.broken
+    for _ in range(5):
+        client.put("K", b"v", replace=True)
+    client.lock()
+    daemon.kill()
+    bad = number(head) + 2
+    alter(daemon, "UPDATE audit_log SET body = zeroblob(length(body)) WHERE number = ?", bad)
+    client = unlocked(daemon)
+    assert client.status().audit_broken_at_ms == 0
+    audit = AuditClient(client)
+    found = audit.verify()
+    assert "cut or altered" in found.problem
+    assert (found.bad_entry, found.later_bad_entry) == (found.broken_entry, bad)
+    assert audit.verify(head).bad_entry == bad
+
+
 def test_a_tail_cut_behind_what_the_vault_knows_is_found_with_a_copy_only(
     daemon: RunningDaemon,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backpack_proto.v1 import backup_pb2, backup_pb2_grpc
+from backpackd.core.audit import keys
 from daemons import PASSPHRASE, RunningDaemon
 
 Tamper = Callable[[RunningDaemon], None]
@@ -89,6 +90,15 @@ def plant_slot(daemon: RunningDaemon) -> None:
     ask(daemon, "INSERT INTO slots VALUES (?, ?)", b"p" * 16, b"{}")
 
 
+def delete_audit_keys(daemon: RunningDaemon) -> None:
+    ask(daemon, "DELETE FROM audit_keys")
+
+
+def plant_audit_keys(daemon: RunningDaemon) -> None:
+    public = keys.generate().public
+    ask(daemon, "UPDATE audit_keys SET wrap = ?, verify = ?", public.wrap, public.verify)
+
+
 def plant_trigger(daemon: RunningDaemon) -> None:
     ask(daemon, "CREATE TRIGGER t AFTER INSERT ON keys BEGIN DELETE FROM keys; END")
 
@@ -115,6 +125,8 @@ def test_a_good_vault_is_good_with_and_without_the_passphrase(
         (delete_row, "key rows are missing", 2),
         (alter_authority, "authority record", 3),
         (alter_log, "audit log", 3),
+        (delete_audit_keys, "audit keys: are missing", 3),
+        (plant_audit_keys, "audit keys: are not the vault's", 3),
         (plant_slot, "is not of the form", 3),
         (plant_trigger, "triggers", 3),
     ],
@@ -185,6 +197,56 @@ def test_bad_pages_of_the_file_hide_only_what_is_on_them(
     lines = [line for line in found.stdout.splitlines() if "can be read" in line]
     readable = int(lines[0].split(": ")[1].split(" of ")[0])
     assert 30 <= readable <= 60, found.stdout
+
+
+@pytest.mark.parametrize("lacking", [1, 5])
+def test_a_file_that_was_cut_short_hides_only_what_was_cut(
+    daemon: RunningDaemon, opened: tuple[str, str], lacking: int
+) -> None:
+    operator = daemon.operator()
+    for number in range(60):
+        operator.put(f"K{number}", os.urandom(500))
+    assert daemon.terminate() == 0
+    path = daemon.home / "vault.db"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - lacking * 4096])
+    before = files(daemon)
+    found = check(daemon, *opened)
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr
+    assert f"it was cut short: {lacking} of" in found.stdout
+    lines = [line for line in found.stdout.splitlines() if "can be read" in line]
+    readable = int(lines[0].split(": ")[1].split(" of ")[0])
+    assert 20 <= readable <= 60, found.stdout
+    assert files(daemon) == before
+    # What is shown can be looked at; used it is not.
+    assert "damaged" in daemon.refused()
+
+
+def test_audit_keys_that_are_gone_are_missed_without_the_passphrase(
+    stopped: RunningDaemon,
+) -> None:
+    delete_audit_keys(stopped)
+    found = check(stopped)
+    assert found.returncode == 1
+    assert "audit keys: are missing" in found.stdout
+
+
+def test_a_vault_that_is_not_there_is_not_called_good(
+    stopped: RunningDaemon, opened: tuple[str, str], tmp_path: Path
+) -> None:
+    (stopped.home / "vault.db").rename(tmp_path / "elsewhere")
+    without = check(stopped)
+    assert without.returncode == 0
+    assert "vault.db: not there" in without.stdout
+    for arguments in (opened, (*opened, "--salvage", str(tmp_path / "saved"))):
+        found = check(stopped, *arguments)
+        assert found.returncode == 1
+        assert "vault.db is not there" in found.stderr
+    (stopped.home / "vault.db-wal").write_bytes(b"left over")
+    found = check(stopped)
+    assert found.returncode == 1
+    assert "put the vault file back" in found.stderr
 
 
 def test_it_refuses_the_home_of_a_live_daemon(daemon: RunningDaemon) -> None:

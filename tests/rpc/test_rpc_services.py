@@ -43,6 +43,7 @@ class Services:
             revoking=world.revoking,
             slots=world.slots,
             recovery=world.recovery,
+            auditing=world.auditing,
             deadlines=world.deadlines,
             clock=world.clock,
             about=about,

@@ -25,6 +25,8 @@ from backpackd.core.errors import HomeError
 FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
+LAUNCHD_SOCKETS = "Listeners"
+"""What the daemon's sockets are called in launchd's property list."""
 _MOST_PASSED = 16
 _BACKLOG = 1024
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
@@ -201,6 +203,18 @@ class _OwnFile:
 
 _ADDRESS_BYTES = 104 if sys.platform == "darwin" else 108
 """`sizeof sun_path` (unix(7)), the terminating zero included."""
+
+
+def found_listeners(path: str) -> list[Listener]:
+    """Take the sockets that a service manager passed, else open our own at a path.
+
+    Raises:
+        HomeError: they cannot be used.
+    """
+    passed = passed_listeners(os.environ, os.getpid())
+    if not passed and sys.platform == "darwin":
+        passed = launchd_listeners(LAUNCHD_SOCKETS)
+    return passed or [open_listener(path)]
 
 
 def open_listener(path: str) -> Listener:

@@ -94,18 +94,3 @@ class Aside:
             "CREATE TABLE aside.keys (row_index BLOB PRIMARY KEY NOT NULL, "
             "version INTEGER NOT NULL, head BLOB NOT NULL, value BLOB NOT NULL) STRICT"
         )
-
-
-def purge(connection: sqlite3.Connection) -> None:
-    """Write the vault file anew without what was deleted, and empty its log.
-
-    `secure_delete` overwrites what is deleted; this also reaches what moving rows between pages
-    left behind, and the write-ahead log, which keeps old pages until it is used again.
-    """
-    # A copy of the whole file, sealed as it is, which does not belong into memory.
-    connection.execute("PRAGMA temp_store=FILE")
-    try:
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute("PRAGMA temp_store=MEMORY")

@@ -34,7 +34,7 @@ class Inspection:
         self._before = {suffix for suffix in _COMPANIONS if self._beside(suffix).exists()}
         self.problems: list[str] = []
         try:
-            self._connection = VaultFile(home).connect(self._path, "ro")
+            self._connection = VaultFile(home).connect(self._path, "ro", cut_short=True)
         except sqlite3.Error as error:
             raise translate(error) from error
         self._look()
@@ -115,6 +115,7 @@ class Inspection:
                 self.problems.append(f"its format {version} is not one that this version knows")
             else:
                 check_schema(self._connection, known[version])
+            self._measure()
             for (line,) in self._connection.execute(f"PRAGMA integrity_check({_MOST_SHOWN})"):
                 if line != "ok":
                     self.problems.append(f"SQLite: {line}")
@@ -122,6 +123,20 @@ class Inspection:
             self._note(error)
         except DamageError as error:
             self.problems.append(error.message)
+
+    def _measure(self) -> None:
+        """Note whether the file lacks pages, which SQLite only tells of where it needs them."""
+        log = self._beside("-wal")
+        if log.exists() and log.stat().st_size:
+            # Pages that are in the log need not be in the file yet.
+            return
+        (size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        with self._path.open("rb") as file:
+            # sqlite.org/fileformat2.html, section 1.3: the size in pages.
+            pages = int.from_bytes(file.read(32)[28:], "big")
+        there = self._path.stat().st_size // size
+        if there < pages:
+            self.problems.append(f"it was cut short: {pages - there} of {pages} pages are missing")
 
     def _note(self, error: sqlite3.Error) -> None:
         found: BackpackError = translate(error)

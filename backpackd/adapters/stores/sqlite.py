@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from backpackd.adapters.stores.aside import Aside, purge
+from backpackd.adapters.stores.aside import Aside
 from backpackd.adapters.stores.failures import translate, translate_os
 from backpackd.adapters.stores.formats import FORMATS, Format
+from backpackd.adapters.stores.purging import Purging
 from backpackd.adapters.stores.remembered import Remembered
 from backpackd.adapters.stores.vault_file import VaultFile, transaction
 from backpackd.core.audit.chain import MOST_NUMBER
@@ -42,6 +43,7 @@ class SqliteStore:
     def __init__(self, home: Path, formats: Sequence[Format] = FORMATS) -> None:
         self._file = VaultFile(home, formats)
         self._aside = Aside(home)
+        self._purging = Purging(home)
         self._connection: sqlite3.Connection | None = None
         self._remembered = Remembered()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -133,7 +135,7 @@ class SqliteStore:
 
     async def purge(self) -> None:
         """See `ports.Store`."""
-        await self._run(lambda: purge(self._open()))
+        await self._run(lambda: self._purging.purge(self._open()))
 
     async def close(self) -> None:
         """See `ports.Store`."""
@@ -169,6 +171,7 @@ class SqliteStore:
             self._connection = self._file.open()
             if self._connection is None:
                 return None
+            self._purging.catch_up(self._connection)
         row = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
         if row is None:
             raise DamageError("the vault file is incomplete: restore it from a backup")
@@ -197,6 +200,9 @@ class SqliteStore:
 
     def _commit(self, change: Change) -> None:
         connection = self._open()
+        if change.nothing_else:
+            # What is replaced was sealed under a master key that somebody may have come by.
+            self._purging.due()
         with transaction(connection):
             replaced = connection.execute(
                 "UPDATE vault SET authority = ? WHERE id = 1 AND authority = ?",

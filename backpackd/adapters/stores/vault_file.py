@@ -212,8 +212,12 @@ class VaultFile:
                     connection.execute(f"PRAGMA user_version={form.version}")
                     check_schema(connection, form)
 
-    def connect(self, path: Path, mode: str) -> sqlite3.Connection:
-        """Connect to a file with the settings that every connection has; `mode` is SQLite's."""
+    def connect(self, path: Path, mode: str, *, cut_short: bool = False) -> sqlite3.Connection:
+        """Connect to a file with the settings that every connection has; `mode` is SQLite's.
+
+        With `cut_short` and mode `ro`, a file that is shorter than its header says opens, too: for
+        looking at what is left. It has no effect where anything could be written.
+        """
         connection = sqlite3.connect(
             f"file:{urllib.parse.quote(os.fspath(path))}?mode={mode}",
             uri=True,
@@ -225,7 +229,10 @@ class VaultFile:
         # log in its own memory, which needs no room on the disk. Only a writer can lock.
         locking = ["locking_mode=EXCLUSIVE"] if mode == "rw" else []
         try:
+            # SQLite refuses a file that lacks pages (SQLITE_CORRUPT) unless the schema is writable,
+            # which on a connection that may write would let SQL in the file change it.
             for pragma in (
+                *(["writable_schema=ON"] if cut_short and mode == "ro" else []),
                 *locking,
                 "synchronous=FULL",
                 "secure_delete=ON",

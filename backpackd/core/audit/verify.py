@@ -1,8 +1,12 @@
 """Verifies an audit log row by row: that nothing was altered, removed, swapped or put in.
 
-It needs no passphrase and reads no entry. The verifier remembers the first thing that is wrong and
-looks at nothing after it. That what it was given as the vault's key is the vault's is not judged
-here: whoever asks says which anchor it came from.
+It needs no passphrase and reads no entry. That what it was given as the vault's key is the vault's
+is not judged here: whoever asks says which anchor it came from.
+
+Behind something that is wrong nothing can be judged, up to the next break: the checkpoint with
+which the vault said, at an unlock, that the log before it was cut or altered. It is signed for its
+place and for the hash of the row before it, so the log goes on from there, and so does judging.
+Were it not so, one break would hide whatever is done to the log later.
 """
 
 from collections.abc import Sequence
@@ -25,10 +29,10 @@ from backpackd.core.rows import AuditRow
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The first thing that is wrong with a log.
+    """Something that is wrong with a log.
 
     Attributes:
-        number: of the first bad row.
+        number: of the bad row.
         what: what is wrong with it, for people; holds nothing of the row.
     """
 
@@ -53,61 +57,135 @@ class Verifier:
     """Takes the rows of one log in their order.
 
     Attributes:
-        problem: the first one; None so far.
-        head: the end of what was taken.
+        problem: the first one before `broken`, or of the whole log without a break.
+        broken: the break that counts: the first one that was not accepted, else the last one.
+        later: the first problem after `broken`, another break among them.
+        head: the last row that could be judged and was good.
         signed: number of the last row that a signature vouches for; 0 for none.
 
     Args:
         vault_id: the vault's 16 bytes.
         verify: the key that verifies checkpoints, 32 bytes.
         known: places that the log must have.
+        accepted: number of a row up to which somebody knows of every break.
     """
 
-    def __init__(self, vault_id: bytes, verify: bytes, known: Sequence[Known] = ()) -> None:
+    def __init__(
+        self, vault_id: bytes, verify: bytes, known: Sequence[Known] = (), *, accepted: int = 0
+    ) -> None:
         self._vault_id = vault_id
         self._verify = verify
         self._known = tuple(place for place in known if place.head.number)
+        self._accepted = accepted
         self._segment = 0
         self._doubt = 0
+        self._lost = False
         self.problem: Problem | None = None
-        self.head = Head()
+        self.broken: Problem | None = None
+        self.later: Problem | None = None
+        self._place = self.head = Head()
         self.signed = 0
+
+    @property
+    def first(self) -> Problem | None:
+        """The first thing that speaks against the log; a break that was accepted does not."""
+        broken = self.broken
+        if broken is not None and broken.number <= self._accepted:
+            broken = None
+        return self.problem or broken or self.later
 
     def feed(self, row: AuditRow) -> None:
         """Take the next row."""
-        if self.problem is None:
-            self.problem = self._judge(row)
+        before = self._place
+        if not self._lost:
+            problem = self._judge(row)
+            if problem is None:
+                self._hold()
+                self.head = self._place
+                return
+            self._note(problem)
+            self._lost = True
+        self._resume(row, before)
 
     def finish(self) -> Problem | None:
-        """Judge the end of the log and return the first problem."""
-        if self.problem is None and self._doubt:
-            self.problem = Problem(
-                self._doubt - 1, f"was altered, or the last entry, {self._doubt}, was"
+        """Judge the end of the log and return the first thing that speaks against it."""
+        if self._lost:
+            return self.first
+        if self._doubt:
+            self._note(
+                Problem(self._doubt - 1, f"was altered, or the last entry, {self._doubt}, was")
             )
-        if self.problem is None:
-            last = self.head.number
-            for place in self._known:
-                if place.head.number > last:
-                    what = f"is missing, and so are all up to {place.head.number}, which "
-                    self.problem = Problem(last + 1, f"{what}{place.whose} knows")
-        return self.problem
+            return self.first
+        last = self._place.number
+        missing = [place for place in self._known if place.head.number > last]
+        if missing:
+            what = f"is missing, and so are all up to {missing[0].head.number}, which "
+            self._note(Problem(last + 1, f"{what}{missing[0].whose} knows"))
+        return self.first
+
+    def _note(self, problem: Problem) -> None:
+        if self.broken is None:
+            self.problem = self.problem or problem
+        else:
+            self.later = self.later or problem
+
+    def _hold(self) -> None:
+        """Hold the place that was reached against those that are known from elsewhere."""
+        for place in self._known:
+            if place.head.number == self._place.number and place.head.digest != self._place.digest:
+                self._note(Problem(self._place.number, f"is not the one that {place.whose} knows"))
+
+    def _resume(self, row: AuditRow, before: Head) -> None:
+        """Go on from a break, where this row is one; else only take its place."""
+        self._place = head_of(self._vault_id, row)
+        if row.kind != CHECKPOINT or (row.number, row.previous) != (
+            before.number + 1,
+            before.digest,
+        ):
+            return
+        try:
+            checkpoint = Checkpoint.decode(row.body)
+        except ChainError:
+            return
+        if checkpoint.why == BREAK and checkpoint.genuine(self._verify, self._vault_id, before):
+            self._lost, self._doubt, self._segment = False, 0, checkpoint.segment
+            self._break(row.number, checkpoint)
+            self._hold()
+            self.head = self._place
+
+    def _break(self, number: int, checkpoint: Checkpoint) -> None:
+        """Remember a break that the vault signed, whose row vouches for all rows as they are."""
+        self.signed = number
+        known = Head.parse(checkpoint.known).number
+        told = Problem(
+            number,
+            "is the vault's own word that the log was cut or altered before it: at that unlock "
+            f"entry {known} was not the one that the vault knew",
+        )
+        if self.broken is None:
+            self.broken = told
+        elif self.broken.number <= self._accepted:
+            self.problem, self.later = self.problem or self.later, None
+            self.broken = told
+        else:
+            self.later = self.later or told
 
     def _judge(self, row: AuditRow) -> Problem | None:
         found = head_of(self._vault_id, row)
-        if row.number != self.head.number + 1:
-            return Problem(self.head.number + 1, "is missing")
+        if row.number != self._place.number + 1:
+            return Problem(self._place.number + 1, "is missing")
         if self._doubt:
             # Which of two was altered shows in the one after them: it knows what it was written to.
-            altered = self._doubt - 1 if row.previous == self.head.digest else self._doubt
+            altered = self._doubt - 1 if row.previous == self._place.digest else self._doubt
             return Problem(altered, "was altered, or is not the one that was written there")
-        if row.previous != self.head.digest:
-            if self.head.number == 0 or len(row.previous) != HASH_SIZE:
+        if row.previous != self._place.digest:
+            if self._place.number == 0 or len(row.previous) != HASH_SIZE:
                 return Problem(row.number, "does not follow the one before it")
             self._doubt = row.number
         elif (problem := self._body(row)) is not None:
             return problem
-        self.head = found
-        return next((problem for place in self._known if (problem := _differs(place, found))), None)
+        self._place = found
+        return None
 
     def _body(self, row: AuditRow) -> Problem | None:
         try:
@@ -131,21 +209,10 @@ class Verifier:
 
     def _checkpoint(self, row: AuditRow, checkpoint: Checkpoint) -> Problem | None:
         if checkpoint.segment != self._segment or not checkpoint.genuine(
-            self._verify, self._vault_id, self.head
+            self._verify, self._vault_id, self._place
         ):
             return Problem(row.number, "is a checkpoint that the vault did not sign for this place")
         if checkpoint.why == BREAK:
-            known = Head.parse(checkpoint.known).number
-            return Problem(
-                row.number,
-                "is the vault's own word that the log was cut or altered before it: at that unlock "
-                f"entry {known} was not the one that the vault knew",
-            )
+            self._break(row.number, checkpoint)
         self.signed = row.number
         return None
-
-
-def _differs(place: Known, found: Head) -> Problem | None:
-    if place.head.number != found.number or place.head.digest == found.digest:
-        return None
-    return Problem(found.number, f"is not the one that {place.whose} knows")

@@ -86,6 +86,10 @@ class Verdict:
     vouched_until: int
     bad_entry: int
     problem: str
+    broken_entry: int = 0
+    broken: str = ""
+    later_bad_entry: int = 0
+    later_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,10 @@ def _verifying(response: audit_pb2.VerifyAuditResponse) -> Verifying:
             found.vouched_until,
             found.bad_entry,
             found.problem,
+            found.broken_entry,
+            found.broken,
+            found.later_bad_entry,
+            found.later_problem,
         )
     return Verifying(response.checked, response.total, verdict)
 

@@ -102,4 +102,5 @@ def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
         authorized_until=moment_or_none(response.authorized_until_ms),
         slot_kinds=tuple(response.slot_kinds),
         recovery_drilled_at=moment_or_none(response.recovery_drilled_at_ms),
+        audit_broken_at=moment_or_none(response.audit_broken_at_ms),
     )

@@ -65,7 +65,7 @@ def show(
     """Show entries of the audit log, oldest first.
 
     What stands in quotes is what a process said of itself. EVENT is a word of docs/audit.md:
-    allowed, denied, put, deleted, granted, wrong-passphrase, ...
+    allowed, denied, put, deleted, granted, wrong-passphrase, ... Any other word is refused.
 
     JSON: one object a line, with number, event, at_ms, actor (null, or uid, pid, executable,
     root_pid, root_executable, unit, terminal, connection, claimed_command), names, lease_id,
@@ -165,8 +165,13 @@ def verify(ctx: click.Context, expect: str, as_json: bool) -> None:
     with 9 when the log is consistent and nothing vouches for the entries after one that is named.
     Heads to expect are in the daemon's journal ("audit head ..."), and in what `audit head` shows.
 
+    Where the vault found its log cut or altered, it has recorded that as a break, which is bad, and
+    the rest is judged all the same. With a head to expect from after the break you say that you
+    know of it: it is still told, and only what comes after it decides.
+
     JSON: one object with head, anchor (vault, file, expected), signed_until, vouched_until,
-    bad_entry (0: none), problem.
+    bad_entry (0: none), problem, and likewise broken_entry, broken (a break) and later_bad_entry,
+    later_problem (the first bad entry after it).
     """
     session: Session = ctx.obj
     from backpack_client import audit_log  # noqa: PLC0415 - as above
@@ -220,7 +225,10 @@ def _tell(verdict: "Verdict") -> None:
     if verdict.problem:
         terminal.print_lines(
             [
-                f"BAD: entry {verdict.bad_entry} {printable(verdict.problem, 512)}",
+                *(
+                    f"BAD: entry {number} {printable(what, 512)}"
+                    for number, what in _bad(verdict).items()
+                ),
                 f"relied on: {_ANCHORS.get(verdict.anchor, 'nothing')}",
             ]
         )
@@ -239,15 +247,27 @@ def _tell(verdict: "Verdict") -> None:
     else:
         first = f"good: all {count(last, 'entry').replace('entrys', 'entries')} are vouched for"
         hint = "keep this head elsewhere, for audit verify --expect HEAD"
+    known = f"BREAK, known: entry {verdict.broken_entry} {printable(verdict.broken, 512)}"
     terminal.print_lines(
         [
             first,
+            *([known] if verdict.broken else []),
             f"relied on: {_ANCHORS.get(verdict.anchor, 'nothing')}",
             f"signed up to entry {verdict.signed_until}",
             f"head: {verdict.head}",
         ]
     )
     terminal.say(hint)
+
+
+def _bad(verdict: "Verdict") -> dict[int, str]:
+    """Return what is wrong, by entry: the first, a break, and the first after the break."""
+    found = {
+        verdict.bad_entry: verdict.problem,
+        verdict.broken_entry: verdict.broken,
+        verdict.later_bad_entry: verdict.later_problem,
+    }
+    return {number: found[number] for number in sorted(found) if found[number]}
 
 
 def _exit_code(verdict: "Verdict") -> int:
@@ -341,6 +361,10 @@ def _verdict_document(verdict: "Verdict") -> dict[str, object]:
         "vouched_until": verdict.vouched_until,
         "bad_entry": verdict.bad_entry,
         "problem": verdict.problem,
+        "broken_entry": verdict.broken_entry,
+        "broken": verdict.broken,
+        "later_bad_entry": verdict.later_bad_entry,
+        "later_problem": verdict.later_problem,
     }
 
 

@@ -54,6 +54,10 @@ def export(
     It holds keys, grants and the policy as they are at one moment, and is private to you. A FILE
     that is there already is never overwritten. docs/backup.md has the format.
 
+    It does not hold the vault's identity, the authors that you accepted, and the ways to unlock: a
+    new vault that takes it in cannot open agent.lock files that were sealed for this one. Keep the
+    vault's own file for that, or have them sealed for the new vault while this one still opens.
+
     With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
     that are no text). Whoever comes by that file has every key.
     """

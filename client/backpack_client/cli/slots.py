@@ -215,7 +215,7 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
     if not last.purged:
         terminal.say(
             "there was no room to write the file anew, so old sealed bytes may be left in it: make "
-            "room and rotate again"
+            "room, then stop and start the daemon, or rotate again"
         )
     for path in last.lock_files:
         terminal.say_line(

@@ -125,7 +125,8 @@ def status(session: Session, as_json: bool) -> None:
     JSON: one object with state (uninitialized, locked, unlocked), socket, client_version,
     daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
     leases_of_tree, slots (the kinds that there are), recovery_drilled_at_ms (null: never, or not
-    known while locked), and protections: a list of objects with name, on, detail.
+    known while locked), audit_broken_at_ms (null: the log was not found cut or altered since the
+    daemon began), and protections: a list of objects with name, on, detail.
     """
     with session.connect() as backpack:
         answer = backpack.status()
@@ -145,6 +146,7 @@ def status(session: Session, as_json: bool) -> None:
                 "leases_of_tree": answer.leases_of_tree,
                 "slots": list(answer.slot_kinds),
                 "recovery_drilled_at_ms": milliseconds(answer.recovery_drilled_at),
+                "audit_broken_at_ms": milliseconds(answer.audit_broken_at),
                 "protections": [
                     {"name": each.name, "on": each.on, "detail": each.detail}
                     for each in answer.protections
@@ -167,6 +169,9 @@ def status(session: Session, as_json: bool) -> None:
         mark = "on " if each.on else "OFF"
         lines.append(f"{title:<10} {mark} {each.name.ljust(width)}  {each.detail}".rstrip())
     lines += _slot_lines(answer)
+    if answer.audit_broken_at:
+        at = local_time(answer.audit_broken_at)
+        lines.append(f"audit log  was CUT OR ALTERED, as found {at}: see audit verify")
     terminal.print_lines(lines)
     if answer.state == "uninitialized":
         terminal.say(f"to make a vault, {INIT_HINT}")

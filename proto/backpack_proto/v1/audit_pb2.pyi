@@ -116,20 +116,28 @@ class VerifyAuditResponse(_message.Message):
     def __init__(self, checked: _Optional[int] = ..., total: _Optional[int] = ..., verdict: _Optional[_Union[AuditVerdict, _Mapping]] = ...) -> None: ...
 
 class AuditVerdict(_message.Message):
-    __slots__ = ("head", "anchor", "signed_until", "vouched_until", "bad_entry", "problem")
+    __slots__ = ("head", "anchor", "signed_until", "vouched_until", "bad_entry", "problem", "broken_entry", "broken", "later_bad_entry", "later_problem")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     SIGNED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     VOUCHED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     BAD_ENTRY_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    LATER_BAD_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    LATER_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     head: str
     anchor: AuditAnchor
     signed_until: int
     vouched_until: int
     bad_entry: int
     problem: str
-    def __init__(self, head: _Optional[str] = ..., anchor: _Optional[_Union[AuditAnchor, str]] = ..., signed_until: _Optional[int] = ..., vouched_until: _Optional[int] = ..., bad_entry: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    broken_entry: int
+    broken: str
+    later_bad_entry: int
+    later_problem: str
+    def __init__(self, head: _Optional[str] = ..., anchor: _Optional[_Union[AuditAnchor, str]] = ..., signed_until: _Optional[int] = ..., vouched_until: _Optional[int] = ..., bad_entry: _Optional[int] = ..., problem: _Optional[str] = ..., broken_entry: _Optional[int] = ..., broken: _Optional[str] = ..., later_bad_entry: _Optional[int] = ..., later_problem: _Optional[str] = ...) -> None: ...
 
 class GetAuditHeadRequest(_message.Message):
     __slots__ = ()

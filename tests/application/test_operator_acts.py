@@ -1,0 +1,478 @@
+"""Every act of an operator is in the audit log, by the call that it is made with."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from agent_worlds import AgentWorld
+from backpack_proto.v1 import (
+    agents_pb2,
+    audit_pb2,
+    backup_pb2,
+    grants_pb2,
+    keys_pb2,
+    policy_pb2,
+    requests_pb2,
+    slots_pb2,
+    vault_pb2,
+)
+from backpackd import daemon
+from backpackd.application.access import Wish
+from backpackd.application.audit_reading import Filter
+from backpackd.application.auditing import caller
+from backpackd.core.audit.events import AuditEvent
+from backpackd.core.errors import (
+    BackpackError,
+    DiskFullError,
+    InvalidRequestError,
+    NotAuthorizedError,
+)
+from backpackd.core.policy import DenyRule
+from backpackd.ports import Connection
+from backpackd.rpc.vault import About
+from fakes import GOOD, OTHER, UID, FakeNotifier, FakeTimer, World, turns, unheard
+
+ROOT = Path(__file__).resolve().parents[2]
+VECTORS = ROOT / "tests" / "vectors" / "agent-lock-v1"
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `backpack\.v1\.(\w+/\w+)` \| ([^|]*) \|", PROTOCOL, re.MULTILINE))
+SEAL = b"thirteen slow camels"
+
+
+class Acting:
+    """The application as the daemon joins it, on fakes, with an operator's connection."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(daemon, "notifier", FakeNotifier)
+        monkeypatch.setattr(os, "geteuid", lambda: UID)
+        self.world = world = World()
+        self.parts = daemon._application(
+            world.store,
+            world.vault,
+            world.processes,
+            world.clock,
+            auditing=world.auditing,
+            arena=world.arena,
+            stretcher=world.stretcher,
+            home=home,
+        )
+        self.parts.deadlines.attach(FakeTimer())
+        about = About("1", 7, False, 5, list)
+        self.methods: dict[str, tuple[Any, Any]] = {}
+        for service in daemon._services(self.parts, about):
+            for method in service.descriptor.methods:
+                work = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+                self.methods[f"{service.descriptor.name}/{method.name}"] = (work, method)
+        self.connection = world.connect()
+
+    async def begun(self) -> "Acting":
+        await self.world.stocked()
+        self.parts.operators.admit(self.connection)
+        caller.set(self.connection)
+        return self
+
+    def empty(self, method: str, **members: Any) -> Message:
+        return GetMessageClass(self.methods[method][1].input_type)(**members)
+
+    async def call(self, method: str, *requests: Message, by: Connection | None = None) -> Any:
+        """Call a method; return its answer, or a list where it streams."""
+        work, descriptor = self.methods[method]
+        given = _stream(requests) if descriptor.client_streaming else requests[0]
+        answer = work(by or self.connection, given)
+        if descriptor.server_streaming:
+            return [each async for each in answer]
+        return await answer
+
+    async def entries(self) -> list[AuditEvent]:
+        await turns(lambda: self.world.auditing.writer._task is None)
+        found = self.parts.reading.entries(self.world.vault.session(), Filter())
+        return [entry.event async for entry in found]
+
+    async def slot(self, kind: str) -> slots_pb2.AddSlotResponse:
+        added: slots_pb2.AddSlotResponse = await self.call(
+            "Slots/AddSlot", slots_pb2.AddSlotRequest(kind=kind)
+        )
+        return added
+
+    async def lock(self) -> bytes:
+        made = await self.call("Agents/CreateLock", agents_pb2.CreateLockRequest())
+        document: bytes = made.agent_lock
+        return document
+
+    async def asked(self) -> str:
+        """Let a process ask for a key, and return the code of what waits."""
+        wish = Wish(("K",), wait=60)
+        asking = asyncio.create_task(
+            self.parts.access.get_keys(self.world.connect(), wish, unheard)
+        )
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await turns(lambda: bool(self.parts.asking.pending()))
+        return self.parts.asking.pending()[0].code
+
+
+async def _stream(requests: tuple[Message, ...]) -> AsyncIterator[Message]:
+    for request in requests:
+        yield request
+
+
+Prepare = Callable[[Acting], Awaitable[list[Message]]]
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a call writes into the log: the kind of an event, or of an operator's act the reason."""
+
+    words: tuple[str, ...]
+    prepare: Prepare
+
+
+def plain(*requests: Message) -> Prepare:
+    async def prepare(_: Acting) -> list[Message]:
+        return list(requests)
+
+    return prepare
+
+
+def with_lock(make: Callable[[bytes], Message]) -> Prepare:
+    async def prepare(acting: Acting) -> list[Message]:
+        return [make(await acting.lock())]
+
+    return prepare
+
+
+async def removing_a_slot(acting: Acting) -> list[Message]:
+    return [slots_pb2.RemoveSlotRequest(id=(await acting.slot("file")).id)]
+
+
+async def recovering(acting: Acting) -> list[Message]:
+    code = (await acting.slot("recovery")).drawn
+    return [slots_pb2.RecoverRequest(code=code, replacement=OTHER)]
+
+
+async def drilling(acting: Acting) -> list[Message]:
+    return [slots_pb2.DrillRecoveryRequest(code=(await acting.slot("recovery")).drawn)]
+
+
+async def importing(acting: Acting) -> list[Message]:
+    (ungrant,) = await ungranting(acting)
+    pieces = await acting.call("Backup/ExportKeys", backup_pb2.ExportKeysRequest(passphrase=SEAL))
+    await acting.call("Grants/RemoveGrant", ungrant)
+    terms = backup_pb2.ImportTerms(
+        passphrase=SEAL, on_conflict=backup_pb2.ON_CONFLICT_REPLACE, with_grants=True
+    )
+    return [
+        backup_pb2.ImportKeysRequest(terms=terms),
+        *(backup_pb2.ImportKeysRequest(data=piece.data) for piece in pieces if piece.data),
+    ]
+
+
+async def ungranting(acting: Acting) -> list[Message]:
+    request = grants_pb2.AddGrantRequest(patterns=["K"], selector=f"uid:{UID}")
+    grant = (await acting.call("Grants/AddGrant", request)).grant
+    return [grants_pb2.RemoveGrantRequest(id=grant.id)]
+
+
+async def approving(acting: Acting) -> list[Message]:
+    return [requests_pb2.ApproveRequestRequest(code=await acting.asked())]
+
+
+async def denying(acting: Acting) -> list[Message]:
+    return [requests_pb2.DenyRequestRequest(code=await acting.asked())]
+
+
+async def migrating(_: Acting) -> list[Message]:
+    document = (VECTORS / "basic.agent.lock").read_bytes()
+    legacy = agents_pb2.LegacyKey(key=b"correct-horse-battery-staple-0123456789")
+    return [agents_pb2.MigrateLockRequest(agent_lock=document, legacy=legacy)]
+
+
+async def adding_a_recipient(acting: Acting) -> list[Message]:
+    identity = await (await AgentWorld().begun()).text()
+    return [agents_pb2.AddRecipientRequest(agent_lock=await acting.lock(), identity=identity)]
+
+
+async def removing_a_recipient(acting: Acting) -> list[Message]:
+    (request,) = await adding_a_recipient(acting)
+    added = await acting.call("Agents/AddRecipient", request)
+    other = next(each for each in added.info.recipients if not each.own)
+    return [
+        agents_pb2.RemoveRecipientRequest(
+            agent_lock=added.agent_lock, fingerprint=other.fingerprint
+        )
+    ]
+
+
+async def trusting(acting: Acting) -> list[Message]:
+    """Step back to an older version of a lock of this vault's own."""
+    old = await acting.lock()
+    edit = agents_pb2.EditLockRequest(agent_lock=old, personality=b'{"tone":"new"}')
+    new = (await acting.call("Agents/EditLock", edit)).agent_lock
+    await acting.call("Agents/OpenLock", agents_pb2.OpenLockRequest(agent_lock=new))
+    return [agents_pb2.TrustLockRequest(agent_lock=old)]
+
+
+async def forgetting(acting: Acting) -> list[Message]:
+    opening = agents_pb2.OpenLockRequest(agent_lock=await acting.lock())
+    opened = await acting.call("Agents/OpenLock", opening)
+    return [agents_pb2.ForgetRequest(lock_id=opened.info.lock_id)]
+
+
+ACTS = {
+    "Vault/ChangePassphrase": Act(
+        ("passphrase-changed",),
+        plain(vault_pb2.ChangePassphraseRequest(current=GOOD, replacement=OTHER)),
+    ),
+    "Slots/AddSlot": Act(("slot-added-file",), plain(slots_pb2.AddSlotRequest(kind="file"))),
+    "Slots/RemoveSlot": Act(("slot-removed",), removing_a_slot),
+    "Slots/RotateMasterKey": Act(("rotated",), plain(slots_pb2.RotateMasterKeyRequest())),
+    "Slots/Recover": Act(("recovered",), recovering),
+    "Slots/DrillRecovery": Act(("recovery-drilled",), drilling),
+    "Backup/ExportKeys": Act(("exported",), plain(backup_pb2.ExportKeysRequest(passphrase=SEAL))),
+    "Backup/ImportKeys": Act(("put", "granted", "policy-changed"), importing),
+    "Keys/PutKeys": Act(
+        ("put",),
+        plain(keys_pb2.PutKeysRequest(keys=[keys_pb2.KeyValue(name="NEW", value=b"value")])),
+    ),
+    "Keys/DeleteKeys": Act(("deleted",), plain(keys_pb2.DeleteKeysRequest(names=["K"]))),
+    "Grants/AddGrant": Act(
+        ("granted",),
+        plain(grants_pb2.AddGrantRequest(patterns=["K"], selector=f"uid:{UID}")),
+    ),
+    "Grants/RemoveGrant": Act(("ungranted",), ungranting),
+    "Requests/ApproveRequest": Act(("approved",), approving),
+    "Requests/DenyRequest": Act(("refused",), denying),
+    "Policy/SetPolicy": Act(
+        ("policy-changed",),
+        plain(
+            policy_pb2.SetPolicyRequest(
+                policy=policy_pb2.PolicyRules(
+                    default=policy_pb2.POLICY_DEFAULT_ASK,
+                    listing=policy_pb2.POLICY_LISTING_GRANTED,
+                    max_ttl_seconds=60,
+                )
+            )
+        ),
+    ),
+    "Agents/CreateLock": Act(("lock-created",), plain(agents_pb2.CreateLockRequest())),
+    "Agents/EditLock": Act(
+        ("lock-edited",),
+        with_lock(lambda document: agents_pb2.EditLockRequest(agent_lock=document)),
+    ),
+    "Agents/MigrateLock": Act(("lock-migrated",), migrating),
+    "Agents/RewrapLock": Act(
+        ("lock-rewrapped",),
+        with_lock(lambda document: agents_pb2.RewrapLockRequest(agent_lock=document)),
+    ),
+    "Agents/AddRecipient": Act(("recipient-added",), adding_a_recipient),
+    "Agents/RemoveRecipient": Act(("recipient-removed",), removing_a_recipient),
+    "Agents/TrustLock": Act(("lock-accepted",), trusting),
+    "Agents/Forget": Act(("lock-forgotten",), forgetting),
+}
+ONLY_SHOW = {
+    "Slots/ListSlots",
+    "Keys/ListKeys",
+    "Grants/ListGrants",
+    "Leases/ListLeases",
+    "Leases/WatchLeases",
+    "Leases/ListHandouts",
+    "Requests/ListRequests",
+    "Requests/WatchRequests",
+    "Policy/GetPolicy",
+    "Audit/ShowAudit",
+    "Agents/OpenLock",
+    "Agents/ListTrusted",
+}
+"""What needs operator authority and changes nothing."""
+OF_THE_AGENT = {"Agents/UpdateMemory"}
+"""What an agent does by itself, and an operator may do with a lock that is not accepted."""
+
+
+def word(event: AuditEvent) -> str:
+    return event.reason if event.kind == "operator-act" else event.kind
+
+
+def test_every_call_of_an_operator_is_an_act_or_only_shows_something() -> None:
+    operators = {method for method, column in ROWS.items() if column != "no"}
+    assert operators == ACTS.keys() | ONLY_SHOW | OF_THE_AGENT
+
+
+@pytest.mark.parametrize("method", sorted(ROWS))
+async def test_the_protocol_says_which_calls_need_an_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    everything = {"all": True} if ROWS[method] == "for `all`" else {}
+    request, stranger = acting.empty(method, **everything), acting.world.connect()
+    refused = False
+    try:
+        await acting.call(method, request, by=stranger)
+    except NotAuthorizedError:
+        refused = True
+    except BackpackError:
+        refused = False
+    assert refused == (ROWS[method] in {"yes", "for `all`"})
+
+
+async def test_the_protocol_names_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Acting(tmp_path, monkeypatch).methods.keys() == ROWS.keys()
+
+
+@pytest.mark.parametrize("method", sorted(ACTS))
+async def test_every_act_of_an_operator_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    requests = await ACTS[method].prepare(acting)
+    before = len(await acting.entries())
+    await acting.call(method, *requests)
+    fresh = (await acting.entries())[before:]
+    for each in ACTS[method].words:
+        (event,) = [event for event in fresh if word(event) == each]
+        assert event.who is not None
+        assert event.who.pid == 101
+
+
+@pytest.mark.parametrize(("kind", "left"), [("recovery", False), ("file", True)])
+async def test_whoever_got_authority_with_a_slot_has_none_once_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, left: bool
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    slot, other = (await acting.slot(kind)).id, acting.world.connect()
+    acting.parts.operators.admit(other)
+    await acting.call("Slots/RemoveSlot", slots_pb2.RemoveSlotRequest(id=slot))
+    assert acting.parts.operators.has(other) == left
+
+
+async def test_the_log_says_which_slot_was_made_changed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    (first,) = [slot.id for slot in acting.parts.slots.list()]
+    added = await acting.slot("file")
+    event = (await acting.entries())[-1]
+    assert (event.reason, event.details["slot"]) == ("slot-added-file", added.id)
+    change = vault_pb2.ChangePassphraseRequest(current=GOOD, replacement=OTHER)
+    await acting.call("Vault/ChangePassphrase", change)
+    event = (await acting.entries())[-1]
+    (second,) = [slot.id for slot in acting.parts.slots.list() if slot.kind == "passphrase"]
+    assert event.details == {"slot": second, "removed-1": first}
+    acting.parts.operators.admit(acting.connection)
+    await acting.call("Slots/RemoveSlot", slots_pb2.RemoveSlotRequest(id=added.id))
+    assert (await acting.entries())[-1].details == {"slot": added.id, "kind": "file"}
+
+
+async def test_a_drill_of_a_locked_vault_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    code = await acting.slot("recovery")
+    acting.world.vault.lock()
+    await acting.call("Slots/DrillRecovery", slots_pb2.DrillRecoveryRequest(code=code.drawn))
+    await acting.world.vault.unlock(GOOD, acting.world.tree())
+    await acting.world.auditing.ready()
+    (event,) = [event for event in await acting.entries() if word(event) == "recovery-drilled"]
+    assert event.details == {"slot": code.id}
+    assert event.who is not None
+    verdict = [found async for found in acting.parts.reading.verify(None)][-1]
+    assert verdict.problem is None
+
+
+async def test_an_unlock_says_by_which_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    added = await acting.slot("file")
+    acting.world.vault.lock()
+    await acting.world.vault.unlock(added.drawn, acting.world.tree(), kinds={"file"})
+    await acting.world.auditing.ready()
+    (event,) = [event for event in await acting.entries() if event.kind == "unlocked"]
+    assert event.details == {"slot": added.id, "kind": "file"}
+
+
+async def test_an_event_that_nobody_knows_is_refused_with_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    for known in ([], ["allowed", "checkpoint", "damaged"]):
+        await acting.call("Audit/ShowAudit", audit_pb2.ShowAuditRequest(events=known))
+    with pytest.raises(InvalidRequestError) as refused:
+        await acting.call(
+            "Audit/ShowAudit", audit_pb2.ShowAuditRequest(events=["allowed", "alowed"])
+        )
+    assert "wrong-passphrase" in refused.value.message
+    assert "alowed" not in refused.value.message
+
+
+async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    usual = acting.parts.ruling.sealed()
+    await acting.parts.ruling.replace(replace(usual, deny=(DenyRule(("K",)),)))
+    requests = await importing(acting)
+    await acting.parts.ruling.replace(usual)
+    await acting.parts.granting.add(("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason="")
+    for name in ("K", "L"):
+        await acting.parts.access.get_keys(acting.world.connect(), Wish((name,)), unheard)
+    await acting.call("Backup/ImportKeys", *requests)
+    assert [lease.names for lease in acting.parts.leasing.all()] == [("L",)]
+    events = await acting.entries()
+    imported = [event for event in events if event.reason == "imported"]
+    assert [event.kind for event in imported] == ["put", "policy-changed"]
+    assert imported[-1].details["deny-1"] == "K to everybody"
+
+
+LOCK_ACTS = sorted(method for method in ACTS if method.startswith("Agents/"))
+
+
+@pytest.mark.parametrize("method", LOCK_ACTS)
+async def test_no_lock_leaves_before_the_act_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    # The identity is made with the first lock, which is a write of its own.
+    await acting.lock()
+    requests = await ACTS[method].prepare(acting)
+    before = len(await acting.entries())
+    acting.world.store.faults.append(DiskFullError("no room"))
+    with pytest.raises(DiskFullError):
+        await acting.call(method, *requests)
+    assert len(await acting.entries()) == before
+
+
+@pytest.mark.parametrize("method", LOCK_ACTS)
+async def test_the_entry_of_a_lock_says_which_and_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    requests = await ACTS[method].prepare(acting)
+    if method in {"Agents/CreateLock", "Agents/EditLock"}:
+        credential = agents_pb2.CredentialEntry(name="E", value=b"embedded-value")
+        members = "put_credentials" if method == "Agents/EditLock" else "credentials"
+        getattr(requests[0], members).append(credential)
+    answer = await acting.call(method, *requests)
+    event = (await acting.entries())[-1]
+    if method != "Agents/Forget":
+        assert event.details["lock"] == answer.info.lock_id
+        assert event.details["generation"] == str(answer.info.generation)
+    if "Recipient" in method:
+        assert re.fullmatch(r"[0-9a-z-]{16,}", event.details["recipient"])
+    assert b"embedded-value" not in event.encode()
+
+
+async def test_a_step_back_that_is_accepted_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = await Acting(tmp_path, monkeypatch).begun()
+    await acting.call("Agents/TrustLock", *await trusting(acting))
+    assert (await acting.entries())[-1].details["found"] == "lock-stepped-back"

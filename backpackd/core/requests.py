@@ -38,13 +38,16 @@ class Request:
 
     Attributes:
         code: `CODE_LENGTH` characters of `CODE_ALPHABET`.
-        facts: the caller when it first asked, as attested.
+        facts: the caller when it first asked, as attested, with what its chain was last found to
+            run.
         names: the keys.
         reason: the caller's words, a claim.
         commands: what the processes of the chain say of themselves, claims, by pid.
         asked_at: boot-clock seconds.
         until: boot-clock seconds at which it ends without waiting calls.
         waiting: how many calls wait.
+        revision: counts what the chain has been found to run.
+        looked_at: boot-clock seconds at which that was last read.
     """
 
     code: str
@@ -55,6 +58,8 @@ class Request:
     asked_at: float
     until: float
     waiting: int = 0
+    revision: int = 1
+    looked_at: float = float("-inf")
 
     @property
     def tree(self) -> ProcessId:
@@ -65,6 +70,15 @@ class Request:
     def origin(self) -> ProcessId:
         """The tree that counts where trees are held apart, whatever root the caller proposes."""
         return self.facts.origin.id
+
+    def differs(self, facts: PeerFacts) -> bool:
+        """Tell whether the chain runs something else than what was shown of this request."""
+        return _running(self.facts) != _running(facts)
+
+    def change(self, facts: PeerFacts, commands: dict[int, str]) -> None:
+        """Take in what the chain runs now: another revision of the same request."""
+        self.facts, self.commands = facts, commands
+        self.revision += 1
 
     @property
     def source(self) -> tuple[str, ProcessId | str | None]:
@@ -216,6 +230,10 @@ class RequestTable:
         for request in ended:
             del self._requests[request.code]
         return ended
+
+
+def _running(facts: PeerFacts) -> list[tuple[str | None, str | None]]:
+    return [(process.executable, process.unit) for process in facts.chain]
 
 
 def _most(

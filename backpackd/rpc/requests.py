@@ -65,7 +65,12 @@ class RequestsService:
     ) -> pb.ApproveRequestResponse:
         """Answer `ApproveRequest`."""
         self._operators.require(connection)
-        root = self._asking.approve(request.code, once=request.once, root_pid=request.root_pid)
+        root = self._asking.approve(
+            request.code,
+            once=request.once,
+            root_pid=request.root_pid,
+            revision=request.revision,
+        )
         self._vault.touch()
         return pb.ApproveRequestResponse(root_pid=root.pid)
 
@@ -84,6 +89,7 @@ class RequestsService:
             pending = self._asking.pending()
         else:
             pending = self._asking.pending_for(self._access.attest(connection))
+        self._asking.look(pending)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         return [self._message(request, longest) for request in pending]
 
@@ -110,6 +116,7 @@ class RequestsService:
             asked_at_ms=int((wall + request.asked_at - boot) * 1000),
             waiting=request.waiting,
             max_ttl_seconds=longest,
+            revision=request.revision,
         )
 
 

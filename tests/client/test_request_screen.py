@@ -51,12 +51,16 @@ class Operator:
 
     def __init__(self) -> None:
         self.given: list[tuple[Any, ...]] = []
+        self.revisions: list[int] = []
         self.trouble: Failure | None = None
 
-    def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+    def approve(
+        self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
+    ) -> int:
         if self.trouble is not None:
             raise self.trouble
         self.given.append(("approve", code, once, root))
+        self.revisions.append(revision)
         return root or 0
 
     def deny(self, code: str) -> None:
@@ -284,12 +288,13 @@ def test_a_root_that_was_picked_but_not_drawn_yet_is_not_approved(shown: Shown) 
 
 def test_what_has_changed_has_to_be_looked_at_again(shown: Shown) -> None:
     changed = (process(66), process(65, proposed_root=True, executable="/usr/bin/python3"))
-    shown.screen.told([request("AAAA", chain=changed), request("BBBB")])
+    shown.screen.told([request("AAAA", chain=changed, revision=2), request("BBBB")])
     shown.press("a")
     assert shown.operator.given == []
     shown.look()
     shown.press("a")
     assert shown.operator.given == [("approve", "AAAA", False, 65)]
+    assert shown.operator.revisions == [2]
 
 
 def test_a_screen_that_was_made_smaller_takes_no_key_before_it_is_drawn_again(

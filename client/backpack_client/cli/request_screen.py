@@ -38,7 +38,9 @@ _FOR_THE_LOOP = frozenset({"not-authorized", "locked", "uninitialized", "no-daem
 class Answers(Protocol):
     """What answers are given with; `Backpack` has it."""
 
-    def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+    def approve(
+        self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
+    ) -> int:
         """Allow a request."""
 
     def deny(self, code: str) -> None:
@@ -149,7 +151,9 @@ class RequestScreen:
                 self._answers.deny(chosen.code)
                 done = "denied"
             else:
-                approved = self._answers.approve(chosen.code, once=key == "o", root=root or None)
+                approved = self._answers.approve(
+                    chosen.code, once=key == "o", root=root or None, revision=chosen.revision
+                )
                 done = f"approved {'once' if key == 'o' else 'for the tree'} of process {approved}"
         except Failure as failure:
             if failure.reason in _FOR_THE_LOOP:

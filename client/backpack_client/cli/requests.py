@@ -115,7 +115,9 @@ def approve(
             terminal.say(f"if approved: {request_view.scope(request, root)}")
         if not yes and not terminal.confirm("approve?"):
             raise Failure("nothing was approved", exit_code=EXIT_FAILED, reason="not-confirmed")
-        approved = backpack.approve(request.code, once=once, root=root or None)
+        approved = backpack.approve(
+            request.code, once=once, root=root or None, revision=request.revision
+        )
     how = "once" if once else "for the tree"
     _say_names(f"approved {how} of process {approved}: ", request)
 

@@ -1,5 +1,8 @@
 """The service Requests: what is listed and told is what a person is to see, and no more."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from backpack_proto.v1 import requests_pb2
@@ -47,3 +50,39 @@ async def test_a_request_is_listed_with_what_runs_now_and_approved_as_it_was_sho
     with pytest.raises(RequestChangedError):
         await approve(before.revision)
     await approve(now.revision)
+
+
+async def test_who_watches_its_own_tree_hears_nothing_of_others() -> None:
+    world, service = await served()
+    world.processes.add(200)
+    watch: Any = service.watch_requests(world.connect(), requests_pb2.WatchRequestsRequest())
+    assert not (await anext(watch)).requests
+    news = asyncio.ensure_future(anext(watch))
+    for name in ("K", "L"):
+        await ask(world, name, 200)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert not news.done()
+    await ask(world, "K", 101)
+    (shown,) = (await news).requests
+    assert shown.chain[0].pid == 101
+    await watch.aclose()
+
+
+async def test_who_watches_everything_hears_of_each_change_once() -> None:
+    world, service = await served()
+    watch: Any = service.watch_requests(
+        operator(world), requests_pb2.WatchRequestsRequest(all=True)
+    )
+    assert not (await anext(watch)).requests
+    task = world.asks("K")
+    await world.waiting()
+    assert [shown.waiting for shown in (await anext(watch)).requests] == [1]
+    world.processes.exec(100, "/usr/bin/python3")
+    world.clock.pass_(1)
+    world.asking.look(world.asking.pending())
+    assert (await anext(watch)).requests[0].chain[1].executable == "/usr/bin/python3"
+    world.asking.close()
+    assert not (await anext(watch)).requests
+    await asyncio.wait([task])
+    await watch.aclose()

@@ -51,4 +51,7 @@ def _chain_of(processes: Processes, pid: int, facts: PeerFacts) -> dict[ProcessI
 def _now(process: ProcessFacts, found: ProcessFacts | None) -> ProcessFacts:
     if found is None:
         return process
-    return replace(process, executable=found.executable, unit=found.unit, name=found.name)
+    # What hides itself, as the client does before it takes a passphrase or a value, is shown as it
+    # was last seen: it is the same process.
+    executable = found.executable or process.executable
+    return replace(process, executable=executable, unit=found.unit, name=found.name)

@@ -468,3 +468,13 @@ async def test_the_root_is_looked_at_when_the_caller_has_ended_or_left() -> None
     world.processes.add(101, executable="/usr/bin/other")
     approve(world)
     assert request.facts.process.executable == "/usr/bin/tool"
+
+
+async def test_what_hides_itself_after_asking_is_shown_as_it_was_and_approved() -> None:
+    world, tasks = await asked()
+    world.processes.exec(101, None)
+    (request,) = world.asking.pending()
+    world.asking.look([request])
+    assert request.facts.process.executable == "/usr/bin/tool"
+    approve(world)
+    assert await settled(*tasks) == [{"K": b"k"}]

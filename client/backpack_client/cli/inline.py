@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from backpack_client.api import Backpack
 
 _ANSWERED = "no-such-request"
-_CHANGED = "request-changed"
 
 
 def may_ask() -> bool:
@@ -56,30 +55,11 @@ def ask(backpack: "Backpack", code: str) -> None:
     terminal.say_line(f"if approved: {request_view.scope(request, os.getpid())}")
     terminal.right_passphrase("passphrase to approve it", None, backpack.authorize)
     try:
-        _approve(backpack, request)
+        backpack.approve(code, revision=request.revision)
     except Failure as failure:
         # Somebody was faster, in another terminal. How they answered, the waiting call says.
         if failure.reason != _ANSWERED:
             raise
-
-
-def _approve(backpack: "Backpack", request: Request) -> None:
-    """Approve what was shown.
-
-    This process has made itself undumpable for the passphrase, so that the daemon may not see any
-    more what it executes. Of itself it knows; all above it has to be as it was shown.
-    """
-    try:
-        backpack.approve(request.code, revision=request.revision)
-    except Failure as failure:
-        now = _own(backpack, request.code) if failure.reason == _CHANGED else None
-        if now is None or now.chain[0].executable or _above(now) != _above(request):
-            raise
-        backpack.approve(now.code, revision=now.revision)
-
-
-def _above(request: Request) -> list[tuple[int, str, str]]:
-    return [(each.pid, each.executable, each.unit) for each in request.chain[1:]]
 
 
 def _own(backpack: "Backpack", code: str) -> Request | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from backpackd.application.auditing import Auditing
 from backpackd.application.calendar import Calendar
 from backpackd.application.deadlines import Deadlines
+from backpackd.application.looking import look_again
 from backpackd.application.watching import Watching
 from backpackd.core.answers import Answers
 from backpackd.core.audit.events import CLAIM_LIMIT
@@ -23,6 +24,7 @@ from backpackd.core.errors import (
     InvalidRequestError,
     LimitError,
     PeerUnknownError,
+    RequestChangedError,
     RequestUnknownError,
     ShuttingDownError,
     WaitingError,
@@ -44,6 +46,8 @@ from backpackd.ports import Clock, Notifier, Processes
 
 MOST_WAITING_OF_TREE = 256
 _ONCE_SECONDS = 600
+LOOK_EVERY = 1.0
+"""Seconds for which a look at a request's processes is good enough for a listing."""
 MOST_WATCHERS = 64
 MOST_WATCHERS_OF_TREE = 16
 
@@ -160,13 +164,29 @@ class Asking:
         own = {facts.root.id, facts.process.id}
         return [request for request in self._table.shown() if request.tree in own]
 
-    def approve(self, code: str, *, once: bool, root_pid: int) -> ProcessId:
+    def look(self, requests: Iterable[Request]) -> None:
+        """Look again at what the processes of requests run, before a person is shown them.
+
+        Where it cannot be read for lack of room, they are shown as they were last seen; to approve
+        them then fails.
+        """
+        now = self._clock.boot()
+        for request in requests:
+            if now - request.looked_at >= LOOK_EVERY:
+                with suppress(LimitError):
+                    self._look(request)
+
+    def approve(self, code: str, *, once: bool, root_pid: int, revision: int = 0) -> ProcessId:
         """Allow a request.
+
+        A process can execute another program while the question stands on a screen. So its chain is
+        looked at once more, and what was not shown as it is now is not approved.
 
         Args:
             code: as typed.
             once: only for the calls that wait, or for the next one where none does.
             root_pid: of another process of the request's chain to be the root; 0: the proposed.
+            revision: of the request as it was shown to the person; 0: as anybody was last shown it.
 
         Returns:
             The root of the tree that may lease the keys now.
@@ -175,9 +195,15 @@ class Asking:
             RequestUnknownError: it was answered or has ended.
             InvalidRequestError: that process is not in the chain, or may not be a root.
             PeerUnknownError: the root has ended.
+            RequestChangedError: it is not as it was shown; the next listing shows it as it is.
+            LimitError: too many files are open to look.
         """
         request = self._pending(code)
         root = _root_of(request, root_pid)
+        if self._look(request) or revision not in (0, request.revision):
+            raise RequestChangedError(
+                "it has changed since it was shown, nothing was approved: look again"
+            )
         self._watching.watch(root)
         now_ms = self._calendar.now_ms()
         self.answers.consent(
@@ -340,6 +366,16 @@ class Asking:
             self._wake(ended)
             self._watching.let_go({request.tree for request in ended})
         return coming
+
+    def _look(self, request: Request) -> bool:
+        """Look at what the chain of a request runs now; True: something else than was shown."""
+        facts = look_again(self._processes, request.facts)
+        request.looked_at = self._clock.boot()
+        if not request.differs(facts):
+            return False
+        request.change(facts, self._processes.claimed_commands(facts))
+        self._changed()
+        return True
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.

@@ -52,7 +52,14 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The request is denied, whoever is asked."""
+    """The request is denied, whoever is asked.
+
+    Attributes:
+        by_rule: a rule denies it, and no grant helps against that; False: the policy's default
+            denies what no grant covers.
+    """
+
+    by_rule: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
         else:
             open_names.append(name)
     if open_names and rules.policy.default == "deny":
-        return Deny()
+        return Deny(by_rule=False)
     if rules.policy.default == "allow":
         # What was revoked from this tree is asked about even where everything else is allowed.
         open_names = [n for n in open_names if _withdrawn(facts, n, rules)]

@@ -124,7 +124,7 @@ class RequestUnknownError(CallerError):
 
 
 class StateError(BackpackError):
-    """The vault is not in the state that the call needs."""
+    """The vault, or what the call is about, is not in the state that the call needs."""
 
     status = Status.FAILED_PRECONDITION
 
@@ -157,6 +157,12 @@ class MemoryChangedError(StateError):
     """The memory in a lock is not the one that the caller has read."""
 
     reason = "memory-changed"
+
+
+class RequestChangedError(StateError):
+    """What asks is not what was shown to the person who answers."""
+
+    reason = "request-changed"
 
 
 class AuthorityError(BackpackError):

@@ -106,6 +106,11 @@ class PeerFacts:
         """The root that no process has chosen: the outermost of `tree`."""
         return self.tree[-1]
 
+    @property
+    def outermost(self) -> int:
+        """Where in `chain` the outermost process is that is neither a manager nor another uid's."""
+        return _outermost(self.chain)
+
 
 def root_index(chain: tuple[ProcessFacts, ...]) -> int:
     """Find the root of the process tree in a chain of ancestors.
@@ -130,14 +135,20 @@ def root_index(chain: tuple[ProcessFacts, ...]) -> int:
         The index of the root in `chain`. A caller that has only managers above it, or that leads
         the terminal's session itself, is its own root.
     """
-    top = len(chain) - 1
-    while top > 0 and (chain[top].manager or chain[top].uid != chain[0].uid):
-        top -= 1
+    top = _outermost(chain)
     index = next((i for i in range(top, -1, -1) if chain[i].terminal), top)
     # More than one step where a leader started the next one, as `exec script` in a shell does.
     while index > 0 and _leads_terminal(chain, index):
         index -= 1
     return index
+
+
+def _outermost(chain: tuple[ProcessFacts, ...]) -> int:
+    """Find the outermost process of a chain that only managers and other uids stand above."""
+    top = len(chain) - 1
+    while top > 0 and (chain[top].manager or chain[top].uid != chain[0].uid):
+        top -= 1
+    return top
 
 
 def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int) -> bool:

@@ -4,14 +4,18 @@ Invariants:
 
 1. Calls of one process tree for the same keys, or for some of them, are one request.
 2. One tree has few requests at a time, and a full table gives way where it is fullest: a flood
-   pushes out its own requests first. One by many trees pushes out nobody who asked before it and
-   waits.
+   pushes out its own requests first.
+3. Who leaves a tree at every request, by forking twice, is a flood of many trees. It is counted by
+   what it does not leave by that: its login session or systemd unit, and within it the orphans,
+   whom no terminal program stands above. In a full table the crowd that has most gives up its
+   newest for a newcomer of a smaller one.
+4. Sources, crowds and trees are shown in turns, each with its oldest first.
 
 Times are seconds on the boot clock and come in as arguments.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from backpackd.core.errors import LimitError
@@ -19,6 +23,8 @@ from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
 
 MOST_OF_TREE = 8
 MOST = 256
+FEW = 32
+"""So many requests of one source or crowd are no flood."""
 LIFE = 600.0
 """Seconds that a request stays without a call that waits for it."""
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -32,13 +38,16 @@ class Request:
 
     Attributes:
         code: `CODE_LENGTH` characters of `CODE_ALPHABET`.
-        facts: the caller when it first asked, as attested.
+        facts: the caller when it first asked, as attested, with what its chain was last found to
+            run.
         names: the keys.
         reason: the caller's words, a claim.
         commands: what the processes of the chain say of themselves, claims, by pid.
         asked_at: boot-clock seconds.
         until: boot-clock seconds at which it ends without waiting calls.
         waiting: how many calls wait.
+        revision: counts what the chain has been found to run.
+        looked_at: boot-clock seconds at which that was last read.
     """
 
     code: str
@@ -49,6 +58,8 @@ class Request:
     asked_at: float
     until: float
     waiting: int = 0
+    revision: int = 1
+    looked_at: float = float("-inf")
 
     @property
     def tree(self) -> ProcessId:
@@ -60,6 +71,36 @@ class Request:
         """The tree that counts where trees are held apart, whatever root the caller proposes."""
         return self.facts.origin.id
 
+    def differs(self, facts: PeerFacts) -> bool:
+        """Tell whether the chain runs something else than what was shown of this request."""
+        return _running(self.facts) != _running(facts)
+
+    def change(self, facts: PeerFacts, commands: dict[int, str]) -> None:
+        """Take in what the chain runs now: another revision of the same request."""
+        self.facts, self.commands = facts, commands
+        self.revision += 1
+
+    @property
+    def source(self) -> tuple[str, ProcessId | str | None]:
+        """The session or unit that the caller comes from.
+
+        A session that a process of another uid began, such as the ssh server or `login`, counts by
+        its first process: an orphan goes to a manager, and so can never come to be in it. All else
+        counts by the unit of its outermost process, which is inherited, and together where there
+        are no units.
+        """
+        chain, top = self.facts.chain, self.facts.outermost
+        outermost = chain[top]
+        if not outermost.manager and top + 1 < len(chain) and not chain[top + 1].manager:
+            return "session", outermost.id
+        return "unit", outermost.unit
+
+    @property
+    def crowd(self) -> tuple[object, ProcessId | None]:
+        """Of its source: all under the same terminal program, or all orphans together."""
+        outermost = self.facts.chain[self.facts.outermost].id
+        return self.source, None if outermost == self.origin else outermost
+
     @property
     def possible_roots(self) -> tuple[ProcessFacts, ...]:
         """The processes of the chain that consent may be given to.
@@ -67,11 +108,8 @@ class Request:
         What starts the programs of everybody may not: managers, and processes of another uid at
         the top of the chain, such as cron or the ssh server.
         """
-        chain = self.facts.chain
-        top = len(chain)
-        while top > 1 and (chain[top - 1].manager or chain[top - 1].uid != chain[0].uid):
-            top -= 1
-        return tuple(process for process in chain[:top] if not process.manager)
+        own = self.facts.chain[: self.facts.outermost + 1]
+        return tuple(process for process in own if not process.manager)
 
 
 class RequestTable:
@@ -114,15 +152,15 @@ class RequestTable:
         self._requests[request.code] = request
         if len(self._requests) <= MOST:
             return []
-        counts = Counter(other.origin for other in self._requests.values())
+        crowd = self._fullest(request)
+        counts = Counter(other.origin for other in crowd)
 
         def rank(other: Request) -> tuple[int, bool, float]:
             idle = not other.waiting and other is not request
             return counts[other.origin], idle, other.asked_at
 
-        # Of those alike the last, which is the newcomer: who leaves a tree at every request, by
-        # forking twice, is a flood of many trees.
-        last = max(reversed(self._requests.values()), key=rank)
+        # Of those alike the last, which is the newcomer if it is one of them.
+        last = max(reversed(crowd), key=rank)
         del self._requests[last.code]
         if last is request:
             raise LimitError(
@@ -159,20 +197,63 @@ class RequestTable:
         return ended, min(coming, default=None)
 
     def shown(self) -> list[Request]:
-        """Return the requests as a person should see them: the oldest of each tree first."""
-        seen: Counter[ProcessId] = Counter()
-        ranked: list[tuple[int, float, Request]] = []
-        for request in sorted(self._requests.values(), key=lambda request: request.asked_at):
-            ranked.append((seen[request.origin], request.asked_at, request))
-            seen[request.origin] += 1
-        return [request for _, _, request in sorted(ranked, key=lambda item: item[:2])]
+        """Return the requests as a person should see them: the oldest of each tree first.
+
+        Before that, in turns, the oldest of each source and of each crowd.
+        """
+        requests = sorted(self._requests.values(), key=lambda request: request.asked_at)
+        requests = _in_turns(requests, lambda request: request.origin)
+        requests = _in_turns(requests, lambda request: request.crowd)
+        return _in_turns(requests, lambda request: request.source)
 
     def trees(self) -> set[ProcessId]:
         """Return the roots of the trees that ask."""
         return {request.tree for request in self._requests.values()}
+
+    def _fullest(self, newcomer: Request) -> list[Request]:
+        """Return the requests of which one has to give way: of the fullest source and crowd.
+
+        Of those alike the newcomer's own: nobody who asked before is pushed out by a crowd as large
+        as its own. A few are no flood, and then trees count: otherwise many small crowds, which
+        cost an attacker more, could thin out those that ask under one terminal program.
+        """
+        requests = list(self._requests.values())
+        for group_of in (lambda request: request.source, lambda request: request.crowd):
+            largest = _most(requests, newcomer, group_of)
+            if len(largest) <= FEW:
+                break
+            requests = largest
+        return requests
 
     def _end(self, requests: Iterable[Request]) -> list[Request]:
         ended = list(requests)
         for request in ended:
             del self._requests[request.code]
         return ended
+
+
+def _running(facts: PeerFacts) -> list[tuple[str | None, str | None]]:
+    return [(process.executable, process.unit) for process in facts.chain]
+
+
+def _most(
+    requests: list[Request], newcomer: Request, group_of: Callable[[Request], Hashable]
+) -> list[Request]:
+    """Return the requests of the largest group: of those alike the newcomer's, else the newest."""
+    groups: dict[Hashable, list[Request]] = {}
+    for request in requests:
+        groups.setdefault(group_of(request), []).append(request)
+    return max(
+        groups.values(), key=lambda group: (len(group), newcomer in group, group[-1].asked_at)
+    )
+
+
+def _in_turns(requests: list[Request], group_of: Callable[[Request], Hashable]) -> list[Request]:
+    """Order requests so that the first of each group comes first, then the second of each."""
+    seen: Counter[Hashable] = Counter()
+    turns: list[tuple[int, int, Request]] = []
+    for place, request in enumerate(requests):
+        group = group_of(request)
+        turns.append((seen[group], place, request))
+        seen[group] += 1
+    return [request for _, _, request in sorted(turns, key=lambda turn: turn[:2])]

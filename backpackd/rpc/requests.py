@@ -47,10 +47,16 @@ class RequestsService:
             self._operators.require(connection)
         own = None if request.all else self._access.attest(connection).root.id
         event = self._asking.subscribe(own)
+        told: list[tuple[object, ...]] | None = None
         try:
             while True:
                 shown = self._shown(connection, everything=request.all)
-                yield pb.WatchRequestsResponse(requests=shown)
+                # Only what is news: by messages that say nothing new, whoever watches its own tree
+                # could count what others ask for.
+                telling = [_telling(each) for each in shown]
+                if telling != told:
+                    told = telling
+                    yield pb.WatchRequestsResponse(requests=shown)
                 if request.all:
                     changes = self._asking.changes(event)
                     await while_authorized(self._operators, connection, session, changes)
@@ -65,7 +71,12 @@ class RequestsService:
     ) -> pb.ApproveRequestResponse:
         """Answer `ApproveRequest`."""
         self._operators.require(connection)
-        root = self._asking.approve(request.code, once=request.once, root_pid=request.root_pid)
+        root = self._asking.approve(
+            request.code,
+            once=request.once,
+            root_pid=request.root_pid,
+            revision=request.revision,
+        )
         self._vault.touch()
         return pb.ApproveRequestResponse(root_pid=root.pid)
 
@@ -84,6 +95,7 @@ class RequestsService:
             pending = self._asking.pending()
         else:
             pending = self._asking.pending_for(self._access.attest(connection))
+        self._asking.look(pending)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         return [self._message(request, longest) for request in pending]
 
@@ -110,7 +122,13 @@ class RequestsService:
             asked_at_ms=int((wall + request.asked_at - boot) * 1000),
             waiting=request.waiting,
             max_ttl_seconds=longest,
+            revision=request.revision,
         )
+
+
+def _telling(shown: pb.Request) -> tuple[object, ...]:
+    """Return what of a request changes. Two clocks say when it was asked, and not always alike."""
+    return shown.code, shown.revision, shown.waiting, shown.max_ttl_seconds
 
 
 def _command(request: Request, process: ProcessFacts) -> str:

@@ -48,6 +48,7 @@ _BY_REASON = {
     "last-slot": (EXIT_FAILED, "see: backpack-client add-slot --help"),
     "invalid-recovery-code": (EXIT_USAGE, ""),
     "no-such-request": (EXIT_FAILED, "see the pending ones: backpack-client requests --all"),
+    "request-changed": (EXIT_FAILED, "look at it again: backpack-client requests --all"),
     "key-exists": (EXIT_FAILED, "to give it a new value, add --replace"),
     "not-built": (EXIT_FAILED, "this version of the daemon does not do that yet"),
     "locked": (EXIT_LOCKED, UNLOCK_HINT),

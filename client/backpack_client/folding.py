@@ -6,7 +6,8 @@ that is to be approved. Pure: no terminal is asked.
 """
 
 _CONTINUED = "    | "
-_NARROWEST = 20
+NARROWEST = 20
+"""Columns: no line is folded for less."""
 
 
 def fold(text: str, columns: int) -> list[str]:
@@ -17,7 +18,7 @@ def fold(text: str, columns: int) -> list[str]:
         columns: the width. Everything but ASCII counts twice, as wide characters do: too short a
             line does no harm.
     """
-    room = max(columns, _NARROWEST)
+    room = max(columns, NARROWEST)
     lines, line, taken = [], "", 0
     for character in text:
         width = 1 if character.isascii() else 2

@@ -209,6 +209,8 @@ class Request:
         claimed_reason: the caller's words. A claim.
         asked_at: when it was first asked.
         waiting: how many calls wait for the answer now.
+        revision: what `approve` takes, so that nothing is approved but what was shown: another one
+            once a process of the chain has been found to run something else.
     """
 
     code: str
@@ -217,6 +219,7 @@ class Request:
     claimed_reason: str
     asked_at: datetime
     waiting: int
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from backpack_client.failures import Failure, printable, usage
+from backpack_client.folding import fold
 
 Told = TypeVar("Told")
 Told_contra = TypeVar("Told_contra", contravariant=True)
@@ -42,6 +43,17 @@ class Line(str):
         line = super().__new__(cls, text)
         line.style = style
         return line
+
+
+def columns(width: int) -> int:
+    """Tell how long a line may be that is drawn whole: what is cut takes three more, as a mark."""
+    return max(1, width - 3)
+
+
+def folded(line: str, width: int) -> list[Line]:
+    """Cut a line into as many as are drawn whole on a screen of that width, from NARROWEST on."""
+    style = getattr(line, "style", "")
+    return [Line(each, style) for each in fold(printable(line, len(line)), columns(width))]
 
 
 class View(Protocol[Told_contra]):
@@ -127,7 +139,7 @@ class Screen:
         drawn = []
         for line in list(lines)[:height]:
             style = _STYLES[getattr(line, "style", "")]
-            drawn.append(f"{style}{printable(line, max(1, width - 3))}\x1b[0m\x1b[K")
+            drawn.append(f"{style}{printable(line, columns(width))}\x1b[0m\x1b[K")
         self._write("\x1b[H" + "\r\n".join(drawn) + "\x1b[0m\x1b[J")
 
     def pressed(self) -> list[str]:
@@ -270,14 +282,17 @@ def run(view: View[Told], start: Callable[[], Any], authorize: Callable[[], None
 
 def _follow(screen: Screen, feed: Feed[Told], view: View[Told]) -> bool:
     while True:
-        screen.draw(view.lines(*screen.size()))
+        size = screen.size()
+        screen.draw(view.lines(*size))
         # Wakes once a second for what is shown of time, and for a terminal of another size.
         ready, _, _ = select.select((screen.fileno(), feed.fileno()), (), (), _TICK)
         if feed.fileno() in ready:
             for told in feed.news():
                 view.told(told)
         if screen.fileno() in ready:
-            for key in screen.pressed():
+            pressed = screen.pressed()
+            # On a screen that has another size by now, not all stands there that was drawn.
+            for key in pressed if screen.size() == size else ():
                 if view.press(key):
                     return True
 

@@ -1,15 +1,18 @@
 """What the live screen of requests shows and what its keys do, with an integer for a clock."""
 
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backpack_client import screen
 from backpack_client.cli import request_view
 from backpack_client.cli.request_screen import LOOK_SECONDS, RequestScreen
 from backpack_client.failures import Failure
 from backpack_client.model import Process, Request
+from backpack_client.screen import Screen
 
 
 def process(pid: int, **changes: Any) -> Process:
@@ -48,12 +51,16 @@ class Operator:
 
     def __init__(self) -> None:
         self.given: list[tuple[Any, ...]] = []
+        self.revisions: list[int] = []
         self.trouble: Failure | None = None
 
-    def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+    def approve(
+        self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
+    ) -> int:
         if self.trouble is not None:
             raise self.trouble
         self.given.append(("approve", code, once, root))
+        self.revisions.append(revision)
         return root or 0
 
     def deny(self, code: str) -> None:
@@ -67,11 +74,13 @@ class Shown(SimpleNamespace):
     screen: RequestScreen
     now: float
 
-    def text(self, height: int = 40) -> str:
-        return "\n".join(self.screen.lines(200, height))
+    def text(self, height: int = 40, width: int = 200) -> str:
+        return "\n".join(self.screen.lines(width, height))
 
     def press(self, *keys: str) -> None:
         for key in keys:
+            # As at a terminal, where the screen is drawn before a key is read.
+            self.text()
             self.screen.press(key)
 
     def look(self) -> None:
@@ -196,3 +205,126 @@ def test_many_requests_are_shown_around_the_chosen_one(shown: Shown) -> None:
         shown.press("j")
     assert "> A020" in shown.text()
     assert len(shown.text(24).splitlines()) <= 24
+
+
+HARMLESS = (*(f"HARMLESS_{number:02}" for number in range(12)), "PROD_DB")
+LONG = tuple(f"{'N' * 125}_{number:02}" for number in range(64))
+
+
+class SizedScreen(Screen):
+    """The real drawing, onto a terminal of a given size that keeps what was drawn."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.dimensions = width, height
+        self.written = ""
+
+    def size(self) -> tuple[int, int]:
+        return self.dimensions
+
+    def _write(self, text: str) -> None:
+        self.written = text
+
+    def rows(self, view: RequestScreen) -> list[str]:
+        """Draw a view, and return what stands in each row."""
+        self.draw(view.lines(*self.dimensions))
+        rows = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", self.written).split("\r\n")
+        assert len(rows) <= self.dimensions[1]
+        assert all(len(row) <= self.dimensions[0] for row in rows)
+        return rows
+
+
+def whole(row: str) -> bool:
+    return not row.endswith("...")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (80, 9), (40, 24), (200, 300)])
+@pytest.mark.parametrize("names", [("K",), HARMLESS, LONG], ids=["one key", "13 keys", "64 long"])
+@pytest.mark.parametrize("depth", [0, 40, 600])
+@pytest.mark.parametrize("key", ["a", "o"])
+def test_what_is_approved_is_on_the_screen_or_nothing_is(
+    shown: Shown, size: tuple[int, int], names: tuple[str, ...], depth: int, key: str
+) -> None:
+    inner = tuple(process(pid) for pid in range(1000, 1000 + depth))
+    outer = tuple(process(pid) for pid in range(5000, 5000 + depth))
+    root = process(65, proposed_root=True, executable="/opt/" + "x" * 100, claimed_command="agent")
+    shown.screen.told([request("AAAA", names=names, chain=(*inner, root, *outer))])
+    shown.look()
+    at = SizedScreen(*size)
+    rows = at.rows(shown.screen)
+    shown.screen.press(key)
+    text = "".join(row.removeprefix("    | ").removeprefix("        ") + " " for row in rows)
+    joined = text.replace(" ", "")
+    everything = (
+        all(name in joined for name in names)
+        and f"65(root)/opt/{'x' * 100}" in joined
+        and "approvefor:process65anditsdescendants,untilprocess65ends" in joined
+    )
+    small = "screentoosmall" in joined
+    assert [given[0] for given in shown.operator.given] == ["approve"] * everything
+    assert small is not everything
+    if small:
+        assert "useapproveAAAA" in joined
+        shown.screen.press("d")
+        assert shown.operator.given == [("deny", "AAAA")]
+
+
+def test_thirteen_keys_are_all_shown_on_an_ordinary_terminal(shown: Shown) -> None:
+    shown.screen.told([request("AAAA", names=HARMLESS)])
+    shown.look()
+    at = SizedScreen(80, 24)
+    rows = at.rows(shown.screen)
+    assert all(any(name in row and whole(row) for row in rows[3:]) for name in HARMLESS)
+    shown.screen.press("a")
+    assert len(shown.operator.given) == 1
+    assert any("AAAA approved for the tree" in row and whole(row) for row in at.rows(shown.screen))
+
+
+def test_a_root_that_was_picked_but_not_drawn_yet_is_not_approved(shown: Shown) -> None:
+    shown.text()
+    shown.screen.press("r")
+    shown.screen.press("a")
+    assert shown.operator.given == []
+
+
+def test_what_has_changed_has_to_be_looked_at_again(shown: Shown) -> None:
+    changed = (process(66), process(65, proposed_root=True, executable="/usr/bin/python3"))
+    shown.screen.told([request("AAAA", chain=changed, revision=2), request("BBBB")])
+    shown.press("a")
+    assert shown.operator.given == []
+    shown.look()
+    shown.press("a")
+    assert shown.operator.given == [("approve", "AAAA", False, 65)]
+    assert shown.operator.revisions == [2]
+
+
+def test_a_screen_that_was_made_smaller_takes_no_key_before_it_is_drawn_again(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = SizedScreen(80, 24)
+    pressed = [["a"], ["q"]]
+
+    def press() -> list[str]:
+        keys = pressed.pop(0)
+        if keys == ["a"]:
+            at.dimensions = (80, 3)
+        return keys
+
+    monkeypatch.setattr(at, "fileno", lambda: 7)
+    monkeypatch.setattr(at, "pressed", press)
+    monkeypatch.setattr("select.select", lambda *_: ([7], [], []))
+    feed: Any = SimpleNamespace(fileno=lambda: 8)
+    assert screen._follow(at, feed, shown.screen)
+    assert shown.operator.given == []
+
+
+def test_every_key_is_named_wherever_a_request_is_laid_out() -> None:
+    lines = request_view.describe(request(names=LONG), 65)
+    for name in LONG:
+        assert any(name in line and len(line) < 200 for line in lines)
+
+
+def test_the_root_is_not_pushed_away_by_those_above_it() -> None:
+    chain = (process(65, proposed_root=True), *(process(pid) for pid in range(1000, 1600)))
+    lines = request_view.describe(request(chain=chain), 65)
+    (root,) = [line for line in lines if line.style == request_view.ROOT]
+    assert root.index("65 (root)") < 40

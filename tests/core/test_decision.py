@@ -171,7 +171,7 @@ def model(
             if able[0] not in rested_on:
                 rested_on.append(able[0])
         elif given.policy.default == "deny":
-            return Deny()
+            return Deny(by_rule=False)
         elif given.policy.default == "ask" or withdrawn:
             asked.append(name)
     if asked:
@@ -363,7 +363,7 @@ def test_the_policy_bounds_every_lease() -> None:
 
 @pytest.mark.parametrize(
     ("default", "expected"),
-    [("ask", Ask(("A",))), ("deny", Deny()), ("allow", Allow((), LONGEST_TTL))],
+    [("ask", Ask(("A",))), ("deny", Deny(by_rule=False)), ("allow", Allow((), LONGEST_TTL))],
 )
 def test_what_no_grant_covers_is_up_to_the_policy(default: str, expected: Decision) -> None:
     assert decided("A", given=ruled(default=default)) == expected
@@ -371,7 +371,7 @@ def test_what_no_grant_covers_is_up_to_the_policy(default: str, expected: Decisi
 
 def test_one_name_that_is_not_covered_refuses_them_all() -> None:
     given = ruled(grant(patterns=("A", "B")), default="deny")
-    assert decided("A", "B", "C", given=given) == Deny()
+    assert decided("A", "B", "C", given=given) == Deny(by_rule=False)
 
 
 def test_a_name_that_nobody_stored_is_decided_like_any_other() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from backpackd.core.errors import LimitError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.requests import LIFE, MOST, MOST_OF_TREE, Request, RequestTable
+from backpackd.core.requests import FEW, LIFE, MOST, MOST_OF_TREE, Request, RequestTable
 
 
 def tree(pid: int) -> ProcessId:
@@ -92,6 +92,89 @@ def test_a_flood_of_many_trees_pushes_out_nobody_who_waits() -> None:
     assert caught.value.reason == "too-many-requests"
     assert table.get("N1") is None
     assert len(table) == MOST
+
+
+INIT = ProcessFacts(tree(1), 0, 1, 0, 0, manager=True)
+SSHD = ProcessFacts(tree(2), 1, 2, 0, 0)
+
+
+def orphan(pid: int, unit: str | None = None) -> PeerFacts:
+    return PeerFacts(1000, 1000, (ProcessFacts(tree(pid), 1, pid, 0, 1000, unit=unit), INIT))
+
+
+def in_terminal(pid: int, server: int, unit: str | None = None) -> PeerFacts:
+    """Return a program that was started by the shell of a terminal that a server opened."""
+    return PeerFacts(
+        1000,
+        1000,
+        (
+            ProcessFacts(tree(pid), pid + 1, pid + 1, 7, 1000),
+            ProcessFacts(tree(pid + 1), server, pid + 1, 7, 1000),
+            ProcessFacts(tree(server), 1, server, 0, 1000, unit=unit),
+            INIT,
+        ),
+    )
+
+
+def over_ssh(pid: int) -> PeerFacts:
+    shell = ProcessFacts(tree(pid + 1), 2, pid + 1, 7, 1000, unit="session-1.scope")
+    return PeerFacts(
+        1000, 1000, (ProcessFacts(tree(pid), pid + 1, pid + 1, 7, 1000), shell, SSHD, INIT)
+    )
+
+
+def waits(code: str, facts: PeerFacts, *, asked_at: float = 0.0) -> Request:
+    asked = replace(request(code, asked_at=asked_at), facts=facts)
+    asked.waiting = 1
+    return asked
+
+
+def flooded(unit: str | None) -> RequestTable:
+    """Return a table that orphans have filled, each of them waiting."""
+    return filled(*(waits(f"F{n}", orphan(1000 + n, unit), asked_at=float(n)) for n in range(MOST)))
+
+
+@pytest.mark.parametrize(
+    ("unit", "honest"),
+    [
+        (None, in_terminal(500, 400)),
+        ("session-1.scope", in_terminal(500, 400, "session-1.scope")),
+        ("session-1.scope", over_ssh(500)),
+        ("session-1.scope", orphan(500, "backup.service")),
+    ],
+    ids=["without units", "same unit", "same session over ssh", "another unit"],
+)
+def test_a_flood_of_orphans_keeps_nobody_else_out(unit: str | None, honest: PeerFacts) -> None:
+    table = flooded(unit)
+    asked = waits("HONEST", honest, asked_at=MOST)
+    assert codes(table.add(asked)) == [f"F{MOST - 1}"]
+    with pytest.raises(LimitError):
+        table.add(waits("MORE", orphan(5000, unit), asked_at=MOST + 1))
+    assert table.get("HONEST") is asked
+    # Nor does it bury it: the first of its crowd comes before the second of the flood.
+    assert codes(table.shown())[:3] == ["F0", "HONEST", "F1"]
+
+
+def test_nobody_is_pushed_out_by_a_crowd_as_large_as_its_own() -> None:
+    sizes = {"b": MOST // 2, "a": MOST // 2 - 1, "c": 1}
+    asking = [
+        waits(f"{unit}{number}", orphan(1000 * place + number, unit))
+        for place, (unit, size) in enumerate(sizes.items(), 1)
+        for number in range(size)
+    ]
+    with pytest.raises(LimitError):
+        filled(*asking).add(waits("MORE", orphan(5000, "a")))
+
+
+def test_a_crowd_of_few_gives_way_to_nobody() -> None:
+    honest = [waits(f"H{n}", in_terminal(500 + 2 * n, 400), asked_at=0.0) for n in range(FEW)]
+    others = [
+        waits(f"F{n}", in_terminal(5000 + 2 * n, 3000 + n, f"{n}.scope"), asked_at=1.0)
+        for n in range(MOST - FEW)
+    ]
+    table = filled(*honest, *others)
+    with pytest.raises(LimitError):
+        table.add(waits("MORE", in_terminal(9000, 8000, "more.scope"), asked_at=2.0))
 
 
 def test_a_code_is_found_in_either_case_and_with_blanks() -> None:

@@ -22,7 +22,9 @@ class RequestMethods(Connection):
         """
         return AsyncWatch(calls.watch_requests(every=all), self._open, self._failure_of)
 
-    async def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+    async def approve(
+        self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
+    ) -> int:
         """Allow a request. Needs operator authority.
 
         Args:
@@ -30,11 +32,13 @@ class RequestMethods(Connection):
             once: allow the calls that wait and nothing after them; else the process tree may lease
                 these keys until its root ends or the vault is locked.
             root: the pid of another process of the request's chain to be the root.
+            revision: of the request that was shown: where its processes run something else since
+                then, nothing is approved. 0: as it was last listed to anybody.
 
         Returns:
             The root of the tree that may lease the keys now.
         """
-        return await self._invoke(calls.approve(code, once=once, root=root))
+        return await self._invoke(calls.approve(code, once=once, root=root, revision=revision))
 
     async def deny(self, code: str) -> None:
         """Refuse a request, now and for as long as its tree lives. Needs operator authority."""

@@ -30,13 +30,15 @@ def watch_requests(*, every: bool) -> Call[Sequence[Request]]:
     )
 
 
-def approve(code: str, *, once: bool, root: int | None) -> Call[int]:
+def approve(code: str, *, once: bool, root: int | None, revision: int) -> Call[int]:
     """Allow a request; answers the root of the tree that may lease the keys now."""
     if root is not None and not 0 < root <= LARGEST_PID:
         raise usage("not a process id", hint="")
     return Call(
         PACKAGE + "Requests/ApproveRequest",
-        requests_pb2.ApproveRequestRequest(code=checked_code(code), once=once, root_pid=root or 0),
+        requests_pb2.ApproveRequestRequest(
+            code=checked_code(code), once=once, root_pid=root or 0, revision=revision
+        ),
         requests_pb2.ApproveRequestResponse.FromString,
         lambda response: int(response.root_pid),
     )
@@ -74,6 +76,7 @@ def _read_requests(
             claimed_reason=request.claimed_reason,
             asked_at=moment(request.asked_at_ms),
             waiting=request.waiting,
+            revision=request.revision,
         )
         for request in response.requests
     ]

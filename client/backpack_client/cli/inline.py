@@ -55,7 +55,7 @@ def ask(backpack: "Backpack", code: str) -> None:
     terminal.say_line(f"if approved: {request_view.scope(request, os.getpid())}")
     terminal.right_passphrase("passphrase to approve it", None, backpack.authorize)
     try:
-        backpack.approve(code)
+        backpack.approve(code, revision=request.revision)
     except Failure as failure:
         # Somebody was faster, in another terminal. How they answered, the waiting call says.
         if failure.reason != _ANSWERED:

@@ -8,28 +8,39 @@ rules below can be tested with an integer for a clock.
    key meant for a request that just went away would answer the one that took its place, and a
    program could arrange for that.
 3. What is approved is the root that is shown, by its pid.
+4. Nothing is approved that is not on the screen: every key, the whole line of the root, and whom
+   the approval is for. What else there is gives way to them. Where they do not fit, only denying
+   counts.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from backpack_client.cli import request_view
 from backpack_client.cli.session import count
 from backpack_client.failures import Failure
+from backpack_client.folding import NARROWEST
 from backpack_client.model import Request
-from backpack_client.screen import Line
+from backpack_client.screen import Line, columns, folded
 
 LOOK_SECONDS = 0.7
 _LISTED = 6
 _KEYS = "a approve for the tree   o once   r other root   d deny   j/k choose   q quit"
+_TOO_SMALL = "screen too small: make it larger, or use approve"
+_NEEDED = (0, 0)
+_NOTE = (1, 0)
+_FACT = 2
 _FOR_THE_LOOP = frozenset({"not-authorized", "locked", "uninitialized", "no-daemon"})
 
 
 class Answers(Protocol):
     """What answers are given with; `Backpack` has it."""
 
-    def approve(self, code: str, *, once: bool = False, root: int | None = None) -> int:
+    def approve(
+        self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
+    ) -> int:
         """Allow a request."""
 
     def deny(self, code: str) -> None:
@@ -47,46 +58,64 @@ class RequestScreen:
         self._chosen_at = 0.0
         self._roots: dict[str, int] = {}
         self._note = ""
+        self._drawn: tuple[Request, int] | None = None
 
     def told(self, news: Sequence[Request]) -> None:
         """Take in the pending requests."""
         before = [each.code for each in self._requests]
+        shown = self._chosen()
         self._requests = news
         codes = [each.code for each in news]
         self._roots = {code: pid for code, pid in self._roots.items() if code in codes}
         if self._code not in codes:
             at = before.index(self._code) if self._code in before else 0
             self._choose(codes[min(at, len(codes) - 1)] if codes else "")
-
-    def lines(self, width: int, height: int) -> list[str]:  # noqa: ARG002 - cut by the screen
-        """Lay the screen out: the list, the chosen request, the keys."""
-        lines: list[str] = [Line(f"{count(len(self._requests), 'request')} waiting", "bold"), ""]
+            return
         chosen = self._chosen()
+        if shown is not None and chosen is not None and not _same_question(shown, chosen):
+            # A key meant for what stood there before must not approve what it has become.
+            self._chosen_at = self._clock()
+            self._note = "this request has changed: look again"
+
+    def lines(self, width: int, height: int) -> list[str]:
+        """Lay the screen out: the list, the chosen request, the keys."""
+        headline = Line(f"{count(len(self._requests), 'request')} waiting", "bold")
+        chosen = self._chosen()
+        self._drawn = None
         if chosen is None:
-            lines += ["nothing to answer; requests show up here", "", self._note]
+            lines = [headline, "", "nothing to answer; requests show up here", ""]
+            lines += folded(self._note, width)
             return [*lines, *[""] * max(0, height - len(lines) - 1), Line("q quit", "dim")]
+        root = self._root(chosen)
+        facts = _facts(chosen, root, width)
+        layout = [_Placed(headline, (5, 0)), *_blank(), *self._list(chosen), *_blank(), *facts]
+        layout += _blank()
+        scope = f"approve for: {request_view.scope(chosen, root)}"
+        layout += _needed(folded(scope, width))
+        note = [_Placed(each, _NOTE) for each in folded(self._note, width)]
+        keys = _needed(folded(Line(_KEYS, "dim"), width))
+        below = [*note, *keys] if self._note else [*_blank(), *keys]
+        if columns(width) >= NARROWEST and _needs(layout + below) <= height:
+            self._drawn = chosen, root
+            return _fitted([*layout, *below], height)
+        warning = _needed(folded(Line(f"{_TOO_SMALL} {chosen.code}", "bold"), width))
+        below = [*warning, *below]
+        above = _fitted(layout, max(0, height - _needs(below)))
+        return [*above, *_fitted(below, height)]
+
+    def _list(self, chosen: Request) -> "list[_Placed]":
         at = self._requests.index(chosen)
         first = max(0, min(at - _LISTED // 2, len(self._requests) - _LISTED))
-        shown = self._requests[first : first + _LISTED]
-        lines += [
-            Line(
-                f"{'>' if each is chosen else ' '} {request_view.summary(each)}",
-                "chosen" if each is chosen else "",
-            )
-            for each in shown
-        ]
-        if len(self._requests) > len(shown):
-            lines.append(Line(f"  {at + 1} of {len(self._requests)}", "dim"))
-        root = self._root(chosen)
-        below = [
-            "",
-            Line(f"approve for: {request_view.scope(chosen, root)}"),
-            self._note,
-            Line(_KEYS, "dim"),
-        ]
-        facts = request_view.describe(chosen, root)
-        room = height - len(lines) - len(below) - 1
-        return [*lines, "", *_fitted(facts, len(chosen.chain), room), *below]
+        placed = []
+        for place, each in enumerate(self._requests[first : first + _LISTED], first):
+            summary = request_view.summary(each)
+            if each is chosen:
+                placed.append(_Placed(Line(f"> {summary}", "chosen"), _NEEDED))
+            else:
+                placed.append(_Placed(Line(f"  {summary}"), (4, abs(place - at))))
+        if len(self._requests) > len(placed):
+            placed.append(_Placed(Line(f"  {at + 1} of {len(self._requests)}", "dim"), (4, 0)))
+        return placed
 
     def press(self, key: str) -> bool:
         """Act on a key; True: the screen is to end.
@@ -113,12 +142,18 @@ class RequestScreen:
             self._note = "this request has only just come up: look at it, then press again"
             return
         root = self._root(chosen)
+        if key != "d" and not self._is_drawn(chosen, root):
+            # Where the screen is too small, that stands there.
+            self._note = "nothing was approved: look at it, then press again" if self._drawn else ""
+            return
         try:
             if key == "d":
                 self._answers.deny(chosen.code)
                 done = "denied"
             else:
-                approved = self._answers.approve(chosen.code, once=key == "o", root=root or None)
+                approved = self._answers.approve(
+                    chosen.code, once=key == "o", root=root or None, revision=chosen.revision
+                )
                 done = f"approved {'once' if key == 'o' else 'for the tree'} of process {approved}"
         except Failure as failure:
             if failure.reason in _FOR_THE_LOOP:
@@ -127,7 +162,13 @@ class RequestScreen:
             return
         # Gone from here at once: a second key must not answer it again.
         self.told([each for each in self._requests if each is not chosen])
-        self._note = f"{chosen.code} {done}: {' '.join(chosen.names)}"
+        self._note = f"{chosen.code} {done}: {request_view.some(chosen.names)}"
+
+    def _is_drawn(self, chosen: Request, root: int) -> bool:
+        if self._drawn is None:
+            return False
+        drawn, drawn_root = self._drawn
+        return _same_question(drawn, chosen) and drawn_root == root
 
     def _move(self, chosen: Request, step: int) -> None:
         at = self._requests.index(chosen) + step
@@ -152,12 +193,58 @@ class RequestScreen:
         return self._roots.get(request.code) or request_view.proposed_root(request)
 
 
-def _fitted(facts: list[str], processes: int, room: int) -> list[str]:
-    """Drop what does not fit, never the root: a caller nests as deep as it likes."""
-    if len(facts) <= room:
-        return facts
-    head, chain = facts[:-processes], facts[-processes:]
-    root = [line for line in chain if request_view.is_root_line(line)]
-    left = max(1, room - len(head) - len(root) - 1)
-    tail = [line for line in chain[-left:] if line not in root]
-    return [*head, *root, Line("    ...", "dim"), *tail]
+def _same_question(one: Request, other: Request) -> bool:
+    return (one.code, one.names, one.chain) == (other.code, other.names, other.chain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A line of the layout.
+
+    Attributes:
+        line: what is drawn.
+        rank: what gives way first where there is no room: the greatest.
+    """
+
+    line: str
+    rank: tuple[int, int]
+
+
+def _needed(lines: Iterable[str]) -> list[_Placed]:
+    return [_Placed(line, _NEEDED) for line in lines]
+
+
+def _needs(layout: Iterable[_Placed]) -> int:
+    return sum(placed.rank == _NEEDED for placed in layout)
+
+
+def _blank() -> list[_Placed]:
+    return [_Placed("", (6, 0))]
+
+
+def _facts(request: Request, root: int, width: int) -> list[_Placed]:
+    """Lay the keys and the processes out: the inner processes stay longer than the outer ones."""
+    placed = []
+    for at, line in enumerate(request_view.describe(request, root, columns(width))):
+        rank = (_FACT, -at) if line else (6, 0)
+        if line.style in (request_view.KEYS, request_view.ROOT):
+            rank = _NEEDED
+        placed += [_Placed(each, rank) for each in folded(line, width)]
+    return placed
+
+
+def _fitted(layout: list[_Placed], height: int) -> list[str]:
+    """Leave out what there is no room for, and say where processes were left out."""
+    kept = _kept(layout, height)
+    left_out = [
+        at for at, placed in enumerate(layout) if placed.rank[0] == _FACT and at not in kept
+    ]
+    if left_out:
+        mark = _Placed(Line("    ...", "dim"), _NOTE)
+        layout = [*layout[: left_out[0]], mark, *layout[left_out[0] :]]
+        kept = _kept(layout, height)
+    return [layout[at].line for at in sorted(kept)]
+
+
+def _kept(layout: list[_Placed], height: int) -> set[int]:
+    return set(sorted(range(len(layout)), key=lambda at: (layout[at].rank, at))[:height])

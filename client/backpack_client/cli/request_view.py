@@ -3,6 +3,8 @@
 Lays out lines and knows no terminal; whoever prints them escapes them.
 """
 
+from collections.abc import Sequence
+
 from backpack_client.cli.session import count, seconds_until
 from backpack_client.durations import format_duration
 from backpack_client.model import Process, Request
@@ -10,6 +12,11 @@ from backpack_client.screen import Line
 
 ROOT = "root"
 """The style of the line of the root."""
+KEYS = "bold"
+"""The style of the lines of the keys."""
+_COLUMNS = 72
+_NAMED = 3
+_DEEPEST = 8
 
 
 def proposed_root(request: Request) -> int:
@@ -30,17 +37,41 @@ def summary(request: Request) -> str:
     age = format_duration(-seconds_until(request.asked_at))
     waiting = f", {count(request.waiting, 'call')} waiting" if request.waiting else ""
     asker = _program(request.chain[0]) if request.chain else "(nobody)"
-    return f"{request.code}  {' '.join(request.names)}  for {asker}  ({age} ago{waiting})"
+    return f"{request.code}  {some(request.names)}  for {asker}  ({age} ago{waiting})"
 
 
-def describe(request: Request, root: int) -> list[str]:
+def some(names: Sequence[str]) -> str:
+    """Name the first few keys, and say how many more there are: where all stand elsewhere."""
+    more = len(names) - _NAMED
+    return f"{' '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
+
+
+def packed(start: str, names: Sequence[str], columns: int = _COLUMNS) -> list[str]:
+    """Name every key, on as many lines as it takes: what is approved is never cut off.
+
+    Args:
+        start: how the first line begins.
+        names: of the keys.
+        columns: how long a line may become; only a name that is longer than that makes it longer.
+    """
+    lines = [start + names[0]] if names else [start]
+    for name in names[1:]:
+        if len(lines[-1]) + 1 + len(name) <= columns:
+            lines[-1] += f" {name}"
+        else:
+            lines.append(f"        {name}")
+    return lines
+
+
+def describe(request: Request, root: int, columns: int = _COLUMNS) -> list[Line]:
     """Lay a request out: the keys, the claims, and the processes from the outermost to the caller.
 
     Args:
         request: the request.
         root: the pid of the process whose tree is to be allowed.
+        columns: how long the lines of the keys may become.
     """
-    lines = [Line(f"keys    {' '.join(request.names)}", "bold")]
+    lines = [Line(line, KEYS) for line in packed("keys    ", request.names, columns)]
     if request.claimed_reason:
         lines.append(Line(f"claims  to need it for: {request.claimed_reason}"))
     lines.append(Line(""))
@@ -49,12 +80,7 @@ def describe(request: Request, root: int) -> list[str]:
         is_root = process.pid == root
         inside = inside or is_root
         lines.append(_process(process, depth, is_root=is_root, inside=inside))
-    return list(lines)
-
-
-def is_root_line(line: str) -> bool:
-    """Tell whether a line of `describe` is the one of the root."""
-    return isinstance(line, Line) and line.style == ROOT
+    return lines
 
 
 def scope(request: Request, root: int) -> str:
@@ -74,7 +100,8 @@ def _process(process: Process, depth: int, *, is_root: bool, inside: bool) -> Li
         mark = "(root) " if process.proposed_root else "(root, picked by you) "
     elif process.proposed_root:
         mark = "(root as proposed) "
-    branch = f"{'  ' * (depth - 1)}`- " if depth else ""
+    # Bounded: whoever nests deep enough would push its own line off the screen.
+    branch = f"{'  ' * (min(depth, _DEEPEST) - 1)}`- " if depth else ""
     unit = f"  in {process.unit}" if process.unit and is_root else ""
     claim = f"  [claims: {process.claimed_command}]" if process.claimed_command else ""
     return Line(

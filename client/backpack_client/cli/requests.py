@@ -115,9 +115,11 @@ def approve(
             terminal.say(f"if approved: {request_view.scope(request, root)}")
         if not yes and not terminal.confirm("approve?"):
             raise Failure("nothing was approved", exit_code=EXIT_FAILED, reason="not-confirmed")
-        approved = backpack.approve(request.code, once=once, root=root or None)
+        approved = backpack.approve(
+            request.code, once=once, root=root or None, revision=request.revision
+        )
     how = "once" if once else "for the tree"
-    terminal.say_line(f"approved {how} of process {approved}: {' '.join(request.names)}")
+    _say_names(f"approved {how} of process {approved}: ", request)
 
 
 @click.command("deny")
@@ -137,7 +139,7 @@ def deny(session: Session, code: str, yes: bool, passphrase_file: str | None) ->
         if not yes and not terminal.confirm("deny?"):
             raise Failure("nothing was denied", exit_code=EXIT_FAILED, reason="not-confirmed")
         backpack.deny(request.code)
-    terminal.say_line(f"denied: {' '.join(request.names)}")
+    _say_names("denied: ", request)
 
 
 def _checked(code: str) -> str:
@@ -171,6 +173,11 @@ def _root(request: Request, tree: int | None) -> int:
 def _show(request: Request, root: int) -> None:
     terminal.say_line(f"request {request_view.summary(request)}")
     for line in request_view.describe(request, root):
+        terminal.say_line(line)
+
+
+def _say_names(start: str, request: Request) -> None:
+    for line in request_view.packed(start, request.names):
         terminal.say_line(line)
 
 

@@ -25,7 +25,7 @@ class ProcessFacts(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., executable: _Optional[str] = ..., unit: _Optional[str] = ..., proposed_root: _Optional[bool] = ..., in_tree: _Optional[bool] = ..., may_be_root: _Optional[bool] = ..., claimed_command: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("code", "names", "chain", "claimed_reason", "asked_at_ms", "waiting", "max_ttl_seconds")
+    __slots__ = ("code", "names", "chain", "claimed_reason", "asked_at_ms", "waiting", "max_ttl_seconds", "revision")
     CODE_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Request(_message.Message):
     ASKED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     MAX_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     code: str
     names: _containers.RepeatedScalarFieldContainer[str]
     chain: _containers.RepeatedCompositeFieldContainer[ProcessFacts]
@@ -40,7 +41,8 @@ class Request(_message.Message):
     asked_at_ms: int
     waiting: int
     max_ttl_seconds: int
-    def __init__(self, code: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., chain: _Optional[_Iterable[_Union[ProcessFacts, _Mapping]]] = ..., claimed_reason: _Optional[str] = ..., asked_at_ms: _Optional[int] = ..., waiting: _Optional[int] = ..., max_ttl_seconds: _Optional[int] = ...) -> None: ...
+    revision: int
+    def __init__(self, code: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., chain: _Optional[_Iterable[_Union[ProcessFacts, _Mapping]]] = ..., claimed_reason: _Optional[str] = ..., asked_at_ms: _Optional[int] = ..., waiting: _Optional[int] = ..., max_ttl_seconds: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ListRequestsRequest(_message.Message):
     __slots__ = ("all",)
@@ -67,14 +69,16 @@ class WatchRequestsResponse(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ...) -> None: ...
 
 class ApproveRequestRequest(_message.Message):
-    __slots__ = ("code", "once", "root_pid")
+    __slots__ = ("code", "once", "root_pid", "revision")
     CODE_FIELD_NUMBER: _ClassVar[int]
     ONCE_FIELD_NUMBER: _ClassVar[int]
     ROOT_PID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     code: str
     once: bool
     root_pid: int
-    def __init__(self, code: _Optional[str] = ..., once: _Optional[bool] = ..., root_pid: _Optional[int] = ...) -> None: ...
+    revision: int
+    def __init__(self, code: _Optional[str] = ..., once: _Optional[bool] = ..., root_pid: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ApproveRequestResponse(_message.Message):
     __slots__ = ("root_pid",)

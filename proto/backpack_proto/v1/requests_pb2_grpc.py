@@ -61,14 +61,14 @@ class RequestsServicer:
 
     def ListRequests(self, request, context):
         """Lists pending requests: those of the caller's process tree, or with operator authority and
-        `all` every one.
+        `all` every one. What the processes run was read within the last second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRequests(self, request, context):
-        """Tells the pending requests at once and again whenever they change, until the call is
+        """Tells the pending requests at once and again whenever what is told has changed, until the call is
         cancelled or, with `all`, until operator authority ends (UNAUTHENTICATED, `not-authorized`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -77,7 +77,9 @@ class RequestsServicer:
 
     def ApproveRequest(self, request, context):
         """Allows a request; the calls that wait are answered at once. Needs operator authority.
-        NOT_FOUND (`no-such-request`) when it was answered or has ended.
+        NOT_FOUND (`no-such-request`) when it was answered or has ended. FAILED_PRECONDITION
+        (`request-changed`) when a process of its chain executes another program by now than was shown,
+        or runs in another unit: nothing was approved, the request is listed as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -214,7 +214,9 @@ def _application(
         access=access,
         leasing=leasing,
         asking=asking,
-        revoking=Revoking(vault, leasing, asking, processes, running=running, auditing=auditing),
+        revoking=Revoking(
+            vault, leasing, asking, processes, watching, running=running, auditing=auditing
+        ),
         ruling=ruling,
         auditing=auditing,
         reading=AuditReading(store, auditing),

@@ -236,6 +236,7 @@ class World:
             self.leasing,
             self.asking,
             self.processes,
+            self.watching,
             running=self.running,
             auditing=self.auditing,
         )

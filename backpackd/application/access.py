@@ -323,7 +323,7 @@ class Access:
     def _require(self, decision: Allow | Ask | Deny, facts: PeerFacts) -> Allow:
         if isinstance(decision, Allow):
             return decision
-        if isinstance(decision, Deny):
+        if isinstance(decision, Deny) and decision.by_rule:
             raise DeniedError(
                 "a rule of the policy denies the keys asked for; no grant helps against it",
                 reason="denied-by-rule",

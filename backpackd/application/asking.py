@@ -31,7 +31,6 @@ from backpackd.core.errors import (
 )
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import LONGEST_TTL, Grant
-from backpackd.core.leases import Lease
 from backpackd.core.render import render
 from backpackd.core.requests import (
     CODE_ALPHABET,
@@ -40,7 +39,6 @@ from backpackd.core.requests import (
     Request,
     RequestTable,
 )
-from backpackd.core.revocations import Revocations
 from backpackd.core.selectors import Selector
 from backpackd.ports import Clock, Notifier, Processes
 
@@ -248,40 +246,6 @@ class Asking:
             )
         )
 
-    def withdraw(
-        self,
-        leases: Sequence[Lease],
-        meant: Callable[[Grant], bool],
-        further: Iterable[tuple[ProcessId, Collection[str]]] = (),
-    ) -> list[Grant]:
-        """Set aside what revoked leases rested on, so that a person is asked again.
-
-        Args:
-            leases: the leases, ended already.
-            meant: tells which consents end besides, with or without a lease on them.
-            further: roots of trees that hold no such lease now, and the keys revoked from them.
-
-        Returns:
-            The consents that ended.
-        """
-        ended: list[Grant] = []
-        held: dict[ProcessId, tuple[set[str], set[str]]] = {}
-        for lease in leases:
-            names, rested_on = held.setdefault(lease.holder, (set(), set()))
-            names.update(lease.names)
-            rested_on.update(lease.grant_ids)
-        for tree, also in further:
-            held.setdefault(tree, (set(), set()))[0].update(also)
-        for holder, (names, rested_on) in held.items():
-            ended += self.answers.withdraw(holder, names, rested_on)
-            # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
-            # that is not possible: then it is remembered until the daemon ends.
-            with suppress(BackpackError):
-                self._watching.watch(holder)
-        ended += self.answers.end_consents(meant)
-        self._watching.let_go(_roots(ended))
-        return ended
-
     async def changes(self, event: asyncio.Event) -> None:
         """Wait for the next change of the pending requests since the last call with this event."""
         await event.wait()
@@ -328,28 +292,12 @@ class Asking:
         self._closing = True
         self._wake(self._table.end_all(), _stopping)
 
-    def restore(self, kept: Revocations) -> None:
-        """Have the revocations of an earlier daemon hold again, for the trees that still live."""
-        if kept.boot_id != self._processes.boot_id():
-            return
-        for tree in kept.trees:
-            try:
-                self._watching.watch(tree)
-            except PeerUnknownError:
-                continue
-            except BackpackError:
-                # Its end will not be heard of. It is remembered all the same.
-                pass
-            self.answers.restore(tree)
-        if kept.everybody:
-            self.answers.restore(None)
-
     def drop_all(self) -> None:
         """End every request and forget every answer: the vault is locked.
 
         From which trees something was revoked is not forgotten, see `Answers.lock`.
         """
-        known = self._table.trees() | self.answers.trees() | _roots(self.answers.consents())
+        known = self._table.trees() | self.answers.trees() | roots(self.answers.consents())
         ended = self._table.end_all()
         self._ended(ended, "locked")
         self._wake(ended)
@@ -465,7 +413,7 @@ class Asking:
             event.set()
 
     def _needed(self, processes: Collection[ProcessId]) -> set[ProcessId]:
-        known = self._table.trees() | _roots(self.answers.consents())
+        known = self._table.trees() | roots(self.answers.consents())
         return {one for one in processes if one in known or self.answers.about(one)}
 
     def _root_ended(self, process: ProcessId) -> None:
@@ -476,7 +424,8 @@ class Asking:
         self._wake(ended, _root_gone)
 
 
-def _roots(consents: Iterable[Grant]) -> set[ProcessId]:
+def roots(consents: Iterable[Grant]) -> set[ProcessId]:
+    """Return the roots of the process trees that consents were given to."""
     return {consent.selector.process for consent in consents if consent.selector.process}
 
 

@@ -5,19 +5,29 @@ once; `keep` then stores what of it has to outlive the daemon.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from backpackd.application.asking import Asking
+from backpackd.application.asking import Asking, roots
 from backpackd.application.auditing import Auditing
 from backpackd.application.leasing import Leasing
 from backpackd.application.running import Running
 from backpackd.application.vault import Draft, Session, Vault
+from backpackd.application.watching import Watching
 from backpackd.core.answers import EVERY_KEY
-from backpackd.core.errors import LockedError, ProcessGoneError, RevocationNotKeptError, StoreError
+from backpackd.core.errors import (
+    BackpackError,
+    LockedError,
+    PeerUnknownError,
+    ProcessGoneError,
+    RevocationNotKeptError,
+    StoreError,
+)
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
+from backpackd.core.revocations import Revocations
 from backpackd.ports import Processes
 
 Revoked = tuple[ProcessId, Collection[str]]
@@ -46,6 +56,7 @@ class Revoking:
         leasing: Leasing,
         asking: Asking,
         processes: Processes,
+        watching: Watching,
         *,
         running: Running,
         auditing: Auditing,
@@ -56,7 +67,9 @@ class Revoking:
         self._asking = asking
         self._running = running
         self._processes = processes
-        vault.on_unlock.append(self._restore)
+        self._watching = watching
+        self._answers = asking.answers
+        vault.on_unlock.append(lambda: self.restore(vault.session().authority.revoked))
 
     async def keep(self) -> None:
         """Store from which trees something was revoked, so that a new daemon knows it, too.
@@ -66,7 +79,7 @@ class Revoking:
         """
 
         async def draft(session: Session) -> Draft | None:
-            held = self._asking.answers.revocations(self._processes.boot_id())
+            held = self._answers.revocations(self._processes.boot_id())
             if held == session.authority.revoked:
                 return None
             return Draft(session.authority.next(self._vault.now_ms(), revoked=held))
@@ -79,8 +92,21 @@ class Revoking:
                 "that right and revoke again, or end the process"
             ) from None
 
-    def _restore(self) -> None:
-        self._asking.restore(self._vault.session().authority.revoked)
+    def restore(self, kept: Revocations) -> None:
+        """Have the revocations of an earlier daemon hold again, for the trees that still live."""
+        if kept.boot_id != self._processes.boot_id():
+            return
+        for tree in kept.trees:
+            try:
+                self._watching.watch(tree)
+            except PeerUnknownError:
+                continue
+            except BackpackError:
+                # Its end will not be heard of. It is remembered all the same.
+                pass
+            self._answers.restore(tree)
+        if kept.everybody:
+            self._answers.restore(None)
 
     def give_back(self, holder: ProcessId, lease_id: str) -> list[Lease]:
         """End a lease of the caller's own tree; what it rests on stays."""
@@ -171,9 +197,37 @@ class Revoking:
         widened = self._running.with_origins(ended)
         others = [*further, *self._origins(further)]
         rested: list[Lease] = []
-        for consent in self._asking.withdraw(widened, meant, others):
+        for consent in self._withdraw(widened, meant, others):
             rested += self._leasing.end_grant(consent.id, "revoked")
         return ended + rested
+
+    def _withdraw(
+        self, leases: list[Lease], meant: Callable[[Grant], bool], further: Collection[Revoked]
+    ) -> list[Grant]:
+        """Set aside what leases rested on that have ended, and end consents; return those.
+
+        Args:
+            leases: the leases.
+            meant: tells which consents end besides, with or without a lease on them.
+            further: what is revoked from trees that hold no such lease now.
+        """
+        ended: list[Grant] = []
+        held: dict[ProcessId, tuple[set[str], set[str]]] = {}
+        for lease in leases:
+            names, rested_on = held.setdefault(lease.holder, (set(), set()))
+            names.update(lease.names)
+            rested_on.update(lease.grant_ids)
+        for tree, also in further:
+            held.setdefault(tree, (set(), set()))[0].update(also)
+        for holder, (names, rested_on) in held.items():
+            ended += self._answers.withdraw(holder, names, rested_on)
+            # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
+            # that is not possible: then it is remembered until the daemon ends.
+            with suppress(BackpackError):
+                self._watching.watch(holder)
+        ended += self._answers.end_consents(meant)
+        self._watching.let_go(roots(ended))
+        return ended
 
     def _origins(self, revoked: Collection[Revoked]) -> list[Revoked]:
         """Name the trees that agents were started in, which outlive the agents."""

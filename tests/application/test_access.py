@@ -326,12 +326,21 @@ async def test_a_caller_learns_the_names_and_grants_that_cover_it() -> None:
     assert await world.access.grants_of(world.connect(200)) == []
 
 
-async def test_a_policy_that_denies_is_told_apart_from_a_missing_grant() -> None:
+async def test_a_default_that_denies_is_told_apart_from_a_rule_against_which_no_grant_helps() -> (
+    None
+):
     world = await World().stocked()
     await _set_default(world, "deny")
     with pytest.raises(DeniedError) as caught:
         await world.get("K")
+    assert caught.value.reason == "no-grant"
+    await world.grant("K")
+    assert await world.get("K") == {"K": b"k"}
+    world.ruling.tighten(Policy("allow", "all", (DenyRule(("K",)),)))
+    with pytest.raises(DeniedError) as caught:
+        await world.get("K")
     assert caught.value.reason == "denied-by-rule"
+    assert "no grant helps" in caught.value.message
 
 
 async def test_a_policy_that_allows_needs_no_grant() -> None:

@@ -147,7 +147,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             return "denied-by-rule"
         missing = [name for name in names if not self.covering(root, name)]
         if missing and self.policy.default == "deny":
-            return "denied-by-rule"
+            return "no-grant"
         if self.policy.default == "allow":
             missing = [name for name in missing if (root, name) in self.withdrawn]
         if not missing:

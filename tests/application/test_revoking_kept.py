@@ -162,12 +162,12 @@ async def test_a_process_that_cannot_be_watched_is_remembered_all_the_same(
         raise PeerUnknownError("gone")
 
     monkeypatch.setattr(fresh.watching, "watch", gone)
-    fresh.asking.restore(kept)
+    fresh.revoking.restore(kept)
     assert fresh.asking.answers.trees() == set()
 
     def no_room(_: object) -> None:
         raise DiskFullError("no descriptors")
 
     monkeypatch.setattr(fresh.watching, "watch", no_room)
-    fresh.asking.restore(kept)
+    fresh.revoking.restore(kept)
     assert fresh.asking.answers.trees() == set(kept.trees)

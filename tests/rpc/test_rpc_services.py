@@ -410,20 +410,6 @@ async def test_a_caller_watches_the_leases_of_its_own_tree_only() -> None:
     assert (await waiting).lease.holder_pid == 200
 
 
-async def test_a_watch_tells_nothing_of_a_tree_that_its_caller_has_left() -> None:
-    services = await Services().stocked()
-    watch = services.leases.watch_leases(
-        services.world.connect(101), leases_pb2.WatchLeasesRequest()
-    )
-    waiting = asyncio.ensure_future(anext(watch))
-    await asyncio.sleep(0)
-    services.world.processes.reparent(101, 1)
-    services.world.processes.add(102, parent=100)
-    await services.world.get("K", pid=102)
-    with pytest.raises(PeerUnknownError):
-        await waiting
-
-
 async def test_a_caller_sees_its_own_requests_and_the_operator_every_one() -> None:
     services = await Services().stocked()
     services.world.processes.add(200)

@@ -5,7 +5,13 @@ cursor, colour a line like one of ours, end a line and forge the next, or turn t
 writing so that a path reads as another.
 """
 
+import unicodedata
+
 _ELLIPSIS = "..."
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and signs that are drawn as nothing: fillers of Hangul, and Braille without a dot."""
+_VARIATION = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
+"""Marks that choose a form and are drawn as nothing by themselves."""
 
 
 def render(text: str, *, limit: int) -> str:
@@ -13,7 +19,8 @@ def render(text: str, *, limit: int) -> str:
 
     Control characters, line and paragraph separators, bidirectional overrides, private and
     unassigned characters, lone surrogates and every space but the plain one are escaped as in
-    Python source, and so is the backslash, so that an escape cannot be forged.
+    Python source, and so is the backslash, so that an escape cannot be forged. So are characters
+    that are drawn as nothing, and marks on a letter beyond the first, which are drawn over others.
 
     Args:
         text: anything.
@@ -22,13 +29,28 @@ def render(text: str, *, limit: int) -> str:
     """
     shown: list[str] = []
     length = 0
+    before = ""
     for character in text:
-        piece = character if character.isprintable() and character != "\\" else _escape(character)
+        piece = character if _is_plain(character, before) else _escape(character)
         shown.append(piece)
         length += len(piece)
+        before = character
         if length > limit:
             return _cut(shown, limit)
     return "".join(shown)
+
+
+def _is_plain(character: str, before: str) -> bool:
+    """Tell whether a character is shown as it is, after another one."""
+    if character.isascii() or not character.isprintable():
+        return character.isprintable() and character != "\\"
+    if character in _BLANK or any(ord(character) in those for those in _VARIATION):
+        return False
+    return not _is_mark(character) or (before.isalpha() and not _is_mark(before))
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in {"Mn", "Me"}
 
 
 def _escape(character: str) -> str:

@@ -27,7 +27,7 @@ from backpackd.core.errors import (
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
-from backpackd.core.revocations import Revocations
+from backpackd.core.revocations import MOST_TREES, Revocations
 from backpackd.ports import Processes
 
 Revoked = tuple[ProcessId, Collection[str]]
@@ -93,7 +93,7 @@ class Revoking:
             ) from None
 
     def restore(self, kept: Revocations) -> None:
-        """Have the revocations of an earlier daemon hold again, for the trees that still live."""
+        """Have revocations hold, for every key, from those of the trees that still live."""
         if kept.boot_id != self._processes.boot_id():
             return
         for tree in kept.trees:
@@ -159,9 +159,17 @@ class Revoking:
         """End every lease and request, and drop the master key, before anything else happens.
 
         Nothing here waits, so no other call is served in between; after it the vault is locked
-        and refuses whatever comes.
+        and refuses whatever comes. Once it is unlocked again, a person is asked before anybody who
+        had a key gets one under a standing grant.
         """
-        leases = self._leasing.drop_all("panic")
+        leases = len(self._leasing.end_all("panic"))
+        had = self._leasing.had()
+        trees = frozenset(tree for tree, _ in [*had, *self._origins(had)])
+        many = len(trees) > MOST_TREES
+        self.restore(
+            Revocations(self._processes.boot_id(), frozenset() if many else trees, everybody=many)
+        )
+        self._leasing.drop_all("panic")
         # Before the lock, which tells no agent: and those that an earlier lock has cut off as well.
         self._running.tell()
         requests = len(self._asking.pending())

@@ -15,7 +15,7 @@ from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
-from backpackd.core.errors import PeerUnknownError
+from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
 from backpackd.ports import Clock, Connection
@@ -118,6 +118,10 @@ class VaultService:
         tree = connection.tree
         await self._try(connection, lambda: self._vault.unlock(request.passphrase, tree))
         self._deadlines.review()
+        # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
+        # now, and this daemon knows it all the same.
+        with suppress(RevocationNotKeptError):
+            await self._revoking.keep()
         return pb.UnlockResponse()
 
     async def lock(self, connection: Connection, _: pb.LockRequest) -> pb.LockResponse:

@@ -382,6 +382,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             self.run(self.world.opened_again())
         else:
             self.step(self.world.revoking.panic)
+            self.withdrawn |= self.had
             assert len(self.world.leasing) == 0
             self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
         self.held.clear()

@@ -40,6 +40,34 @@ async def test_a_lock_does_not_bring_back_what_was_revoked() -> None:
     assert await world.get("K", pid=200) == {"K": b"k"}
 
 
+async def test_after_a_panic_a_person_is_asked_about_whoever_had_a_key() -> None:
+    world = await granted()
+    world.processes.add(200)
+    world.processes.add(300)
+    await world.lease("K")
+    given_back = await world.lease("L", pid=200)
+    world.revoking.give_back(given_back.holder, given_back.id)
+    assert world.revoking.panic().leases == 1
+    await world.vault.unlock(GOOD, world.tree())
+    for pid in (101, 200):
+        with pytest.raises(WaitingError):
+            await world.get("K", pid=pid)
+    assert await world.get("K", pid=300) == {"K": b"k"}
+
+
+async def test_after_a_panic_with_too_many_holders_everybody_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpackd.application.revoking.MOST_TREES", 0)
+    world = await granted()
+    await world.lease("K")
+    world.revoking.panic()
+    await world.vault.unlock(GOOD, world.tree())
+    world.processes.add(300)
+    with pytest.raises(WaitingError):
+        await world.get("K", pid=300)
+
+
 async def test_a_new_daemon_knows_what_was_revoked() -> None:
     world = await granted()
     world.revoking.lease((await world.lease()).id)
@@ -131,7 +159,7 @@ async def test_a_lock_in_between_is_said_and_the_daemon_still_knows() -> None:
     await world.vault.unlock(GOOD, world.tree())
     with pytest.raises(WaitingError):
         await world.get("K")
-    # The next one stores it.
+    # The next one stores it, and so does the next unlock by a person (see `rpc.vault`).
     await world.revoking.keep()
     assert {tree.pid for tree in world.vault.session().authority.revoked.trees} == {100}
 

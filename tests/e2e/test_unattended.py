@@ -120,3 +120,22 @@ def test_an_agent_that_restarts_the_daemon_does_not_get_back_what_was_revoked(
         assert agent.status().state == UNLOCKED
         for name in ("K", "L"):
             assert failure(partial(agent.get, name))[1] == "waiting-for-approval"
+
+
+def test_what_a_panic_revoked_is_stored_with_the_next_unlock(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.grant("*")
+    key = drawn(daemon, "file")
+    configured(daemon, f'file = "{kept(tmp_path / "key", key)}"')
+    daemon.start()
+    agent = daemon.client()
+    assert agent.value("K") == b"v"
+    agent.vault.Panic(vault_pb2.PanicRequest())
+    daemon.client().unlock()
+    daemon.kill()
+    daemon.start()
+    agent = daemon.client()
+    assert failure(partial(agent.get, "K"))[1] == "waiting-for-approval"

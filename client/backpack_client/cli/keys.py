@@ -19,7 +19,7 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.failures import Failure, from_status, is_key_name, printable, usage
+from backpack_client.failures import Failure, from_status, is_key_name, not_a_key_name, printable
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
@@ -59,10 +59,7 @@ def put(
     """
     terminal.check_standard_input(value_file, passphrase_file)
     if not is_key_name(name):
-        raise usage(
-            f"not a key name: {printable(name, 64)}",
-            hint="a letter or _, then up to 127 letters, digits, _, . and -",
-        )
+        raise not_a_key_name(name)
     if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
     value = None if value_file is None else terminal.value(name, value_file)
@@ -186,6 +183,9 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
     All of them or none. It cannot be undone.
     """
+    for name in names:
+        if not is_key_name(name):
+            raise not_a_key_name(name)
     with (
         session.operator(passphrase_file) as backpack,
         _naming_those(backpack, names, stored=False),

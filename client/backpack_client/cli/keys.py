@@ -94,8 +94,9 @@ def import_(
 ) -> None:
     """Store the keys of a .env file, all of them or none.
 
-    Lines that programs read in different ways are skipped, each with the reason: empty values,
-    $NAME and ${NAME} outside of single quotes, and what is not NAME=value. Values are never shown.
+    Lines that npm's dotenv and python-dotenv read in different ways are skipped, each with the
+    reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what is not
+    NAME=value. Values are never shown.
 
     With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
     (with --replace) or keep (with --skip-existing), and its name.

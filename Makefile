@@ -49,7 +49,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
-# A gRPC client that is not ours, for one test; without npm that test skips and says so.
+# A gRPC client and a reader of .env that are not ours; without npm their tests skip and say so.
 $(NODE)/.installed: $(NODE)/package.json
 	@if command -v npm >/dev/null; then \
 		npm install --prefix $(NODE) --no-audit --no-fund --no-package-lock --loglevel=error; fi

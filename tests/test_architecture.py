@@ -265,6 +265,44 @@ def test_every_public_class_function_and_method_says_in_a_sentence_what_it_does(
     assert silent == []
 
 
+def raised(node: ast.AST) -> Iterator[str]:
+    """Yield the class of what a function raises by its name and does not catch itself."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            continue
+        if isinstance(node, ast.Try) and node.handlers and child in node.body:
+            continue
+        if isinstance(child, ast.Raise) and child.exc is not None:
+            made = child.exc.func if isinstance(child.exc, ast.Call) else child.exc
+            name = ast.unparse(made).rpartition(".")[2]
+            if name[:1].isupper():
+                yield name
+        yield from raised(child)
+
+
+def is_command(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Tell whether a docstring is the help of a command, which people read."""
+    marks = [ast.unparse(mark).partition("(")[0] for mark in node.decorator_list]
+    return any(mark.endswith((".command", ".group")) for mark in marks)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_public_function_that_raises_by_name_says_so_under_raises(package: str) -> None:
+    silent = []
+    for module, path in modules(package).items():
+        for name, node in documented(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                continue
+            assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            said = ast.get_docstring(node) or ""
+            # What a port or another method says of it stands there.
+            if said.startswith("See `") or is_command(node):
+                continue
+            if any(raised(node)) and "Raises:" not in said:
+                silent.append(f"{module}.{name}")
+    assert silent == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_opens_with_what_it_is_for(package: str) -> None:
     silent = [

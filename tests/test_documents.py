@@ -151,6 +151,14 @@ def test_the_table_of_methods_is_the_api() -> None:
     assert rpcs()
 
 
+def test_the_table_of_the_readme_is_the_api() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## The API at a glance")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    told = [f"backpack.v1.{name}/{call}" for name, calls in rows for call in calls.split()]
+    assert sorted(told) == sorted(method.replace("/", "/`") + "`" for method in rpcs())
+
+
 @pytest.mark.parametrize(
     ("what", "limit"),
     [

@@ -15,13 +15,15 @@ from backpackd.core.errors import HomeError
 
 LOCK_NAME = "backpackd.lock"
 # File systems on which neither flock(2) nor fdatasync(2) can be relied on for SQLite's WAL, since
-# other machines may write, or the server may acknowledge early (sqlite.org/wal.html).
+# other machines may write, or the server may acknowledge early (sqlite.org/wal.html). So it is with
+# directories that a virtual machine shares with its host: two kernels, and no memory in common.
 _NETWORK = frozenset(
     {
         "9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph",
-        "fuse.ceph-fuse", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs",
-        "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
-        "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs", "webdav",
+        "fuse.ceph-fuse", "fuse.curlftpfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys",
+        "fuse.gvfsd-fuse", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+        "fuse.vmhgfs-fuse", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
+        "orangefs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "webdav",
     }
 )  # fmt: skip
 # How the mount table writes white space and backslashes in paths: \040 for a space.
@@ -32,7 +34,7 @@ class Home:
     """A checked and locked home. The lock is the process's: it ends with it, however it ends.
 
     Attributes:
-        path: the directory, absolute.
+        path: the directory, absolute and without links in it.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -47,14 +49,17 @@ class Home:
 def open_home(path: Path) -> Home:
     """Make the home if it is not there, check it, and take its lock.
 
+    A path with links in it is followed once: whoever can change a link later on changes nothing for
+    this daemon, whose files are opened below the directory that was checked.
+
     Raises:
         HomeError: it cannot be made, is not private, can be replaced by others, lies on a network
             file system, or another daemon uses it.
     """
-    path = path.absolute()
+    path = Path(os.path.realpath(path))
     try:
         _make(path)
-        status = path.stat()
+        status = path.lstat()
         if not stat.S_ISDIR(status.st_mode):
             raise HomeError(f"the home {path} is not a directory: choose another with --home")
         if status.st_uid != os.geteuid():
@@ -71,8 +76,8 @@ def open_home(path: Path) -> Home:
         kind = file_system(path, status.st_dev)
         if kind in _NETWORK:
             raise HomeError(
-                f"the home {path} is on a network file system ({kind}), where a vault is not safe: "
-                "choose a local directory with --home or BACKPACK_HOME"
+                f"the home {path} is on a network or shared file system ({kind}), where a vault is "
+                "not safe: choose a local directory with --home or BACKPACK_HOME"
             )
         return Home(path, _lock(path))
     except OSError as error:
@@ -86,13 +91,13 @@ def file_system(path: Path, device: int) -> str:
     """Name the type of the file system that a path is on; empty when it cannot be told.
 
     Args:
-        path: an existing directory.
+        path: an existing directory, without links in it.
         device: its `st_dev`.
     """
     if sys.platform != "linux":
         return ""
     mounts = Path("/proc/self/mountinfo").read_bytes()
-    return kind_of_mount(mounts, os.fsencode(path.resolve()), device)
+    return kind_of_mount(mounts, os.fsencode(path), device)
 
 
 def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
@@ -119,7 +124,7 @@ def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
 
 def _check_above(path: Path) -> None:
     """Refuse a home that somebody else could move away and put an older copy of in its place."""
-    for directory in path.resolve().parents:
+    for directory in path.parents:
         status = directory.stat()
         shared = stat.S_IWGRP | stat.S_IWOTH
         if status.st_gid == os.getegid() == os.geteuid():

@@ -165,7 +165,8 @@ class AuditWriter:
         """Write what still can be written, and overwrite the ratchet's state."""
         while self._task is not None:
             await asyncio.wait([self._task])
-        if self._waiting:
+        # Before there is a vault there is no log, and nothing that could be missing from it.
+        if self._waiting and self.vault_id:
             _LOG.error("%d audit entries could not be written", len(self._waiting))
         if self._state is not None:
             self._state.wipe()

@@ -24,7 +24,11 @@ _READ_AS = str.maketrans("OILU", "011V", _DROPPED)
 
 
 def encode(secret: bytes) -> str:
-    """Write 16 random bytes as a code, such as `7ZD2K-...-0MWQX`."""
+    """Write 16 random bytes as a code, such as `7ZD2K-...-0MWQX`.
+
+    Raises:
+        ValueError: they are not 16 bytes.
+    """
     if len(secret) != SIZE:
         raise ValueError("a recovery code holds 16 bytes")
     symbols = _symbols(int.from_bytes(secret, "big"), _CODE) + _checksum(secret)

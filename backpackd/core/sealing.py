@@ -54,6 +54,9 @@ def seal(master: Secret, plaintext: bytes, *, kind: str, bound_to: bytes, salt: 
 
     Returns:
         salt, ciphertext and 16-byte tag, one after the other.
+
+    Raises:
+        ValueError: the salt is not 32 bytes.
     """
     if len(salt) != SALT_SIZE:
         raise ValueError("a salt is 32 bytes")

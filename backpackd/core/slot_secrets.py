@@ -18,7 +18,11 @@ _DRAWN = re.compile(rb"bpk1_([A-Za-z0-9_-]{43})")
 
 
 def write_drawn(random: bytes) -> bytes:
-    """Write 32 random bytes as a key for unattended use: one line of text."""
+    """Write 32 random bytes as a key for unattended use: one line of text.
+
+    Raises:
+        ValueError: they are not 32 bytes.
+    """
     if len(random) != UNATTENDED_SIZE:
         raise ValueError("a key for unattended use holds 32 bytes")
     return _PREFIX + base64.urlsafe_b64encode(random).rstrip(b"=")

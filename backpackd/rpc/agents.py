@@ -187,7 +187,11 @@ class AgentsService:
         )
 
     async def forget(self, connection: Connection, request: pb.ForgetRequest) -> pb.ForgetResponse:
-        """Answer `Forget`."""
+        """Answer `Forget`.
+
+        Raises:
+            InvalidRequestError: neither an author nor a lock is named.
+        """
         self._operators.require(connection)
         match request.WhichOneof("what"):
             case "author":

@@ -35,7 +35,11 @@ class AuditService:
     async def show_audit(
         self, connection: Connection, request: pb.ShowAuditRequest
     ) -> AsyncIterator[pb.ShowAuditResponse]:
-        """Answer `ShowAudit`."""
+        """Answer `ShowAudit`.
+
+        Raises:
+            InvalidRequestError: too many kinds of events are asked for.
+        """
         self._operators.require(connection)
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
@@ -66,7 +70,11 @@ class AuditService:
     async def verify_audit(
         self, _: Connection, request: pb.VerifyAuditRequest
     ) -> AsyncIterator[pb.VerifyAuditResponse]:
-        """Answer `VerifyAudit`."""
+        """Answer `VerifyAudit`.
+
+        Raises:
+            InvalidRequestError: what is expected is not the head of an audit log.
+        """
         expected = None
         if request.expected_head:
             try:

@@ -69,7 +69,12 @@ class BackupService:
     async def import_keys(
         self, connection: Connection, requests: AsyncIterator[pb.ImportKeysRequest]
     ) -> pb.ImportKeysResponse:
-        """Answer `ImportKeys`."""
+        """Answer `ImportKeys`.
+
+        Raises:
+            InvalidRequestError: the parts are not the terms, once, and then data.
+            LimitError: the backup is too long.
+        """
         self._operators.require(connection)
         spool = self._backups.spooling()
         try:

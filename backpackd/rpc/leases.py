@@ -104,7 +104,11 @@ class LeasesService:
     async def watch_leases(
         self, connection: Connection, request: pb.WatchLeasesRequest
     ) -> AsyncIterator[pb.WatchLeasesResponse]:
-        """Answer `WatchLeases`."""
+        """Answer `WatchLeases`.
+
+        Raises:
+            LimitError: the watch did not read on.
+        """
         session = self._vault.session()
         live = self._leases(connection, everything=request.all)
         own = None if request.all else self._access.attest(connection).root.id

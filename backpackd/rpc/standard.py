@@ -71,7 +71,11 @@ class OpenCalls:
                     del self._by_tree[tree]
 
     async def until_closing(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Pass requests on until the caller or the daemon ends."""
+        """Pass requests on until the caller or the daemon ends.
+
+        Raises:
+            ShuttingDownError: it is the daemon that ends.
+        """
         closing = asyncio.ensure_future(self.closing.wait())
         try:
             while True:

@@ -1,27 +1,29 @@
 r"""Reads `.env` text: names and values out of files that every program reads in its own way.
 
-Pure: bytes in, entries out. The rule is to take a value only where all common readers agree on what
-it is, and to skip the rest with the reason: a key that silently differs from what the program saw
-before is worse than one that is missing. No value, nor any text that could be a part of one, is in
-a reason, an error or a repr.
+Pure: bytes in, entries out. The rule is to take a value only where the two most used readers, npm's
+dotenv and python-dotenv, agree on what it is, and to skip the rest with the reason: a key that
+silently differs from what the program saw before is worse than one that is missing. Shells, which
+read much of this differently (`A=b c`, `A=b;c`), are not asked. No value, nor any text that could
+be a part of one, is in a reason, an error or a repr.
 
 What is read:
 
 * `NAME=value`, with `export` before it and spaces around the `=` allowed; empty lines and lines
-  that begin with `#` are nothing. Line ends may be LF or CRLF; a byte order mark is dropped.
+  that begin with `#` are nothing. Line ends may be LF, CRLF or CR; a byte order mark is dropped.
 * Without quotes, the value ends at the end of the line or before ` #`; a backslash is a backslash.
 * In single quotes, everything is taken as it stands, newlines included.
-* In double quotes, `\n`, `\t`, `\r`, `\"`, `\\`, `\$` and a backslash at the end of a line (which
-  joins it to the next) mean what they mean elsewhere; other backslashes stay.
+* In double quotes, too, but for `\n` and `\r`, which mean what they mean elsewhere.
 
 A quoted value may have several lines, but none of them may read like `NAME=`: more likely, a quote
 was never closed and would take in other keys. (The last line of Base64, which ends in `=`, may.)
-Reading goes on in the line below the opening quote if what closed it plainly opens another value.
 
 What is skipped: such values, empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of
-single quotes, text behind a closing quote, a backslash at the end of an unquoted line, PEM blocks
-without quotes, values over 64 KiB, names that no key can have, and all but the last of a name that
-comes again.
+single quotes, and `${` also in them, a `#` without a space before it and unusual white space
+outside of quotes, other backslashes in double quotes, `\\` in single quotes, text behind a closing
+quote, a backslash at the end of an unquoted line, PEM blocks without quotes, values over 64 KiB,
+names that no key can have, and all but the last of a name that comes again.
+
+Where the readers differ on which lines are a value at all, the text is refused as a whole.
 """
 
 import re
@@ -33,10 +35,23 @@ from backpack_client.failures import is_key_name
 
 VALUE_LIMIT = 64 * 1024
 
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "\n": ""}
-_ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([^\s=#'\"]+)[ \t]*=")
+_ESCAPES = {"n": "\n", "r": "\r"}
+_ASSIGNMENT = re.compile(r"(?:export[ \t]+)?(?!export[ \t]+=)([^\s=#'\"]+)[ \t]*=")
+# What one of the readers may take for an assignment in a line that is none here.
+_PERHAPS_NAMED = re.compile(
+    r"[\s\ufeff']*(?:export\s+)?'?([A-Za-z0-9_.-]+)[\s\ufeff']*(?:[=:#]|\Z)"
+)
+# A line that takes in those below it for one of the readers, as a name in quotes or as a value.
+_TAKES_IN = re.compile(
+    r"[\s\ufeff]*(?:(?:export\s+)?'[^']*|[A-Za-z0-9_.-]+:[\s\ufeff]*)\Z"
+    r"|[^=]*=\s*([\"'])(?:(?!\1).)*(?:\\.*)?\Z"
+)
 _EXPANSION = re.compile(r"\$[A-Za-z_{(]|`")
 _COMMENT = re.compile(r"[ \t]+#")
+# White space and control characters that the readers do not all trim, or that end a line for one.
+_UNUSUAL = re.compile(r"[^\S \t]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")
+_LINE_ENDS = re.compile(r"[\u2028\u2029]")
+_QUOTES = "'\"`"
 _NAMED = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WRAPPED_BASE64 = 16
@@ -52,6 +67,8 @@ _NOT_EXPANDED = (
     "has a $NAME, ${NAME}, $(...) or backquotes, which are not expanded here: write the value "
     "itself, in single quotes"
 )
+_BRACES = "has a ${, which programs expand also in single quotes: store it with put"
+_ESCAPED = "has a backslash that programs read differently"
 
 
 class DotenvError(ValueError):
@@ -114,7 +131,8 @@ def parse(data: bytes) -> Parsed:
         data: the file's bytes.
 
     Raises:
-        DotenvError: it is not UTF-8, or a quote is never closed.
+        DotenvError: it is not UTF-8, a quote is never closed, or programs differ on where a value
+            ends and the next begins.
     """
     reader = _Reader(_decode(data))
     return _last_of_each(reader.read(), reader.hidden)
@@ -124,10 +142,20 @@ def _decode(data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = _one_line_end(data[: error.start].decode()).count("\n") + 1
         # Not chained: that exception carries the data.
         raise DotenvError(f"line {line} is not UTF-8 text: save the file as UTF-8", line) from None
-    return text.replace("\r\n", "\n")
+    text = _one_line_end(text)
+    if found := _LINE_ENDS.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise DotenvError(
+            f"line {line} holds a U+2028 or U+2029, which ends a line for some programs", line
+        )
+    return text
+
+
+def _one_line_end(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class _Reader:
@@ -158,7 +186,12 @@ class _Reader:
             return None
         indent = len(line) - len(line.lstrip(" \t"))
         assignment = _ASSIGNMENT.match(line, indent)
+        if assignment is None or not is_key_name(assignment[1]):
+            self._hide(line, start)
         if assignment is None:
+            if _TAKES_IN.match(line):
+                raise _unclear(start, "a quote or a colon and nothing behind it")
+            _refuse_unusual(line, start)
             self._advance_line()
             return Skipped(start, None, "not of the form NAME=value")
         name = assignment[1]
@@ -170,7 +203,7 @@ class _Reader:
             value, trouble = self._quoted(quote, start)
         else:
             self._advance_line()
-            value, trouble = self._unquoted(rest)
+            value, trouble = self._unquoted(rest, start)
         item = _judge(start, name, value, trouble)
         end = self._line - self._text.endswith("\n", 0, self._at)
         if isinstance(item, Skipped) and end > start:
@@ -179,7 +212,7 @@ class _Reader:
 
     def _quoted(self, quote: str, start: int) -> tuple[str, str]:
         opened = self._at
-        value, trouble = self._literal() if quote == "'" else self._escaped()
+        value, trouble = self._literal(start) if quote == "'" else self._escaped(start)
         if value is None:
             raise DotenvError(
                 f"the quote that opens in line {start} is never closed: close it, or put the "
@@ -189,10 +222,7 @@ class _Reader:
         lines = self._text[opened : self._at - 1].split("\n")
         rest = self._peek_line()
         if names := _names_in(lines):
-            if _opens_another(lines[-1], quote, rest):
-                self._at, self._line = opened, start
-            else:
-                self.hidden.update((name, start + below) for below, name in names)
+            self.hidden.update((name, start + below) for below, name in names)
             self._advance_line()
             return value, _SWALLOWS
         self._advance_line()
@@ -200,17 +230,23 @@ class _Reader:
             trouble = "has text behind the closing quote, which programs read differently"
         return value, trouble
 
-    def _literal(self) -> tuple[str | None, str]:
+    def _literal(self, start: int) -> tuple[str | None, str]:
         end = self._text.find("'", self._at)
         if end < 0:
             return None, ""
         value = self._text[self._at : end]
+        if value.endswith("\\"):
+            # The end of the value for one reader, and for the other a quote within it.
+            raise _unclear(start, "a backslash before a quote")
         self._advance(end + 1 - self._at)
-        return value, ""
+        if "\\\\" in value:
+            return value, _ESCAPED
+        return value, _BRACES if "${" in value else ""
 
-    def _escaped(self) -> tuple[str | None, str]:
+    def _escaped(self, start: int) -> tuple[str | None, str]:
         parts = []
         expands = False
+        trouble = ""
         at = self._at
         while True:
             special = _SPECIAL.search(self._text, at)
@@ -222,25 +258,39 @@ class _Reader:
                 break
             if self._text[stop] == "\\":
                 following = self._text[stop + 1 : stop + 2]
+                if following not in _ESCAPES:
+                    trouble = _ESCAPED + ": use single quotes"
                 parts.append(_ESCAPES.get(following, "\\" + following))
                 at = stop + 2
             else:
                 expands = expands or _EXPANSION.match(self._text, stop) is not None
                 parts.append(self._text[stop])
                 at = stop + 1
+        taken = self._text[self._at : stop]
+        if '\\"' in taken and "\n" in taken:
+            raise _unclear(start, "a backslash before a quote")
         self._advance(stop + 1 - self._at)
-        return "".join(parts), _NOT_EXPANDED if expands else ""
+        return "".join(parts), trouble or (_NOT_EXPANDED if expands else "")
 
-    def _unquoted(self, rest: str) -> tuple[str, str]:
+    def _unquoted(self, rest: str, start: int) -> tuple[str, str]:
         comment = _COMMENT.search(rest)
-        value = (rest[: comment.start()] if comment else rest).strip()
+        value = (rest[: comment.start()] if comment else rest).strip(" \t")
+        if not rest.strip() and self._text[self._at :].lstrip()[:1] in tuple(_QUOTES):
+            raise _unclear(start, "no value, and a quote in the line below")
+        if value.startswith("`") and "`" not in value[1:]:
+            raise _unclear(start, "a backquote that is not closed in its line")
+        if _UNUSUAL.search(rest):
+            _refuse_unusual(rest, start)
+            return value, "has unusual white space, which programs trim differently: use quotes"
         if value.startswith(_PEM_BEGIN) and _PEM_END not in value:
             self._skip_past(_PEM_END)
             return value, "has several lines without quotes: put it in single quotes"
+        if "#" in value:
+            return (
+                value,
+                "has a # without a space before it, which programs read differently: use quotes",
+            )
         if value.endswith("\\"):
-            while self._peek_line().rstrip().endswith("\\"):
-                self._advance_line()
-            self._advance_line()
             return value, "ends in a backslash, which programs read differently: use quotes"
         if _EXPANSION.search(value):
             return value, _NOT_EXPANDED
@@ -249,8 +299,15 @@ class _Reader:
     def _skip_past(self, marker: str) -> None:
         found = self._text.find(marker, self._at)
         if found >= 0:
+            for below, line in enumerate(self._text[self._at : found].split("\n")):
+                self._hide(line, self._line + below)
             self._advance(found - self._at)
             self._advance_line()
+
+    def _hide(self, line: str, number: int) -> None:
+        """Note the name that some program may find in a line that is skipped."""
+        if found := _PERHAPS_NAMED.match(line):
+            self.hidden[found[1]] = number
 
     def _peek_line(self) -> str:
         end = self._text.find("\n", self._at)
@@ -286,13 +343,13 @@ def _ends_base64(before: Sequence[str], above: str, line: str) -> bool:
     return wrapped and len(above) % 4 == len(line) % 4 == 0 and _BASE64.fullmatch(above) is not None
 
 
-def _opens_another(last: str, quote: str, rest: str) -> bool:
-    """Tell whether the quote that closed a value is the first of two around another value."""
-    named = _NAMED.match(last)
-    if named is None or last[named.end() :].strip(" \t"):
-        return False
-    closing = rest.rfind(quote)
-    return closing >= 0 and quote not in rest[:closing] and bool(_REST.match(rest[closing + 1 :]))
+def _refuse_unusual(text: str, line: int) -> None:
+    if _UNUSUAL.search(text) and any(quote in text for quote in _QUOTES):
+        raise _unclear(line, "unusual white space and a quote")
+
+
+def _unclear(line: int, what: str) -> DotenvError:
+    return DotenvError(f"line {line} has {what}: programs differ on where its value ends", line)
 
 
 def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:

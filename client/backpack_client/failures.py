@@ -31,6 +31,8 @@ _CODE_LIMIT = 16
 START_HINT = "run: backpack-client start"
 UNLOCK_HINT = "run: backpack-client unlock"
 INIT_HINT = "run: backpack-client init"
+KEY_NAME_HINT = "a letter or _, then up to 127 letters, digits, _, . and -"
+VALUES_HINT = "values are never given on the command line: put asks for them, or --value-file"
 
 # Reason to exit code and next step. What is not listed takes the row of its status, below.
 _BY_REASON = {
@@ -141,6 +143,25 @@ class Failure(Exception):  # noqa: N818 - the word that users of the API read
 def usage(message: str, hint: str = "see: backpack-client --help") -> Failure:
     """Make the failure for arguments or settings that are not of the form that is asked for."""
     return Failure(message, exit_code=EXIT_USAGE, reason="usage", hint=hint)
+
+
+def not_one(what: str, given: str, hint: str) -> Failure:
+    """Make the failure for an argument that cannot be the name or the id that is asked for.
+
+    It is not shown, whatever it is: a value that was typed in its place would be on the screen, and
+    in every log that keeps standard error.
+
+    Args:
+        what: what was asked for, such as "a key name".
+        given: the argument, or its part that was taken for one.
+        hint: what one looks like.
+    """
+    return usage(f"not {what}", hint=f"{hint}\n{VALUES_HINT}" if "=" in given else hint)
+
+
+def not_a_key_name(given: str) -> Failure:
+    """Make the failure for an argument that cannot be the name of a key; it is not shown."""
+    return not_one("a key name", given, KEY_NAME_HINT)
 
 
 def no_daemon(path: str, why: str) -> Failure:

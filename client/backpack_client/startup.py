@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -361,13 +362,7 @@ def _open_log(home: str) -> int:
                     reason="home-not-ours",
                     hint="choose another home: BACKPACK_HOME",
                 )
-            # Not following a link: whoever planted one would choose the file that is written to.
-            return os.open(
-                LOG_NAME,
-                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o600,
-                dir_fd=directory,
-            )
+            return _open_log_in(directory, home)
         finally:
             os.close(directory)
     except OSError as error:
@@ -376,6 +371,32 @@ def _open_log(home: str) -> int:
             reason="home-not-usable",
             hint="set BACKPACK_HOME to a directory of yours, and BACKPACK_SOCKET to a path in one",
         ) from None
+
+
+def _open_log_in(directory: int, home: str) -> int:
+    # Not following a link: whoever planted one would choose the file that is written to. Not
+    # waiting: a pipe that nobody reads would hold the start up.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    log = os.open(LOG_NAME, flags, 0o600, dir_fd=directory)
+    try:
+        _make_private(log, home)
+    except BaseException:
+        os.close(log)
+        raise
+    return log
+
+
+def _make_private(log: int, home: str) -> None:
+    status = os.fstat(log)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        raise Failure(
+            f"{LOG_NAME} in {printable(home, 256)} is not a file of yours",
+            reason="home-not-usable",
+            hint="see what it is, and take it away",
+        )
+    if status.st_mode & 0o077:
+        # Made by something else, such as a shell's redirection.
+        os.fchmod(log, 0o600)
 
 
 def _make_directory(path: Path) -> None:

@@ -85,6 +85,32 @@ def test_a_home_behind_a_link_is_checked_where_it_really_is(tmp_path: Path) -> N
     assert "others can replace" in refusal(tmp_path / "link")
 
 
+def test_a_link_that_is_changed_later_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    home = open_home(tmp_path / "link")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert home.path == tmp_path / "home"
+    assert (home.path / LOCK_NAME).exists()
+    home.close()
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+def test_a_link_to_nowhere_is_followed_before_the_home_is_made(tmp_path: Path, below: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    home = open_home(tmp_path / "link" / below)
+    assert home.path == tmp_path / "real" / below
+    assert mode(home.path) == 0o700
+    home.close()
+
+
+def test_links_that_go_round_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    assert "--home" in refusal(tmp_path / "one")
+
+
 @pytest.mark.parametrize("bits", [0o1777, 0o1770, 0o755])
 def test_a_home_in_a_directory_where_nobody_replaces_it_is_taken(tmp_path: Path, bits: int) -> None:
     above = tmp_path / "above"
@@ -255,7 +281,9 @@ def test_the_file_system_of_a_real_directory_is_told(tmp_path: Path) -> None:
         assert homes.file_system(Path("/proc"), Path("/proc").stat().st_dev) == "proc"
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph"])
+@pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "virtiofs", "vboxsf"]
+)
 def test_a_home_on_a_network_file_system_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -12,7 +12,7 @@ from backpackd.application.auditing import caller
 from backpackd.application.ruling import NOTHING
 from backpackd.core.audit import chain, ratchet
 from backpackd.core.audit.chain import Head
-from backpackd.core.audit.events import KINDS
+from backpackd.core.audit.events import KINDS, AuditEvent
 from backpackd.core.errors import DeniedError, DiskFullError, StoreError, WrongPassphraseError
 from backpackd.core.policy import DenyRule
 from backpackd.core.sealing import OpenError
@@ -486,3 +486,24 @@ class TestWithoutALog:
         found = await verdict(World())
         assert (found.problem, found.total) == (None, 0)
         assert (await verdict(World(), Head(3, b"h" * 32))).problem is not None
+
+
+async def test_without_a_vault_no_entry_is_missing_when_the_daemon_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    await world.auditing.writer.load()
+    world.auditing.note(AuditEvent("withheld", 1))
+    await world.auditing.close()
+    assert caplog.records == []
+
+
+async def test_what_was_not_written_of_a_vault_is_said_when_the_daemon_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = await granted()
+    await written(world)
+    world.store.faults.append(DiskFullError(FULL))
+    world.auditing.note(AuditEvent("withheld", 1))
+    await world.auditing.close()
+    assert "1 audit entries could not be written" in caplog.text

@@ -137,6 +137,34 @@ def test_what_looks_like_a_passphrase_on_the_command_line_is_not_repeated(run: R
 
 
 @pytest.mark.parametrize(
+    "command", ["put", "get", "get K --export", "delete", "revoke", "revoke --key", "run --key"]
+)
+def test_a_value_that_is_typed_in_place_of_a_name_is_not_repeated(
+    run: Run, fake: FakeDaemon, command: str
+) -> None:
+    ending = ["--", "true"] if command.startswith("run") else []
+    ran = run(*command.split(), f"OPENAI_API_KEY={MARK}", *ending, stdin=None)
+    assert (ran.code, ran.out) == (2, "")
+    assert MARK not in ran.err
+    assert "OPENAI" not in ran.err
+    assert "values are never given on the command line" in ran.err
+    assert [name for name, _ in fake.seen if name != "Status"] == []
+
+
+@pytest.mark.parametrize(
+    "command", ["ungrant", "approve", "deny", "agent init --embed", "agent set --key", ""]
+)
+def test_a_value_that_is_typed_in_another_place_is_not_repeated(
+    run: Run, fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run(*command.split(), f"{MARK}!=x", stdin=None)
+    assert ran.code != 0
+    assert MARK not in ran.err
+    assert [name for name, _ in fake.seen if name != "Status"] == []
+
+
+@pytest.mark.parametrize(
     "command",
     ["status", "lock", "passwd", "list", "get K", "leases", "revoke --all", "put K", "grants"],
 )

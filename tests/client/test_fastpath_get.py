@@ -195,11 +195,13 @@ def test_a_reader_that_goes_away_ends_it_quietly(daemon: Daemon) -> None:
     assert done.stderr == b"1\n"
 
 
-def test_a_name_in_a_failure_cannot_move_the_cursor(daemon: Daemon) -> None:
-    done = run(daemon, b"A\x1b[2J\xff")
+@pytest.mark.parametrize("typed", [b"A\x1b[2J\xff", b"A=sk-live-1"])
+def test_what_can_be_no_name_is_not_repeated(daemon: Daemon, typed: bytes) -> None:
+    done = run(daemon, typed)
     assert done.returncode == 2
-    assert b"\x1b" not in done.stderr
-    assert b"A\\x1b[2J\\udcff" in done.stderr
+    assert done.stderr.startswith(b"backpack-client: not a key name\n")
+    assert typed[1:] not in done.stderr
+    assert (b"never given on the command line" in done.stderr) is (b"=" in typed)
 
 
 def test_an_interrupt_ends_it_without_a_traceback(

@@ -74,6 +74,7 @@ def test_a_name_that_no_shell_variable_can_have_is_a_usage_failure(name: str) ->
     with pytest.raises(Failure, match="shell variable") as caught:
         output.check_form([name], output.EXPORT)
     assert caught.value.exit_code == EXIT_USAGE
+    assert name not in caught.value.render()
     output.check_form([name], output.PLAIN)
 
 

@@ -182,6 +182,40 @@ def test_a_log_that_is_a_link_is_not_written_to(daemon_at: startup.Daemon, tmp_p
     assert victim.read_text() == ""
 
 
+def test_a_log_that_others_can_read_is_made_private(daemon_at: startup.Daemon) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    log = home / startup.LOG_NAME
+    log.write_text("")
+    log.chmod(0o666)
+    startup.start(daemon_at)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_a_log_that_is_no_file_is_refused(daemon_at: startup.Daemon) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    os.mkfifo(home / startup.LOG_NAME)
+    reader = os.open(home / startup.LOG_NAME, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(Failure, match="not a file of yours"):
+            startup.start(daemon_at)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+def test_a_log_of_another_user_is_refused(daemon_at: startup.Daemon) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    log = home / startup.LOG_NAME
+    log.write_text("")
+    os.chown(log, 65534, 65534)
+    with pytest.raises(Failure, match="not a file of yours"):
+        startup.start(daemon_at)
+    assert log.read_text() == ""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
 def test_a_home_of_another_user_is_refused(daemon_at: startup.Daemon) -> None:
     home = Path(daemon_at.home)

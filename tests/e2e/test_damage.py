@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from backpack_proto.v1 import vault_pb2
+from backpackd.core import slots
 from daemons import PASSPHRASE, RunningDaemon
 
 NEW_PASSPHRASE = b"nine loud herons fly"
@@ -182,6 +183,22 @@ def forge_signature(vault: Stopped) -> None:
     _write_slot(vault, new | {"signature": base64.b64encode(bytes(64)).decode()})
 
 
+def wrap_a_foreign_master_key(vault: Stopped) -> None:
+    """Wrap a master key of one's own to the slot's public key, with all that the file tells."""
+    ((vault_id,),) = vault.ask("SELECT vault_id FROM vault")
+    ((slot_id, body),) = vault.ask("SELECT slot_id, body FROM slots")
+    slot = slots.Slot.decode(slot_id, body)
+    forged = slots.rewrap(
+        slot,
+        secrets.token_bytes(slots.MASTER_SIZE),
+        vault_id=vault_id,
+        generation=slot.generation,
+        signing_key=secrets.token_bytes(32),
+    )
+    assert (forged.public, forged.sealed) == (slot.public, slot.sealed)
+    vault.ask("UPDATE slots SET body = ? WHERE slot_id = ?", forged.encode(), slot_id)
+
+
 def break_slot(vault: Stopped) -> None:
     vault.ask("UPDATE slots SET body = substr(body, 2)")
 
@@ -214,6 +231,7 @@ def _write_slot(vault: Stopped, members: dict[str, Any]) -> None:
         (put_slot_back, "slots-changed", "slots"),
         (swap_wraps, "slots-changed", "slot"),
         (forge_signature, "slots-changed", "slot"),
+        (wrap_a_foreign_master_key, "slots-changed", "slot"),
         (break_slot, "slots-changed", "slot"),
         (drop_slots, "slots-changed", "no slot"),
         (break_authority, "authority-damaged", "authority record"),

@@ -23,7 +23,7 @@ from backpack_client.agent_model import (
 )
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import LARGEST, moment, text
-from backpack_client.failures import Failure, is_key_name, printable, usage
+from backpack_client.failures import Failure, is_key_name, not_a_key_name, usage
 from backpack_proto.v1 import agents_pb2 as pb
 
 PATH_LIMIT = 256
@@ -309,10 +309,7 @@ def _entries(credentials: Mapping[str, bytes | None]) -> list[pb.CredentialEntry
 
 def _name(name: str) -> str:
     if not is_key_name(name):
-        raise usage(
-            f"not a key name: {printable(name, 64)}",
-            hint="a letter or _, then up to 127 letters, digits, _, . and -",
-        )
+        raise not_a_key_name(name)
     return name
 
 

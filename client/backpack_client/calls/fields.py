@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from backpack_client.durations import parse_duration
-from backpack_client.failures import is_code, is_key_name, printable, usage
+from backpack_client.failures import is_code, is_key_name, not_a_key_name, not_one, usage
 
 # uint32 in the messages.
 LARGEST = 2**32 - 1
@@ -64,7 +64,8 @@ def key_names(names: Iterable[str]) -> list[str]:
     """Check the names of keys, one or more.
 
     Raises:
-        Failure: a usage failure; there is none, or one cannot be the name of a key.
+        Failure: a usage failure; there is none, or one cannot be the name of a key. It is not
+            shown.
     """
     checked = list(names)
     if not checked:
@@ -72,10 +73,7 @@ def key_names(names: Iterable[str]) -> list[str]:
     refuse_lists(checked)
     for name in checked:
         if not is_key_name(name):
-            raise usage(
-                f"not a key name: {printable(name, 64)}",
-                hint="a letter or _, then up to 127 letters, digits, _, . and -",
-            )
+            raise not_a_key_name(name)
     return checked
 
 
@@ -97,12 +95,13 @@ def checked_lease_id(given: str) -> str:
     """Check the id of a lease, as a person or a program gives it.
 
     Raises:
-        Failure: a usage failure; no lease can have it.
+        Failure: a usage failure; no lease can have it. It is not shown.
     """
     if not _is_hex(given, _LEASE_ID_DIGITS):
-        raise usage(
-            f"not a lease's id: {printable(given, 64)}",
-            hint="see: backpack-client leases; to end the leases of a key: revoke --key NAME",
+        raise not_one(
+            "a lease's id",
+            given,
+            "see: backpack-client leases; to end the leases of a key: revoke --key NAME",
         )
     return given
 
@@ -111,12 +110,10 @@ def checked_grant_id(given: str) -> str:
     """Check the id of a grant, as a person or a program gives it.
 
     Raises:
-        Failure: a usage failure; no grant can have it.
+        Failure: a usage failure; no grant can have it. It is not shown.
     """
     if not _is_hex(given, _GRANT_ID_DIGITS):
-        raise usage(
-            f"not a grant's id: {printable(given, 64)}", hint="see: backpack-client grants --all"
-        )
+        raise not_one("a grant's id", given, "see: backpack-client grants --all")
     return given
 
 
@@ -127,12 +124,13 @@ def checked_code(given: str) -> str:
         The code in capitals.
 
     Raises:
-        Failure: a usage failure; no request can have it.
+        Failure: a usage failure; no request can have it. It is not shown.
     """
     if not is_code(given):
-        raise usage(
-            f"not a request's code: {printable(given, 32)}",
-            hint="four letters and digits; see: backpack-client requests --all",
+        raise not_one(
+            "a request's code",
+            given,
+            "four letters and digits; see: backpack-client requests --all",
         )
     return given.upper()
 

@@ -21,7 +21,7 @@ from backpack_client.cli.agent_files import (
     warn,
 )
 from backpack_client.cli.session import Command, Session, count, json_option, passphrase_option
-from backpack_client.failures import Failure, is_key_name, printable, usage
+from backpack_client.failures import Failure, is_key_name, not_one, printable, usage
 from backpack_client.lockfiles import LockFile
 
 if TYPE_CHECKING:
@@ -264,10 +264,9 @@ def _wizard() -> tuple[str, str, tuple[str, ...]]:
     while True:
         names = terminal.answer("keys that it needs, such as OPENAI_API_KEY").replace(",", " ")
         keys = tuple(dict.fromkeys(names.split()))
-        wrong = [name for name in keys if not is_key_name(name)]
-        if not wrong:
+        if all(map(is_key_name, keys)):
             return prompt, tone, keys
-        terminal.say(f"not a key name: {printable(wrong[0], 64)}: try again")
+        terminal.say("not a key name: try again, with names alone and no values")
 
 
 def _check_free(path: str) -> None:
@@ -322,9 +321,10 @@ def _credentials(keys: tuple[str, ...], embeds: tuple[str, ...]) -> dict[str, by
     for embed in embeds:
         name, _, path = embed.partition("=")
         if not is_key_name(name):
-            raise usage(
-                f"not a key name: {printable(name, 64)}",
-                hint="a value is never given on the command line: --embed NAME or NAME=FILE",
+            raise not_one(
+                "a key name",
+                name,
+                "a value is never given on the command line: --embed NAME or NAME=FILE",
             )
         credentials[name] = terminal.value(name, path or None, f"--embed {name}=FILE")
     return credentials

@@ -19,7 +19,7 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.failures import Failure, from_status, is_key_name, printable, usage
+from backpack_client.failures import Failure, from_status, is_key_name, not_a_key_name, printable
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
@@ -59,10 +59,7 @@ def put(
     """
     terminal.check_standard_input(value_file, passphrase_file)
     if not is_key_name(name):
-        raise usage(
-            f"not a key name: {printable(name, 64)}",
-            hint="a letter or _, then up to 127 letters, digits, _, . and -",
-        )
+        raise not_a_key_name(name)
     if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
     value = None if value_file is None else terminal.value(name, value_file)
@@ -97,8 +94,9 @@ def import_(
 ) -> None:
     """Store the keys of a .env file, all of them or none.
 
-    Lines that programs read in different ways are skipped, each with the reason: empty values,
-    $NAME and ${NAME} outside of single quotes, and what is not NAME=value. Values are never shown.
+    Lines that npm's dotenv and python-dotenv read in different ways are skipped, each with the
+    reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what is not
+    NAME=value. Values are never shown.
 
     With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
     (with --replace) or keep (with --skip-existing), and its name.
@@ -186,6 +184,9 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
     All of them or none. It cannot be undone.
     """
+    for name in names:
+        if not is_key_name(name):
+            raise not_a_key_name(name)
     with (
         session.operator(passphrase_file) as backpack,
         _naming_those(backpack, names, stored=False),

@@ -84,6 +84,9 @@ class _Commands(click.Group):
 def _unknown(typed: str) -> str:
     import difflib  # noqa: PLC0415 - only for what was mistyped
 
+    if "=" in typed:
+        # NAME=VALUE, perhaps, for put.
+        return "no such command"
     message = f"no such command: {printable(typed, 64)}"
     close = difflib.get_close_matches(typed, _HOMES)
     return f"{message}; did you mean {' or '.join(close)}?" if close else message

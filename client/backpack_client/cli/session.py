@@ -84,7 +84,11 @@ class Session:
 
     @contextmanager
     def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Connection]":
-        """Open a connection for a listing: with operator authority where it covers everything."""
+        """Open a connection for a listing: with operator authority where it covers everything.
+
+        Raises:
+            UsageError: a passphrase was given, and it does not cover everything.
+        """
         if every:
             with self.operator(passphrase_file) as backpack:
                 yield backpack

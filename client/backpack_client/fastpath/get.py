@@ -10,14 +10,7 @@ import sys
 
 from backpack_client.address import connect, socket_path
 from backpack_client.durations import parse_duration, parse_wait
-from backpack_client.failures import (
-    EXIT_DONE,
-    Failure,
-    is_key_name,
-    printable,
-    usage,
-    waiting_notice,
-)
+from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
 from backpack_client.fastpath import malformed, messages, output, unary
 
 METHOD = "/backpack.v1.Leases/GetKeys"
@@ -87,12 +80,6 @@ def run(arguments: Arguments) -> int:
 def _run(arguments: Arguments) -> None:
     names = arguments.names
     options = arguments.options
-    for name in names:
-        if not is_key_name(name):
-            raise usage(
-                f"not a key's name: {printable(name, 64)}",
-                hint="letters, digits, _, . and -, up to 128, a letter or _ first",
-            )
     output.check_form(names, arguments.form)
     ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
     wait = parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT

@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-from backpack_client.failures import EXIT_FAILED, Failure, printable, usage
+from backpack_client.failures import EXIT_FAILED, Failure, is_key_name, not_a_key_name, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,16 +30,20 @@ _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F)} | {
 
 
 def check_form(names: "Sequence[str]", form: str) -> None:
-    """Refuse, before anything is leased, what could not be printed.
+    """Refuse, before anything is leased, what can be no key or could not be printed.
 
     Args:
         names: the keys that are asked for.
         form: PLAIN, JSON or EXPORT.
 
     Raises:
-        Failure: several names in the plain form, where a value with a newline would pass for two;
-            a name that no shell variable can have in EXPORT; standard output is closed.
+        Failure: a name that no key can have; several names in the plain form, where a value with a
+            newline would pass for two; a name that no shell variable can have in EXPORT; standard
+            output is closed.
     """
+    for name in names:
+        if not is_key_name(name):
+            raise not_a_key_name(name)
     if form == PLAIN and len(names) > 1:
         raise usage(
             "several keys at once need --json or --export",
@@ -49,7 +53,7 @@ def check_form(names: "Sequence[str]", form: str) -> None:
         for name in names:
             if "." in name or "-" in name:
                 raise usage(
-                    f"{printable(name, 128)} cannot be the name of a shell variable",
+                    "a key's name cannot be the name of a shell variable: it holds a . or -",
                     hint="get it without --export, into a variable of another name",
                 )
     if sys.stdout is None:

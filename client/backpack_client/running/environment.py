@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backpack_client.failures import Failure, printable
+from backpack_client.failures import Failure, is_key_name, not_a_key_name, printable
 
 PREFIX = "AGENT_"
 LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
@@ -131,16 +131,18 @@ def check_keys(names: Iterable[str]) -> None:
         Failure: one is refused (`variable-refused`), or cannot be the name of a variable.
     """
     for name in names:
-        shown = printable(name, 128)
+        if not is_key_name(name):
+            raise not_a_key_name(name)
         if not _VARIABLE.fullmatch(name):
+            # Not shown: many a value that was typed in a name's place has the form of one.
             raise Failure(
-                f"{shown} cannot be the name of a variable",
+                "a key's name cannot be the name of a variable: it holds a . or -",
                 reason="no-variable",
                 hint="store it under a name of letters, digits and _, or add --inject fd",
             )
         if is_refused(name):
             raise Failure(
-                f"a key must not set {shown}: it changes how programs are loaded, run or connected",
+                f"a key must not set {name}: it changes how programs are loaded, run or connected",
                 reason="variable-refused",
                 hint="store it under another name, or add --inject fd",
             )

@@ -222,3 +222,25 @@ async def test_an_asyncio_agent_that_is_not_open_says_so(lock: Path) -> None:
         agent = backpack.agent(str(lock))
         with pytest.raises(Failure, match="not open yet"):
             _ = agent.memory
+
+
+def test_a_memory_that_is_put_back_right_after_a_save_is_told(lock: Path) -> None:
+    before = lock.read_bytes()
+    with Backpack() as backpack, backpack.agent() as agent:
+        agent.memory["count"] = 1
+    lock.write_bytes(before)
+    with Backpack() as backpack:
+        assert backpack.agent().info.warnings == ("memory-stepped-back",)
+
+
+def test_a_memory_that_is_put_back_right_after_an_asyncio_save_is_told(lock: Path) -> None:
+    before = lock.read_bytes()
+
+    async def save() -> None:
+        async with AsyncBackpack() as backpack, backpack.agent() as agent:
+            agent.memory["count"] = 1
+
+    asyncio.run(save())
+    lock.write_bytes(before)
+    with Backpack() as backpack:
+        assert backpack.agent().info.warnings == ("memory-stepped-back",)

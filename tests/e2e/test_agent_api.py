@@ -10,6 +10,7 @@ import pytest
 from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
 from backpack_client.agents import LOCK_VARIABLE
 from backpack_client.calls import agents as agent_calls
+from backpack_client.cli import agent_memory
 from daemons import PASSPHRASE, RunningDaemon
 
 
@@ -244,3 +245,15 @@ def test_a_memory_that_is_put_back_right_after_an_asyncio_save_is_told(lock: Pat
     lock.write_bytes(before)
     with Backpack() as backpack:
         assert backpack.agent().info.warnings == ("memory-stepped-back",)
+
+
+@pytest.mark.parametrize("fresh", [{}, {"only": 1}])
+def test_replacing_the_memory_leaves_nothing_that_was_saved_meanwhile(
+    lock: Path, fresh: dict[str, object]
+) -> None:
+    with Backpack() as backpack:
+        person, agent = backpack.agent(), backpack.agent()
+        agent.memory["late"] = "personal data"
+        agent.save()
+        agent_memory._replace(person, fresh)
+        assert backpack.agent().memory == fresh

@@ -101,8 +101,9 @@ def run(
     if how == _FD:
         descriptor.check_possible()
     seen = None if no_lock else _read_lock(lock, needed=not keys)
-    if no_lock:
-        environ.pop(environment.LOCK_VARIABLE.encode(), None)
+    # Of an outer agent: its lock and its keys are not this one's.
+    for name in (environment.LOCK_VARIABLE, environment.KEYS_VARIABLE):
+        environ.pop(name.encode(), None)
     asks_here = wait is None and inline.may_ask()
     with session.connect(float(GRACE)) as backpack:
         named, personality = list(keys), _NOTHING

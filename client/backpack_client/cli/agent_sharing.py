@@ -19,7 +19,7 @@ from backpack_client.cli.agent_files import (
     shown,
     warn,
 )
-from backpack_client.cli.identity import identity_line
+from backpack_client.cli.identity import full_fingerprint, identity_line
 from backpack_client.cli.session import Session, count, json_option, local_time, passphrase_option
 from backpack_client.cli.session import milliseconds as as_milliseconds
 from backpack_client.failures import Failure, printable
@@ -111,7 +111,12 @@ def add_recipient(
         (fresh,) = (
             each.fingerprint for each in tried.info.recipients if each.fingerprint not in known
         )
-        _compare(fresh, fingerprint, f"let {fresh} open {shown(seen.path)}?", yes=yes)
+        _compare(
+            (fresh, full_fingerprint(line)),
+            fingerprint,
+            f"let {fresh} open {shown(seen.path)}?",
+            yes=yes,
+        )
         change(
             backpack,
             seen,
@@ -308,13 +313,16 @@ def _trust(
                 hint="migrate it: backpack-client agent migrate FILE",
             )
         author = info.author.fingerprint
+        both = (author, _author_digits(seen))
         if not info.warnings and not label:
+            if fingerprint is not None:
+                _compare(both, fingerprint, "", yes=yes)
             terminal.say(f"{shown(seen.path)} is accepted already")
             return
         for line in layout(info):
             terminal.say(line)
         warn(info)
-        _compare(author, fingerprint, _question(info), yes=yes)
+        _compare(both, fingerprint, _question(info), yes=yes)
         backpack.call(agent_calls.trust_lock(seen.data, author, label, path=seen.path))
     terminal.say(f"{shown(seen.path)} is accepted, generation {info.generation} of {author}")
 
@@ -325,16 +333,32 @@ def _question(info: "LockInfo") -> str:
     return "accept this version as the one that counts?"
 
 
-def _compare(found: str, told: str | None, question: str, *, yes: bool) -> None:
+def _author_digits(seen: LockFile) -> str:
+    """Return all digits of the author's fingerprint, out of a file that the daemon has verified."""
+    import json  # noqa: PLC0415 - for those who trust somebody
+
+    return str(json.loads(seen.data)["header"]["author"])
+
+
+def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bool) -> None:
     """Have a fingerprint compared: with the one that was told, else by the person.
+
+    Args:
+        found: the fingerprint as people compare it, and all of its digits.
+        told: either of them, as the person has heard it; None: not told.
+        question: for the person, where it was not.
+        yes: do not ask.
 
     Raises:
         Failure: it is another one, or the person said no.
     """
+    spoken, full = (each.replace("-", "") for each in found)
     if told is not None:
-        if "".join(told.split()).lower() != found:
+        digits = "".join(told.split()).replace("-", "").lower()
+        # The half that was not shown to the person is held against the half that was.
+        if digits != spoken and not (digits == full and full.startswith(spoken)):
             raise Failure(
-                f"the fingerprint is another one: {found}",
+                f"the fingerprint is another one: {found[0]}",
                 reason="other-fingerprint",
                 hint="nothing was changed: ask your teammate again, over another way",
             )

@@ -20,11 +20,8 @@ from backpack_client.agent_model import LockInfo, OpenedLock, SavedMemory
 from backpack_client.calls import agents as agent_calls
 from backpack_client.calls.call import Call
 from backpack_client.failures import Failure
-from backpack_client.lockfiles import LockFile
+from backpack_client.lockfiles import LOCK_VARIABLE, LockFile
 from backpack_client.memory import MOST_ATTEMPTS, RETRIED, HeldMemory
-
-LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
-"""Names the lock of the agent that `run` has started."""
 
 Change = Callable[[dict[str, Any]], None]
 """Changes a memory in place."""

@@ -31,6 +31,9 @@ from pathlib import Path
 from backpack_client.failures import Failure, printable, usage
 
 LOCK_NAME = "agent.lock"
+LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
+"""Names the lock of the agent that `run` has started."""
+
 SIZE_LIMIT = 1024 * 1024
 """The longest lock file that the daemon takes, in bytes."""
 
@@ -98,6 +101,29 @@ def absolute(path: str) -> str:
     if not path or "\0" in path:
         raise usage("not the path of a file", hint="")
     return str(Path(path).absolute())
+
+
+def to_send(named: str | None = None) -> bytes:
+    """Read the lock whose embedded values are wanted as well.
+
+    Args:
+        named: the file; None: the one that `run` has started this agent with.
+
+    Returns:
+        What the file holds; empty where there is no lock in play.
+
+    Raises:
+        Failure: as `read`. An agent with a lock is not left to go on without it.
+    """
+    path = os.environ.get(LOCK_VARIABLE, "") if named is None else named
+    if named is None and not path:
+        return b""
+    try:
+        return read(absolute(path)).data
+    except Failure as failure:
+        if named is None:
+            failure.hint = f"{LOCK_VARIABLE} names it: put it back, or unset that variable"
+        raise
 
 
 def read(path: str) -> LockFile:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
-from backpack_client.agents import LOCK_VARIABLE
 from backpack_client.calls import agents as agent_calls
 from backpack_client.cli import agent_memory
+from backpack_client.lockfiles import LOCK_VARIABLE
 from daemons import PASSPHRASE, RunningDaemon
 
 

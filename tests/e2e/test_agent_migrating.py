@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backpack_client import Backpack
 from command_line import runner
 from daemons import RunningDaemon
 from two_vaults import Vault
@@ -88,6 +89,15 @@ def test_an_old_lock_opens_and_migrates_without_loss(ann: Vault, name: str) -> N
     assert not any(
         value in everything for value in expected["credentials"].values() if is_embedded(value)
     )
+
+
+def test_an_embedded_value_comes_out_of_a_migrated_lock(ann: Vault) -> None:
+    path, expected, key = placed("embedded-key")
+    ann.ok("agent", "migrate", str(path), "--legacy-key-file", str(key), "PASS")
+    ann.daemon.operator().grant("OPENAI_API_KEY")
+    with Backpack() as backpack:
+        value = backpack.get("OPENAI_API_KEY", lock=str(path))["OPENAI_API_KEY"]
+    assert value == expected["credentials"]["OPENAI_API_KEY"]
 
 
 def test_embedded_values_become_stored_keys_when_the_operator_asks(ann: Vault) -> None:

@@ -66,6 +66,14 @@ def test_an_address_that_the_lock_itself_brings_is_told(lock: Path) -> None:
     assert (fetching.returncode, fetching.stderr) == (0, b"")
 
 
+def test_keys_that_are_missing_are_named_to_who_may_have_them(lock: Path) -> None:
+    done = client("run", "--no-lock", "--key", "K", "--key", "E", "--", "true")
+    assert (done.returncode, b"put E\n" in done.stderr, b"put K" in done.stderr) == (
+        4, True, False
+    ), done.stderr  # fmt: skip
+    assert b"put E\n" in client("get", "E").stderr
+
+
 def test_get_takes_a_lock_that_is_named(lock: Path) -> None:
     elsewhere = lock.rename(lock.with_name("other.lock"))
     assert client("get", "E").returncode == 4

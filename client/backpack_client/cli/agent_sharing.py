@@ -3,6 +3,7 @@
 agent add-recipient, remove-recipient, rewrap, trust, migrate.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ from backpack_client.cli.agent_files import (
 from backpack_client.cli.identity import full_fingerprint, identity_line
 from backpack_client.cli.session import Session, count, json_option, local_time, passphrase_option
 from backpack_client.cli.session import milliseconds as as_milliseconds
-from backpack_client.failures import Failure, printable
+from backpack_client.failures import Failure, is_key_name, printable
 from backpack_client.lockfiles import LockFile
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def look(
         seen: the file.
         legacy_key_file: with the old master key, for version 1.
         iterations: for version 1; 0: the usual number.
-        passphrase_file: with the passphrase; None: asked for where it is needed.
+        passphrase_file: with the passphrase; None: asked for where it is needed, of somebody who
+            sits there.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
 
@@ -59,8 +61,11 @@ def look(
             return backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     except Failure as failure:
         legacy = failure.reason == "legacy-lock"
-        if not legacy and (failure.reason not in _LOOKED_AT or passphrase_file is None):
-            raise
+        if not legacy:
+            asked = passphrase_file is not None or (sys.stdin is not None and sys.stdin.isatty())
+            if failure.reason not in _LOOKED_AT or not asked:
+                raise
+            terminal.say(f"note: {failure.message}")
     with session.operator(passphrase_file) as backpack:
         if not legacy:
             return backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
@@ -269,7 +274,8 @@ def migrate(
         raise click.UsageError("--replace is for --store-embedded only")
     seen = read_lock(file)
     with session.operator(passphrase_file) as backpack:
-        key, _ = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
+        key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
+        _check_names(old.info)
         call = agent_calls.migrate_lock(
             seen.data,
             legacy_key=key,
@@ -291,6 +297,22 @@ def migrate(
         warn(migrated.info)
         note_many(migrated.info)
         note_missing(backpack, migrated.info)
+
+
+def _check_names(info: "LockInfo") -> None:
+    """Return if every credential of an old lock has a name that a key can have.
+
+    Raises:
+        Failure: one has not; it is named.
+    """
+    wrong = [each.name for each in info.credentials if not is_key_name(each.name)]
+    if wrong:
+        raise Failure(
+            f"no key can have the name of the credential {printable(wrong[0], 64)}",
+            reason="lock-content",
+            hint="nothing was changed: rename it with the tool that made the lock, then migrate "
+            "again\na name has letters, digits, _, . and -, up to 128, a letter or _ first",
+        )
 
 
 def _trust(

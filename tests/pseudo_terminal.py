@@ -24,10 +24,13 @@ def read_screen(screen: int) -> bytes:
 class Terminal:
     """A Python program on a terminal of its own, its standard streams elsewhere.
 
-    With `screen_out`, standard output is the terminal, as for a live screen.
+    With `screen_out`, standard output is the terminal, as for a live screen; with `screen_in`,
+    standard input is.
     """
 
-    def __init__(self, arguments: list[str], *, screen_out: bool = False) -> None:
+    def __init__(
+        self, arguments: list[str], *, screen_out: bool = False, screen_in: bool = False
+    ) -> None:
         self.out, out = os.pipe()
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
@@ -36,7 +39,8 @@ class Terminal:
             if not screen_out:
                 os.dup2(out, 1)
             os.dup2(out, 2)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            if not screen_in:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.execv(sys.executable, [sys.executable, *arguments])
         os.close(out)
         self.shown = b""

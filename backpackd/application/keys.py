@@ -23,6 +23,7 @@ from backpackd.ports import Store
 MOST_AT_ONCE = 1000
 MOST_STORED = 100_000
 _BATCH = 200
+_MISSING_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +305,12 @@ def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def _require(session: Session, indexes: Mapping[str, bytes]) -> None:
-    missing = sum(index not in session.rows for index in indexes.values())
+    missing = [name for name, index in indexes.items() if index not in session.rows]
     if missing:
-        raise KeyUnknownError(f"{missing} of the {len(indexes)} keys are not stored")
+        raise KeyUnknownError(
+            f"{len(missing)} of the {len(indexes)} keys are not stored",
+            facts={"missing": " ".join(missing[:_MISSING_SHOWN])},
+        )
 
 
 def _genuine(row: KeyRow | None, known: AbstractSet[RowHead], name: str) -> KeyRow:

@@ -9,6 +9,7 @@ agents that save at once, none overwrites what another has saved. Nothing here p
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -19,11 +20,8 @@ from backpack_client.agent_model import LockInfo, OpenedLock, SavedMemory
 from backpack_client.calls import agents as agent_calls
 from backpack_client.calls.call import Call
 from backpack_client.failures import Failure
-from backpack_client.lockfiles import LockFile
+from backpack_client.lockfiles import LOCK_VARIABLE, LockFile
 from backpack_client.memory import MOST_ATTEMPTS, RETRIED, HeldMemory
-
-LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
-"""Names the lock of the agent that `run` has started."""
 
 Change = Callable[[dict[str, Any]], None]
 """Changes a memory in place."""
@@ -93,6 +91,11 @@ class _Held:
             seen.data, self._memory.saving(), expected=self._memory.hash, path=seen.path
         )
 
+    def _noting(self) -> Call[OpenedLock]:
+        """Have the daemon remember what was just written, so that an older one is found."""
+        seen = self._lock_file()
+        return agent_calls.open_lock(seen.data, path=seen.path)
+
     def _store(self, saved: SavedMemory) -> None:
         self._file = lockfiles.replace(self._lock_file(), saved.data)
         self._memory.saved(saved.memory_hash)
@@ -143,6 +146,7 @@ class Agent(_Held):
                     raise
                 self._open(join=True)
             else:
+                self._note()
                 return
         raise too_busy()
 
@@ -166,8 +170,14 @@ class Agent(_Held):
                 if failure.reason not in RETRIED:
                     raise
             else:
+                self._note()
                 return
         raise too_busy()
+
+    def _note(self) -> None:
+        # The file is written, and stays so: without this it is known from the next opening on.
+        with contextlib.suppress(Failure):
+            self._invoke(self._noting())
 
     def _open(self, *, join: bool) -> None:
         seen, call = self._read()
@@ -208,6 +218,7 @@ class AsyncAgent(_Held):
                     raise
                 await self._open(join=True)
             else:
+                await self._note()
                 return
         raise too_busy()
 
@@ -225,6 +236,7 @@ class AsyncAgent(_Held):
                 if failure.reason not in RETRIED:
                     raise
             else:
+                await self._note()
                 return
         raise too_busy()
 
@@ -232,6 +244,10 @@ class AsyncAgent(_Held):
         # In a thread: a file may lie where reading takes its time.
         seen, call = await asyncio.to_thread(self._read)
         self._take(seen, await self._invoke(call), join=join)
+
+    async def _note(self) -> None:
+        with contextlib.suppress(Failure):
+            await self._invoke(self._noting())
 
     async def _keep(self, saved: SavedMemory) -> None:
         seen = self._lock_file()

@@ -207,6 +207,8 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
         hint = _grant_hint(facts)
     elif reason == "waiting-for-approval":
         hint = f"to approve it: {_approve_line(facts)}\n{_grant_hint(facts)}"
+    elif reason == "no-such-key":
+        hint = _put_hint(facts) or hint
     elif reason == "throttled":
         hint = _wait_hint(facts) or hint
     shown = printable(message, MESSAGE_LIMIT) or f"the daemon answered {printable(code_name, 64)}"
@@ -279,6 +281,14 @@ def _approve_line(facts: "Mapping[str, str]") -> str:
     code = facts.get("backpack-request-code", "")
     # Made to be copied into a shell, so nothing else may stand there.
     return f"backpack-client approve {code if is_code(code) else 'CODE'}"
+
+
+def _put_hint(facts: "Mapping[str, str]") -> str:
+    asked = facts.get("backpack-names", "").split(" ")
+    missing = facts.get("backpack-missing", "").split(" ")
+    # Made to be copied into a shell, so only what was asked for here, and has the form of a name.
+    names = [name for name in missing if name in asked and is_key_name(name)]
+    return "\n".join(f"store it with: backpack-client put {name}" for name in names)
 
 
 def _wait_hint(facts: "Mapping[str, str]") -> str:

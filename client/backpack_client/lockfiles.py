@@ -10,7 +10,9 @@ The rules, each of which stops something:
    hold the lock (flock) of the file that they replace, so of two only one gets through. A program
    that does not take it (git, an editor) can still slip into the instant between comparing and
    renaming; it is found whenever it comes before.
-4. A new file is 0600 from its first byte and never takes the place of another. A file that is
+4. In a directory that everybody may write, only the user's own file is read: anybody could have put
+   another one there. That is judged by the file that was opened, whatever its name leads to later.
+5. A new file is 0600 from its first byte and never takes the place of another. A file that is
    replaced keeps its mode, and its owner where that is possible.
 """
 
@@ -29,6 +31,9 @@ from pathlib import Path
 from backpack_client.failures import Failure, printable, usage
 
 LOCK_NAME = "agent.lock"
+LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
+"""Names the lock of the agent that `run` has started."""
+
 SIZE_LIMIT = 1024 * 1024
 """The longest lock file that the daemon takes, in bytes."""
 
@@ -76,7 +81,7 @@ def find(start: str | None = None) -> str:
         if _owner(directory) not in owners:
             break
         candidate = directory / LOCK_NAME
-        if os.path.lexists(candidate):
+        if os.path.lexists(candidate) and not _planted(directory, candidate):
             return str(candidate)
         if os.path.lexists(directory / _REPOSITORY):
             break
@@ -98,11 +103,35 @@ def absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
+def to_send(named: str | None = None) -> bytes:
+    """Read the lock whose embedded values are wanted as well.
+
+    Args:
+        named: the file; None: the one that `run` has started this agent with.
+
+    Returns:
+        What the file holds; empty where there is no lock in play.
+
+    Raises:
+        Failure: as `read`. An agent with a lock is not left to go on without it.
+    """
+    path = os.environ.get(LOCK_VARIABLE, "") if named is None else named
+    if named is None and not path:
+        return b""
+    try:
+        return read(absolute(path)).data
+    except Failure as failure:
+        if named is None:
+            failure.hint = f"{LOCK_VARIABLE} names it: put it back, or unset that variable"
+        raise
+
+
 def read(path: str) -> LockFile:
     """Read a lock file.
 
     Raises:
-        Failure: it is not there (`no-lock`), is not a regular file, is too long, or cannot be read.
+        Failure: it is not there (`no-lock`), is not a regular file, is too long, cannot be read, or
+            lies where everybody may write and is somebody else's (`lock-foreign`).
     """
     with _directory(path) as directory:
         return _read(path, directory)
@@ -151,21 +180,24 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
     if data == seen.data:
         return seen
     name = Path(seen.path).name
-    fresh = f".{name}.new"
     with (
         _directory(seen.path) as directory,
         _explained(seen.path, "write"),
         _held(seen.path, directory) as held,
     ):
-        if not hmac.compare_digest(_read(seen.path, directory).data, seen.data):
-            raise _changed(seen.path)
+        _check_same(seen, directory, held)
         before = os.fstat(held)
         mode = stat.S_IMODE(before.st_mode) & 0o777
-        # Written only while the lock is held: one that is there was left by a writer that died.
+        # Named by the file whose lock is held. A writer that holds one which git, say, has taken
+        # out of sight meanwhile writes beside this one, and neither renames the half of the other.
+        # So one of this name that is there was left by a writer that died.
+        fresh = f".{name}.{before.st_ino}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=directory)
         try:
             _write_new(fresh, data, mode, directory, owner=before)
+            # Once more: writing and syncing took their time.
+            _check_same(seen, directory, held)
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -201,6 +233,20 @@ def _owner(directory: Path) -> int:
         return directory.stat().st_uid
     except OSError:
         return -1
+
+
+def _planted(directory: Path, candidate: Path) -> bool:
+    """Tell whether a name leads to what `read` would refuse for where it lies."""
+    try:
+        # Of a symbolic link itself: whoever made it chose where it leads.
+        return _foreign(directory.stat(), candidate.lstat())
+    except OSError:
+        return True
+
+
+def _foreign(directory: os.stat_result, file: os.stat_result) -> bool:
+    """Tell whether somebody else may have left a file in a directory that all may write."""
+    return bool(directory.st_mode & stat.S_IWOTH) and file.st_uid != os.geteuid()
 
 
 @contextlib.contextmanager
@@ -244,6 +290,12 @@ def _read(path: str, directory: int) -> LockFile:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise _not_regular(path, "no regular file")
+            if _foreign(os.fstat(directory), status):
+                raise Failure(
+                    f"{printable(path, _SHOWN)} is not yours, and lies where everybody may write",
+                    reason="lock-foreign",
+                    hint="copy it into a directory of your own, if it is the one you mean",
+                )
             data = bytearray()
             while len(data) <= SIZE_LIMIT and (more := os.read(descriptor, SIZE_LIMIT + 1)):
                 data += more
@@ -269,6 +321,18 @@ def _not_regular(path: str, what: str) -> Failure:
         reason="lock-not-regular",
         hint="a lock is a regular file: name the file itself with --lock FILE",
     )
+
+
+def _check_same(seen: LockFile, directory: int, held: int) -> None:
+    """Return if a name still leads to the file that is held, and that to the bytes that were read.
+
+    Raises:
+        Failure: it does not (`lock-changed`).
+    """
+    current = os.stat(Path(seen.path).name, dir_fd=directory, follow_symlinks=False)
+    same = os.path.samestat(current, os.fstat(held))
+    if not same or not hmac.compare_digest(_read(seen.path, directory).data, seen.data):
+        raise _changed(seen.path)
 
 
 def _changed(path: str) -> Failure:

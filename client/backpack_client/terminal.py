@@ -379,14 +379,19 @@ def answer(question: str, default: str = "") -> str:
         default: what an empty line stands for.
 
     Raises:
-        Failure: there is no terminal to ask on, or what was typed is no text.
+        Failure: there is no terminal to ask on, what was typed is no text, or it was Ctrl-D.
     """
     terminal = _open_terminal("for an answer", "say it by options: see --help")
     shown = f"{question} [{default}]" if default else question
     try:
         termios.tcflush(terminal, termios.TCIFLUSH)
         os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
-        return _read_line(terminal).decode().strip() or default
+        typed = _read_typed(terminal)
+        if not typed:
+            # Ctrl-D is no empty line: whoever types it wants out, and not what is usual.
+            os.write(terminal, b"\n")
+            raise Failure("cancelled: nothing was changed", reason="not-confirmed")
+        return typed.decode().strip() or default
     except UnicodeDecodeError:
         raise usage("what was typed is not UTF-8", hint="") from None
     except OSError as error:
@@ -464,6 +469,11 @@ def _without_echo(terminal: int) -> Iterator[None]:
 
 
 def _read_line(terminal: int) -> bytes:
+    return _read_typed(terminal).removesuffix(b"\n")
+
+
+def _read_typed(terminal: int) -> bytes:
+    """Read a line with its end; empty where the input has ended."""
     line = b""
     while not line.endswith(b"\n"):
         more = os.read(terminal, _TYPED_LIMIT + 1)
@@ -473,4 +483,4 @@ def _read_line(terminal: int) -> bytes:
     if len(line) > _TYPED_LIMIT:
         # The terminal may have cut it: better nothing than a part.
         raise usage("that is too long to be typed", hint="put it into a file and name that")
-    return line.removesuffix(b"\n")
+    return line

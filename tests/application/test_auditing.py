@@ -6,51 +6,19 @@ from typing import Any
 
 import pytest
 
+from audit_worlds import granted, kinds, only, shown, verdict, written
 from backpackd.application import audit_writing
-from backpackd.application.audit_reading import Entry, Filter, Verified
 from backpackd.application.auditing import caller
 from backpackd.application.ruling import NOTHING
-from backpackd.core.audit import chain, ratchet
+from backpackd.core.audit import chain
 from backpackd.core.audit.chain import Head
 from backpackd.core.audit.events import KINDS, AuditEvent
 from backpackd.core.errors import DeniedError, DiskFullError, StoreError, WrongPassphraseError
 from backpackd.core.policy import DenyRule
-from backpackd.core.sealing import OpenError
 from backpackd.core.states import State
 from fakes import GOOD, WRONG, Gate, World, settled, state_of, turns
 
 FULL = "no room"
-
-
-async def shown(world: World, **wanted: Any) -> list[Entry]:
-    await written(world)
-    found = world.reading.entries(world.vault.session(), Filter(**wanted))
-    return [entry async for entry in found]
-
-
-async def kinds(world: World, **wanted: Any) -> list[str]:
-    return [entry.event.kind for entry in await shown(world, **wanted)]
-
-
-async def only(world: World, kind: str) -> Entry:
-    (entry,) = await shown(world, kinds=frozenset({kind}))
-    return entry
-
-
-async def written(world: World) -> None:
-    """Wait until all that was noted is in the log."""
-    await turns(lambda: world.auditing.writer._task is None)
-
-
-async def verdict(world: World, expected: Head | None = None) -> Verified:
-    await written(world)
-    return [answer async for answer in world.reading.verify(expected)][-1]
-
-
-async def granted() -> World:
-    world = await World().stocked()
-    await world.grant("K", "L")
-    return world
 
 
 async def test_the_life_of_a_lease_is_in_the_log() -> None:
@@ -408,64 +376,6 @@ class TestWriting:
         gate.open()
         await writing
         assert (writer.head.number, writer.own) == (end + 2, end + 1)
-
-
-class TestRatchet:
-    async def test_the_state_taken_at_a_time_opens_nothing_from_before(self) -> None:
-        world = await granted()
-        for _ in range(20):
-            await world.lease("K")
-        await written(world)
-        taken_at = world.auditing.writer.head.number
-        state = world.auditing.writer._state
-        assert state is not None
-        with state.open() as view:
-            taken = bytes(view)
-        for _ in range(5):
-            await world.lease("K")
-        await written(world)
-        entries = [row for row in world.store.audit.values() if row.kind == chain.ENTRY]
-        opened = set()
-        for _ in range(60):
-            for row in entries:
-                try:
-                    ratchet.open_entry(
-                        taken,
-                        row.body,
-                        vault_id=world.auditing.writer.vault_id,
-                        number=row.number,
-                        previous=row.previous,
-                    )
-                    opened.add(row.number)
-                except OpenError:
-                    continue
-            taken = ratchet.advance(taken)
-        # It is the real state: it opens what came after.
-        assert min(opened) == taken_at + 1
-        assert len(opened) == 5
-
-    async def test_old_states_are_overwritten(self) -> None:
-        world = await granted()
-        await written(world)
-        before = world.auditing.writer._state
-        await world.lease("K")
-        await written(world)
-        assert before is not None
-        with pytest.raises(ValueError, match="wiped"), before.open():
-            pass
-
-    async def test_a_writing_that_failed_leaves_the_state_in_force(self) -> None:
-        world = await granted()
-        await written(world)
-        slots, state = len(world.arena._slots), world.auditing.writer._state
-        world.store.faults.append(DiskFullError(FULL))
-        with pytest.raises(DiskFullError):
-            await world.lease("K")
-        await written(world)
-        assert len(world.arena._slots) == slots
-        await world.lease("K")
-        assert (await verdict(world)).problem is None
-        assert world.auditing.writer._state is not state
 
 
 class TestWithoutALog:

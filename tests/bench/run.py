@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, commands, leases, panic, sizes
+from bench import calls, commands, endings, leases, panic, sizes
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         calls.measure,
         sizes.measure,
         leases.measure,
+        endings.measure,
         panic.measure,
     ]
     print(f"{'what':58}  {'measured':>12}  target")

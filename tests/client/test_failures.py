@@ -200,3 +200,9 @@ def test_a_call_that_a_stopping_daemon_left_behind_is_told_in_words() -> None:
     failure = from_status("CANCELLED", "", "CANCELLED", {})
     assert (failure.exit_code, failure.reason) == (7, "no-daemon")
     assert failure.message == "the daemon ended the call before it answered"
+
+
+def test_a_key_that_is_not_stored_is_named_where_it_was_asked_for() -> None:
+    facts = {"backpack-names": "A B C", "backpack-missing": "B $(x) D"}
+    hint = failures.from_status("NOT_FOUND", "no-such-key", "1 of 3", facts).hint
+    assert hint == "store it with: backpack-client put B"

@@ -247,3 +247,14 @@ def test_a_failure_that_nobody_reads_still_has_its_exit_code(daemon: Daemon) -> 
     daemon.says = b"HTTP/1.1 400 Bad Request\r\n\r\n"
     done = run(daemon, "A", shell='"$@" 2>/dev/full')
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+def test_a_get_of_an_agent_with_a_lock_is_for_the_full_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BACKPACK_AGENT_LOCK", str(tmp_path / "agent.lock"))
+    plain = get.parse(["A"])
+    assert plain is not None
+    with pytest.raises(HandOver):
+        get.run(plain)
+    assert get.parse(["A", "--lock", "agent.lock"]) is None

@@ -243,10 +243,15 @@ def test_a_disk_without_room_leaves_the_old_file_and_nothing_else(
     assert names(tmp_path) == ["agent.lock"]
 
 
+def left_over(lock: LockFile) -> Path:
+    """Return what a writer that died has left: it is named by the file that it was to replace."""
+    return Path(lock.path).with_name(f".agent.lock.{Path(lock.path).stat().st_ino}.new")
+
+
 def test_what_a_writer_that_died_has_left_does_not_stand_in_the_way(
     tmp_path: Path, lock: LockFile
 ) -> None:
-    (tmp_path / ".agent.lock.new").write_bytes(b"half of it")
+    left_over(lock).write_bytes(b"half of it")
     lockfiles.replace(lock, b"second")
     assert Path(lock.path).read_bytes() == b"second"
     assert names(tmp_path) == ["agent.lock"]
@@ -257,7 +262,7 @@ def test_a_link_planted_where_the_new_version_is_written_leads_nowhere(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (tmp_path / ".agent.lock.new").symlink_to(victim)
+    left_over(lock).symlink_to(victim)
     lockfiles.replace(lock, b"second")
     assert victim.read_bytes() == b"precious"
     assert not Path(lock.path).is_symlink()
@@ -281,3 +286,73 @@ def test_a_lock_shows_nothing_of_what_is_in_it(lock: LockFile) -> None:
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_what_is_no_path_is_refused(path: str) -> None:
     assert reason(lambda: lockfiles.absolute(path)) == "usage"
+
+
+def test_a_lock_that_somebody_left_where_all_may_write_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "agent.lock"
+    lock.write_bytes(b"planted")
+    tmp_path.chmod(0o1777)
+    assert lockfiles.find(str(tmp_path)) == str(lock)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    with pytest.raises(Failure, match=r"no agent\.lock"):
+        lockfiles.find(str(tmp_path))
+
+
+def test_a_lock_of_somebody_elses_where_all_may_write_is_not_read(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been put there after its name was found to lead to one's own."""
+    Path(lock.path).parent.chmod(0o1777)
+    lockfiles.read(lock.path)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    assert reason(lambda: lockfiles.read(lock.path)) == "lock-foreign"
+    Path(lock.path).parent.chmod(0o755)
+    lockfiles.read(lock.path)
+
+
+def test_what_lies_behind_a_planted_symbolic_link_is_not_found(
+    tmp_path: Path, lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link of the user's own is found, to be refused by its name; another's is passed by."""
+    elsewhere = tmp_path / "open-to-all"
+    elsewhere.mkdir()
+    elsewhere.chmod(0o1777)
+    link = elsewhere / "agent.lock"
+    link.symlink_to(lock.path)
+    assert reason(lambda: lockfiles.read(lockfiles.find(str(elsewhere)))) == "lock-not-regular"
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    assert lockfiles.find(str(elsewhere)) == lock.path
+
+
+def test_of_two_writers_neither_puts_half_of_the_others_in_place(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git takes the file of the first one away, and so each holds the lock of another file."""
+    real_rename, real_write = os.rename, os.write
+    first, second = b"A" * 100, b"B" * 100
+    in_place: list[bytes] = []
+
+    def about_to_rename(source: str, target: str, **where: int) -> None:
+        monkeypatch.setattr(os, "rename", real_rename)
+        other = Path(lock.path + ".other")
+        other.write_bytes(b"git's")
+        other.rename(lock.path)
+
+        def half(descriptor: int, data: bytes) -> int:
+            monkeypatch.setattr(os, "write", real_write)
+            written = real_write(descriptor, data[:1])
+            real_rename(source, target, **where)
+            in_place.append(Path(lock.path).read_bytes())
+            return written
+
+        monkeypatch.setattr(os, "write", half)
+        seen = lockfiles.read(lock.path)
+        assert reason(lambda: lockfiles.replace(seen, second)) == "lock-changed"
+
+    monkeypatch.setattr(os, "rename", about_to_rename)
+    lockfiles.replace(lock, first)
+    assert in_place == [first]
+    assert Path(lock.path).read_bytes() == first
+    assert names(Path(lock.path).parent) == ["agent.lock"]

@@ -22,7 +22,12 @@ from backpack_client.running import environment
         "ZDOTDIR", "MALLOC_CHECK_", "TERMINFO", "SSLKEYLOGFILE", "DBUS_SESSION_BUS_ADDRESS",
         "NOTIFY_SOCKET", "LISTEN_FDS", "PERLLIB", "TAR_OPTIONS", "LESS", "GIT_TRACE2_EVENT",
         "AWS_SHARED_CREDENTIALS_FILE", "RIPGREP_CONFIG_PATH", "AWS_PAGER", "PKG_CONFIG_PATH",
-        "GCC_EXEC_PREFIX", "RUSTUP_TOOLCHAIN", "CGO_LDFLAGS",
+        "GCC_EXEC_PREFIX", "RUSTUP_TOOLCHAIN", "CGO_LDFLAGS", "PYTEST_ADDOPTS", "PYTEST_PLUGINS",
+        "RSYNC_CONNECT_PROG", "RSYNC_RSH", "LESSKEY_CONTENT", "OMP_TOOL_LIBRARIES",
+        "YARN_YARN_PATH", "APT_CONFIG", "PSModulePath", "MONO_PATH", "MONO_GC_PARAMS",
+        "KUBECTL_EXTERNAL_DIFF", "TF_CLI_ARGS", "TF_CLI_ARGS_plan", "ANSIBLE_CONFIG",
+        "ANSIBLE_CALLBACK_PLUGINS", "CCACHE_PREFIX", "ESBUILD_BINARY_PATH", "LIBMYSQL_PLUGIN_DIR",
+        "GDK_PIXBUF_MODULE_FILE", "COVERAGE_PROCESS_START", "UV_INDEX_URL", "UV_PYTHON",
     ],
 )  # fmt: skip
 def test_a_name_that_changes_how_programs_run_is_refused(name: str) -> None:
@@ -36,12 +41,25 @@ def test_a_name_that_changes_how_programs_run_is_refused(name: str) -> None:
     [
         "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GITHUB_TOKEN", "GIT_TOKEN", "NODE_AUTH_TOKEN",
         "NPM_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "SSH_PASSPHRASE", "HF_TOKEN",
-        "PGPASSWORD", "GH_TOKEN", "ANSIBLE_VAULT_KEY", "TF_TOKEN_X", "LESSONS_KEY",
+        "PGPASSWORD", "GH_TOKEN", "TF_TOKEN_X", "LESSONS_KEY",
         "DOCKER_PASSWORD", "K", "_k", "PATHOLOGY_KEY", "JAVA_SERVICE_KEY", "CARGO_REGISTRY_TOKEN",
     ],
 )  # fmt: skip
 def test_names_that_keys_have_are_let_through(name: str) -> None:
     environment.check_keys([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("OPENAI_BASE_URL", True), ("ANTHROPIC_BASE_URL", True), ("OPENAI_API_BASE", True),
+        ("AZURE_OPENAI_ENDPOINT", True), ("AWS_ENDPOINT_URL_S3", True), ("openai_base_url", True),
+        ("OPENAI_API_KEY", False), ("DATABASE_URL", False), ("BASE_URL_KEY", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_sends_keys_elsewhere_is_let_through_and_known(name: str, is_one: bool) -> None:
+    environment.check_keys([name])
+    assert environment.is_address(name) is is_one
 
 
 @pytest.mark.parametrize("name", ["a.b", "A-B"])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
-from backpack_client.agents import LOCK_VARIABLE
 from backpack_client.calls import agents as agent_calls
+from backpack_client.cli import agent_memory
+from backpack_client.lockfiles import LOCK_VARIABLE
 from daemons import PASSPHRASE, RunningDaemon
 
 
@@ -222,3 +223,37 @@ async def test_an_asyncio_agent_that_is_not_open_says_so(lock: Path) -> None:
         agent = backpack.agent(str(lock))
         with pytest.raises(Failure, match="not open yet"):
             _ = agent.memory
+
+
+def test_a_memory_that_is_put_back_right_after_a_save_is_told(lock: Path) -> None:
+    before = lock.read_bytes()
+    with Backpack() as backpack, backpack.agent() as agent:
+        agent.memory["count"] = 1
+    lock.write_bytes(before)
+    with Backpack() as backpack:
+        assert backpack.agent().info.warnings == ("memory-stepped-back",)
+
+
+def test_a_memory_that_is_put_back_right_after_an_asyncio_save_is_told(lock: Path) -> None:
+    before = lock.read_bytes()
+
+    async def save() -> None:
+        async with AsyncBackpack() as backpack, backpack.agent() as agent:
+            agent.memory["count"] = 1
+
+    asyncio.run(save())
+    lock.write_bytes(before)
+    with Backpack() as backpack:
+        assert backpack.agent().info.warnings == ("memory-stepped-back",)
+
+
+@pytest.mark.parametrize("fresh", [{}, {"only": 1}])
+def test_replacing_the_memory_leaves_nothing_that_was_saved_meanwhile(
+    lock: Path, fresh: dict[str, object]
+) -> None:
+    with Backpack() as backpack:
+        person, agent = backpack.agent(), backpack.agent()
+        agent.memory["late"] = "personal data"
+        agent.save()
+        agent_memory._replace(person, fresh)
+        assert backpack.agent().memory == fresh

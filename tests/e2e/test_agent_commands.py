@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backpack_client.cli.identity import full_fingerprint
 from command_line import Run, runner
 from daemons import RunningDaemon
 from two_vaults import Vault
@@ -323,3 +324,28 @@ def test_a_locked_vault_opens_no_lock(ann: Vault) -> None:
     ann.ok("lock")
     assert ann("agent", "show").code == 3
     assert ann("identity").code == 3
+
+
+def test_another_fingerprint_is_refused_also_for_an_accepted_lock(ann: Vault, bob: Vault) -> None:
+    shared(ann, bob)
+    refused = bob("agent", "trust", "--fingerprint", bob.fingerprint, "PASS")
+    assert (refused.code, ann.fingerprint in refused.err) == (1, True)
+
+
+def test_all_digits_of_a_fingerprint_are_compared(ann: Vault, bob: Vault) -> None:
+    shared(ann, bob)
+    digits = json.loads(Path("agent.lock").read_bytes())["header"]["author"]
+    other = digits[:-1] + ("0" if digits[-1] != "0" else "1")
+    assert bob("agent", "trust", "--fingerprint", other, "PASS").code == 1
+    bob.ok("agent", "trust", "--fingerprint", digits, "PASS")
+
+
+def test_all_digits_of_a_new_recipients_fingerprint_are_compared(ann: Vault, bob: Vault) -> None:
+    ann.ok("agent", "init", "--yes", "PASS")
+    line = bob.ok("identity").out.strip()
+    digits = full_fingerprint(line)
+    assert (digits[:4], len(digits)) == (bob.fingerprint[:4], 64)
+    other = digits[:-1] + ("0" if digits[-1] != "0" else "1")
+    add = ("agent", "add-recipient", line, "PASS", "--fingerprint")
+    assert ann(*add, other).code == 1
+    ann.ok(*add, digits)

@@ -4,6 +4,7 @@ The vectors were written by the tool whose format it is.
 """
 
 import base64
+import hashlib
 import json
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
+from backpack_client import Backpack
 from command_line import runner
 from daemons import RunningDaemon
 from two_vaults import Vault
@@ -88,6 +91,15 @@ def test_an_old_lock_opens_and_migrates_without_loss(ann: Vault, name: str) -> N
     assert not any(
         value in everything for value in expected["credentials"].values() if is_embedded(value)
     )
+
+
+def test_an_embedded_value_comes_out_of_a_migrated_lock(ann: Vault) -> None:
+    path, expected, key = placed("embedded-key")
+    ann.ok("agent", "migrate", str(path), "--legacy-key-file", str(key), "PASS")
+    ann.daemon.operator().grant("OPENAI_API_KEY")
+    with Backpack() as backpack:
+        value = backpack.get("OPENAI_API_KEY", lock=str(path))["OPENAI_API_KEY"]
+    assert value == expected["credentials"]["OPENAI_API_KEY"]
 
 
 def test_embedded_values_become_stored_keys_when_the_operator_asks(ann: Vault) -> None:
@@ -228,6 +240,24 @@ def test_every_damage_has_its_own_message_and_exit_code(ann: Vault) -> None:
         assert "no agent.lock" not in failed.err
         assert path.read_bytes() == before
     assert len(set(told.values())) == len(DAMAGES), told
+
+
+def test_a_credential_that_no_key_can_be_called_is_named_and_printable(ann: Vault) -> None:
+    layers = {}
+    contents = {"credentials": {"A": "x", "bad \x1b[31m": "y"}, "personality": {}, "memory": {}}
+    for name, content in contents.items():
+        key = hashlib.pbkdf2_hmac("sha256", b"old", bytes(16), 1000)
+        token = Fernet(base64.urlsafe_b64encode(key)).encrypt(json.dumps(content).encode())
+        sealed, salt = base64.b64encode(token).decode(), base64.b64encode(bytes(16)).decode()
+        layers[name] = {"data": sealed, "salt": salt}
+    before = json.dumps({"version": "1.0", "layers": layers}).encode()
+    Path("old.lock").write_bytes(before)
+    Path("old-key").write_text("old\n", encoding="utf-8")
+    options = ("--legacy-key-file", "old-key", "--iterations", "1000", "PASS")
+    refused = ann("agent", "migrate", "old.lock", *options)
+    assert (refused.code, "the credential bad \\x1b[31m" in refused.err) == (1, True), refused.err
+    assert "rename it with the tool" in refused.err
+    assert (Path("old.lock").read_bytes(), Path("old.lock.v1").exists()) == (before, False)
 
 
 def test_a_wrong_key_is_its_own_error(ann: Vault) -> None:

@@ -81,9 +81,12 @@ third.kill()
 fourth = Agent(daemon, 30000)
 operator.leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(all=True))
 operator.leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(tree_pid=30000))
-told["after the agent"] = fourth.get("GRANTED")
+told["revoked"] = fourth.get("GRANTED")
 told["signalled"] = fourth.process.poll()
 fourth.kill()
+fifth = Agent(daemon, 30000)
+told["after the revoked"] = fifth.get("GRANTED")
+fifth.kill()
 daemon.close()
 print(json.dumps(told))
 """
@@ -112,6 +115,7 @@ def test_a_process_with_the_pid_of_a_granted_root_gets_nothing(tmp_path: Path) -
         "consented": "value",
         "again": ["waiting-for-approval", "waiting-for-approval"],
         "agent": "value",
-        "after the agent": "value",
+        "revoked": "waiting-for-approval",
         "signalled": None,
+        "after the revoked": "value",
     }

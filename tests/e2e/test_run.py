@@ -452,3 +452,11 @@ def test_without_lock_and_keys_there_is_nothing_to_run_with(operator: Client) ->
 def test_keys_that_were_not_handed_over_are_missed_with_a_hint() -> None:
     with pytest.raises(Exception, match="no keys were handed"):
         handed_keys({})
+
+
+def test_what_an_outer_agent_was_handed_is_not_the_inner_ones(
+    operator: Client, tmp_path: Path
+) -> None:
+    outer = {"BACKPACK_KEYS_FD": "7", "BACKPACK_AGENT_LOCK": "/of/an/outer/agent"}
+    done = run("--key", "K", "--", "env", **outer)
+    assert found(done.stdout, *outer) == {}

@@ -1,7 +1,9 @@
 """Keys handed out: get, lease, and what becomes of leases, to be awaited."""
 
+import asyncio
 from collections.abc import Sequence
 
+from backpack_client import lockfiles
 from backpack_client.aio.connection import Connection
 from backpack_client.aio.lease import AsyncLease
 from backpack_client.aio.watch import AsyncWatch
@@ -21,6 +23,7 @@ class LeaseMethods(Connection):
         reason: str = "",
         wait: str | int = calls.DEFAULT_WAIT,
         on_wait: OnWait | None = None,
+        lock: str | None = None,
     ) -> Values:
         """Get values once. The lease that they come with is left to run out.
 
@@ -31,10 +34,12 @@ class LeaseMethods(Connection):
             wait: how long to wait for a person where no grant covers the keys, at most an hour;
                 "0" or 0: not at all.
             on_wait: called with the request's code, as `approve` takes it, when waiting begins.
+            lock: an agent's lock, out of which the values come that it embeds; None: the one that
+                `run` has started this agent with, if it has.
         """
-        return Values(
-            await self._invoke(calls.get_keys(names, ttl=ttl, reason=reason, wait=wait), on_wait)
-        )
+        call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
+        data = await asyncio.to_thread(lockfiles.to_send, lock)
+        return Values(await self._invoke(calls.with_lock(call, data), on_wait))
 
     def lease(
         self,
@@ -43,6 +48,7 @@ class LeaseMethods(Connection):
         reason: str = "",
         wait: str | int = calls.DEFAULT_WAIT,
         on_wait: OnWait | None = None,
+        lock: str | None = None,
     ) -> AsyncLease:
         """Make a lease to be opened with `async with`; see AsyncLease.
 
@@ -53,9 +59,11 @@ class LeaseMethods(Connection):
             wait: how long to wait for a person where no grant covers the keys, at most an hour;
                 "0" or 0: not at all.
             on_wait: called with the request's code, as `approve` takes it, when waiting begins.
+            lock: an agent's lock, out of which the values come that it embeds; None: the one that
+                `run` has started this agent with, if it has.
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
-        return AsyncLease(call, on_wait, self._invoke, self._leases)
+        return AsyncLease(call, on_wait, lock, self._invoke, self._leases)
 
     async def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
         """List the live leases of this process tree; all of them needs operator authority."""

@@ -5,8 +5,9 @@ import threading
 from types import TracebackType
 from typing import Protocol, Self
 
+from backpack_client import lockfiles
 from backpack_client.calls.call import Answer, Call, OnWait
-from backpack_client.calls.leases import Handout, give_back, renew_lease
+from backpack_client.calls.leases import Handout, give_back, renew_lease, with_lock
 from backpack_client.failures import Failure
 from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, boot_clock
 
@@ -32,12 +33,14 @@ class Lease(HeldKeys):
         self,
         call: Call[Handout],
         on_wait: OnWait | None,
+        lock: str | None,
         invoke: Invoke,
         opened: "set[Lease]",
     ) -> None:
         super().__init__(call.names)
         self._call = call
         self._on_wait = on_wait
+        self._lock = lock
         self._invoke = invoke
         self._opened = opened
         self._closing = threading.Event()
@@ -53,8 +56,9 @@ class Lease(HeldKeys):
             raise Failure(
                 "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
             )
+        call = with_lock(self._call, lockfiles.to_send(self._lock))
         asked_at = boot_clock()
-        self.begin(self._invoke(self._call, self._on_wait), asked_at)
+        self.begin(self._invoke(call, self._on_wait), asked_at)
         self._opened.add(self)
         self._thread = threading.Thread(target=self._renew, name="backpack-lease", daemon=True)
         self._thread.start()

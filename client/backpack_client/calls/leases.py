@@ -56,6 +56,18 @@ def get_keys(
     )
 
 
+def with_lock(call: Call[Handout], data: bytes) -> Call[Handout]:
+    """Have the values that a lock embeds come out of it: what GetKeys is sent with.
+
+    Args:
+        call: made by `get_keys`.
+        data: the lock file; empty: none.
+    """
+    assert isinstance(call.request, leases_pb2.GetKeysRequest)
+    call.request.agent_lock = data
+    return call
+
+
 def renew_lease(lease_id: str) -> Call[LeaseInfo]:
     """Extend a lease for as long as it was issued for."""
     return Call(

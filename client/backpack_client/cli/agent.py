@@ -154,6 +154,7 @@ def show(
     """Show what is in a lock, and who signed it. Values are never shown.
 
     A lock of version 1, or one that has to be looked at before it is used, needs the passphrase.
+    For the latter, without a terminal to ask on, it takes --passphrase-file.
 
     JSON: one object with version, lock_id, generation, author, recipients, layers (the generation
     in which each was sealed; of the memory, its counter), credentials (name, embedded),

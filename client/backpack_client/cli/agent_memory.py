@@ -73,9 +73,12 @@ def _named(lock: str | None) -> str:
 
 
 def _replace(agent: "Agent", fresh: dict[str, object]) -> None:
-    agent.memory.clear()
-    agent.memory.update(fresh)
-    agent.save()
+    def change(memory: dict[str, object]) -> None:
+        memory.clear()
+        memory.update(fresh)
+
+    # Not `save`, which keeps what somebody else has added meanwhile.
+    agent.update(change)
 
 
 COMMANDS = (memory,)

@@ -3,6 +3,7 @@
 agent add-recipient, remove-recipient, rewrap, trust, migrate.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -19,10 +20,10 @@ from backpack_client.cli.agent_files import (
     shown,
     warn,
 )
-from backpack_client.cli.identity import identity_line
+from backpack_client.cli.identity import full_fingerprint, identity_line
 from backpack_client.cli.session import Session, count, json_option, local_time, passphrase_option
 from backpack_client.cli.session import milliseconds as as_milliseconds
-from backpack_client.failures import Failure, printable
+from backpack_client.failures import Failure, is_key_name, printable
 from backpack_client.lockfiles import LockFile
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def look(
         seen: the file.
         legacy_key_file: with the old master key, for version 1.
         iterations: for version 1; 0: the usual number.
-        passphrase_file: with the passphrase; None: asked for where it is needed.
+        passphrase_file: with the passphrase; None: asked for where it is needed, of somebody who
+            sits there.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
 
@@ -59,8 +61,11 @@ def look(
             return backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     except Failure as failure:
         legacy = failure.reason == "legacy-lock"
-        if not legacy and (failure.reason not in _LOOKED_AT or passphrase_file is None):
-            raise
+        if not legacy:
+            asked = passphrase_file is not None or (sys.stdin is not None and sys.stdin.isatty())
+            if failure.reason not in _LOOKED_AT or not asked:
+                raise
+            terminal.say(f"note: {failure.message}")
     with session.operator(passphrase_file) as backpack:
         if not legacy:
             return backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
@@ -111,7 +116,12 @@ def add_recipient(
         (fresh,) = (
             each.fingerprint for each in tried.info.recipients if each.fingerprint not in known
         )
-        _compare(fresh, fingerprint, f"let {fresh} open {shown(seen.path)}?", yes=yes)
+        _compare(
+            (fresh, full_fingerprint(line)),
+            fingerprint,
+            f"let {fresh} open {shown(seen.path)}?",
+            yes=yes,
+        )
         change(
             backpack,
             seen,
@@ -264,7 +274,8 @@ def migrate(
         raise click.UsageError("--replace is for --store-embedded only")
     seen = read_lock(file)
     with session.operator(passphrase_file) as backpack:
-        key, _ = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
+        key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
+        _check_names(old.info)
         call = agent_calls.migrate_lock(
             seen.data,
             legacy_key=key,
@@ -288,6 +299,22 @@ def migrate(
         note_missing(backpack, migrated.info)
 
 
+def _check_names(info: "LockInfo") -> None:
+    """Return if every credential of an old lock has a name that a key can have.
+
+    Raises:
+        Failure: one has not; it is named.
+    """
+    wrong = [each.name for each in info.credentials if not is_key_name(each.name)]
+    if wrong:
+        raise Failure(
+            f"no key can have the name of the credential {printable(wrong[0], 64)}",
+            reason="lock-content",
+            hint="nothing was changed: rename it with the tool that made the lock, then migrate "
+            "again\na name has letters, digits, _, . and -, up to 128, a letter or _ first",
+        )
+
+
 def _trust(
     session: Session,
     seen: LockFile,
@@ -308,13 +335,16 @@ def _trust(
                 hint="migrate it: backpack-client agent migrate FILE",
             )
         author = info.author.fingerprint
+        both = (author, _author_digits(seen))
         if not info.warnings and not label:
+            if fingerprint is not None:
+                _compare(both, fingerprint, "", yes=yes)
             terminal.say(f"{shown(seen.path)} is accepted already")
             return
         for line in layout(info):
             terminal.say(line)
         warn(info)
-        _compare(author, fingerprint, _question(info), yes=yes)
+        _compare(both, fingerprint, _question(info), yes=yes)
         backpack.call(agent_calls.trust_lock(seen.data, author, label, path=seen.path))
     terminal.say(f"{shown(seen.path)} is accepted, generation {info.generation} of {author}")
 
@@ -325,16 +355,32 @@ def _question(info: "LockInfo") -> str:
     return "accept this version as the one that counts?"
 
 
-def _compare(found: str, told: str | None, question: str, *, yes: bool) -> None:
+def _author_digits(seen: LockFile) -> str:
+    """Return all digits of the author's fingerprint, out of a file that the daemon has verified."""
+    import json  # noqa: PLC0415 - for those who trust somebody
+
+    return str(json.loads(seen.data)["header"]["author"])
+
+
+def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bool) -> None:
     """Have a fingerprint compared: with the one that was told, else by the person.
+
+    Args:
+        found: the fingerprint as people compare it, and all of its digits.
+        told: either of them, as the person has heard it; None: not told.
+        question: for the person, where it was not.
+        yes: do not ask.
 
     Raises:
         Failure: it is another one, or the person said no.
     """
+    spoken, full = (each.replace("-", "") for each in found)
     if told is not None:
-        if "".join(told.split()).lower() != found:
+        digits = "".join(told.split()).replace("-", "").lower()
+        # The half that was not shown to the person is held against the half that was.
+        if digits != spoken and not (digits == full and full.startswith(spoken)):
             raise Failure(
-                f"the fingerprint is another one: {found}",
+                f"the fingerprint is another one: {found[0]}",
                 reason="other-fingerprint",
                 hint="nothing was changed: ask your teammate again, over another way",
             )

@@ -3,7 +3,7 @@
 import click
 
 from backpack_client import terminal
-from backpack_client.cli.session import Session, milliseconds
+from backpack_client.cli.session import FILE_NAME, Session, milliseconds
 from backpack_client.fastpath import output
 from backpack_client.fastpath.get import GRACE
 
@@ -21,6 +21,13 @@ _DEFAULT_WAIT = "60s"
     help="How long to wait for a person to approve it; 0: not at all.",
 )
 @click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
+@click.option(
+    "--lock",
+    metavar="FILE",
+    type=FILE_NAME,
+    help="An agent's lock, whose embedded values are wanted as well (default: the one that run has "
+    "started this agent with).",
+)
 @click.option("--json", "form", flag_value=output.JSON, help="Write names, values and the lease.")
 @click.option("--export", "form", flag_value=output.EXPORT, help="Write lines for a shell to eval.")
 @click.pass_obj
@@ -31,6 +38,7 @@ def get(
     ttl: str | None,
     wait: str,
     reason: str,
+    lock: str | None,
     form: str | None,
 ) -> None:
     """Lease keys and print their values.
@@ -48,7 +56,7 @@ def get(
     output.check_form(names, form)
     with session.connect(float(GRACE)) as backpack:
         values = backpack.get(
-            *names, ttl=ttl, reason=reason, wait=wait, on_wait=terminal.tell_waiting
+            *names, ttl=ttl, reason=reason, wait=wait, on_wait=terminal.tell_waiting, lock=lock
         )
     output.write(
         output.render(

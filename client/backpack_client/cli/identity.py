@@ -1,5 +1,9 @@
 """The command for the vault's identity, and how other commands take one: identity."""
 
+import base64
+import binascii
+import hashlib
+
 import click
 
 from backpack_client import terminal
@@ -8,6 +12,9 @@ from backpack_client.failures import printable, usage
 
 _IDENTITY_LIMIT = 4096
 _IDENTITY_PREFIX = "backpack-identity-"
+# The layout and the fingerprint of docs/agent-lock.md, "Identities".
+_LABEL = b"backpack/v1/identity"
+_HPKE_BYTES, _PUBLIC_BYTES = 1216, 1248
 
 
 @click.command("identity")
@@ -47,6 +54,25 @@ def identity_line(given: str) -> str:
             f"{printable(given, 256)} holds no identity",
             hint="it is what backpack-client identity prints",
         ) from None
+
+
+def full_fingerprint(line: str) -> str:
+    """Return all 64 digits of an identity's fingerprint, of which the daemon tells the first half.
+
+    Args:
+        line: an identity that the daemon has taken for one.
+
+    Returns:
+        The digits; empty where the line is of another form than this version knows.
+    """
+    try:
+        public = base64.b64decode(line.partition(":")[2], validate=True)[:_PUBLIC_BYTES]
+    except (binascii.Error, ValueError):
+        return ""
+    parts = (_LABEL, public[:_HPKE_BYTES], public[_HPKE_BYTES:])
+    return hashlib.sha256(
+        b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    ).hexdigest()
 
 
 COMMANDS = {"identity": identity}

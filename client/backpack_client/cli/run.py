@@ -5,7 +5,7 @@ opened, every name is checked, the keys are asked for. What is done with the ans
 `running`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,7 @@ from backpack_client.lockfiles import LockFile
 from backpack_client.running import becoming, descriptor, environment
 
 if TYPE_CHECKING:
+    from backpack_client.agent_model import Credential
     from backpack_client.api import Backpack
     from backpack_client.calls.call import Call
     from backpack_client.calls.leases import Handout
@@ -101,16 +102,21 @@ def run(
     if how == _FD:
         descriptor.check_possible()
     seen = None if no_lock else _read_lock(lock, needed=not keys)
-    if no_lock:
-        environ.pop(environment.LOCK_VARIABLE.encode(), None)
+    # Of an outer agent: its lock and its keys are not this one's.
+    for name in (environment.LOCK_VARIABLE, environment.KEYS_VARIABLE):
+        environ.pop(name.encode(), None)
     asks_here = wait is None and inline.may_ask()
     with session.connect(float(GRACE)) as backpack:
         named, personality = list(keys), _NOTHING
+        embedded: frozenset[str] = frozenset()
         if seen is not None:
             found, personality = _open(backpack, seen)
-            named = found + named
+            named = [credential.name for credential in found] + named
+            embedded = frozenset(each.name for each in found if each.embedded)
             environ[environment.LOCK_VARIABLE.encode()] = seen.path.encode(errors="surrogateescape")
         wanted = _wanted(named, how, environ)
+        if how == _ENV:
+            _warn_of_addresses(name for name in wanted if name in embedded)
         variables = environment.of_personality(personality, environ)
         _report(variables.kept, variables.left_out)
         values: Mapping[str, bytes] = {}
@@ -152,13 +158,15 @@ def _read_lock(named: str | None, *, needed: bool) -> LockFile | None:
     return lockfiles.read(path)
 
 
-def _open(backpack: "Backpack", seen: LockFile) -> tuple[list[str], Mapping[str, Any]]:
-    """Have the daemon open a lock: the names of the keys that it asks for, and the personality."""
+def _open(
+    backpack: "Backpack", seen: LockFile
+) -> "tuple[tuple[Credential, ...], Mapping[str, Any]]":
+    """Have the daemon open a lock: the credentials that it asks for, and the personality."""
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     opened = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     warn(opened.info)
-    return [credential.name for credential in opened.info.credentials], opened.personality
+    return opened.info.credentials, opened.personality
 
 
 def _lease(
@@ -196,6 +204,15 @@ def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> l
             hint="take some out of the lock: backpack-client agent set --remove-key NAME",
         )
     return wanted
+
+
+def _warn_of_addresses(names: Iterable[str]) -> None:
+    for name in names:
+        if environment.is_address(name):
+            terminal.say_line(
+                f"warning: the lock itself sets {name}, an address that keys may be sent to: "
+                "whoever signed the lock has chosen it"
+            )
 
 
 def _report(kept: Sequence[str], left_out: Sequence[str]) -> None:

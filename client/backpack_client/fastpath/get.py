@@ -11,13 +11,15 @@ import sys
 from backpack_client.address import connect, socket_path
 from backpack_client.durations import parse_duration, parse_wait
 from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
-from backpack_client.fastpath import malformed, messages, output, unary
+from backpack_client.fastpath import HandOver, malformed, messages, output, unary
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
 # How much longer than the wait the call may take, so that the daemon's own answer comes first.
 GRACE = 10
 
+# Names the lock of the agent that runs here, as in `lockfiles`.
+_LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 _FLAGS = {"--json": output.JSON, "--export": output.EXPORT}
 _OPTIONS = ("--ttl", "--wait", "--reason")
 
@@ -78,6 +80,9 @@ def run(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> None:
+    if os.environ.get(_LOCK_VARIABLE):
+        # To read a lock with all that this takes would cost every `get` what this way saves.
+        raise HandOver("the lock of an agent")
     names = arguments.names
     options = arguments.options
     output.check_form(names, arguments.form)

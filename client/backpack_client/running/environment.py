@@ -7,7 +7,9 @@ Pure. Its rules:
    The list is of what is known to. It guards against a lock that takes over the tools of whoever
    runs it, not against an agent's own code, which is hostile or is not.
 2. A variable that is set already wins, also an empty one, and its key is not asked for.
-3. Values are bytes. What no variable can hold is refused, never cut or escaped.
+3. A name that says where a program sends its keys (`OPENAI_BASE_URL`) is not refused, since locks
+   have good reasons for one, but named where the lock itself brings the address.
+4. Values are bytes. What no variable can hold is refused, never cut or escaped.
 """
 
 import json
@@ -23,15 +25,20 @@ LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 KEYS_VARIABLE = "BACKPACK_KEYS_FD"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ADDRESS = re.compile(
+    r".+_(BASE_URL|API_BASE|API_URL|API_HOST|ENDPOINT|ENDPOINT_URL(_.+)?)", re.ASCII
+)
 
 # Whole families: the dynamic linkers, the C library, interpreters that read many variables, shells,
 # package managers, and what belongs to Backpack or to a service manager.
 _REFUSED_PREFIXES = (
+    "ANSIBLE_",
     "BACKPACK_",
     "BASH_",
     "BUNDLE_",
     "CARGO_BUILD_",
     "CARGO_TARGET_",
+    "CCACHE_",
     "CGO_",
     "COMPLUS_",
     "CORECLR_",
@@ -39,6 +46,7 @@ _REFUSED_PREFIXES = (
     "DBUS_",
     "DOTNET_",
     "DYLD_",
+    "GDK_PIXBUF_",
     "GIT_CONFIG",
     "GIT_TRACE",
     "GRPC_",
@@ -49,6 +57,7 @@ _REFUSED_PREFIXES = (
     "LISTEN_",
     "LUA_",
     "MALLOC_",
+    "MONO_",
     "NPM_CONFIG_",
     "OPENSSL_",
     "PERL5",
@@ -61,6 +70,8 @@ _REFUSED_PREFIXES = (
     "RUSTC",
     "RUSTUP_",
     "SYSTEMD_",
+    "TF_CLI_ARGS",
+    "UV_",
     "XDG_",
 )
 _REFUSED = frozenset(
@@ -81,10 +92,11 @@ _REFUSED = frozenset(
     GOFLAGS GOENV GOPROXY GOROOT GOPATH GOTOOLCHAIN CARGO_HOME RUSTFLAGS
     CC CXX CPP AR LINKER CFLAGS CXXFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
     LIBRARY_PATH COMPILER_PATH GCC_EXEC_PREFIX MAKE MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEFILES
-    UV_INDEX_URL UV_EXTRA_INDEX_URL UV_DEFAULT_INDEX UV_INDEX UV_PYTHON VIRTUAL_ENV CONDA_PREFIX
-    EDITOR VISUAL PAGER MANPAGER BROWSER LESS LESSOPEN LESSCLOSE LESSKEY
+    VIRTUAL_ENV CONDA_PREFIX PYTEST_ADDOPTS PYTEST_PLUGINS COVERAGE_PROCESS_START YARN_YARN_PATH
+    ESBUILD_BINARY_PATH PSMODULEPATH OMP_TOOL_LIBRARIES LIBMYSQL_PLUGIN_DIR APT_CONFIG
+    EDITOR VISUAL PAGER MANPAGER BROWSER LESS LESSOPEN LESSCLOSE LESSKEY LESSKEY_CONTENT
     VIMINIT EXINIT MYVIMRC GVIMINIT VIM VIMRUNTIME EMACSLOADPATH HGRCPATH HGEDITOR SVN_EDITOR
-    SVN_SSH CVS_RSH RSYNC_RSH
+    SVN_SSH CVS_RSH RSYNC_RSH RSYNC_CONNECT_PROG KUBECTL_EXTERNAL_DIFF
     AWS_PAGER GH_PAGER GH_EDITOR GH_BROWSER PSQL_PAGER PSQL_EDITOR BAT_PAGER DELTA_PAGER
     TAR_OPTIONS RIPGREP_CONFIG_PATH FZF_DEFAULT_COMMAND FZF_DEFAULT_OPTS IPYTHONDIR JUPYTER_PATH
     JUPYTER_CONFIG_DIR JUPYTER_CONFIG_PATH TCL_LIBRARY TK_LIBRARY ELECTRON_RUN_AS_NODE
@@ -97,7 +109,7 @@ _REFUSED = frozenset(
     HTTP_PROXY HTTPS_PROXY ALL_PROXY FTP_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR SSLKEYLOGFILE
     CURL_CA_BUNDLE CURL_HOME REQUESTS_CA_BUNDLE WGETRC NETRC GNUPGHOME KRB5_CONFIG
     DOCKER_HOST DOCKER_CONFIG KUBECONFIG AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_CA_BUNDLE
-    CLOUDSDK_PYTHON TF_CLI_CONFIG_FILE ANSIBLE_CONFIG ANSIBLE_LIBRARY PGSERVICEFILE
+    CLOUDSDK_PYTHON TF_CLI_CONFIG_FILE PGSERVICEFILE
     AGENT_MASTER_KEY
     """.split()  # noqa: SIM905 - as above
 )
@@ -122,6 +134,11 @@ def is_refused(name: str) -> bool:
     """Tell whether a name is one that changes how programs are loaded, run or connected."""
     upper = name.upper()
     return upper in _REFUSED or upper.startswith(_REFUSED_PREFIXES)
+
+
+def is_address(name: str) -> bool:
+    """Tell whether a name is one by which programs learn where to send what they are given."""
+    return _ADDRESS.fullmatch(name.upper()) is not None
 
 
 def check_keys(names: Iterable[str]) -> None:

@@ -81,7 +81,7 @@ class LeasesServicer:
         (the request stays for ten minutes, and asking again finds it);
         PERMISSION_DENIED (`denied-by-rule` by the policy, `refused-by-operator` by
         a person, `no-grant`). NOT_FOUND (`no-such-key`) is told only to a tree that
-        may have that name.
+        may have that name; `backpack-missing` then says which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -15,6 +15,8 @@ from backpackd.core.errors import BackpackError, HomeError
 from backpackd.core.render import render
 
 EXIT_FAILED = 1
+ROUNDS_OF_ALL = 500
+"""After so many rounds through what is not so young the collector goes through everything."""
 VAULT_NAME = "vault.db"
 """As in the store, which is not loaded before the re-exec."""
 
@@ -47,9 +49,12 @@ def main() -> int:
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
         # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
-        # and `panic` with it, most of all under a flood of calls.
+        # and `panic` with it. So would looking through all that waits in a flood of calls, which the
+        # collector does the more often the less is left besides: the young it sees as often as ever.
         gc.collect()
         gc.freeze()
+        young, middle, _ = gc.get_threshold()
+        gc.set_threshold(young, middle, ROUNDS_OF_ALL)
         run(settings)
     except (HomeError, ConfigError) as error:
         return _fail(str(error))

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.timing import once
@@ -61,6 +62,21 @@ class _Caller:
         return taken
 
 
+@dataclass(frozen=True)
+class _Call:
+    """How long one call took, and for how long of it the daemon waited for a processor; seconds."""
+
+    seconds: float
+    waited: float
+
+    @classmethod
+    def of(cls, pid: int, call: Callable[[], object]) -> "_Call":
+        _, before = _scheduled(pid)
+        seconds = once(call)
+        _, after = _scheduled(pid)
+        return cls(seconds, after - before)
+
+
 def measure(place: Path) -> list[Line]:
     """Measure a panic on an open and on a new connection of another process tree.
 
@@ -104,26 +120,32 @@ def _under_flood(daemon: RunningDaemon, caller: _Caller, connections: int, how: 
 
     # Until then it is the two hundred that begin, and not the flood, that the daemon competes with.
     time.sleep(_SETTLES_SECONDS)
-    opened: list[float] = []
-    fresh: list[float] = []
+    opened: list[_Call] = []
+    fresh: list[_Call] = []
     before = _scheduled(daemon.pid)
     for _ in range(_RUNS):
-        opened.append(once(caller.panic))
-        fresh.append(once(on_a_new_connection))
+        opened.append(_Call.of(daemon.pid, caller.panic))
+        fresh.append(_Call.of(daemon.pid, on_a_new_connection))
         time.sleep(0.1)
     ran, waited = (
         after - began for began, after in zip(before, _scheduled(daemon.pid), strict=True)
     )
     flood_of = f"panic, {_PROCESSES} x {connections}, {how}"
     return [
-        (f"{flood_of}: open connection", _median_and_worst(opened), "<= 100 ms"),
-        (f"{flood_of}: new connection", _median_and_worst(fresh), "<= 100 ms"),
+        *_lines(f"{flood_of}: open connection", opened),
+        *_lines(f"{flood_of}: new connection", fresh),
         ("  the daemon ran, and waited for a processor", f"{ran:.1f} s", f"{waited:.1f} s"),
     ]
 
 
-def _median_and_worst(times: list[float]) -> str:
-    return f"{statistics.median(times) * 1000:.0f}, {max(times) * 1000:.0f} ms"
+def _lines(what: str, calls: list[_Call]) -> list[Line]:
+    slowest = max(calls, key=lambda call: call.seconds)
+    median = statistics.median(call.seconds for call in calls) * 1000
+    at_the_daemon = max(call.seconds - call.waited for call in calls) * 1000
+    return [
+        (what, f"{median:.0f}, {slowest.seconds * 1000:.0f} ms", "<= 100 ms"),
+        ("  the slowest but for its waits for a processor", f"{at_the_daemon:.0f} ms", "<= 100 ms"),
+    ]
 
 
 @contextmanager

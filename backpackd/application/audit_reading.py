@@ -2,6 +2,9 @@
 
 Verifying needs no passphrase and opens nothing. Reading opens entries with the vault's private
 audit keys, which only an unlocked vault has; who may read is not decided here.
+
+A row that was altered or is gone may have held anything, so no filter leaves it out: an answer that
+may lack something never reads like one that is whole.
 """
 
 import asyncio
@@ -21,6 +24,8 @@ from backpackd.core.rows import AuditRow
 from backpackd.core.sealing import OpenError
 from backpackd.ports import Store
 
+DAMAGED = "damaged"
+"""The event that an entry is shown as of which nothing can be told, not even when it was."""
 _LEAST = -(2**63)
 """Below every number that a row can have: somebody may have planted one in front of the first."""
 _PAGE = 200
@@ -29,7 +34,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries are wanted. What is empty or 0 does not matter.
+    """Which entries are wanted, besides the damaged. What is empty or 0 does not matter.
 
     Attributes:
         name: of a key that the entry names.
@@ -37,7 +42,7 @@ class Filter:
         kinds: of events.
         since_ms: not before, Unix milliseconds.
         until_ms: not after.
-        newest: only so many, from the end.
+        newest: only so many, from the end; damaged ones among them are not counted.
     """
 
     name: str = ""
@@ -65,11 +70,17 @@ class Entry:
 
     Attributes:
         number: of the row.
-        event: what it says; of a checkpoint `checkpoint`, and `damaged` where it does not open.
+        event: what it says; of a checkpoint `checkpoint`, and `damaged` where it does not open, is
+            not the one that its neighbours know, or is missing.
     """
 
     number: int
     event: AuditEvent
+
+    @property
+    def damaged(self) -> bool:
+        """Whether what it said cannot be told."""
+        return self.event.kind == DAMAGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +132,29 @@ class AuditReading:
             LockedError: the vault was locked meanwhile.
             DamageError: the private audit keys do not open.
         """
-        if wanted.newest:
-            kept: deque[Entry] = deque(maxlen=wanted.newest)
+        if not wanted.newest:
             async for entry in self._matching(session, wanted):
-                kept.append(entry)
-            for entry in kept:
                 yield entry
             return
+        kept: deque[Entry] = deque(maxlen=wanted.newest)
+        damaged: deque[Entry] = deque(maxlen=wanted.newest)
         async for entry in self._matching(session, wanted):
+            (damaged if entry.damaged else kept).append(entry)
+        # What is older than all that are shown was not asked for, whatever it said.
+        oldest = kept[0].number if len(kept) == wanted.newest else 0
+        among = [entry for entry in damaged if entry.number > oldest]
+        for entry in sorted([*kept, *among], key=lambda entry: entry.number):
             yield entry
 
     async def _matching(self, session: Session, wanted: Filter) -> AsyncIterator[Entry]:
-        reader = _Reader(session)
-        async for page in self._pages(0, self.head.number):
+        reader, end = _Reader(session), self.head
+        async for page in self._pages(0, end.number):
             for row in page:
-                event = reader.read(row)
-                if event is not None and wanted.wants(event):
-                    yield Entry(row.number, event)
+                for entry in reader.read(row):
+                    if entry.damaged or wanted.wants(entry.event):
+                        yield entry
+        for entry in reader.finish(end):
+            yield entry
 
     async def verify(self, expected: Head | None) -> AsyncIterator[Verified]:
         """Verify the whole log.
@@ -200,23 +217,57 @@ class AuditReading:
 
 
 class _Reader:
-    """Opens rows in their order: the ratchet has to be turned through every one of a segment."""
+    """Opens rows in their order: the ratchet has to be turned through every one of a segment.
+
+    An entry opens only with the hash of the row before it that it was written to. So each one holds
+    its predecessor to what it was, also where somebody put a row there that reads well.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._state: bytes | None = None
+        self._before = Head()
+        self._doubted = 0
 
-    def read(self, row: AuditRow) -> AuditEvent | None:
-        """Return what a row says; None for the header of a segment."""
+    def read(self, row: AuditRow) -> list[Entry]:
+        """Return what a row says, after what it shows to be damaged before it.
+
+        The header of a segment says nothing.
+        """
+        event = self._event(row)
+        bad = event is not None and event.kind == DAMAGED
+        # What a row that does not open says of the one before it is nobody's word.
+        told = self._gap(row.number, None if bad else row.previous)
+        self._before = chain.head_of(self._session.vault_id, row)
+        if event is not None:
+            told.append(Entry(row.number, event))
+        if bad:
+            self._doubted = row.number
+        return told
+
+    def finish(self, end: Head) -> list[Entry]:
+        """Return what the end of the log, as the daemon knows it, shows to be damaged before it."""
+        return self._gap(end.number + 1, end.digest)
+
+    def _gap(self, number: int, previous: bytes | None) -> list[Entry]:
+        """Hold the row before `number` to its hash. Of many that are missing one is told."""
+        before = self._before
+        if number != before.number + 1:
+            return [_damaged(before.number + 1)]
+        if previous in {None, before.digest} or before.number in {0, self._doubted}:
+            return []
+        return [_damaged(before.number)]
+
+    def _event(self, row: AuditRow) -> AuditEvent | None:
         if row.kind == chain.HEADER:
             self._state = self._first(row)
-            return None
+            return None if self._state is not None else AuditEvent(DAMAGED, 0)
         state, self._state = self._state, self._state and ratchet.advance(self._state)
         try:
             if row.kind == chain.CHECKPOINT:
                 return _told(Checkpoint.decode(row.body))
             if state is None:
-                return AuditEvent("damaged", 0)
+                return AuditEvent(DAMAGED, 0)
             opened = ratchet.open_entry(
                 state,
                 row.body,
@@ -226,7 +277,7 @@ class _Reader:
             )
             return AuditEvent.decode(opened)
         except (OpenError, EventError, ChainError, OverflowError):
-            return AuditEvent("damaged", 0)
+            return AuditEvent(DAMAGED, 0)
 
     def _first(self, row: AuditRow) -> bytes | None:
         anchor = self._session.authority.audit
@@ -252,6 +303,10 @@ class _Reader:
         except OpenError:
             # Wrapped to somebody else's key. Verifying says what is wrong with it.
             return None
+
+
+def _damaged(number: int) -> Entry:
+    return Entry(number, AuditEvent(DAMAGED, 0))
 
 
 def _told(checkpoint: Checkpoint) -> AuditEvent:

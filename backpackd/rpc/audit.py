@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from backpack_proto.v1 import audit_pb2 as pb
-from backpackd.application.audit_reading import AuditReading, Entry, Filter, Verified
+from backpackd.application.audit_reading import DAMAGED, AuditReading, Entry, Filter, Verified
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.audit.chain import ChainError, Head
@@ -13,7 +13,7 @@ from backpackd.ports import Connection
 
 _BATCH = 100
 MOST_EVENTS = 64
-KNOWN = frozenset({*KINDS, "checkpoint", "damaged"})
+KNOWN = frozenset({*KINDS, "checkpoint", DAMAGED})
 """The words for events that an entry can be shown as."""
 _ANCHORS = {
     "vault": pb.AUDIT_ANCHOR_VAULT,

@@ -114,6 +114,29 @@ def test_blame_of_a_key_that_nobody_got_says_so(run: Run, fake: FakeDaemon) -> N
     assert "no process was handed this key" in run("audit", "blame", "K", "PASS").err
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("command", [("show", "--key", "K"), ("blame", "K")])
+def test_an_answer_out_of_a_damaged_log_says_that_it_may_miss_something(
+    run: Run, fake: FakeDaemon, command: tuple[str, ...], as_json: tuple[str, ...]
+) -> None:
+    lost = audit_pb2.AuditEntry(number=8, event="damaged")
+    shows(fake, entry(), lost)
+    ran = run("audit", *command, *as_json, "PASS")
+    assert ran.code == 1
+    assert "lease-1" in ran.out
+    assert "entry 8 cannot be read" in " ".join(ran.err.split())
+    assert "1970" not in ran.out
+    shows(fake, lost, audit_pb2.AuditEntry(number=9, event="damaged"))
+    ran = run("audit", *command, *as_json, "PASS")
+    assert ran.code == 1
+    told = " ".join(ran.err.split())
+    assert "2 entries, the first of them 8 cannot be read" in told
+    assert "no process was handed" not in told
+    shows(fake, entry())
+    ran = run("audit", *command, *as_json, "PASS")
+    assert (ran.code, "DAMAGED" in ran.err) == (0, False)
+
+
 @pytest.mark.parametrize(
     ("verdict", "code", "says"),
     [

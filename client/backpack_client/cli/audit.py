@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backpack_client.calls.audit import AuditEntry, Verdict, Verifying
 
 _ACT = "operator-act"
+_DAMAGED = "damaged"
+"""What the daemon tells an entry as whose content is lost, whatever was asked for."""
 _BAR = 30
 _PROGRESS_FROM = 5000
 """Entries below which verifying is over before a bar could be read."""
@@ -49,9 +51,9 @@ def audit() -> None:
 @click.option("--newest", type=click.IntRange(1), metavar="N", help="Only the newest N.")
 @json_option
 @passphrase_option
-@click.pass_obj
+@click.pass_context
 def show(
-    session: Session,
+    ctx: click.Context,
     *,
     key: str,
     pid: int | None,
@@ -67,11 +69,16 @@ def show(
     What stands in quotes is what a process said of itself. EVENT is a word of docs/audit.md:
     allowed, denied, put, deleted, granted, wrong-passphrase, ... Any other word is refused.
 
+    Entries that are damaged are shown whatever was asked for; then the answer may miss something,
+    and the command ends with 1.
+
     JSON: one object a line, with number, event, at_ms, actor (null, or uid, pid, executable,
     root_pid, root_executable, unit, terminal, connection, claimed_command), names, lease_id,
     grant_ids, reason, count, details, claimed_reason.
     """
+    session: Session = ctx.obj
     begin, end = _when(since), _when(until)
+    damaged: list[int] = []
     with session.operator(passphrase_file) as backpack:
         from backpack_client import audit_log  # noqa: PLC0415 - loads grpc, which help does without
 
@@ -84,15 +91,19 @@ def show(
             until=end,
             newest=newest or 0,
         )
-        if as_json:
-            for entry in found:
+        rows = []
+        for entry in found:
+            if entry.event == _DAMAGED:
+                damaged.append(entry.number)
+            if as_json:
                 terminal.print_json_line(_document(entry))
-            return
-        rows = [_row(entry) for entry in found]
+            else:
+                rows.append(_row(entry))
     if rows:
         terminal.print_table(("ENTRY", "WHEN", "EVENT", "KEYS", "WHO", "WHAT ELSE"), rows)
-    else:
+    elif not as_json:
         terminal.say("no such entries")
+    _warn(ctx, damaged)
 
 
 @audit.command("blame")
@@ -100,22 +111,25 @@ def show(
 @click.option("--since", metavar="WHEN", help="Not before: 2h ago as 2h, or 2026-01-31T09:00.")
 @json_option
 @passphrase_option
-@click.pass_obj
+@click.pass_context
 def blame(
-    session: Session, name: str, since: str | None, as_json: bool, passphrase_file: str | None
+    ctx: click.Context, name: str, since: str | None, as_json: bool, passphrase_file: str | None
 ) -> None:
     """Show every process that was handed the key NAME, when, and by which grant.
 
-    Exports of the vault are among them, by the operator and not by a grant.
+    Exports of the vault are among them, by the operator and not by a grant. Where entries of the
+    log are damaged the answer may miss something: it says so, and the command ends with 1.
 
     JSON: as with show.
     """
+    session: Session = ctx.obj
     begin = _when(since)
     with session.operator(passphrase_file) as backpack:
         from backpack_client import audit_log  # noqa: PLC0415 - as above
 
         events = ("allowed", "not-handed-out", _ACT)
         found = list(audit_log.entries(backpack, key=name, events=events, since=begin))
+    damaged = [entry.number for entry in found if entry.event == _DAMAGED]
     failed = {entry.lease_id for entry in found if entry.event == "not-handed-out"}
     handed = [
         entry
@@ -142,8 +156,23 @@ def blame(
                 for entry in handed
             ],
         )
+    elif damaged:
+        terminal.say("no entry that can be read tells of a process that was handed this key")
     else:
         terminal.say("no process was handed this key")
+    _warn(ctx, damaged)
+
+
+def _warn(ctx: click.Context, damaged: list[int]) -> None:
+    """Say what an answer is worth for which entries could not be read, and end as failed."""
+    if not damaged:
+        return
+    entries = "entry" if len(damaged) == 1 else f"{len(damaged)} entries, the first of them"
+    terminal.say(
+        f"the audit log is DAMAGED: {entries} {damaged[0]} cannot be read, so this answer may miss "
+        "something; see: backpack-client audit verify"
+    )
+    ctx.exit(EXIT_FAILED)
 
 
 def _basis(entry: "AuditEntry") -> str:
@@ -291,7 +320,7 @@ def _row(entry: "AuditEntry") -> tuple[str, ...]:
     event = entry.event if entry.count <= 1 else f"{entry.event} x{entry.count}"
     return (
         str(entry.number),
-        local_time(entry.at),
+        "" if entry.event == _DAMAGED else local_time(entry.at),
         event,
         " ".join(entry.names),
         _who(entry),

@@ -56,7 +56,8 @@ class AuditServicer:
 
     def ShowAudit(self, request, context):
         """Streams entries, oldest first. Needs operator authority. An entry that does
-        not open is told as the event `damaged`, and the rest is told all the same.
+        not open or is missing is told as the event `damaged`, whatever was asked
+        for, and the rest is told all the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,8 +49,8 @@ def main() -> int:
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
         # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
-        # and `panic` with it. So would looking through all that waits in a flood of calls, which the
-        # collector does the more often the less is left besides: the young it sees as often as ever.
+        # and `panic` with it. So would looking through all that waits in a flood of calls: rarely.
+        # What is young is looked at as often as ever.
         gc.collect()
         gc.freeze()
         young, middle, _ = gc.get_threshold()

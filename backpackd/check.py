@@ -29,7 +29,7 @@ def run_check(settings: Settings) -> bool:
 
     Raises:
         HomeError: a daemon uses the home, or the passphrase cannot be had.
-        BackpackError: the passphrase is wrong, or the file cannot be opened at all.
+        BackpackError: the file cannot be opened at all, or there is nothing in it to save.
     """
     home = open_home(settings.home)
     try:
@@ -52,8 +52,10 @@ async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | N
     stretcher = Argon2idStretcher()
     try:
         report = await check(inspection, passphrase, stretcher, tree)
-        _print(report, opened=passphrase is not None)
-        if settings.salvage and passphrase is not None:
+        _print(report, tried=passphrase is not None)
+        if settings.salvage and not report.opened:
+            _say("nothing is saved: what opens the keys could not be had, see above")
+        elif settings.salvage and passphrase is not None:
             file = await salvaging.sealed(report, passphrase, stretcher, tree)
             _write(Path(settings.salvage), file)
             _say(f"{len(report.keys)} keys saved: take them in with backpack-client import-vault")
@@ -72,13 +74,13 @@ def _passphrase(settings: Settings) -> bytes | None:
     return typed.encode() or None
 
 
-def _print(report: Report, *, opened: bool) -> None:
+def _print(report: Report, *, tried: bool) -> None:
     for finding in report.findings:
         mark = "good   " if finding.good else "DAMAGED"
         _say(f"{mark}  {render(finding.part, limit=200)}: {render(finding.detail, limit=400)}")
-    if not opened:
+    if not tried:
         _say("with --passphrase-file every record is opened as well")
-    if not report.good and opened:
+    if not report.good and report.opened:
         _say(
             f"{len(report.keys)} keys can still be read: --salvage FILE seals them into a new file"
         )

@@ -15,7 +15,7 @@ from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.audit.verify import Known, Verifier
 from backpackd.core.authority import Authority
 from backpackd.core.backup_contents import StoredKey
-from backpackd.core.errors import BackpackError, DamageError
+from backpackd.core.errors import BackpackError, DamageError, WrongPassphraseError
 from backpackd.core.facts import ProcessId
 from backpackd.core.records import RowSet
 from backpackd.core.rows import AuditPublic, AuditRow, KeyRow, RowHead, StoredVault
@@ -72,12 +72,14 @@ class Report:
         keys: those that can be read, with a passphrase only.
         authority: the authority record, where it opens.
         stored: what the file holds besides keys.
+        opened: whether the master key was had.
     """
 
     findings: list[Finding] = field(default_factory=list)
     keys: list[StoredKey] = field(default_factory=list, repr=False)
     authority: Authority | None = None
     stored: StoredVault | None = None
+    opened: bool = False
 
     @property
     def good(self) -> bool:
@@ -101,7 +103,6 @@ async def check(
         tree: whose turn the stretching takes.
 
     Raises:
-        WrongPassphraseError: no slot that can be read opens with it.
         InvalidRequestError: it is no passphrase.
     """
     report = Report()
@@ -113,14 +114,9 @@ async def check(
     found = _slots(report, stored)
     master = None
     if passphrase is not None and found:
-        try:
-            slot, master = await opening.open_any(
-                stretcher, found, stored.vault_id, passphrase, tree
-            )
-            report.note("master key", "", f"opens with slot {slot.slot_id.hex()[:12]}, signed")
-        except DamageError as error:
-            report.note("master key", error.message)
+        master = await _master(report, found, stored.vault_id, passphrase, (stretcher, tree))
     if master is not None:
+        report.opened = True
         _authority(report, stored, found, master)
     heads = _keys(report, source, stored, master)
     if master is not None and report.authority is not None:
@@ -133,6 +129,28 @@ async def check(
     if not source.problems:
         report.findings.insert(0, Finding("file", good=True, detail="good"))
     return report
+
+
+async def _master(
+    report: Report,
+    found: Sequence[Slot],
+    vault_id: bytes,
+    passphrase: bytes,
+    stretching: tuple[Stretcher, ProcessId],
+) -> bytes | None:
+    """Open the master key with whichever slot opens."""
+    stretcher, tree = stretching
+    try:
+        slot, master = await opening.open_any(stretcher, found, vault_id, passphrase, tree)
+    except WrongPassphraseError:
+        # Which of the two cannot be told: the blob of a slot opens with its secret or not.
+        report.note("master key", "does not open: wrong passphrase, or its slot is damaged")
+    except DamageError as error:
+        report.note("master key", error.message)
+    else:
+        report.note("master key", "", f"opens with slot {slot.slot_id.hex()[:12]}, signed")
+        return master
+    return None
 
 
 def _slots(report: Report, stored: StoredVault) -> list[Slot]:

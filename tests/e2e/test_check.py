@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backpack_proto.v1 import backup_pb2, backup_pb2_grpc
+from backpack_proto.v1 import backup_pb2, backup_pb2_grpc, slots_pb2, slots_pb2_grpc
 from backpackd.core.audit import keys
 from daemons import PASSPHRASE, RunningDaemon
 
@@ -199,6 +199,28 @@ def test_bad_pages_of_the_file_hide_only_what_is_on_them(
     assert 30 <= readable <= 60, found.stdout
 
 
+def test_a_bad_page_of_one_slot_hides_neither_other_slots_nor_keys(
+    daemon: RunningDaemon, opened: tuple[str, str]
+) -> None:
+    operator = daemon.operator()
+    operator.put("ALPHA", b"value")
+    added = slots_pb2_grpc.SlotsStub(operator.channel).AddSlot(
+        slots_pb2.AddSlotRequest(kind="recovery")
+    )
+    assert daemon.terminate() == 0
+    ((body,),) = ask(daemon, "SELECT body FROM slots WHERE hex(slot_id) = ?", added.id.upper())
+    path = daemon.home / "vault.db"
+    data = bytearray(path.read_bytes())
+    # Its last bytes lie on a page of its own, which begins with the number of the next one.
+    page = data.index(body[-64:]) // 4096 * 4096
+    data[page : page + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    found = check(daemon, *opened)
+    assert found.returncode == 1
+    assert "opens with slot" in found.stdout, found.stdout + found.stderr
+    assert "1 of 1" in found.stdout, found.stdout
+
+
 @pytest.mark.parametrize("lacking", [1, 5])
 def test_a_file_that_was_cut_short_hides_only_what_was_cut(
     daemon: RunningDaemon, opened: tuple[str, str], lacking: int
@@ -268,7 +290,13 @@ def test_a_wrong_passphrase_is_told(stopped: RunningDaemon, tmp_path: Path) -> N
     path.chmod(0o600)
     found = check(stopped, "--passphrase-file", str(path))
     assert found.returncode == 1
-    assert "wrong passphrase" in found.stderr
+    assert "wrong passphrase, or its slot is damaged" in found.stdout
+    # What needs none of it is looked at all the same.
+    assert "audit log" in found.stdout
+    saved = tmp_path / "saved"
+    found = check(stopped, "--passphrase-file", str(path), "--salvage", str(saved))
+    assert (found.returncode, saved.exists()) == (1, False)
+    assert "nothing is saved" in found.stdout
     path.chmod(0o644)
     assert "chmod 600" in check(stopped, "--passphrase-file", str(path)).stderr
 

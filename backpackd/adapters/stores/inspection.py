@@ -48,17 +48,18 @@ class Inspection:
 
     def stored(self) -> StoredVault | None:
         """Return everything but keys and log; None when that cannot be read."""
-        try:
-            vault = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
-            slots = self._connection.execute("SELECT slot_id, body FROM slots ORDER BY slot_id")
-            found = tuple(SlotRow(*slot) for slot in slots)
-        except sqlite3.Error as error:
-            self._note(error)
-            return None
+        vault = self._one("SELECT vault_id FROM vault WHERE id = ?", 1)
         if vault is None:
             self.problems.append("the vault's id and authority record are missing")
             return None
-        return StoredVault(vault[0], vault[1], found)
+        # Each by itself: a page that is bad hides only what lies on it.
+        authority = self._one("SELECT authority FROM vault WHERE id = ?", 1) or (b"",)
+        found = []
+        for number in self._numbers("slots", "slot_id"):
+            slot = self._one("SELECT slot_id, body FROM slots WHERE rowid = ?", number)
+            if slot is not None:
+                found.append(SlotRow(*slot))
+        return StoredVault(vault[0], authority[0], tuple(found))
 
     def rows(self) -> Iterator[KeyRow]:
         """Yield every key row that can be read, one by one: a bad page hides only its own."""

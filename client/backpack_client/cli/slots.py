@@ -165,7 +165,7 @@ def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> 
 
     with session.operator(passphrase_file) as backpack:
         backpack.call(slot_calls.remove_slot(slot_id))
-    terminal.say("the slot is removed; what opened it opens nothing any more")
+    terminal.say("the slot is removed; what opened it no longer does")
 
 
 @click.command("rotate")

@@ -210,7 +210,7 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
             ),
             new_passphrase_file,
         )
-    terminal.say("the passphrase is changed; the old one opens nothing any more")
+    terminal.say("the passphrase is changed; that slot opens with the new one only")
 
 
 def _slot_lines(answer: VaultStatus) -> list[str]:

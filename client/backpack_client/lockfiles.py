@@ -207,6 +207,27 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
     return LockFile(seen.path, data, mode)
 
 
+def check_beside(seen: LockFile, suffix: str) -> None:
+    """Return if `keep_beside` has room, for before anything is done that would stay done.
+
+    Raises:
+        Failure: there is something else of that name (`lock-exists`), or it cannot be read.
+    """
+    path = seen.path + suffix
+    try:
+        found = read(path)
+    except Failure as failure:
+        if failure.reason == "no-lock":
+            return
+        raise
+    if found.data != seen.data:
+        raise Failure(
+            f"{printable(path, _SHOWN)} exists already",
+            reason="lock-exists",
+            hint="nothing was changed: move it away first",
+        )
+
+
 def keep_beside(seen: LockFile, suffix: str) -> str:
     """Keep a copy of a lock file beside it, under its name with a suffix.
 

@@ -128,6 +128,18 @@ def test_an_embedded_value_replaces_a_stored_key_only_where_that_was_asked_for(a
     assert operator.value("OPENAI_API_KEY") == b"sk-live-" + b"0" * 36
 
 
+def test_no_key_is_stored_where_the_old_file_has_no_place(ann: Vault) -> None:
+    path, _, key = placed("embedded-key")
+    Path(f"{path}.v1").write_text("something of somebody's")
+    refused = ann(
+        "agent", "migrate", str(path), "--legacy-key-file", str(key), "--store-embedded", "PASS"
+    )
+    assert refused.code == 1
+    assert "exists already" in refused.err
+    assert "nothing was changed" in refused.err
+    assert ann.daemon.operator().list() == []
+
+
 def test_a_value_that_is_stored_already_is_no_obstacle(ann: Vault) -> None:
     path, expected, key = placed("embedded-key")
     value = expected["credentials"]["OPENAI_API_KEY"].encode()

@@ -276,6 +276,9 @@ def migrate(
     with session.operator(passphrase_file) as backpack:
         key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
         _check_names(old.info)
+        if old.info.version == 1:
+            # Keys that are stored would stay so where there is no place for the old file.
+            lockfiles.check_beside(seen, _SUFFIX)
         call = agent_calls.migrate_lock(
             seen.data,
             legacy_key=key,

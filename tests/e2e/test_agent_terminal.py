@@ -38,7 +38,9 @@ def test_the_wizard_makes_a_lock_of_the_answers(place: Path) -> None:
         terminal.type(PASSPHRASE + b"\n")
         code, told = terminal.end()
     assert code == 0, told
-    assert b"not a key name: 1-wrong" in told
+    # It is asked again, and what was typed is not repeated: it may be a value.
+    assert b"not a key name" in told
+    assert b"not a key name: 1-wrong" not in told
     with Backpack() as backpack:
         agent = backpack.agent(str(place / "agent.lock"))
     assert dict(agent.personality) == {"system_prompt": "be brief", "tone": "professional"}

@@ -78,6 +78,7 @@ from backpackd.rpc.audit import AuditService
 from backpackd.rpc.backup import BackupService
 from backpackd.rpc.calls import Calls, Service
 from backpackd.rpc.grants import GrantsService
+from backpackd.rpc.intake import Intake
 from backpackd.rpc.keys import KeysService
 from backpackd.rpc.leases import LeasesService
 from backpackd.rpc.policy import PolicyService
@@ -282,10 +283,12 @@ def _services(parts: _Application, about: About) -> list[Service]:
     ]
 
 
-def _server(calls: Calls, services: list[Service]) -> tuple[grpc.aio.Server, OpenCalls]:
+def _server(
+    calls: Calls, services: list[Service], intake: Intake
+) -> tuple[grpc.aio.Server, OpenCalls]:
     """Make the gRPC server with all services, not yet bound to an address."""
     server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
-    server.add_generic_rpc_handlers([calls.handler(service) for service in services])
+    server.add_generic_rpc_handlers([intake, *(calls.handler(service) for service in services)])
     names = [service.descriptor.full_name for service in services]
     return server, add_standard(server, calls, names)
 
@@ -357,7 +360,7 @@ async def _serve(settings: Settings) -> None:
         )
         calls = Calls(find, lambda: vault.state)
         vault.on_lock += [door.drop_unread, calls.unsent.cut_off]
-        server, health = _server(calls, _services(parts, about))
+        server, health = _server(calls, _services(parts, about), Intake(door.arrived))
         server.add_insecure_port(inner.address)
         inner.hide()
         await server.start()

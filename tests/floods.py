@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from daemons import RunningDaemon
 
-# Every connection sends requests by the hundred and takes the answers without looking. It ends
-# with its standard input.
+# Every connection sends requests by the hundred and takes the answers without looking; or one, and
+# hangs up at the daemon's first word. It ends with its standard input.
 FLOODER = r"""
 import os, selectors, socket, sys
 
@@ -24,11 +24,13 @@ fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localh
           (b"content-type", b"application/grpc")]
 block = b"".join(field(*one) for one in fields)
 start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+hangs_up = sys.argv[3] == "1"
+streams = range(1, 2 if hangs_up else 199, 2)
 window = frame(8, 0, 0, (2**30).to_bytes(4, "big"))
 
 def connect():
     requests = b"".join(
-        frame(1, 4, stream, block) + frame(0, 1, stream, bytes(5)) for stream in range(1, 199, 2)
+        frame(1, 4, stream, block) + frame(0, 1, stream, bytes(5)) for stream in streams
     )
     # A tree that holds all it may is turned away now and then, in the middle of this, too.
     for _ in range(1000):
@@ -58,7 +60,7 @@ while True:
         except OSError:
             data = b""
         # The answer to its last request holds a stream's end: begin anew on another connection.
-        if not data or (197).to_bytes(4, "big") in data:
+        if not data or hangs_up or (197).to_bytes(4, "big") in data:
             watch.unregister(key.fileobj)
             key.fileobj.close()
             try:
@@ -69,12 +71,18 @@ while True:
 
 
 @contextmanager
-def flood(daemon: RunningDaemon, *, processes: int, connections: int) -> Iterator[None]:
-    """Flood a daemon from a process tree of its own, with so many connections of each process."""
+def flood(
+    daemon: RunningDaemon, *, processes: int, connections: int, hang_up: bool = False
+) -> Iterator[None]:
+    """Flood a daemon from a process tree of its own, with so many connections of each process.
+
+    With `hang_up` each connection makes one request and does not wait for its answer.
+    """
     # The outer shell ends at once, so the inner one is nobody's child here and the root of a tree.
-    inner = 'for i in $(seq "$1"); do "$2" -c "$3" "$4" "$5" <&3 & done; wait'
+    inner = 'for i in $(seq "$1"); do "$2" -c "$3" "$4" "$5" "$6" <&3 & done; wait'
     outer = 'exec 3<&0; sh -c "$0" flood "$@" &'
     arguments = [str(processes), sys.executable, FLOODER, str(daemon.socket), str(connections)]
+    arguments.append(str(int(hang_up)))
     with subprocess.Popen(
         ["sh", "-c", outer, inner, *arguments],
         stdin=subprocess.PIPE,

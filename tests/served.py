@@ -12,6 +12,7 @@ from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
 from backpackd.ports import MARK, Connection, Peer
 from backpackd.rpc.calls import Calls, Service
+from backpackd.rpc.intake import Intake
 from backpackd.rpc.standard import OpenCalls, add_standard
 from fakes import GOOD_MARK, UID, World
 
@@ -56,6 +57,7 @@ class Served:
         state: the vault's state as the guard sees it.
         channel: raw bytes in and out, marked.
         standard: the open calls of the standard services.
+        taken_up: the marks of the requests that the server has taken up, in their order.
     """
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class Served:
         self.server = grpc.aio.server()
         self.channel: Any
         self.standard: OpenCalls
+        self.taken_up: list[str] = []
 
     async def unary(self, method: str, request: bytes = b"") -> bytes:
         call: Any = self.channel.unary_unary(f"/{method}")
@@ -80,7 +83,10 @@ class Served:
 async def serving(directory: Path, *services: Service) -> AsyncIterator[Served]:
     """Serve services, and the standard ones, on a socket in a directory."""
     served = Served()
-    served.server.add_generic_rpc_handlers([served.calls.handler(service) for service in services])
+    intake = Intake(served.taken_up.append)
+    served.server.add_generic_rpc_handlers(
+        [intake, *(served.calls.handler(service) for service in services)]
+    )
     names = [service.descriptor.full_name for service in services]
     served.standard = add_standard(served.server, served.calls, names)
     address = f"unix:{directory}/s"

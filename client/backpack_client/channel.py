@@ -52,9 +52,11 @@ _OPTIONS = (
     # A put or a lease that is sent twice is not the same as one that is sent once.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
+    # What grpc calls the least backoff is how long one attempt to connect may take. A daemon that
+    # many call at once, or a busy machine, needs more than a moment for the first word.
+    ("grpc.min_reconnect_backoff_ms", int(address.CONNECT_PATIENCE * 1000)),
     # A daemon that is starting again is found within a second, not within two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # What grpc would send as the authority is the socket's path.
     ("grpc.default_authority", "localhost"),

@@ -1,41 +1,53 @@
 """Whose request goes on, with integers for a clock."""
 
 from dataclasses import dataclass, field
+from itertools import count
 
 from backpackd.adapters.door.admission import Admission, Limits, Place
 from backpackd.core.facts import ProcessId
 
 FLOOD, QUIET, OTHER = ProcessId(1, 0), ProcessId(2, 0), ProcessId(3, 0)
+MARKS = count()
 LIMITS = Limits(busy=4, busy_seconds=10, per_tree=8, total=20)
 
 
 @dataclass(eq=False)
 class Standing:
+    mark: str = "lane"
     places: list[Place] = field(default_factory=list)
 
     def let_go(self, place: Place) -> None:
         self.places.append(place)
 
 
-def begun(admission: Admission, tree: ProcessId, count: int, now: float = 0) -> list[Place]:
-    places = [admission.begin(tree, now) for _ in range(count)]
+def lined_up(admission: Admission, tree: ProcessId, number: int, now: float = 0) -> list[Place]:
+    """Let requests in that the server has not taken up."""
+    places = [admission.begin(tree, f"mark {next(MARKS)}", now) for _ in range(number)]
     assert None not in places
     return [place for place in places if place is not None]
+
+
+def begun(admission: Admission, tree: ProcessId, number: int, now: float = 0) -> list[Place]:
+    """Let requests in that the server takes up at once."""
+    places = lined_up(admission, tree, number, now)
+    for place in places:
+        admission.arrive(place.mark, now)
+    return places
 
 
 def test_a_flooding_tree_waits_and_a_tree_with_nothing_in_progress_does_not() -> None:
     admission = Admission(LIMITS)
     begun(admission, FLOOD, 4)
-    assert admission.begin(FLOOD, 0) is None
-    assert admission.begin(QUIET, 0) is not None
-    assert admission.begin(QUIET, 0) is None
+    assert admission.begin(FLOOD, "", 0) is None
+    assert admission.begin(QUIET, "", 0) is not None
+    assert admission.begin(QUIET, "", 0) is None
 
 
 def test_newcomers_together_have_a_bound() -> None:
     admission = Admission(LIMITS)
     for pid in range(10, 18):
         begun(admission, ProcessId(pid, 0), 1)
-    assert admission.begin(QUIET, 0) is None
+    assert admission.begin(QUIET, "", 0) is None
 
 
 def test_a_place_that_comes_free_goes_to_the_tree_with_the_fewest_busy_calls() -> None:
@@ -79,14 +91,14 @@ def test_nobody_overtakes_the_line_of_the_own_tree() -> None:
     places = begun(admission, FLOOD, 4)
     admission.stand(FLOOD, Standing())
     admission.end(places[0])
-    assert admission.begin(FLOOD, 0) is None
+    assert admission.begin(FLOOD, "", 0) is None
 
 
 def test_a_call_that_takes_long_is_taken_for_waiting() -> None:
     admission = Admission(LIMITS)
     begun(admission, FLOOD, 4, now=0)
-    assert admission.begin(FLOOD, 9) is None
-    assert admission.begin(FLOOD, 10) is not None
+    assert admission.begin(FLOOD, "", 9) is None
+    assert admission.begin(FLOOD, "", 10) is not None
 
 
 def test_a_call_that_says_that_it_waits_makes_room_at_once_and_counts_again_after() -> None:
@@ -96,11 +108,11 @@ def test_a_call_that_says_that_it_waits_makes_room_at_once_and_counts_again_afte
     admission.pause(places[0])
     begun(admission, FLOOD, 1)
     admission.resume(places[0], 5)
-    assert admission.begin(FLOOD, 9) is None
+    assert admission.begin(FLOOD, "", 9) is None
     admission.end(places[0])
     admission.end(places[0])
     admission.resume(places[0], 9)
-    assert admission.begin(FLOOD, 9) is None
+    assert admission.begin(FLOOD, "", 9) is None
 
 
 def test_resuming_over_and_over_does_not_keep_others_from_growing_old() -> None:
@@ -110,23 +122,123 @@ def test_resuming_over_and_over_does_not_keep_others_from_growing_old() -> None:
         admission.pause(places[0])
         admission.resume(places[0], now)
     assert begun(admission, FLOOD, 3, now=11)
-    assert admission.begin(FLOOD, 11) is None
+    assert admission.begin(FLOOD, "", 11) is None
 
 
 def test_taking_a_request_back_frees_its_place_no_sooner_than_time_does() -> None:
     admission = Admission(LIMITS)
     for place in begun(admission, FLOOD, 4):
         admission.reset(place)
-    assert admission.begin(FLOOD, 9) is None
+    assert admission.begin(FLOOD, "", 9) is None
     assert begun(admission, FLOOD, 4, now=10)
+
+
+def test_a_request_in_the_servers_line_keeps_its_place_until_it_is_taken_up() -> None:
+    admission = Admission(LIMITS)
+    first, *_ = lined_up(admission, FLOOD, 4, now=0)
+    admission.arrive(first.mark, 9)
+    assert admission.begin(FLOOD, "", 18) is None
+    assert lined_up(admission, FLOOD, 2, now=19)
+    assert admission.begin(FLOOD, "", 19) is None
+
+
+def test_hanging_up_does_not_free_the_place_of_a_request_in_the_servers_line() -> None:
+    admission = Admission(LIMITS)
+    places = lined_up(admission, FLOOD, 4)
+    for place in places:
+        admission.leave_behind(place)
+    assert admission.begin(FLOOD, "", 9) is None
+    admission.arrive(places[1].mark, 9)
+    assert [place.open for place in places] == [True, False, True, True]
+    assert admission.begin(FLOOD, "", 9) is not None
+    assert admission.begin(FLOOD, "", 9) is None
+
+
+def test_hanging_up_frees_the_place_of_a_call_that_waits_at_once() -> None:
+    admission = Admission(LIMITS)
+    places = begun(admission, FLOOD, 4)
+    admission.pause(places[0])
+    admission.leave_behind(places[0])
+    assert not places[0].open
+    admission.leave_behind(places[1])
+    assert admission.begin(FLOOD, "", 9) is not None
+    assert admission.begin(FLOOD, "", 9) is None
+
+
+def test_what_was_let_in_long_before_one_that_is_taken_up_is_given_up() -> None:
+    admission = Admission(LIMITS)
+    left, open_ = lined_up(admission, FLOOD, 2, now=0)
+    late, *_ = lined_up(admission, FLOOD, 2, now=1)
+    admission.leave_behind(left)
+    begun(admission, QUIET, 1, now=9)
+    assert (left.open, open_.busy, late.busy) == (True, True, True)
+    (other,) = lined_up(admission, OTHER, 1, now=10)
+    admission.arrive(other.mark, 11)
+    assert (left.open, open_.open, open_.busy, late.busy) == (False, True, False, True)
+
+
+def test_one_that_was_given_up_too_soon_counts_again_when_it_is_taken_up() -> None:
+    admission = Admission(LIMITS)
+    places = lined_up(admission, FLOOD, 4, now=0)
+    (probe,) = begun(admission, QUIET, 1, now=10)
+    admission.end(probe)
+    assert not any(place.busy for place in places)
+    for place in places:
+        admission.arrive(place.mark, 11)
+    assert all(place.busy for place in places)
+    assert admission.begin(FLOOD, "", 11) is None
+
+
+def test_what_the_server_never_takes_up_is_given_up_one_at_a_time() -> None:
+    admission = Admission(LIMITS)
+    for place in lined_up(admission, FLOOD, 4):
+        admission.leave_behind(place)
+    assert admission.begin(FLOOD, "", 9) is None
+    assert lined_up(admission, FLOOD, 1, now=10)
+    assert admission.begin(FLOOD, "", 19) is None
+    (probe,) = lined_up(admission, FLOOD, 1, now=20)
+    admission.arrive(probe.mark, 21)
+    assert admission.begin(FLOOD, "", 21) is not None
+
+
+def test_those_of_one_mark_are_taken_up_in_their_order() -> None:
+    admission = Admission(LIMITS)
+    first, second = (admission.begin(FLOOD, "one", 0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    admission.arrive("one", 0)
+    assert (first.arrived, second.arrived) == (True, False)
+    admission.end(first)
+    admission.arrive("one", 0)
+    assert second.arrived
+
+
+def test_a_mark_that_nobody_has_frees_nothing() -> None:
+    admission = Admission(LIMITS)
+    lined_up(admission, FLOOD, 4)
+    admission.arrive("", 5)
+    assert admission.begin(FLOOD, "", 9) is None
+
+
+def test_nothing_is_kept_of_trees_whose_requests_were_left_behind() -> None:
+    admission = Admission(LIMITS)
+    places = lined_up(admission, FLOOD, 4)
+    for place in places:
+        admission.leave_behind(place)
+    for place in places:
+        admission.arrive(place.mark, 0)
+    admission.expire(0)
+    assert admission._trees == {}
+    assert admission._by_mark == {}
+    assert not admission._line
 
 
 def test_a_tree_has_so_many_open_calls_and_no_more_though_they_wait() -> None:
     admission = Admission(LIMITS)
     for _ in range(8):
         admission.pause(begun(admission, FLOOD, 1)[0])
-    assert admission.begin(FLOOD, 0) is None
-    assert admission.begin(QUIET, 0) is not None
+    assert admission.begin(FLOOD, "", 0) is None
+    assert admission.begin(QUIET, "", 0) is not None
 
 
 def test_everybody_together_has_so_many_open_calls_and_each_tree_one_all_the_same() -> None:
@@ -134,9 +246,9 @@ def test_everybody_together_has_so_many_open_calls_and_each_tree_one_all_the_sam
     for pid in range(10, 20):
         for _ in range(2):
             admission.pause(begun(admission, ProcessId(pid, 0), 1)[0])
-    assert admission.begin(ProcessId(10, 0), 0) is None
-    assert admission.begin(QUIET, 0) is not None
-    assert admission.begin(QUIET, 0) is None
+    assert admission.begin(ProcessId(10, 0), "", 0) is None
+    assert admission.begin(QUIET, "", 0) is not None
+    assert admission.begin(QUIET, "", 0) is None
 
 
 def test_a_lane_that_left_is_not_let_go_and_nothing_is_kept_of_it() -> None:
@@ -165,7 +277,7 @@ def test_calls_that_stand_open_take_up_nobodys_room() -> None:
         begun(admission, ProcessId(pid, 0), 1)
         admission.add_standing(ProcessId(pid, 0))
     begun(admission, ProcessId(10, 0), 4)
-    assert admission.begin(ProcessId(10, 0), 0) is None
+    assert admission.begin(ProcessId(10, 0), "", 0) is None
 
 
 def test_a_call_that_no_longer_stands_open_counts_again_and_leaves_nothing() -> None:
@@ -174,7 +286,7 @@ def test_a_call_that_no_longer_stands_open_counts_again_and_leaves_nothing() -> 
     admission.add_standing(FLOOD)
     (other,) = begun(admission, FLOOD, 1)
     admission.drop_standing(FLOOD)
-    assert admission.begin(FLOOD, 0) is None
+    assert admission.begin(FLOOD, "", 0) is None
     admission.add_standing(FLOOD)
     admission.end(place)
     admission.end(other)

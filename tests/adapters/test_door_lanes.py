@@ -38,11 +38,14 @@ def server_of(setting: Setting, connection: Connection) -> socket.socket:
     return setting.server.ends[connection.name]
 
 
-async def busy(setting: Setting, door: Door) -> tuple[Connection, int]:
+async def busy(setting: Setting, door: Door, *, taken_up: bool = True) -> tuple[Connection, int]:
     """Make one connection with two calls in progress and a third that waits."""
     client, connection = await setting.connected(door)
     client.send(begin(3) + begin(5) + PING)
     assert await received(server_of(setting, connection)) == marked(connection, begin(3)) + PING
+    if taken_up:
+        door.arrived(connection.mark)
+        door.arrived(connection.mark)
     return connection, setting.clients.index(client)
 
 
@@ -63,7 +66,15 @@ async def test_a_tree_with_nothing_in_progress_is_served_while_another_waits(
     await setting.connected(door)
 
 
-async def test_a_connection_that_closes_gives_its_places_to_those_who_wait(
+async def began(setting: Setting, connection: Connection) -> bool:
+    """Wait until the first request of a connection has reached the server."""
+    got, expected = b"", marked(connection, REQUEST)
+    while len(got) < len(expected):
+        got += await received(server_of(setting, connection))
+    return got == expected
+
+
+async def test_a_connection_that_closes_gives_its_places_to_those_who_wait_in_time(
     setting: Setting,
 ) -> None:
     door = await setting.open(call_limits=LIMITS)
@@ -71,10 +82,32 @@ async def test_a_connection_that_closes_gives_its_places_to_those_who_wait(
     client, second = await setting.connected(door, request=False)
     client.send(REQUEST)
     setting.server.ends[first.name].close()
-    got = b""
-    while len(got) < len(marked(second, REQUEST)):
-        got += await received(server_of(setting, second))
-    assert got == marked(second, REQUEST)
+    await until(lambda: door.find(first.name) is None)
+    assert door._entries[second.name].calls == 1
+    setting.clock.now += LIMITS.busy_seconds
+    assert await began(setting, second)
+
+
+async def test_requests_of_a_connection_that_closed_stand_in_the_servers_line_all_the_same(
+    setting: Setting,
+) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    first, _ = await busy(setting, door, taken_up=False)
+    client, second = await setting.connected(door, request=False)
+    client.send(REQUEST)
+    setting.server.ends[first.name].close()
+    await until(lambda: door.find(first.name) is None)
+    await until(lambda: door._entries[second.name].calls == 1)
+    door.arrived(first.mark)
+    assert await began(setting, second)
+
+
+async def test_a_mark_that_nobody_has_frees_nothing(setting: Setting) -> None:
+    door = await setting.open(call_limits=LIMITS)
+    connection, _ = await busy(setting, door, taken_up=False)
+    for mark in ("", "x", connection.mark[:-1]):
+        door.arrived(mark)
+    assert door._entries[connection.name].calls == 1
 
 
 async def test_a_call_that_waits_for_a_person_lets_another_begin(setting: Setting) -> None:
@@ -147,7 +180,9 @@ async def test_a_peer_that_ends_while_its_requests_wait_leaves_nothing(
     setting.clients[place].close()
     setting.server.ends[connection.name].close()
     await until(lambda: door.find(connection.name) is None)
+    door._lanes.admission.expire(LIMITS.busy_seconds)
     assert door._lanes.admission._trees == {}
+    assert door._lanes.admission._by_mark == {}
     assert not door._lanes.admission.waiting
 
 

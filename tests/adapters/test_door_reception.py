@@ -10,14 +10,20 @@ from itertools import pairwise
 import pytest
 
 from backpackd.adapters.door import reception
+from backpackd.adapters.door.admission import Limits as Calls
 from backpackd.adapters.door.arrivals import Arrivals
 from backpackd.adapters.door.arrivals import Limits as Lines
 from backpackd.adapters.door.limits import Limits
-from backpackd.adapters.door.reception import OPENS_PER_TURN, REST_SECONDS, Newcomer
+from backpackd.adapters.door.reception import (
+    OPENS_PER_TURN,
+    REST_SECONDS,
+    SPACE_SECONDS,
+    Newcomer,
+)
 from backpackd.core.errors import TroubleError
 from backpackd.core.facts import ProcessId
 from backpackd.ports import Peer
-from doors import UID, Puppet, Setting, at_end, descriptors, until
+from doors import REQUEST, UID, Puppet, Setting, at_end, descriptors, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -117,6 +123,26 @@ async def test_a_tree_that_is_full_is_not_looked_at_all_the_time(
     # The first one had room; after each of the others the line rested, by the loop's clock.
     assert len(rests) >= 3
     assert all(later - sooner >= 0.9 * REST_SECONDS for sooner, later in pairwise(rests))
+
+
+async def test_while_requests_wait_connections_are_opened_one_at_a_time_and_spaced(
+    setting: Setting,
+) -> None:
+    opened: list[float] = []
+
+    def tree_of(peer: Peer) -> ProcessId:
+        opened.append(asyncio.get_running_loop().time())
+        return ProcessId(1, 0)
+
+    door = await setting.open(start=False, tree_of=tree_of, call_limits=Calls(busy=0))
+    setting.connect().send(REQUEST)
+    await door.start()
+    await until(lambda: door._lanes.admission.waiting)
+    opened.clear()
+    for _ in range(3 * OPENS_PER_TURN):
+        setting.connect()
+    await until(lambda: len(opened) == 3 * OPENS_PER_TURN)
+    assert all(later - sooner >= 0.9 * SPACE_SECONDS for sooner, later in pairwise(opened))
 
 
 async def test_what_fails_on_one_newcomer_does_not_keep_the_next_waiting(setting: Setting) -> None:

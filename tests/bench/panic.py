@@ -103,16 +103,18 @@ def _measure(place: Path, preexec: Callable[[], None] | None, how: str) -> list[
         daemon.operator().lock()
         caller = _Caller(daemon.socket)
         caller.panic()
-        for connections in (1, 5):
-            with flood(daemon, processes=_PROCESSES, connections=connections), _first_in_line():
-                lines += _under_flood(daemon, caller, connections, how)
+        for connections, hang_up in ((1, False), (5, False), (1, True)):
+            flooding = flood(daemon, processes=_PROCESSES, connections=connections, hang_up=hang_up)
+            kind = f"{_PROCESSES} that hang up" if hang_up else f"{_PROCESSES} x {connections}"
+            with flooding, _first_in_line():
+                lines += _under_flood(daemon, caller, f"panic, {kind}, {how}")
         caller.close()
         return [*lines, ("  the log after it", f"{len(daemon.log_text())} bytes", "")]
     finally:
         daemon.close()
 
 
-def _under_flood(daemon: RunningDaemon, caller: _Caller, connections: int, how: str) -> list[Line]:
+def _under_flood(daemon: RunningDaemon, caller: _Caller, what: str) -> list[Line]:
     def on_a_new_connection() -> None:
         newcomer = _Caller(daemon.socket)
         newcomer.panic()
@@ -130,10 +132,9 @@ def _under_flood(daemon: RunningDaemon, caller: _Caller, connections: int, how: 
     ran, waited = (
         after - began for began, after in zip(before, _scheduled(daemon.pid), strict=True)
     )
-    flood_of = f"panic, {_PROCESSES} x {connections}, {how}"
     return [
-        *_lines(f"{flood_of}: open connection", opened),
-        *_lines(f"{flood_of}: new connection", fresh),
+        *_lines(f"{what}: open connection", opened),
+        *_lines(f"{what}: new connection", fresh),
         ("  the daemon ran, and waited for a processor", f"{ran:.1f} s", f"{waited:.1f} s"),
     ]
 

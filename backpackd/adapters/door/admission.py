@@ -12,7 +12,14 @@ apart, and not in the server, which takes them in their order:
 * When a place comes free, the tree with the fewest busy calls goes first, and among those the one
   that was served longest ago.
 
-A call is busy from its start to its end, but no longer than `Limits.busy_seconds` and not while it
+A request that was let in stands in the server's own line until the server takes it up, and there
+nobody can overtake it. So until then it is busy, and nothing that its peer does changes that:
+whoever asks and hangs up, again and again, would else fill that line with requests of which the
+door knows nothing more. Some it never takes: their connection closed before it had read them. Those
+are given up when it takes one that was let in `Limits.busy_seconds` later, since it takes them
+nearly in their order; and one at a time where it takes none.
+
+From then on a call is busy to its end, but no longer than `Limits.busy_seconds` and not while it
 says that it is waiting. What takes longer waits for something, a peer that does not read among
 them, and places that are never given back would stop everybody. How many are open at all is
 bounded as well, below what the server takes, and each tree always has one.
@@ -21,8 +28,8 @@ Calls that stand open for as long as their callers like are not counted against 
 all: else one for each of many trees would take up every place for good. How many there may be is
 for who serves them to say.
 
-A request that its peer takes back keeps its place for those seconds: else to begin and reset
-requests without end would cost nothing (CVE-2023-44487).
+A call that its peer takes back keeps its place for those seconds: else to begin and reset requests
+without end would cost nothing (CVE-2023-44487).
 """
 
 from collections import deque
@@ -38,7 +45,8 @@ class Limits:
 
     Attributes:
         busy: calls that are worked on at once; twice as many with those of trees that have none.
-        busy_seconds: for how long a call is taken to be worked on.
+        busy_seconds: for how long a call is taken to be worked on, and how long the server may take
+            up nothing before it is taken to have lost what it was given first.
         per_tree: open calls of one process tree, standing ones not counted.
         total: open calls of everybody, likewise; a tree with none has one beyond that.
     """
@@ -55,6 +63,11 @@ _REMEMBERED = 1024
 
 class Lane(Protocol):
     """One connection whose requests may have to wait."""
+
+    @property
+    def mark(self) -> str:
+        """What the connection's requests are known by when the server takes them up."""
+        ...
 
     def let_go(self, place: "Place") -> None:
         """Let the request that has waited longest begin, in its place."""
@@ -75,13 +88,27 @@ class _Tree:
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """One call that was let in."""
+    """One call that was let in.
+
+    Attributes:
+        tree: the process tree that it counts for.
+        mark: of the connection that it came on.
+        since: when it was let in, or was worked on anew.
+        busy: whether it is worked on, or in the server's line.
+        open: whether it has not ended.
+        arrived: whether the server has taken it up.
+        reset: whether its peer has taken it back.
+        left: whether the connection that it came on has closed before it arrived.
+    """
 
     tree: _Tree
+    mark: str
     since: float
     busy: bool = False
     open: bool = True
+    arrived: bool = False
     reset: bool = False
+    left: bool = False
 
 
 class Admission:
@@ -91,6 +118,9 @@ class Admission:
         self._limits = limits or Limits()
         self._trees: dict[ProcessId, _Tree] = {}
         self._idle: dict[ProcessId, int] = {}
+        self._line: deque[Place] = deque()
+        self._by_mark: dict[str, deque[Place]] = {}
+        self._arrived_at = float("-inf")
         self._recent: deque[tuple[float, Place]] = deque()
         self._busy = 0
         self._open = 0
@@ -108,11 +138,12 @@ class Admission:
         """For how long a call is taken to be worked on."""
         return self._limits.busy_seconds
 
-    def begin(self, id: ProcessId, now: float) -> Place | None:  # noqa: A002  # as elsewhere
+    def begin(self, id: ProcessId, mark: str, now: float) -> Place | None:  # noqa: A002  # as elsewhere
         """Let a request in if there is room and nobody of its tree stands in line before it.
 
         Args:
             id: the process tree that it counts for.
+            mark: of its connection; those of one connection arrive in the order of their places.
             now: seconds on a clock that does not go back.
 
         Returns:
@@ -123,7 +154,7 @@ class Admission:
         if tree.lanes or not self._room(tree):
             self._forget(tree)
             return None
-        return self._take(tree, now)
+        return self._take(tree, mark, now)
 
     def stand(self, id: ProcessId, lane: Lane) -> None:  # noqa: A002  # as elsewhere
         """Put a lane at the end of its tree's line."""
@@ -156,16 +187,37 @@ class Admission:
             return None
         lane = tree.lanes.popleft()
         self._lanes -= 1
-        return lane, self._take(tree, now)
+        return lane, self._take(tree, lane.mark, now)
 
     def end(self, place: Place) -> None:
         """Give a place back. Twice is harmless."""
         self._rest(place)
         if place.open:
             place.open = False
+            if not place.arrived:
+                self._unmark(place)
             place.tree.open -= 1
             self._open -= 1
             self._forget(place.tree)
+
+    def arrive(self, mark: str, now: float) -> None:
+        """Say that the server has taken up the next request with a mark. Harmless for none."""
+        places = self._by_mark.get(mark)
+        if not places:
+            return
+        place = places[0]
+        self._unmark(place)
+        place.arrived = True
+        self._arrived_at = now
+        while self._line and self._is_off(self._line[0], place.since):
+            self._give_up(self._line.popleft())
+        if place.left:
+            self.end(place)
+        else:
+            # It may have been given up before.
+            self._rest(place)
+            place.since = now
+            self._work(place)
 
     def reset(self, place: Place) -> None:
         """Give a place back once its seconds are over: its peer took the request back."""
@@ -173,6 +225,13 @@ class Admission:
             place.reset = True
         else:
             self.end(place)
+
+    def leave_behind(self, place: Place) -> None:
+        """Give a place back as soon as it is off the server's line: its connection has closed."""
+        if place.busy and not place.arrived:
+            place.left = True
+        else:
+            self.reset(place)
 
     def pause(self, place: Place) -> None:
         """Say that a call waits for something. Twice is harmless."""
@@ -198,6 +257,15 @@ class Admission:
 
     def expire(self, now: float) -> None:
         """Take those calls for waiting that began too long ago to be worked on still."""
+        while self._line:
+            place = self._line[0]
+            if place.busy and not place.arrived:
+                if now - max(place.since, self._arrived_at) < self._limits.busy_seconds:
+                    break
+                # One, and then as long again for the next.
+                self._arrived_at = now
+            self._line.popleft()
+            self._give_up(place)
         recent = self._recent
         while recent:
             since, place = recent[0]
@@ -217,20 +285,44 @@ class Admission:
             return False
         return self._busy < (limits.busy if tree.busy else 2 * limits.busy)
 
-    def _take(self, tree: _Tree, now: float) -> Place:
+    def _take(self, tree: _Tree, mark: str, now: float) -> Place:
         self._turn += 1
         tree.served = self._turn
         tree.open += 1
         self._open += 1
-        place = Place(tree, now)
-        self._work(place)
+        place = Place(tree, mark, now)
+        self._count(place)
+        self._line.append(place)
+        self._by_mark.setdefault(mark, deque()).append(place)
         return place
 
     def _work(self, place: Place) -> None:
+        self._count(place)
+        self._recent.append((place.since, place))
+
+    def _count(self, place: Place) -> None:
         place.busy = True
         place.tree.busy += 1
         self._busy += 1
-        self._recent.append((place.since, place))
+
+    def _is_off(self, place: Place, since: float) -> bool:
+        """Tell whether one is off the server's line, when another was let in at a time."""
+        waits = place.busy and not place.arrived
+        return not waits or since - place.since >= self._limits.busy_seconds
+
+    def _give_up(self, place: Place) -> None:
+        """Count a call no more that was not seen to be taken up. Harmless for one that was."""
+        if place.arrived:
+            return
+        self._rest(place)
+        if place.left or place.reset:
+            self.end(place)
+
+    def _unmark(self, place: Place) -> None:
+        places = self._by_mark[place.mark]
+        places.remove(place)
+        if not places:
+            del self._by_mark[place.mark]
 
     def _rest(self, place: Place) -> None:
         if place.busy:

@@ -121,6 +121,7 @@ class Door:
             send_on=self._let_in,
             refuse=self._refuse,
             make_room=self._make_room,
+            crowded=lambda: self._lanes.admission.waiting,
             on_foreign=on_foreign,
         )
         self._inner = inner
@@ -145,6 +146,13 @@ class Door:
         """Look an open connection up by the name that the server sees."""
         entry = self._entries.get(name)
         return entry.connection if entry else None
+
+    def arrived(self, mark: str) -> None:
+        """Say that the server has taken up a request with a connection's mark, be it closed by now.
+
+        Until then the request keeps its place: what waits in the server cannot be overtaken.
+        """
+        self._lanes.arrived(mark)
 
     def connections(self) -> tuple[Connection, ...]:
         """List the connections that are open, in the order in which they came."""

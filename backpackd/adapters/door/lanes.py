@@ -61,6 +61,12 @@ class Lanes:
         connection.on_close.append(lambda: _detach(connection))
         return lane
 
+    def arrived(self, mark: str) -> None:
+        """Say that the server has taken up a request with the mark of a connection."""
+        self.admission.arrive(mark, self.now())
+        if self.admission.waiting:
+            self.review()
+
     def now(self) -> float:
         """Read the clock."""
         return self._clock.boot()
@@ -151,6 +157,11 @@ class Lane:
         """How many requests wait."""
         return self._requests.waiting
 
+    @property
+    def mark(self) -> str:
+        """What the requests of this connection carry at the end of their headers."""
+        return self._connection.mark
+
     def from_peer(self, data: bytes) -> bytes | None:
         """Take what the peer sent.
 
@@ -203,7 +214,8 @@ class Lane:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Take one call of this connection for waiting meanwhile: it keeps nobody from working."""
-        place = next((place for place in self._places.values() if place.busy), None)
+        calls = self._places.values()
+        place = next((call for call in calls if call.busy and call.arrived), None)
         if place is None:
             yield
             return
@@ -236,7 +248,7 @@ class Lane:
         if self._standing:
             self._admission.leave(self._tree, self)
         for place in self._places.values():
-            self._admission.end(place)
+            self._admission.leave_behind(place)
         self._places.clear()
         self._requests.close()
         self._account.give_up = _nothing
@@ -244,7 +256,7 @@ class Lane:
             self._lanes.review()
 
     def _begin(self, stream: int) -> bool:
-        place = self._admission.begin(self._tree, self._lanes.now())
+        place = self._admission.begin(self._tree, self.mark, self._lanes.now())
         if place is not None:
             self._places[stream] = place
         return place is not None

@@ -12,7 +12,9 @@ A tree at its limit gets in only where one of its own makes way, and whoever mak
 again at once. So after such a trade, or a refusal, its line rests for a moment: else a tree of more
 processes than connections keeps the daemon busy with nothing else.
 
-Little is done in one turn of the event loop, so that the connections that are open get theirs.
+Little is done in one turn of the event loop, so that the connections that are open get theirs. And
+while requests wait at the door, one connection is opened at a time, with a pause before the next:
+each costs several times what a call does, and those of a flood all end in the same moment.
 """
 
 import asyncio
@@ -36,6 +38,9 @@ ACCEPTS_PER_TURN = 32
 
 OPENS_PER_TURN = 2
 """How many of those that wait are sent on."""
+
+SPACE_SECONDS = 0.004
+"""How long none is sent on after one was, while requests wait."""
 
 REST_SECONDS = 0.02
 """How long a tree that is at a limit has no turn after it had one."""
@@ -110,6 +115,7 @@ class Reception:
         send_on: Callable[[Newcomer], Outcome],
         refuse: Callable[[str], None],
         make_room: Callable[[], None],
+        crowded: Callable[[], bool],
         on_foreign: Callable[[int], None],
     ) -> None:
         """Take the listeners over; nothing is accepted before `start`.
@@ -122,6 +128,7 @@ class Reception:
             send_on: opens or refuses a newcomer, and takes it over either way.
             refuse: told what was refused here and why.
             make_room: called when the system has run out of something.
+            crowded: tells whether requests wait at the door.
             on_foreign: told the uid of every connection of another user.
         """
         self._listeners = list(listeners)
@@ -131,9 +138,11 @@ class Reception:
         self._send_on = send_on
         self._refuse = refuse
         self._make_room = make_room
+        self._crowded = crowded
         self._on_foreign = on_foreign
         self._arrivals: Arrivals[Newcomer] = Arrivals(_limits())
         self._trees: OrderedDict[int, ProcessId] = OrderedDict()
+        self._not_before = 0.0
         self._turn: asyncio.Handle | None = None
         self._resume: asyncio.TimerHandle | None = None
 
@@ -239,7 +248,7 @@ class Reception:
         if self._turn is not None or self._resume is not None or not self._arrivals:
             return
         loop = asyncio.get_running_loop()
-        due = self._arrivals.next_at()
+        due = max(self._arrivals.next_at(), self._not_before)
         if due <= loop.time():
             self._turn = loop.call_soon(self._serve)
         else:
@@ -264,6 +273,9 @@ class Reception:
                 self._learn(newcomer.peer.process.pid, group, outcome)
                 sent_on += 1
                 if outcome.failure and not self._go_on_after(outcome.failure):
+                    break
+                if self._crowded():
+                    self._not_before = asyncio.get_running_loop().time() + SPACE_SECONDS
                     break
                 if sent_on == OPENS_PER_TURN:
                     break

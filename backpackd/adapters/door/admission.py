@@ -110,6 +110,11 @@ class Place:
     reset: bool = False
     left: bool = False
 
+    @property
+    def lined_up(self) -> bool:
+        """Whether it stands in the server's line, as far as is known."""
+        return self.busy and not self.arrived
+
 
 class Admission:
     """The calls that were let in, and the lanes with requests that wait."""
@@ -209,7 +214,10 @@ class Admission:
         self._unmark(place)
         place.arrived = True
         self._arrived_at = now
-        while self._line and self._is_off(self._line[0], place.since):
+        while self._line:
+            first = self._line[0]
+            if first.lined_up and place.since - first.since < self._limits.busy_seconds:
+                break
             self._give_up(self._line.popleft())
         if place.left:
             self.end(place)
@@ -228,7 +236,7 @@ class Admission:
 
     def leave_behind(self, place: Place) -> None:
         """Give a place back as soon as it is off the server's line: its connection has closed."""
-        if place.busy and not place.arrived:
+        if place.lined_up:
             place.left = True
         else:
             self.reset(place)
@@ -259,7 +267,7 @@ class Admission:
         """Take those calls for waiting that began too long ago to be worked on still."""
         while self._line:
             place = self._line[0]
-            if place.busy and not place.arrived:
+            if place.lined_up:
                 if now - max(place.since, self._arrived_at) < self._limits.busy_seconds:
                     break
                 # One, and then as long again for the next.
@@ -304,11 +312,6 @@ class Admission:
         place.busy = True
         place.tree.busy += 1
         self._busy += 1
-
-    def _is_off(self, place: Place, since: float) -> bool:
-        """Tell whether one is off the server's line, when another was let in at a time."""
-        waits = place.busy and not place.arrived
-        return not waits or since - place.since >= self._limits.busy_seconds
 
     def _give_up(self, place: Place) -> None:
         """Count a call no more that was not seen to be taken up. Harmless for one that was."""

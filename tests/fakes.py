@@ -36,7 +36,7 @@ from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
 from backpackd.core.requests import Request
-from backpackd.core.rows import Change, KeyRow
+from backpackd.core.rows import AuditRow, Change, KeyRow
 from backpackd.core.slots import Argon2idParameters
 from backpackd.core.states import State
 from backpackd.ports import Connection, Peer
@@ -137,6 +137,7 @@ class GatedStore(MemoryStore):
         super().__init__()
         self.before_commit: Gate | None = None
         self.after_commit: Gate | None = None
+        self.before_append: Gate | None = None
         self.before_aside: Gate | None = None
         self.before_rows: Gate | None = None
         self.after_rows: Gate | None = None
@@ -148,6 +149,11 @@ class GatedStore(MemoryStore):
         await super().commit(change)
         if self.after_commit is not None:
             await self.after_commit.pass_()
+
+    async def append(self, rows: Sequence[AuditRow]) -> None:
+        if self.before_append is not None:
+            await self.before_append.pass_()
+        await super().append(rows)
 
     async def set_aside(self, rows: Sequence[KeyRow]) -> None:
         if self.before_aside is not None:

@@ -207,9 +207,13 @@ class AuditWriter:
 
     def _fail_without_log(self) -> None:
         """Keep what can wait for the first unlock, and fail the rest."""
-        failing = [item for item in self._waiting if item.done is not None]
+        _fail(self._take_waited_for(), no_log())
+
+    def _take_waited_for(self) -> list[Item]:
+        """Take out what somebody waits for, wherever it stands."""
+        taken = [item for item in self._waiting if item.done is not None]
         self._waiting = deque(item for item in self._waiting if item.done is None)
-        _fail(failing, no_log())
+        return taken
 
     def _take(self) -> list[Item]:
         """Take what is written in one step: a change is the last of its step."""
@@ -226,9 +230,14 @@ class AuditWriter:
 
         Where there was a change, it may be at fault: it fails alone, the others get another turn.
         """
-        changes = [item for item in items if item.change is not None]
-        failing = changes or [item for item in items if item.done is not None]
-        self._waiting.extendleft(item for item in reversed(items) if item not in failing)
+        *others, last = items
+        if last.change is not None:
+            self._waiting.extendleft(reversed(others))
+            failing = [last]
+        else:
+            self._waiting.extendleft(reversed(items))
+            # All of them: who stands behind a thousand notes would wait until there is room.
+            failing = self._take_waited_for()
         for item in failing:
             self._is_done(item, error)
         if not self._failing:
@@ -253,7 +262,7 @@ class AuditWriter:
         try:
             if change is not None:
                 await self._store.commit(replace(change, audit=batch.rows))
-            else:
+            elif batch.rows:
                 await self._store.append(batch.rows)
         except BaseException:
             if batch.state is not None:

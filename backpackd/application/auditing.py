@@ -5,7 +5,7 @@ The rules:
 1. No log, no lease: `record` returns when the entry is on the disk, and fails with the store.
 2. A change of the vault and its entries are one transaction (`commit`).
 3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
-   the disk.
+   the disk. The answer to a passphrase waits for that (`written`).
 4. Only an unlocked vault signs: when it is unlocked, after every hundred entries, when it is
    locked. Its authority record remembers how far the log reached, with every change.
 
@@ -17,7 +17,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -156,6 +156,14 @@ class Auditing:
     def note(self, event: AuditEvent) -> None:
         """Write an entry as soon as possible, and keep it until then."""
         self.writer.note(event)
+
+    async def written(self) -> None:
+        """Wait until what was noted is on the disk, or for now could not be written.
+
+        Whoever is told of a thing before that can kill the daemon and have it forgotten.
+        """
+        with suppress(BackpackError):
+            await self.writer.write(Item())
 
     def refused(self, event: AuditEvent) -> None:
         """Note a refusal: the first of its kind at once, equal ones counted and told later."""

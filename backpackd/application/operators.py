@@ -72,10 +72,13 @@ class PassphraseGate:
             await self._auditing.ready()
         except DamageError as error:
             self._auditing.note(self._auditing.event("damage-found", reason=error.reason))
+            await self._auditing.written()
             raise
         except WrongPassphraseError as error:
             self._auditing.note(self._auditing.event("wrong-passphrase"))
+            # Counted first: whoever hangs up while the entry is written has tried all the same.
             delay = self._throttle.failed(tree, self._clock.boot())
+            await self._auditing.written()
             if delay > 0:
                 raise WrongPassphraseError(
                     f"{error.message}; the next try is possible in {ceil(delay)} s",

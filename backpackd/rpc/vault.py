@@ -147,9 +147,10 @@ class VaultService:
         """Answer `Authorize`."""
         tree = connection.tree
         await self._try(connection, lambda: self._vault.verify(request.passphrase, tree))
-        remaining = self._operators.admit(connection)
+        until_ms = self._until(self._operators.admit(connection))
         self._vault.touch()
-        return pb.AuthorizeResponse(authorized_until_ms=self._until(remaining))
+        await self._auditing.written()
+        return pb.AuthorizeResponse(authorized_until_ms=until_ms)
 
     async def change_passphrase(
         self, connection: Connection, request: pb.ChangePassphraseRequest

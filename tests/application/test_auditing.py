@@ -289,6 +289,22 @@ class TestWriting:
         found = await shown(world, kinds=frozenset({"foreign-user"}))
         assert [entry.event.details["uid"] for entry in found] == ["1", "2", "3"]
 
+    async def test_who_waits_behind_many_notes_is_told_that_there_is_no_room(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(audit_writing, "_MOST_AT_ONCE", 2)
+        world = await World().stocked()
+        await written(world)
+        world.store.faults += [DiskFullError(FULL)] * 2
+        for uid in range(5):
+            world.auditing.foreign(uid)
+        with pytest.raises(DiskFullError):
+            await world.auditing.record(world.auditing.own_event("started"))
+        assert len(world.store.faults) == 1
+        world.store.faults.clear()
+        await world.auditing.written()
+        assert len(await shown(world, kinds=frozenset({"foreign-user"}))) == 5
+
     async def test_notes_that_are_too_many_are_counted(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

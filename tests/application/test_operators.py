@@ -6,6 +6,7 @@ import pytest
 
 from backpackd.application.operators import DURATION, MOST_WAITING
 from backpackd.core.errors import (
+    DiskFullError,
     LimitError,
     NotAuthorizedError,
     ThrottledError,
@@ -92,6 +93,42 @@ async def test_wrong_passphrases_of_a_tree_delay_it_on_every_connection() -> Non
     assert caught.value.retry_after == 1
     world.clock.pass_(1)
     await attempt(world, GOOD, 101)
+
+
+async def test_a_wrong_passphrase_is_on_the_disk_before_anybody_is_told() -> None:
+    world = await World().unlocked()
+    await world.auditing.written()
+    writes = world.store.writes
+    with pytest.raises(WrongPassphraseError):
+        await attempt(world, WRONG)
+    assert world.store.writes == writes + 1
+
+
+async def test_a_full_disk_changes_no_answer_to_a_wrong_passphrase() -> None:
+    world = await World().unlocked()
+    await world.auditing.written()
+    world.store.faults.append(DiskFullError("no room"))
+    with pytest.raises(WrongPassphraseError):
+        await attempt(world, WRONG)
+    assert world.store.faults == []
+    # Kept until there is room.
+    writes = world.store.writes
+    await world.auditing.written()
+    assert world.store.writes == writes + 1
+
+
+async def test_whoever_hangs_up_while_a_wrong_try_is_written_has_tried() -> None:
+    world = await World().unlocked()
+    await world.auditing.written()
+    for _ in range(3):
+        trying = asyncio.create_task(attempt(world, WRONG))
+        gate = world.store.before_append = Gate()
+        await gate.reached()
+        trying.cancel()
+        await settled(trying)
+        gate.open()
+    with pytest.raises(ThrottledError):
+        await attempt(world, GOOD)
 
 
 async def test_a_delay_is_told_in_whole_seconds_and_never_as_none() -> None:

@@ -1,4 +1,4 @@
-"""Floods a daemon with calls of many real processes, from a process tree of their own."""
+"""Floods a daemon with calls, or connections, of many real processes of one process tree."""
 
 import subprocess
 import sys
@@ -70,6 +70,21 @@ while True:
 """
 
 
+# Connects and closes, without a word.
+KNOCKER = r"""
+import os, select, socket, sys
+
+os.write(1, b"up\n")
+while not select.select([0], [], [], 0)[0]:
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.connect(sys.argv[1])
+    except OSError:
+        pass
+    end.close()
+"""
+
+
 @contextmanager
 def flood(
     daemon: RunningDaemon, *, processes: int, connections: int, hang_up: bool = False
@@ -78,13 +93,26 @@ def flood(
 
     With `hang_up` each connection makes one request and does not wait for its answer.
     """
+    with _running(processes, FLOODER, str(daemon.socket), str(connections), str(int(hang_up))):
+        yield
+
+
+@contextmanager
+def knocking(daemon: RunningDaemon, *, processes: int) -> Iterator[None]:
+    """Keep a daemon's queue of new connections full, from a process tree of its own."""
+    with _running(processes, KNOCKER, str(daemon.socket)):
+        yield
+
+
+@contextmanager
+def _running(processes: int, program: str, *arguments: str) -> Iterator[None]:
+    """Run a program, which says that it is up, as so many processes of one tree."""
     # The outer shell ends at once, so the inner one is nobody's child here and the root of a tree.
-    inner = 'for i in $(seq "$1"); do "$2" -c "$3" "$4" "$5" "$6" <&3 & done; wait'
+    inner = 'n=$1; shift; for i in $(seq "$n"); do "$@" <&3 & done; wait'
     outer = 'exec 3<&0; sh -c "$0" flood "$@" &'
-    arguments = [str(processes), sys.executable, FLOODER, str(daemon.socket), str(connections)]
-    arguments.append(str(int(hang_up)))
+    command = [str(processes), sys.executable, "-c", program, *arguments]
     with subprocess.Popen(
-        ["sh", "-c", outer, inner, *arguments],
+        ["sh", "-c", outer, inner, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:

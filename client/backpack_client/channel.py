@@ -5,6 +5,7 @@ for every channel, no proxy, no retries, no words on standard error. It makes no
 in this package that needs grpc gets it from here, so that it is quiet from the start.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backpack_client import address
+from backpack_client.durations import format_duration
+from backpack_client.failures import Failure, printable
 
 
 @contextmanager
@@ -40,6 +43,9 @@ EOF = grpc.aio.EOF
 
 MESSAGE_LIMIT = 8 * 1024 * 1024
 
+READY_PATIENCE = 10.0
+"""How long a connection may take to come about, in seconds."""
+
 # sun_path of unix(7), without the closing zero byte; grpc takes no longer path.
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 
@@ -55,9 +61,10 @@ _OPTIONS = (
     # What grpc calls the least backoff is how long one attempt to connect may take. A daemon that
     # many call at once, or a busy machine, needs more than a moment for the first word.
     ("grpc.min_reconnect_backoff_ms", int(address.CONNECT_PATIENCE * 1000)),
-    # A daemon that is starting again is found within a second, not within two minutes.
+    # A daemon that is starting again is found at once, not within two minutes; and where its queue
+    # is full, only many attempts get through.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 250),
     # What grpc would send as the authority is the socket's path.
     ("grpc.default_authority", "localhost"),
 )
@@ -108,11 +115,66 @@ def check(path: str) -> Target:
     return Target(f"unix:/proc/self/fd/{descriptor}/{socket.name}", descriptor)
 
 
-def open_channel(target: Target) -> grpc.Channel:
-    """Open a channel for blocking calls. It connects with the first call."""
-    return grpc.insecure_channel(target.name, options=_OPTIONS)
+def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
+    """Open a channel for blocking calls, and wait until it is connected.
+
+    grpc fails a call whose first attempt to connect fails, and a queue of new connections that
+    others keep full is enough for that. So grpc is given the time for more attempts first.
+
+    Args:
+        target: as `check` gave it.
+        path: the socket's path.
+        patience: how long to wait at most, in seconds; never more than `READY_PATIENCE`.
+
+    Raises:
+        Failure: `busy`; `no-daemon` where nobody listens any more. There is no channel then, and
+            the target is closed.
+    """
+    channel = grpc.insecure_channel(target.name, options=_OPTIONS)
+    try:
+        _await_ready(channel, path, min(patience, READY_PATIENCE))
+    except BaseException:
+        channel.close()
+        target.close()
+        raise
+    return channel
 
 
-def open_async_channel(target: Target) -> grpc.aio.Channel:
-    """Open a channel for calls from the running event loop. It connects with the first call."""
-    return grpc.aio.insecure_channel(target.name, options=_OPTIONS)
+async def open_async_channel(target: Target, path: str, patience: float) -> grpc.aio.Channel:
+    """Do what `open_channel` does, for calls from the running event loop."""
+    channel = grpc.aio.insecure_channel(target.name, options=_OPTIONS)
+    try:
+        await _await_async_ready(channel, path, min(patience, READY_PATIENCE))
+    except BaseException:
+        await channel.close()
+        target.close()
+        raise
+    return channel
+
+
+def _await_ready(channel: grpc.Channel, path: str, seconds: float) -> None:
+    ready = grpc.channel_ready_future(channel)
+    try:
+        ready.result(timeout=seconds)
+    except grpc.FutureTimeoutError:
+        ready.cancel()
+        # A daemon that has ended meanwhile is not busy.
+        address.connect(path).close()
+        raise _not_ready(path, seconds) from None
+
+
+async def _await_async_ready(channel: grpc.aio.Channel, path: str, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(channel.channel_ready(), seconds)
+    except TimeoutError:
+        (await asyncio.to_thread(address.connect, path)).close()
+        raise _not_ready(path, seconds) from None
+
+
+def _not_ready(path: str, seconds: float) -> Failure:
+    return Failure(
+        f"no connection came about within {format_duration(seconds)}: the daemon is too busy, or "
+        f"what listens at {printable(path, 256)} is none",
+        reason="busy",
+        hint="try again; see BACKPACK_SOCKET",
+    )

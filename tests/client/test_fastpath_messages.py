@@ -1,4 +1,4 @@
-"""The messages of GetKeys by hand, against protobuf itself."""
+"""The messages of the fast path by hand, against protobuf itself."""
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
 from backpack_client.fastpath import HandOver, messages
-from backpack_proto.v1 import leases_pb2
+from backpack_proto.v1 import leases_pb2, vault_pb2
 
 names = st.text(st.sampled_from("ABC_xyz019.-"), min_size=1, max_size=128)
 utf8 = st.text(st.characters(codec="utf-8"), max_size=100)
@@ -46,6 +46,13 @@ def test_a_response_of_protobuf_is_understood(response: leases_pb2.GetKeysRespon
     assert answer.lease_id == response.lease.id
     assert answer.expires_at_ms == response.lease.expires_at_ms
     assert answer.remaining_seconds == response.lease.remaining_seconds
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_counts_of_protobuf_are_understood(leases: int, requests: int) -> None:
+    message = vault_pb2.PanicResponse(leases_ended=leases, requests_ended=requests)
+    counts = messages.decode_counts(b"\xfa\x06\x03abc" + message.SerializeToString())
+    assert (counts.get(1, 0), counts.get(2, 0)) == (leases, requests)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from backpack_proto.v1 import leases_pb2
+from backpack_proto.v1 import leases_pb2, vault_pb2
+from fake_daemon import fake_daemon
 
 # What the whole of a `get` may load besides what Python itself loads to start.
 ALLOWED = {
@@ -106,6 +107,17 @@ def test_a_get_without_a_daemon_loads_nothing_more(tmp_path: Path) -> None:
     assert code == 7
     assert "backpack_client.fastpath.unary" in names
     assert names - bare <= ALLOWED
+
+
+@pytest.mark.parametrize("command", ["panic", "lock"])
+def test_what_ends_everything_loads_no_grpc(command: str, tmp_path: Path) -> None:
+    with fake_daemon(tmp_path) as fake:
+        fake.answers["Panic"] = lambda _: vault_pb2.PanicResponse()
+        fake.answers["Lock"] = lambda _: vault_pb2.LockResponse()
+        code, names = imported(GET, command, socket_path=Path(fake.path))
+    assert code == 0
+    assert "backpack_client.fastpath.ending" in names
+    assert not names & {"grpc", "google.protobuf"}
 
 
 def test_python_itself_loads_none_of_what_is_to_be_avoided(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Panic: open to everybody, ends everything, and leaves a report of what was revealed."""
 
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -8,10 +10,11 @@ import pytest
 
 from backpack_proto.v1 import leases_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
-from floods import flood
+from floods import flood, knocking
 
 LOCKED = ("FAILED_PRECONDITION", "locked")
 FLOODING = 200
+KNOCKING = 50
 HANGS_SECONDS = 10
 LOG_BYTES = 20_000
 
@@ -98,3 +101,36 @@ def test_panic_is_answered_while_two_hundred_processes_flood_the_socket(
         operator.vault.Panic(request, timeout=HANGS_SECONDS)
         assert operator.status().state == vault_pb2.VAULT_STATE_LOCKED
     assert len(daemon.log_text()) < LOG_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", ["panic", "lock"])
+def test_a_command_gets_through_while_others_keep_the_queue_of_new_connections_full(
+    daemon: RunningDaemon, command: str
+) -> None:
+    operator = daemon.operator()
+    with knocking(daemon, processes=KNOCKING):
+        # Else it would show nothing.
+        assert is_full(daemon)
+        done = subprocess.run(
+            [sys.executable, "-m", "backpack_client", "--socket", str(daemon.socket), command],
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert operator.status().state == vault_pb2.VAULT_STATE_LOCKED
+
+
+def is_full(daemon: RunningDaemon) -> bool:
+    """Tell whether there is soon a moment at which the kernel takes no further connection."""
+    until = time.monotonic() + HANGS_SECONDS
+    while time.monotonic() < until:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.setblocking(False)
+            try:
+                end.connect(str(daemon.socket))
+            except BlockingIOError:
+                return True
+    return False

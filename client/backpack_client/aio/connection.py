@@ -70,8 +70,9 @@ class Connection:
                 raise closed()
             if self._channel is None:
                 # A daemon with a full queue is waited for, which must not hold up the loop.
-                self._target = await asyncio.to_thread(check, self._path)
-                self._channel = open_async_channel(self._target)
+                target = await asyncio.to_thread(check, self._path)
+                self._channel = await open_async_channel(target, self._path, self._timeout)
+                self._target = target
             return self._channel
 
     async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:

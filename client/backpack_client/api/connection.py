@@ -69,8 +69,9 @@ class Connection:
             if self._closed:
                 raise closed()
             if self._channel is None:
-                self._target = check(self._path)
-                self._channel = open_channel(self._target)
+                target = check(self._path)
+                self._channel = open_channel(target, self._path, self._timeout)
+                self._target = target
                 self._pid = os.getpid()
             if self._pid != os.getpid():
                 # The daemon would take the child for the parent, and grpc does not survive a fork.

@@ -11,6 +11,7 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
+from backpack_client.fastpath import HandOver, ending
 from backpack_client.model import Revealed
 
 
@@ -37,20 +38,25 @@ def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | 
         return
     if passphrase_file is not None:
         raise click.UsageError("--passphrase-file is for --report only")
-    with session.connect() as backpack:
-        done = backpack.panic()
+    leases, requests = _panic(session)
     if as_json:
-        terminal.print_json(
-            {"leases_ended": done.leases_ended, "requests_ended": done.requests_ended}
-        )
+        terminal.print_json({"leases_ended": leases, "requests_ended": requests})
         return
     terminal.say(
-        f"the vault is locked; {count(done.leases_ended, 'lease')} and "
-        f"{count(done.requests_ended, 'request')} ended\n"
+        f"the vault is locked; {count(leases, 'lease')} and {count(requests, 'request')} ended\n"
         "values that were handed out stay known to whoever has them; to see which, and to whom:\n"
         "  backpack-client unlock\n"
         "  backpack-client panic --report"
     )
+
+
+def _panic(session: Session) -> tuple[int, int]:
+    try:
+        return ending.panic(session.socket)
+    except HandOver:
+        with session.connect() as backpack:
+            done = backpack.panic()
+        return done.leases_ended, done.requests_ended
 
 
 def _report(session: Session, as_json: bool, passphrase_file: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from backpack_client import __version__, terminal
+from backpack_client import __version__, address, terminal
 from backpack_client.failures import Failure, from_status
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Session:
         from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
 
         return startup.find(self._environ, self._socket)
+
+    @property
+    def socket(self) -> str:
+        """The path of the daemon's socket."""
+        return address.socket_path(self._environ, self._socket)
 
     def connect(self, timeout: float | None = None) -> "Connection":
         """Make the connection to the daemon; nothing is sent yet.

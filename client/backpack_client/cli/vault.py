@@ -21,6 +21,7 @@ from backpack_client.cli.session import (
 )
 from backpack_client.durations import format_duration
 from backpack_client.failures import INIT_HINT, UNLOCK_HINT, Failure, from_status
+from backpack_client.fastpath import HandOver, ending
 from backpack_client.model import VaultStatus
 
 _no_start_option = click.option(
@@ -109,8 +110,11 @@ def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> Non
 @click.pass_obj
 def lock(session: Session) -> None:
     """Lock the vault and end every lease. Needs no passphrase."""
-    with session.connect() as backpack:
-        ended = backpack.lock()
+    try:
+        ended = ending.lock(session.socket)
+    except HandOver:
+        with session.connect() as backpack:
+            ended = backpack.lock()
     terminal.say(f"the vault is locked; {count(ended, 'lease')} ended")
 
 

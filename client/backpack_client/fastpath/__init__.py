@@ -1,10 +1,11 @@
-"""A small client for exactly one unary call over the Unix socket, for `get`.
+"""A small client for exactly one unary call over the Unix socket, for `get`, `panic` and `lock`.
 
 Starting gRPC costs several times what the rest of a `get` does, and a shell script pays that on
 every call. So the few hundred bytes of HTTP/2 that one call is are written and read by hand here,
-and nowhere else. It understands what the daemon sends and nothing more: legal things that it does
-not know raise `HandOver`, upon which the ordinary command does the job with gRPC, and things that
-are not legal end the call.
+and nowhere else. `panic` and `lock` are called this way since it gets through to a daemon that is
+flooded (see `ending`). It understands what the daemon sends and nothing more: legal things that it
+does not know raise `HandOver`, upon which the ordinary command does the job with gRPC, and things
+that are not legal end the call.
 
 A hand-over before the request is sent costs nothing. One after it may leave a second lease: the
 daemon may have issued one for the answer that was not understood. That lease belongs to the same

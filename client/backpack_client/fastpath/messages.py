@@ -1,13 +1,15 @@
-"""The two protobuf messages of GetKeys, by hand.
+"""The protobuf messages of the fast path, by hand.
 
-Knows the fields of `backpack.v1.GetKeysRequest` and `GetKeysResponse` that a `get` needs, skips
-others strictly, and nothing more of protobuf (protobuf.dev, "Encoding"). Bytes in, values out.
+Knows the fields of `backpack.v1.GetKeysRequest` and `GetKeysResponse` that a `get` needs and the
+counts that `panic` and `lock` are answered with, skips others strictly, and nothing more of
+protobuf (protobuf.dev, "Encoding"). Bytes in, values out.
 """
 
 from backpack_client.fastpath import HandOver, malformed
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _VARINT_BYTES = 10
+_UINT32_BITS = 0xFFFFFFFF
 _UINT64_BITS = 0xFFFFFFFFFFFFFFFF
 
 
@@ -69,6 +71,23 @@ def decode_response(message: bytes) -> Answer:
     return answer
 
 
+def decode_counts(message: bytes) -> dict[int, int]:
+    """Decode a message of numbers of type uint32, such as a PanicResponse.
+
+    Returns:
+        The numbers by the numbers of their fields; what is 0 may be missing.
+
+    Raises:
+        HandOver: it holds a group.
+        Failure: it is not a protobuf message.
+    """
+    return {
+        number: content & _UINT32_BITS
+        for number, content in _fields(message)
+        if isinstance(content, int)
+    }
+
+
 def _decode_lease(message: bytes, answer: Answer) -> None:
     for number, content in _fields(message):
         if number == 1 and not isinstance(content, int):
@@ -76,7 +95,7 @@ def _decode_lease(message: bytes, answer: Answer) -> None:
         elif number == 6 and isinstance(content, int):  # noqa: PLR2004 - the field's number
             answer.expires_at_ms = content - (content >> 63 << 64)
         elif number == 8 and isinstance(content, int):  # noqa: PLR2004 - the field's number
-            answer.remaining_seconds = content & 0xFFFFFFFF
+            answer.remaining_seconds = content & _UINT32_BITS
 
 
 def _decode_key(message: bytes) -> tuple[str, bytes]:

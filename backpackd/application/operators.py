@@ -77,8 +77,10 @@ class PassphraseGate:
         except WrongPassphraseError as error:
             self._auditing.note(self._auditing.event("wrong-passphrase"))
             # Counted first: whoever hangs up while the entry is written has tried all the same.
-            delay = self._throttle.failed(tree, self._clock.boot())
+            self._throttle.failed(tree, self._clock.boot())
             await self._auditing.written()
+            # On a slow disk the delay would be over before anybody is told of it.
+            delay = self._throttle.restart(tree, self._clock.boot())
             if delay > 0:
                 raise WrongPassphraseError(
                     f"{error.message}; the next try is possible in {ceil(delay)} s",

@@ -19,6 +19,7 @@ _MOST_TREES = 1024
 @dataclass(slots=True)
 class _Record:
     failures: int
+    delay: float
     until: float
 
 
@@ -39,15 +40,24 @@ class Throttle:
 
     def failed(self, tree: ProcessId, now: float) -> float:
         """Note a wrong passphrase and return the delay, in seconds, that follows."""
-        record = self._records.setdefault(tree, _Record(0, now))
+        record = self._records.setdefault(tree, _Record(0, 0.0, now))
         record.failures += 1
         doublings = record.failures - FREE_TRIES - 1
-        delay = 0.0 if doublings < 0 else min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(doublings, 10))
-        record.until = now + delay
+        if doublings >= 0:
+            record.delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(doublings, 10))
+        record.until = now + record.delay
         if len(self._records) > _MOST_TREES:
             others = (other for other in self._records if other != tree)
             del self._records[min(others, key=lambda other: self._records[other].until)]
-        return delay
+        return record.delay
+
+    def restart(self, tree: ProcessId, now: float) -> float:
+        """Begin a tree's delay anew and return it, in seconds; 0 when it has none."""
+        record = self._records.get(tree)
+        if record is None:
+            return 0.0
+        record.until = now + record.delay
+        return record.delay
 
     def succeeded(self, tree: ProcessId) -> None:
         """Forget a tree's wrong passphrases."""

@@ -117,6 +117,22 @@ async def test_a_full_disk_changes_no_answer_to_a_wrong_passphrase() -> None:
     assert world.store.writes == writes + 1
 
 
+async def test_a_delay_begins_when_the_answer_goes_out_however_slow_the_disk_is() -> None:
+    world = await World().unlocked()
+    for _ in range(2):
+        with pytest.raises(WrongPassphraseError):
+            await attempt(world, WRONG)
+    trying = asyncio.create_task(attempt(world, WRONG))
+    gate = world.store.before_append = Gate()
+    await gate.reached()
+    world.clock.pass_(5)
+    gate.open()
+    (answer,) = await settled(trying)
+    assert answer.retry_after == 1
+    with pytest.raises(ThrottledError):
+        await attempt(world, GOOD)
+
+
 async def test_whoever_hangs_up_while_a_wrong_try_is_written_has_tried() -> None:
     world = await World().unlocked()
     await world.auditing.written()

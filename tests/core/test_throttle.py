@@ -76,6 +76,16 @@ def test_no_more_than_1024_trees_are_remembered() -> None:
     assert len(throttle._records) == MOST_TREES
 
 
+def test_a_delay_that_begins_anew_is_whole_again_and_no_longer() -> None:
+    throttle = Throttle()
+    for _ in range(FREE_TRIES + 2):
+        throttle.failed(TREE, 0.0)
+    assert throttle.restart(TREE, 1.5) == 2.0
+    assert throttle.delay(TREE, 1.5) == 2.0
+    throttle.succeeded(TREE)
+    assert throttle.restart(TREE, 1.5) == 0.0
+
+
 def test_new_trees_do_not_push_out_one_that_is_delayed() -> None:
     throttle = Throttle()
     for _ in range(FREE_TRIES + 1):

@@ -199,20 +199,21 @@ class Reception:
             _check(uid, self._uid)
             group = self._group(pid)
             if self._arrivals.full(group):
-                sock.close()
-                self._refuse(_TOO_MANY)
+                with sock:
+                    self._refuse(_TOO_MANY)
                 return True
             newcomer = self._meet(sock)
         except ForeignUserError as error:
-            sock.close()
-            self._refuse(f"a connection of uid {error.uid}")
-            self._on_foreign(error.uid)
+            # Told before it is closed: whoever sees it closed finds it in the log.
+            with sock:
+                self._refuse(f"a connection of uid {error.uid}")
+                self._on_foreign(error.uid)
         except ProcessGoneError:
-            sock.close()
-            self._refuse("a connection of a process that has ended")
+            with sock:
+                self._refuse("a connection of a process that has ended")
         except OSError as error:
-            sock.close()
-            self._refuse(f"a connection: {name_of(error)}")
+            with sock:
+                self._refuse(f"a connection: {name_of(error)}")
             return self._go_on_after(error)
         else:
             self._line_up(group, newcomer)

@@ -12,8 +12,9 @@ from daemons import RunningDaemon
 
 _CI = os.environ.get("CI", "") not in {"", "0", "false"}
 
-# A shell has what it puts into the background ignore Ctrl-C, and so would all that tests start.
+# A shell has what it puts into the background ignore these keys, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # A busy machine is no fault of the code: no example is timed, and slow ones are no failure.
 settings.register_profile(

@@ -122,11 +122,6 @@ def marked(connection: Connection, request: bytes) -> bytes:
     return request[:-9] + frame[:4] + bytes((frame[4] & ~4,)) + frame[5:] + last
 
 
-def descriptors() -> int:
-    """Count the descriptors that are open in this process."""
-    return sum(1 for _ in Path("/dev/fd").iterdir())
-
-
 def highest_descriptor() -> int:
     return max(int(path.name) for path in Path("/dev/fd").iterdir())
 

@@ -15,6 +15,7 @@ from backpackd.adapters.processes.linux import PidfdProcess
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import ProcessId
 from backpackd.ports import Peer
+from descriptors import descriptors
 from doors import (
     PING,
     REQUEST,
@@ -22,7 +23,6 @@ from doors import (
     Puppet,
     Setting,
     at_end,
-    descriptors,
     marked,
     received,
     until,
@@ -151,7 +151,7 @@ async def test_refusing_and_closing_leave_no_descriptor_behind(setting: Setting)
     refused = setting.connect()
     assert await at_end(refused)
     refused.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_a_relay_that_cannot_start_leaves_nothing_in_the_table(
@@ -289,9 +289,8 @@ async def test_a_connection_that_closed_early_is_not_told_to_be_late(setting: Se
 
 
 async def test_a_client_that_made_a_request_may_be_silent_after_it(setting: Setting) -> None:
-    door = await setting.open(limits=Limits(first_request_seconds=0.05))
+    door = await setting.open()
     silent, connection = await setting.connected(door)
-    assert await at_end(setting.connect())
-    assert door.connections() == (connection,)
+    assert door._entries[connection.name].deadline.cancelled()
     silent.send(PING)
     assert await received(setting.server.ends[connection.name]) == PING

@@ -160,12 +160,17 @@ async def test_out_of_descriptors_the_door_gives_up_an_idle_connection_and_does_
         return accept(self)
 
     monkeypatch.setattr(Listener, "accept", starved)
+    monkeypatch.setattr("backpackd.adapters.door.reception.PAUSE_SECONDS", 1000)
     setting.connect()
     await until(lambda: door.find(idle.name) is None)
     for _ in range(100):
         await asyncio.sleep(0)
     assert len(tries) == 1
     assert door.connections() == (busy,)
+    resume = door._reception._resume
+    assert resume is not None
+    resume.cancel()
+    door._reception._go_on()
     await until(lambda: len(door.connections()) == 2)
     assert caplog.messages == ["refused to accept: EMFILE"]
 

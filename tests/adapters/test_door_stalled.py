@@ -28,11 +28,15 @@ async def stalled(setting: Setting, door: Door) -> tuple[socket.socket, Connecti
 
 
 async def test_who_does_not_read_is_closed_and_the_log_says_so(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("backpackd.adapters.door.relay.PATIENCE_SECONDS", 0.05)
     door = await setting.open()
     _, connection = await stalled(setting, door)
+    relay = door._entries[connection.name].relay
+    assert relay._patience is not None
+    assert relay._patience.when() == pytest.approx(relay._moved_at + relay.patience, abs=5)
+    relay._moved_at -= relay.patience
+    relay._look_again()
     await until(lambda: door.find(connection.name) is None)
     assert caplog.messages == ["refused a connection: it does not read what it was sent"]
 

@@ -49,8 +49,9 @@ async def test_a_refusal_is_a_failure_with_its_facts(fake: FakeDaemon) -> None:
     assert "tree:42" in caught.value.hint
 
 
+@pytest.mark.usefixtures("renewed_at_once")
 async def test_an_async_lease_is_renewed_and_given_back(fake: FakeDaemon) -> None:
-    fake.answers["GetKeys"] = handout({"K": b"v"}, lease(remaining=1))
+    fake.answers["GetKeys"] = handout({"K": b"v"}, lease(remaining=30))
     fake.answers["RenewLease"] = lambda _: leases_pb2.RenewLeaseResponse(lease=lease())
     async with AsyncBackpack(fake.path) as backpack:
         async with backpack.lease("K") as keys:
@@ -62,10 +63,11 @@ async def test_an_async_lease_is_renewed_and_given_back(fake: FakeDaemon) -> Non
     assert [name for name, _ in fake.seen] == ["GetKeys", "RenewLease", "RevokeLeases"]
 
 
+@pytest.mark.usefixtures("renewed_at_once")
 async def test_an_async_lease_that_was_revoked_says_so_at_the_next_access(
     fake: FakeDaemon,
 ) -> None:
-    fake.answers["GetKeys"] = handout({"K": b"v"}, lease(remaining=1))
+    fake.answers["GetKeys"] = handout({"K": b"v"}, lease(remaining=30))
     fake.answers["RenewLease"] = refuse("NOT_FOUND", "no-such-lease", "it has ended")
     async with AsyncBackpack(fake.path) as backpack, backpack.lease("K") as keys:
         assert keys._task is not None

@@ -131,8 +131,9 @@ def test_a_lease_is_given_back_at_the_end(fake: FakeDaemon) -> None:
     assert (given.lease_id, given.give_back) == ("lease-1", True)
 
 
+@pytest.mark.usefixtures("renewed_at_once")
 def test_a_lease_is_renewed_while_it_is_open(fake: FakeDaemon) -> None:
-    fake.answers["GetKeys"] = handout({"K": MARK.encode()}, lease(remaining=1))
+    fake.answers["GetKeys"] = handout({"K": MARK.encode()}, lease(remaining=30))
     fake.answers["RenewLease"] = lambda _: leases_pb2.RenewLeaseResponse(lease=lease(remaining=900))
     fake.answers["RevokeLeases"] = lambda _: leases_pb2.RevokeLeasesResponse()
     with Backpack(fake.path) as backpack, backpack.lease("K") as keys:
@@ -141,8 +142,9 @@ def test_a_lease_is_renewed_while_it_is_open(fake: FakeDaemon) -> None:
         assert keys["K"] == MARK
 
 
+@pytest.mark.usefixtures("renewed_at_once")
 def test_a_lease_that_was_revoked_says_so_at_the_next_access(fake: FakeDaemon) -> None:
-    fake.answers["GetKeys"] = handout({"K": MARK.encode()}, lease(remaining=1))
+    fake.answers["GetKeys"] = handout({"K": MARK.encode()}, lease(remaining=30))
     fake.answers["RenewLease"] = refuse("NOT_FOUND", "no-such-lease", "it has ended")
     fake.answers["RevokeLeases"] = lambda _: leases_pb2.RevokeLeasesResponse()
     with Backpack(fake.path) as backpack, backpack.lease("K") as keys:
@@ -197,7 +199,9 @@ def test_closing_gives_open_leases_back_and_leaves_no_thread(fake: FakeDaemon) -
     keys = backpack.lease("K").__enter__()
     backpack.close()
     assert len(fake.requests("RevokeLeases")) == 1
-    assert "backpack-lease" not in [thread.name for thread in threading.enumerate()]
+    assert keys._thread is not None
+    keys._thread.join(PATIENCE)
+    assert not keys._thread.is_alive()
     with pytest.raises(Failure):
         keys["K"]
 
@@ -215,7 +219,7 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(fake: FakeDaem
     go_on = threading.Event()
     fake.answers["Status"] = lambda _: (go_on.wait(PATIENCE), status())[1]
     try:
-        with Backpack(fake.path, timeout=0.2) as backpack, pytest.raises(Failure) as caught:
+        with Backpack(fake.path, timeout=3) as backpack, pytest.raises(Failure) as caught:
             backpack.status()
     finally:
         go_on.set()

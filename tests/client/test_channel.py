@@ -34,8 +34,10 @@ ways = pytest.mark.parametrize("status", [blocking, in_a_loop])
 
 
 @contextmanager
-def hanging_up(path: Path, on_second: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Listen, and hang up on everybody; the first one is the client's own check."""
+def hanging_up(
+    path: Path, on_one: Callable[[], None] = lambda: None, which: int = 1
+) -> Iterator[None]:
+    """Listen, and hang up on everybody; call a function when one of them has come."""
 
     def serve() -> None:
         number = 0
@@ -45,8 +47,8 @@ def hanging_up(path: Path, on_second: Callable[[], None] = lambda: None) -> Iter
             except OSError:
                 return
             number += 1
-            if number == 2:
-                on_second()
+            if number == which:
+                on_one()
             connection.close()
 
     with socket.socket(socket.AF_UNIX) as listener:
@@ -71,7 +73,8 @@ def test_a_first_attempt_that_fails_is_not_the_last(status: Status, tmp_path: Pa
             (tmp_path / "new").symlink_to(fake.path)
             (tmp_path / "new").rename(path)
 
-        with hanging_up(path, put_the_daemon_there):
+        # The first to come is the client's own check, the second gRPC's first attempt.
+        with hanging_up(path, put_the_daemon_there, which=2):
             assert status(str(path), 30).daemon_pid == 77
 
 
@@ -87,5 +90,5 @@ def test_who_hangs_up_on_everybody_is_busy_or_no_daemon(status: Status, tmp_path
 def test_a_daemon_that_ends_meanwhile_is_not_busy(status: Status, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with hanging_up(path, path.unlink), pytest.raises(Failure) as caught:
-        status(str(path), 0.5)
+        status(str(path), 3)
     assert caught.value.reason == "no-daemon"

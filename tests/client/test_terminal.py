@@ -61,8 +61,11 @@ def test_a_passphrase_is_asked_for_without_echo() -> None:
 
 
 def test_the_echo_is_back_after_the_prompt_is_interrupted() -> None:
-    with python(ASK.format(call='terminal.passphrase("passphrase", None)')) as at:
+    ask = ASK.format(call='terminal.passphrase("passphrase", None)')
+    with python("import os; os.write(9, b'begun'); os.read(9, 10)" + ask) as at:
+        at.expect(b"begun")
         before = termios.tcgetattr(at.screen)
+        at.type(b"on\n")
         at.expect(b"passphrase: ")
         at.type(b"half of it\x03")
         code, output = at.end()

@@ -18,7 +18,7 @@ import pytest
 from backpack_proto.v1 import leases_pb2, requests_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
 
-PROMPT_SECONDS = 2.0
+PROMPT_SECONDS = 10.0
 ENDED = leases_pb2.WatchLeasesResponse.KIND_ENDED
 WAITING = ("DEADLINE_EXCEEDED", "waiting-for-approval")
 LOCKED = ("FAILED_PRECONDITION", "locked")
@@ -106,11 +106,12 @@ def test_a_watcher_is_told_at_once_and_why(
 def test_a_lease_ends_at_its_deadline(daemon: RunningDaemon) -> None:
     operator = stocked(daemon)
     watch = Watch(operator, everything=True)
+    before = time.monotonic()
     lease = operator.get("K", ttl=1).lease
     began = time.monotonic()
     reason, ended = watch.ending()
     assert reason == "expired"
-    assert ended - began > 0.9
+    assert ended - before >= 1
     prompt("deadline", max(0.0, ended - began - 1))
     request = leases_pb2.RenewLeaseRequest(lease_id=lease.id)
     assert failure(lambda: operator.leases.RenewLease(request))[1] == "no-such-lease"

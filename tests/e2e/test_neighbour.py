@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,24 +102,37 @@ for marks in ([], ["0" * 64], ["0" * 64, "1" * 64], [""]):
 
 def way_inside(daemon: RunningDaemon) -> int:
     """Take hold of the daemon's inner socket, as root can."""
-    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        if link.readlink().name.startswith("inner.sock"):
+    for link, target in open_files(daemon):
+        if Path(target).name.startswith("inner.sock"):
             return os.open(link, os.O_PATH)
     raise AssertionError("the daemon holds no inner socket")
 
 
-def live_names() -> set[str]:
-    """List the names of the connections of daemons, which everybody can read."""
+def open_files(daemon: RunningDaemon) -> Iterator[tuple[Path, str]]:
+    """List what the daemon holds open, as root can."""
+    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        # It may close one while this goes on.
+        with suppress(FileNotFoundError):
+            yield link, str(link.readlink())
+
+
+def live_names(daemon: RunningDaemon) -> set[str]:
+    """List the names of the daemon's connections, which everybody can read."""
     fields = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
-    return {one[7][1:] for one in fields if len(one) == 8 and one[7].startswith("@backpack-")}
+    named = {one[7][1:]: one[6] for one in fields if len(one) == 8 and one[7].startswith("@")}
+    held = {target for _, target in open_files(daemon)}
+    return {
+        name
+        for name, inode in named.items()
+        if name.startswith("backpack-") and f"socket:[{inode}]" in held
+    }
 
 
 def test_a_neighbour_with_the_inner_socket_and_an_operators_name_gets_nothing(
     daemon: RunningDaemon,
 ) -> None:
-    before = live_names()
     operator = daemon.operator()
-    names = sorted(live_names() - before)
+    names = sorted(live_names(daemon))
     way = way_inside(daemon)
     wish = grants_pb2.AddGrantRequest(patterns=["*"], selector=f"uid:{os.geteuid()}")
     command = ["unshare", "-n", sys.executable, "-c", NEIGHBOUR]

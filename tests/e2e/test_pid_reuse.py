@@ -41,11 +41,16 @@ for line in sys.stdin:
 
 class Agent:
     def __init__(self, daemon, pid):
-        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ASK, str(daemon.socket)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
+        # A thread that begins in between takes the number; it is free again when that has ended.
+        for _ in range(50):
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", ASK, str(daemon.socket)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
+            if self.process.pid == pid:
+                break
+            self.kill()
         assert self.process.pid == pid, (self.process.pid, pid)
 
     def get(self, name):

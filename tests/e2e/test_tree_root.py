@@ -67,6 +67,8 @@ if os.fork() == 0:
         os.execvp("sh", ["sh", "leaf"])
     os._exit(0)
 os.wait()
+# Else whoever waits for this one would end before anybody has looked.
+open("hold").readline()
 """,
     "on_terminal.py": "import pty, sys; pty.spawn(sys.argv[1:])",
 }
@@ -121,7 +123,7 @@ class Experiment:
     def close(self) -> None:
         """Let everybody go, and wait until they have gone."""
         # A line for each, and the pipe stays open: some may not have begun to wait.
-        os.write(self._hold, b"\n" * len(self._pinned))
+        os.write(self._hold, b"\n" * (len(self._pinned) + 1))
         base = self._pinned.get("base")
         if base is not None and base.alive():
             os.kill(base.pid, signal.SIGKILL)

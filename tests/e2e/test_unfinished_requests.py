@@ -91,7 +91,7 @@ def send():
     senders = [Sender() for _ in range(connections)]
     for sender in senders:
         watched.register(sender.end, selectors.EVENT_READ | selectors.EVENT_WRITE, sender)
-    while watched.get_map() and (ready := watched.select(timeout=1)):
+    while watched.get_map() and (ready := watched.select(timeout=10)):
         for key, _ in ready:
             try:
                 # With no window, there is something to do only when the daemon has sent something.

@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 from itertools import count
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from backpackd.adapters.door.admission import Admission, Limits, Place
 from backpackd.core.facts import ProcessId
 
 FLOOD, QUIET, OTHER = ProcessId(1, 0), ProcessId(2, 0), ProcessId(3, 0)
 MARKS = count()
-LIMITS = Limits(busy=4, busy_seconds=10, per_tree=8, total=20)
+LIMITS = Limits(busy=4, busy_seconds=10, per_tree=8, total=20, few=2)
 
 
 @dataclass(eq=False)
@@ -83,7 +86,23 @@ def test_among_equals_the_tree_that_was_served_longest_ago_goes_first() -> None:
         assert found is not None
         order.append(found[0])
         blocking.append(found[1])
-    assert order == [lanes[OTHER], lanes[FLOOD], lanes[QUIET]]
+    # The new one counts as served when it came: ever new ones keep nobody waiting.
+    assert order == [lanes[FLOOD], lanes[QUIET], lanes[OTHER]]
+
+
+def test_ever_new_trees_do_not_keep_one_that_is_known_waiting() -> None:
+    admission = Admission(Limits(busy=1))
+    (own,) = begun(admission, QUIET, 1)
+    admission.end(own)
+    blocking = [*begun(admission, FLOOD, 1), *begun(admission, OTHER, 1)]
+    lane = Standing()
+    admission.stand(QUIET, lane)
+    for pid in range(10, 20):
+        admission.stand(ProcessId(pid, 0), Standing())
+    admission.end(blocking[0])
+    found = admission.next(0)
+    assert found is not None
+    assert found[0] is lane
 
 
 def test_nobody_overtakes_the_line_of_the_own_tree() -> None:
@@ -138,7 +157,7 @@ def test_a_request_in_the_servers_line_keeps_its_place_until_it_is_taken_up() ->
     first, *_ = lined_up(admission, FLOOD, 4, now=0)
     admission.arrive(first.mark, 9)
     assert admission.begin(FLOOD, "", 18) is None
-    assert lined_up(admission, FLOOD, 2, now=19)
+    assert lined_up(admission, FLOOD, 4, now=19)
     assert admission.begin(FLOOD, "", 19) is None
 
 
@@ -165,6 +184,38 @@ def test_hanging_up_frees_the_place_of_a_call_that_waits_at_once() -> None:
     assert admission.begin(FLOOD, "", 9) is None
 
 
+def test_trees_that_hang_up_on_the_server_share_half_of_the_places() -> None:
+    admission = Admission(LIMITS)
+    trees = [ProcessId(pid, 0) for pid in range(10, 30)]
+    for tree in trees[:8]:
+        admission.leave_behind(lined_up(admission, tree, 1)[0])
+    # Not known as such, they took all places, once.
+    assert admission.begin(QUIET, "", 9) is None
+    admission.expire(10)
+    for tree in trees[:4]:
+        admission.leave_behind(lined_up(admission, tree, 1, now=10)[0])
+    assert admission.begin(trees[4], "", 10) is None
+    (own,) = begun(admission, QUIET, 1, now=10)
+    # A request that is answered makes up for it.
+    admission.expire(20)
+    (place,) = begun(admission, trees[5], 1, now=20)
+    admission.end(place)
+    for tree in trees[:4]:
+        admission.leave_behind(lined_up(admission, tree, 1, now=20)[0])
+    assert admission.begin(trees[4], "", 20) is None
+    assert admission.begin(trees[5], "", 20) is not None
+    assert own.open
+
+
+def test_whoever_has_hung_up_is_let_in_while_there_are_few_of_those() -> None:
+    admission = Admission(LIMITS)
+    admission.leave_behind(lined_up(admission, QUIET, 1)[0])
+    admission.expire(10)
+    for pid in range(10, 17):
+        begun(admission, ProcessId(pid, 0), 1, now=10)
+    assert admission.begin(QUIET, "", 10) is not None
+
+
 def test_what_was_let_in_long_before_one_that_is_taken_up_is_given_up() -> None:
     admission = Admission(LIMITS)
     left, open_ = lined_up(admission, FLOOD, 2, now=0)
@@ -189,16 +240,15 @@ def test_one_that_was_given_up_too_soon_counts_again_when_it_is_taken_up() -> No
     assert admission.begin(FLOOD, "", 11) is None
 
 
-def test_what_the_server_never_takes_up_is_given_up_one_at_a_time() -> None:
+def test_what_the_server_never_takes_up_is_given_up_when_it_has_taken_none_for_long() -> None:
     admission = Admission(LIMITS)
     for place in lined_up(admission, FLOOD, 4):
         admission.leave_behind(place)
-    assert admission.begin(FLOOD, "", 9) is None
-    assert lined_up(admission, FLOOD, 1, now=10)
-    assert admission.begin(FLOOD, "", 19) is None
-    (probe,) = lined_up(admission, FLOOD, 1, now=20)
-    admission.arrive(probe.mark, 21)
-    assert admission.begin(FLOOD, "", 21) is not None
+    (other,) = lined_up(admission, OTHER, 1, now=5)
+    admission.arrive(other.mark, 5)
+    # It takes some: those are still in its line, as far as is known.
+    assert admission.begin(FLOOD, "", 14) is None
+    assert len(lined_up(admission, FLOOD, 3, now=15)) == 3
 
 
 def test_those_of_one_mark_are_taken_up_in_their_order() -> None:
@@ -241,13 +291,14 @@ def test_a_tree_has_so_many_open_calls_and_no_more_though_they_wait() -> None:
     assert admission.begin(QUIET, "", 0) is not None
 
 
-def test_everybody_together_has_so_many_open_calls_and_each_tree_one_all_the_same() -> None:
+def test_everybody_together_has_so_many_open_calls_and_each_tree_a_few_all_the_same() -> None:
     admission = Admission(LIMITS)
     for pid in range(10, 20):
         for _ in range(2):
             admission.pause(begun(admission, ProcessId(pid, 0), 1)[0])
     assert admission.begin(ProcessId(10, 0), "", 0) is None
-    assert admission.begin(QUIET, "", 0) is not None
+    for _ in range(LIMITS.few):
+        admission.pause(begun(admission, QUIET, 1)[0])
     assert admission.begin(QUIET, "", 0) is None
 
 
@@ -292,3 +343,53 @@ def test_a_call_that_no_longer_stands_open_counts_again_and_leaves_nothing() -> 
     admission.end(other)
     admission.drop_standing(FLOOD)
     assert admission._trees == {}
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "arrive", "end", "reset", "leave", "pause", "resume", "expire"]),
+        st.integers(0, 5),
+        st.integers(0, 40),
+        st.integers(0, 6),
+    ),
+    max_size=80,
+)
+
+
+@given(STEPS)
+def test_whatever_happens_the_counts_are_those_of_the_places(
+    steps: list[tuple[str, int, int, int]],
+) -> None:
+    admission = Admission(Limits(busy=2, busy_seconds=10, total=8, few=2))
+    places: list[Place] = []
+    now = 0
+    for step, tree, which, passed in steps:
+        now += passed
+        place = places[which % len(places)] if places else None
+        if step == "begin":
+            begins = admission.begin(ProcessId(tree, 0), f"mark {len(places)}", now)
+            places += [begins] if begins else []
+        elif step == "expire":
+            admission.expire(now)
+        elif place is None:
+            continue
+        elif step == "arrive":
+            admission.arrive(place.mark, now)
+        elif step == "resume":
+            admission.resume(place, now)
+        else:
+            act = {"leave": "leave_behind"}.get(step, step)
+            getattr(admission, act)(place)
+        assert admission._busy == sum(place.busy for place in places)
+        assert admission._doubted == sum(place.doubted for place in places)
+        assert admission._open == sum(place.open for place in places)
+        assert not any(place.doubted and not place.busy for place in places)
+        assert not any(place.busy and not place.open for place in places)
+        for known in admission._trees.values():
+            own = [place for place in places if place.tree is known]
+            assert known.busy == sum(place.busy for place in own)
+            assert known.open == sum(place.open for place in own)
+    for place in places:
+        admission.end(place)
+    admission.expire(now + 10)
+    assert (admission._trees, admission._by_mark, admission._busy) == ({}, {}, 0)

@@ -12,9 +12,16 @@ from backpackd.adapters.door.admission import Limits
 from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.lanes import KEPT_BYTES, Lane
 from backpackd.adapters.door.relay import Relay
-from backpackd.adapters.door.requests import FILLER_BYTES, SHORT_RINSE, Requests
+from backpackd.adapters.door.requests import (
+    FILLER_BYTES,
+    SHORT_RINSE,
+    SPARE,
+    SPARE_EACH_SECOND,
+    SPARE_FOR_ANSWER,
+    Requests,
+)
 from backpackd.ports import Connection
-from doors import PING, REQUEST, Puppet, Setting, marked, received, until
+from doors import PING, REQUEST, Puppet, Setting, at_end, marked, received, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -55,6 +62,40 @@ async def test_a_request_too_many_waits_and_begins_when_a_call_ends(setting: Set
     server = setting.server.ends[connection.name]
     server.send(end(1))
     assert await received(server) == marked(connection, begin(5))
+
+
+async def spends(client: socket.socket, server: socket.socket, frames: int) -> None:
+    """Send so many frames that carry nothing, and see them arrive."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client, PING * frames)
+    left = len(PING) * frames
+    while left:
+        left -= len(await received(server))
+
+
+async def test_who_sends_frames_that_carry_nothing_without_end_is_closed(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await setting.open()
+    client, connection = await setting.connected(door)
+    await spends(client, server_of(setting, connection), SPARE)
+    client.send(PING)
+    assert await at_end(client)
+    assert caplog.messages == ["refused a connection: too many frames that carry nothing"]
+
+
+async def test_time_and_answers_allow_for_more_frames(setting: Setting) -> None:
+    door = await setting.open()
+    client, connection = await setting.connected(door)
+    server = server_of(setting, connection)
+    await spends(client, server, SPARE)
+    setting.clock.now += 2
+    await spends(client, server, 2 * SPARE_EACH_SECOND)
+    server.send(data(1, b"one") + data(1, b"two"))
+    assert await received(client) == data(1, b"one") + data(1, b"two")
+    await spends(client, server, 2 * SPARE_FOR_ANSWER)
+    client.send(PING)
+    assert await at_end(client)
 
 
 async def test_a_tree_with_nothing_in_progress_is_served_while_another_waits(

@@ -1,10 +1,24 @@
 """Which frames go on and which wait, in any pieces, and what is put between them."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpackd.adapters.door.frames import FloodError
 from backpackd.adapters.door.opening import PREFACE
-from backpackd.adapters.door.requests import FILLER_BYTES, LONG_RINSE, SHORT_RINSE, Requests
+from backpackd.adapters.door.requests import (
+    FILLER_BYTES,
+    LONG_RINSE,
+    MOST_FRAMES,
+    MOST_WAITING,
+    SHORT_RINSE,
+    SMALL_BYTES,
+    SPARE,
+    SPARE_FOR_REQUEST,
+    Requests,
+)
 
 DATA, HEADERS, RST, PING, WINDOW_UPDATE, CONTINUATION, FILLER = 0, 1, 3, 6, 8, 9, 0xF0
 CUTS = st.lists(st.integers(1, 40), max_size=40)
@@ -185,8 +199,95 @@ def test_frames_without_content_count_as_kept() -> None:
 @given(st.binary(max_size=400), CUTS)
 def test_any_bytes_are_taken_and_none_is_lost_or_made_up(data: bytes, cuts: list[int]) -> None:
     requests = opened(Requests(lambda stream: stream % 3 == 0))
-    out = fed(requests, data, cuts)
+    try:
+        out = fed(requests, data, cuts)
+    except FloodError:
+        # The connection is closed for that.
+        return
     while requests.waiting:
         requests.let_go()
         out += requests.due()
     assert len(data) - 8 <= len(out) <= len(data)
+
+
+def told(begun: list[int]) -> Callable[[int], bool]:
+    """Let every request begin, and write down which."""
+
+    def begin(stream: int) -> bool:
+        begun.append(stream)
+        return True
+
+    return begin
+
+
+LITTLE = {
+    "ping": frame(PING, 0, bytes(8)),
+    "unknown": frame(FILLER, 0, b""),
+    "unknown and long": frame(FILLER, 0, bytes(SMALL_BYTES)),
+    "window": frame(WINDOW_UPDATE, 1, bytes(4)),
+    "reset": frame(RST, 1, bytes(4)),
+    "empty": frame(DATA, 1, b""),
+    "nearly empty": frame(DATA, 1, bytes(SMALL_BYTES - 10)),
+    "trailers": headers(1),
+}
+
+
+@pytest.mark.parametrize("little", LITTLE.values(), ids=LITTLE.keys())
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+def test_frames_that_carry_little_are_as_many_as_a_client_needs_and_no_more(
+    little: bytes, size: int
+) -> None:
+    requests = opened(Requests())
+    requests.feed(headers(1))
+    for at in range(0, len(little * SPARE), size):
+        requests.feed((little * SPARE)[at : at + size])
+    with pytest.raises(FloodError):
+        requests.feed(little)
+
+
+def test_requests_and_what_is_earned_otherwise_allow_for_more_up_to_a_bound() -> None:
+    requests = opened(Requests())
+    ping = LITTLE["ping"]
+    requests.feed(headers(1) + ping * SPARE)
+    requests.feed(headers(3) + ping * SPARE_FOR_REQUEST)
+    requests.earn(5)
+    requests.feed(ping * 5)
+    for stream in range(5, 2005, 2):
+        requests.feed(headers(stream))
+    requests.earn(10 * SPARE)
+    requests.feed(ping * SPARE)
+    with pytest.raises(FloodError):
+        requests.feed(ping)
+
+
+def test_frames_that_carry_much_are_as_many_as_may_be() -> None:
+    requests = opened(Requests())
+    requests.feed(headers(1))
+    body = frame(DATA, 1, bytes(SMALL_BYTES))
+    for _ in range(10 * SPARE):
+        assert requests.feed(body) == body
+
+
+def test_a_piece_of_more_frames_than_any_client_sends_is_not_even_looked_at() -> None:
+    begun: list[int] = []
+    requests = opened(Requests(told(begun)))
+    with pytest.raises(FloodError):
+        requests.feed(b"".join(headers(2 * n + 1) for n in range(MOST_FRAMES + 1)))
+    assert begun == []
+
+
+def test_so_many_requests_wait_and_no_more() -> None:
+    requests = closed_after(0)
+    for number in range(MOST_WAITING):
+        requests.feed(headers(2 * number + 1))
+    with pytest.raises(FloodError):
+        requests.feed(headers(2 * MOST_WAITING + 1))
+
+
+@pytest.mark.parametrize("stream", [2, 4, 0x7FFFFFFE])
+def test_a_request_on_a_stream_of_the_servers_is_none(stream: int) -> None:
+    begun: list[int] = []
+    requests = opened(Requests(told(begun)))
+    with pytest.raises(FloodError):
+        requests.feed(headers(stream))
+    assert begun == []

@@ -10,19 +10,22 @@ apart, and not in the server, which takes them in their order:
 * A tree with no busy call may begin one beyond that, up to twice as many: a flood by some trees
   does not keep another one waiting.
 * When a place comes free, the tree with the fewest busy calls goes first, and among those the one
-  that was served longest ago.
+  that was served longest ago. One that is new counts as served when it came: else ever new ones
+  would keep one that is known waiting for good.
 
 A request that was let in stands in the server's own line until the server takes it up, and there
 nobody can overtake it. So until then it is busy, and nothing that its peer does changes that:
 whoever asks and hangs up, again and again, would else fill that line with requests of which the
 door knows nothing more. Some it never takes: their connection closed before it had read them. Those
 are given up when it takes one that was let in `Limits.busy_seconds` later, since it takes them
-nearly in their order; and one at a time where it takes none.
+nearly in their order, and when it has taken none for as long. So long each takes up a place for
+nothing: a tree that has left one behind shares half of the places with others that did, until a
+request of it is answered.
 
 From then on a call is busy to its end, but no longer than `Limits.busy_seconds` and not while it
 says that it is waiting. What takes longer waits for something, a peer that does not read among
 them, and places that are never given back would stop everybody. How many are open at all is
-bounded as well, below what the server takes, and each tree always has one.
+bounded as well, below what the server takes, and each tree always has a few.
 
 Calls that stand open for as long as their callers like are not counted against anybody's room at
 all: else one for each of many trees would take up every place for good. How many there may be is
@@ -48,13 +51,16 @@ class Limits:
         busy_seconds: for how long a call is taken to be worked on, and how long the server may take
             up nothing before it is taken to have lost what it was given first.
         per_tree: open calls of one process tree, standing ones not counted.
-        total: open calls of everybody, likewise; a tree with none has one beyond that.
+        total: open calls of everybody, likewise.
+        few: open calls that a tree may have all the same when there are so many. One for each
+            would not do: who waits for a person could not even ask what for.
     """
 
     busy: int = 16
     busy_seconds: float = 0.1
     per_tree: int = 128
     total: int = 512
+    few: int = 8
 
 
 _REMEMBERED = 1024
@@ -83,6 +89,7 @@ class _Tree:
     open: int = 0
     standing: int = 0
     served: int = 0
+    leaves: bool = False
     lanes: deque[Lane] = field(default_factory=deque)
 
 
@@ -99,6 +106,7 @@ class Place:
         arrived: whether the server has taken it up.
         reset: whether its peer has taken it back.
         left: whether the connection that it came on has closed before it arrived.
+        doubted: whether it may well be left behind, or is: there are only so many of those.
     """
 
     tree: _Tree
@@ -109,6 +117,7 @@ class Place:
     arrived: bool = False
     reset: bool = False
     left: bool = False
+    doubted: bool = False
 
     @property
     def lined_up(self) -> bool:
@@ -122,12 +131,13 @@ class Admission:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._trees: dict[ProcessId, _Tree] = {}
-        self._idle: dict[ProcessId, int] = {}
+        self._idle: dict[ProcessId, tuple[int, bool]] = {}
         self._line: deque[Place] = deque()
         self._by_mark: dict[str, deque[Place]] = {}
         self._arrived_at = float("-inf")
         self._recent: deque[tuple[float, Place]] = deque()
         self._busy = 0
+        self._doubted = 0
         self._open = 0
         self._standing = 0
         self._turn = 0
@@ -201,6 +211,8 @@ class Admission:
             place.open = False
             if not place.arrived:
                 self._unmark(place)
+            elif not (place.left or place.reset):
+                place.tree.leaves = False
             place.tree.open -= 1
             self._open -= 1
             self._forget(place.tree)
@@ -237,7 +249,8 @@ class Admission:
     def leave_behind(self, place: Place) -> None:
         """Give a place back as soon as it is off the server's line: its connection has closed."""
         if place.lined_up:
-            place.left = True
+            place.left = place.tree.leaves = True
+            self._doubt(place)
         else:
             self.reset(place)
 
@@ -267,11 +280,9 @@ class Admission:
         """Take those calls for waiting that began too long ago to be worked on still."""
         while self._line:
             place = self._line[0]
-            if place.lined_up:
-                if now - max(place.since, self._arrived_at) < self._limits.busy_seconds:
-                    break
-                # One, and then as long again for the next.
-                self._arrived_at = now
+            silent = now - max(place.since, self._arrived_at)
+            if place.lined_up and silent < self._limits.busy_seconds:
+                break
             self._line.popleft()
             self._give_up(place)
         recent = self._recent
@@ -289,7 +300,9 @@ class Admission:
         limits = self._limits
         # A call may be gone from the connection a moment before whoever serves it has heard of it.
         own, everybodys = tree.open - tree.standing, self._open - self._standing
-        if own > 0 and (own >= limits.per_tree or everybodys >= limits.total):
+        if own >= (limits.per_tree if everybodys < limits.total else limits.few):
+            return False
+        if tree.leaves and self._doubted >= limits.busy:
             return False
         return self._busy < (limits.busy if tree.busy else 2 * limits.busy)
 
@@ -300,6 +313,8 @@ class Admission:
         self._open += 1
         place = Place(tree, mark, now)
         self._count(place)
+        if tree.leaves:
+            self._doubt(place)
         self._line.append(place)
         self._by_mark.setdefault(mark, deque()).append(place)
         return place
@@ -312,6 +327,12 @@ class Admission:
         place.busy = True
         place.tree.busy += 1
         self._busy += 1
+
+    def _doubt(self, place: Place) -> None:
+        """Count a busy place with those that may be left behind."""
+        if not place.doubted:
+            place.doubted = True
+            self._doubted += 1
 
     def _give_up(self, place: Place) -> None:
         """Count a call no more that was not seen to be taken up. Harmless for one that was."""
@@ -332,17 +353,21 @@ class Admission:
             place.busy = False
             place.tree.busy -= 1
             self._busy -= 1
+            if place.doubted:
+                place.doubted = False
+                self._doubted -= 1
 
     def _tree(self, id: ProcessId) -> _Tree:  # noqa: A002  # as elsewhere
         tree = self._trees.get(id)
         if tree is None:
-            tree = self._trees[id] = _Tree(id, served=self._idle.pop(id, 0))
+            served, leaves = self._idle.pop(id, (self._turn, False))
+            tree = self._trees[id] = _Tree(id, served=served, leaves=leaves)
         return tree
 
     def _forget(self, tree: _Tree) -> None:
-        """Keep no more of a tree with nothing here than when it was served last."""
+        """Keep little of a tree with nothing here."""
         if not (tree.open or tree.lanes or tree.standing):
             del self._trees[tree.id]
             if len(self._idle) >= _REMEMBERED:
                 del self._idle[next(iter(self._idle))]
-            self._idle[tree.id] = tree.served
+            self._idle[tree.id] = (tree.served, tree.leaves)

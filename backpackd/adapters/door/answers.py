@@ -39,15 +39,17 @@ class Answers:
     """Follows the server's frames.
 
     Attributes:
+        content: how many frames of content have come, of answers and not of the connection.
         left_open: the streams on which the server has begun to answer.
     """
 
-    __slots__ = ("_block", "_cutter", "_due", "left_open")
+    __slots__ = ("_block", "_cutter", "_due", "content", "left_open")
 
     def __init__(self) -> None:
         self._cutter = Cutter()
         self._block = False
         self._due: list[bytes] = []
+        self.content = 0
         self.left_open: set[int] = set()
 
     def feed(self, data: bytes) -> tuple[bytes, list[int]]:
@@ -62,6 +64,8 @@ class Answers:
         for _, _, kind, _, stream in parts:
             if kind == HEADERS:
                 self.left_open.add(stream)
+            elif kind == DATA:
+                self.content += 1
         self.left_open.difference_update(ended)
         gap = self._gap(parts, held, len(data))
         if not self._due or gap is None:

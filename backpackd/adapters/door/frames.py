@@ -40,6 +40,10 @@ def reset_stream(stream: int, *, answered: bool = False) -> bytes:
     return frame(RST_STREAM, 0, stream, (_NO_ERROR if answered else _CANCEL).to_bytes(4, "big"))
 
 
+class FloodError(Exception):
+    """A peer sends more frames than any client needs to. The message says of what kind."""
+
+
 class Cutter:
     """Cuts one direction of a connection into frames, or parts of them.
 
@@ -64,12 +68,19 @@ class Cutter:
         """See the class."""
         return len(self._head)
 
-    def cut(self, data: bytes) -> tuple[bytes, list[Part]]:
+    def cut(self, data: bytes, most: int | None = None) -> tuple[bytes, list[Part]]:
         """Take the next bytes.
+
+        Args:
+            data: the bytes.
+            most: how many frames may begin in them; None: any number.
 
         Returns:
             The bytes that the parts are places in, and the parts, one after the other without a
             gap. A head that has come in part only is kept for the next time.
+
+        Raises:
+            FloodError: they are more.
         """
         if self._head:
             data = self._head + data
@@ -88,6 +99,8 @@ class Cutter:
                 self.left = stop - end
                 return data, parts
             at = stop
+            if most is not None and len(parts) > most:
+                raise FloodError("frames")
         if at < end:
             self._head = data[at:]
             data = data[:at]

@@ -11,10 +11,10 @@ from contextlib import contextmanager, nullcontext
 from backpackd.adapters.door.admission import Admission, Limits, Place
 from backpackd.adapters.door.answers import Answers
 from backpackd.adapters.door.budget import Account, Budget
-from backpackd.adapters.door.frames import DATA
+from backpackd.adapters.door.frames import DATA, FloodError
 from backpackd.adapters.door.marks import field
 from backpackd.adapters.door.relay import Relay
-from backpackd.adapters.door.requests import Requests
+from backpackd.adapters.door.requests import SPARE_EACH_SECOND, SPARE_FOR_ANSWER, Requests
 from backpackd.ports import MARK, Clock, Connection
 
 KEPT_BYTES = 256 * 1024
@@ -124,6 +124,7 @@ class Lane:
         "_charged",
         "_closed",
         "_connection",
+        "_earned_at",
         "_exceeded",
         "_lanes",
         "_places",
@@ -150,6 +151,7 @@ class Lane:
         self._places: dict[int, Place] = {}
         self._standing = False
         self._closed = False
+        self._earned_at = lanes.now()
         self.stands = 0
 
     @property
@@ -168,7 +170,12 @@ class Lane:
         Returns:
             What of it goes on now; None: the connection is to be closed.
         """
-        data = self._requests.feed(data)
+        self._earn()
+        try:
+            data = self._requests.feed(data)
+        except FloodError as error:
+            self._lanes.refuse(f"a connection: too many {error}")
+            return None
         if self._exceeded:
             self._lanes.refuse(TOO_MUCH)
             return None
@@ -254,6 +261,15 @@ class Lane:
         self._account.give_up = _nothing
         if self._admission.waiting:
             self._lanes.review()
+
+    def _earn(self) -> None:
+        """Give the peer frames to spare for the answers and the time since it last sent some."""
+        now = self._lanes.now()
+        passed = int((now - self._earned_at) * SPARE_EACH_SECOND)
+        if passed:
+            self._earned_at = now
+        self._requests.earn(passed + SPARE_FOR_ANSWER * self._answers.content)
+        self._answers.content = 0
 
     def _begin(self, stream: int) -> bool:
         place = self._admission.begin(self._tree, self.mark, self._lanes.now())

@@ -9,6 +9,11 @@ each one is compressed against those before it (RFC 7541, section 2.3.2).
 Frames are put between those of the peer only where one has ended, and never into a header block
 (RFC 9113, section 6.10). The headers of every request get the door's mark at their end: the peer's
 last frame of them no longer says that it is the last, and one more frame follows.
+
+To look at a frame costs the same whether it carries much or nothing, and the event loop does
+nothing else meanwhile. So a peer has a number of frames to spare that carry nothing, or little, of
+a request. It grows with the requests that it makes, with what it is answered and with time. Who has
+used them up, or does what no client does, has its connection closed: `FloodError`.
 """
 
 from collections import deque
@@ -20,9 +25,11 @@ from backpackd.adapters.door.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
+    HEAD_BYTES,
     HEADERS,
     RST_STREAM,
     Cutter,
+    FloodError,
     reset_stream,
 )
 from backpackd.adapters.door.marks import last_headers
@@ -35,6 +42,25 @@ _PIECE_COST = 64
 """What keeping a piece takes besides its bytes, so that empty frames count as well."""
 
 _OF_REQUESTS = frozenset({DATA, HEADERS, CONTINUATION})
+
+MOST_WAITING = 128
+"""Requests of one connection that wait. The server takes 32 of one at a time, and tells its peer so
+before the first."""
+
+MOST_FRAMES = 2048
+"""That begin in one piece of what a peer sent: of 64 KiB, 32 bytes for each."""
+
+SMALL_BYTES = HEAD_BYTES + 64
+"""Of a frame of a request, its head included. A shorter one carries little."""
+
+SPARE = 512
+"""Frames that carry little that a connection has to spare at first, and at most."""
+
+SPARE_FOR_REQUEST = 32
+SPARE_FOR_ANSWER = 4
+"""What it gets for each request, and for each frame of content that it is answered with."""
+
+SPARE_EACH_SECOND = 16
 
 FILLER_BYTES = 16 * 1024
 """The longest frame that every server takes (RFC 9113, section 4.2)."""
@@ -93,6 +119,7 @@ class Requests:
         "_reset",
         "_rinses",
         "_since",
+        "_spare",
         "_target",
         "_waiting",
         "cost",
@@ -129,7 +156,12 @@ class Requests:
         self._granted: deque[int] = deque()
         self._rinses = 0
         self._since = 0
+        self._spare = SPARE
         self.cost = 0
+
+    def earn(self, frames: int) -> None:
+        """Give the peer some more frames that carry little to spare."""
+        self._spare = min(SPARE, self._spare + frames)
 
     def holds(self, stream: int) -> bool:
         """Tell whether a request waits here."""
@@ -141,9 +173,13 @@ class Requests:
         return len(self._waiting) - len(self._granted)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes that the peer sent, and return those for the server."""
+        """Take the next bytes that the peer sent, and return those for the server.
+
+        Raises:
+            FloodError: the connection is to be closed.
+        """
         self._since += len(data)
-        data, parts = self._cutter.cut(data)
+        data, parts = self._cutter.cut(data, MOST_FRAMES)
         out: list[bytes] = []
         run = 0
         for start, stop, kind, flags, stream in parts:
@@ -152,13 +188,11 @@ class Requests:
                     out.append(data[run:start])
                     out += self._take_due(0)
                     run = start
-                if kind in _OF_REQUESTS:
-                    size = stop - start + (self._cutter.left if stop == len(data) else 0)
-                    new = kind == HEADERS and stream > self._latest
-                    if not self._charge(stream, kind, size + _PIECE_COST, new):
-                        # What still comes on it the server takes for late, and drops.
-                        out += (data[run:start], reset_stream(stream))
-                        run = start
+                size = stop - start + (self._cutter.left if stop == len(data) else 0)
+                if not self._count(kind, stream, size):
+                    # What still comes on it the server takes for late, and drops.
+                    out += (data[run:start], reset_stream(stream))
+                    run = start
                 self._sort(kind, flags, stream)
             if self._last:
                 out += (data[run:start], self._marked(data[start:stop], kind, stop < len(data)))
@@ -251,6 +285,31 @@ class Requests:
         self._rinses = 0
         return out
 
+    def _count(self, kind: int, stream: int, size: int) -> bool:
+        """Count a frame of so many bytes. False: its stream is to end before it."""
+        new = kind == HEADERS and stream > self._latest
+        carries = kind in _OF_REQUESTS
+        if not new and (size < SMALL_BYTES or not carries):
+            self._spare -= 1
+            if self._spare < 0:
+                raise FloodError("frames that carry nothing")
+        return not carries or self._charge(stream, kind, size + _PIECE_COST, new)
+
+    def _open(self, stream: int) -> None:
+        """Let a request begin, or wait."""
+        if not stream % 2:
+            # The server would not take it for one (RFC 9113, section 5.1.1).
+            raise FloodError("streams that no client opens")
+        self._latest = stream
+        self.earn(SPARE_FOR_REQUEST)
+        self._opening = bool(self._mark)
+        self._last = self._opening and not self._block
+        self._target = None
+        if self._waiting or not self._begin(stream):
+            if len(self._waiting) >= MOST_WAITING:
+                raise FloodError("requests")
+            self._target = self._waiting[stream] = _Waiting()
+
     def _sort(self, kind: int, flags: int, stream: int) -> None:
         """Decide where the frame that begins here goes, and what carries it on."""
         if kind == CONTINUATION and self._block:
@@ -260,13 +319,7 @@ class Requests:
         self._block = kind == HEADERS and not flags & END_HEADERS
         self._opening = self._last = False
         if kind == HEADERS and stream > self._latest:
-            self._latest = stream
-            self._opening = bool(self._mark)
-            self._last = self._opening and not self._block
-            if self._waiting or not self._begin(stream):
-                self._target = self._waiting[stream] = _Waiting()
-            else:
-                self._target = None
+            self._open(stream)
         elif not self._waiting:
             self._target = None
             if kind == RST_STREAM:

@@ -85,6 +85,56 @@ while not select.select([0], [], [], 0)[0]:
 """
 
 
+# On each of its connections, one request, and then frames that carry nothing without end.
+CHATTERER = r"""
+import select, socket, sys, os
+
+def frame(kind, flags, stream, payload):
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+    return head + payload
+
+# The least that is a request: POST, http, /.
+start = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+         + frame(1, 5, 1, bytes((0x83, 0x86, 0x84))))
+nothing = frame(int(sys.argv[3]), 0, int(sys.argv[4]), b"") * 7281
+ends = {}
+
+def connect():
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.connect(sys.argv[1])
+        end.sendall(start)
+    except OSError:
+        pass
+    end.setblocking(False)
+    ends[end.fileno()] = [end, 0]
+    poll.register(end, select.POLLIN | select.POLLOUT)
+
+poll = select.poll()
+poll.register(0, select.POLLIN)
+for _ in range(int(sys.argv[2])):
+    connect()
+os.write(1, b"up\n")
+while True:
+    for number, event in poll.poll():
+        if number == 0:
+            sys.exit()
+        end, at = ends[number]
+        try:
+            if event & select.POLLIN and not end.recv(65536):
+                raise OSError
+            if event & select.POLLOUT:
+                ends[number][1] = (at + end.send(nothing[at:])) % len(nothing)
+        except BlockingIOError:
+            continue
+        except OSError:
+            poll.unregister(number)
+            del ends[number]
+            end.close()
+            connect()
+"""
+
+
 @contextmanager
 def flood(
     daemon: RunningDaemon, *, processes: int, connections: int, hang_up: bool = False
@@ -101,6 +151,16 @@ def flood(
 def knocking(daemon: RunningDaemon, *, processes: int) -> Iterator[None]:
     """Keep a daemon's queue of new connections full, from a process tree of its own."""
     with _running(processes, KNOCKER, str(daemon.socket)):
+        yield
+
+
+@contextmanager
+def chattering(
+    daemon: RunningDaemon, *, connections: int, kind: int, stream: int
+) -> Iterator[None]:
+    """Send a daemon empty frames of a kind, as many as it takes, from a process tree of its own."""
+    arguments = [str(daemon.socket), str(connections), str(kind), str(stream)]
+    with _running(1, CHATTERER, *arguments):
         yield
 
 

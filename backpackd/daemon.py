@@ -223,7 +223,7 @@ def _application(
         reading=AuditReading(store, auditing),
         operators=operators,
         granting=granting,
-        gate=PassphraseGate(clock, auditing),
+        gate=PassphraseGate(clock, auditing, stretcher),
         slots=slots,
         recovery=Recovery(vault, slots, store, stretcher),
         rotation=Rotation(vault, store, arena, known_files),

@@ -82,6 +82,10 @@ class Stretcher(Protocol):
         """
         ...
 
+    def favor(self, tree: ProcessId) -> None:
+        """Remember that a tree has given a right passphrase: others do not keep it out."""
+        ...
+
 
 class PinnedProcess(Protocol):
     """A process held by a descriptor, so that its pid cannot come to mean another one."""

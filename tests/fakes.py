@@ -118,6 +118,7 @@ class FakeStretcher:
     def __init__(self) -> None:
         self.calls = 0
         self.gate: Gate | None = None
+        self.favored: list[ProcessId] = []
 
     async def stretch(
         self, passphrase: bytes, parameters: Argon2idParameters, _: ProcessId
@@ -128,6 +129,9 @@ class FakeStretcher:
         if self.gate is not None:
             await self.gate.pass_()
         return hashlib.sha256(parameters.salt + passphrase).digest()
+
+    def favor(self, tree: ProcessId) -> None:
+        self.favored.append(tree)
 
 
 class GatedStore(MemoryStore):
@@ -252,7 +256,7 @@ class World:
         self.granting.on_add.append(self.reviewing.granted)
         self.ruling.on_change.append(self.reviewing.ruled)
         self.reading = AuditReading(self.store, self.auditing)
-        self.gate = PassphraseGate(self.clock, self.auditing)
+        self.gate = PassphraseGate(self.clock, self.auditing, self.stretcher)
         autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
         for source in (
             self.running.expire,

@@ -2,10 +2,14 @@
 
 Each takes 64 MiB and a good part of a second on purpose, so the work runs in a thread, and waiting
 trees take turns: one that sends a hundred guesses delays another's only guess by one of them.
+
+Ever new trees fill the line all the same. One that has given a right passphrase before is let in
+even then, and goes ahead of those who wait; after its turn it stands behind them, as everybody
+does.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -18,6 +22,7 @@ from backpackd.core.slots import Argon2idParameters
 MOST_WAITING = 4
 """For each process tree."""
 MOST_TREES = 64
+MOST_FAVORED = 64
 
 
 class Argon2idStretcher:
@@ -25,7 +30,8 @@ class Argon2idStretcher:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2id")
-        self._waiting: dict[ProcessId, deque[asyncio.Future[None]]] = {}
+        self._waiting: OrderedDict[ProcessId, deque[asyncio.Future[None]]] = OrderedDict()
+        self._favored: OrderedDict[ProcessId, None] = OrderedDict()
         self._busy = False
         self._served: ProcessId | None = None
 
@@ -41,6 +47,13 @@ class Argon2idStretcher:
         work.add_done_callback(lambda _: self._next())
         return await asyncio.shield(work)
 
+    def favor(self, tree: ProcessId) -> None:
+        """See `ports.Stretcher`."""
+        self._favored[tree] = None
+        self._favored.move_to_end(tree)
+        if len(self._favored) > MOST_FAVORED:
+            self._favored.popitem(last=False)
+
     def close(self) -> None:
         """Wait for what is under way and end the thread."""
         self._thread.shutdown()
@@ -50,7 +63,8 @@ class Argon2idStretcher:
             self._busy, self._served = True, tree
             return
         queue = self._waiting.get(tree)
-        if queue is None and len(self._waiting) >= MOST_TREES:
+        favored = tree in self._favored
+        if queue is None and len(self._waiting) >= MOST_TREES and not favored:
             raise LimitError("too many passphrases are being checked: try again", retry_after=1)
         if queue is not None and len(queue) >= MOST_WAITING:
             raise LimitError(
@@ -59,9 +73,11 @@ class Argon2idStretcher:
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tree, deque()).append(turn)
-        if self._served in self._waiting:
-            # Whoever is being served now stands behind all others: a dict keeps the order.
-            self._waiting[self._served] = self._waiting.pop(self._served)
+        if queue is None and favored:
+            self._waiting.move_to_end(tree, last=False)
+        if self._served is not None and self._served in self._waiting:
+            # Whoever is being served now stands behind all others.
+            self._waiting.move_to_end(self._served)
         try:
             await turn
         except asyncio.CancelledError:

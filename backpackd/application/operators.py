@@ -20,7 +20,7 @@ from backpackd.core.errors import (
 )
 from backpackd.core.facts import ProcessId
 from backpackd.core.throttle import Throttle
-from backpackd.ports import Clock, Connection
+from backpackd.ports import Clock, Connection, Stretcher
 
 DURATION = 300.0
 """Seconds."""
@@ -33,9 +33,10 @@ _Result = TypeVar("_Result")
 class PassphraseGate:
     """Lets passphrases of a process tree through one at a time, with delays after wrong ones."""
 
-    def __init__(self, clock: Clock, auditing: Auditing) -> None:
+    def __init__(self, clock: Clock, auditing: Auditing, stretcher: Stretcher) -> None:
         self._clock = clock
         self._auditing = auditing
+        self._stretcher = stretcher
         self._throttle = Throttle()
         self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
 
@@ -88,6 +89,7 @@ class PassphraseGate:
                 ) from None
             raise
         self._throttle.succeeded(tree)
+        self._stretcher.favor(tree)
         return result
 
 

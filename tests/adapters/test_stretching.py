@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from backpackd.adapters import stretching
-from backpackd.adapters.stretching import MOST_TREES, MOST_WAITING, Argon2idStretcher
+from backpackd.adapters.stretching import MOST_FAVORED, MOST_TREES, MOST_WAITING, Argon2idStretcher
 from backpackd.core.errors import LimitError
 from backpackd.core.facts import ProcessId
 from backpackd.core.slots import Argon2idParameters
@@ -130,6 +130,30 @@ async def test_waiting_trees_are_limited(stretcher: Argon2idStretcher, work: Wor
         await stretcher.stretch(b"p", CHEAP, A)
     work.let_go(len(trees))
     await settled(*waiting)
+
+
+async def test_a_tree_that_gave_a_right_passphrase_is_let_in_and_first_and_then_in_turn(
+    stretcher: Argon2idStretcher, work: Work
+) -> None:
+    stretcher.favor(A)
+    trees = [ProcessId(pid, pid) for pid in range(100, 100 + MOST_TREES + 1)]
+    waiting = [start(stretcher, tree, b"other") for tree in trees]
+    await turns(lambda: bool(work.ran))
+    waiting += [start(stretcher, A, b"favored") for _ in range(2)]
+    await asyncio.sleep(0)
+    work.let_go(len(waiting))
+    await settled(*waiting)
+    assert work.ran[:3] == [b"other", b"favored", b"other"]
+    assert work.ran[-1] == b"favored"
+    assert len(work.ran) == len(waiting)
+
+
+async def test_only_so_many_trees_are_favored(stretcher: Argon2idStretcher) -> None:
+    for pid in range(1, MOST_FAVORED + 2):
+        stretcher.favor(ProcessId(pid, pid))
+    assert len(stretcher._favored) == MOST_FAVORED
+    assert A not in stretcher._favored
+    assert B in stretcher._favored
 
 
 async def test_a_waiter_that_goes_away_takes_up_no_place(

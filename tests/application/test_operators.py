@@ -147,6 +147,16 @@ async def test_whoever_hangs_up_while_a_wrong_try_is_written_has_tried() -> None
         await attempt(world, GOOD)
 
 
+async def test_only_a_tree_that_gave_the_right_passphrase_is_favored() -> None:
+    world = await World().unlocked()
+    world.stretcher.favored.clear()
+    with pytest.raises(WrongPassphraseError):
+        await attempt(world, WRONG)
+    assert world.stretcher.favored == []
+    await attempt(world, GOOD)
+    assert world.stretcher.favored == [world.connect().tree]
+
+
 async def test_a_delay_is_told_in_whole_seconds_and_never_as_none() -> None:
     world = await World().unlocked()
     for _ in range(3):

@@ -5,14 +5,15 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.timing import once
 from daemons import RunningDaemon
 from flooding import START, begin, frame
-from floods import flood
+from floods import chattering, flood
 
 _PROCESSES = 200
 _RUNS = 30
@@ -21,6 +22,13 @@ _SETTLES_SECONDS = 2
 _HEADERS, _SETTINGS, _PING = 1, 4, 6
 _TO_ACKNOWLEDGE = frozenset({_SETTINGS, _PING})
 Line = tuple[str, str, str]
+
+_FLOODS: dict[str, Callable[[RunningDaemon], AbstractContextManager[None]]] = {
+    f"{_PROCESSES} x 1": partial(flood, processes=_PROCESSES, connections=1),
+    f"{_PROCESSES} x 5": partial(flood, processes=_PROCESSES, connections=5),
+    f"{_PROCESSES} that hang up": partial(flood, processes=_PROCESSES, connections=1, hang_up=True),
+    "120 connections of empty frames": partial(chattering, connections=120, kind=4, stream=0),
+}
 
 
 class _Caller:
@@ -103,10 +111,8 @@ def _measure(place: Path, preexec: Callable[[], None] | None, how: str) -> list[
         daemon.operator().lock()
         caller = _Caller(daemon.socket)
         caller.panic()
-        for connections, hang_up in ((1, False), (5, False), (1, True)):
-            flooding = flood(daemon, processes=_PROCESSES, connections=connections, hang_up=hang_up)
-            kind = f"{_PROCESSES} that hang up" if hang_up else f"{_PROCESSES} x {connections}"
-            with flooding, _first_in_line():
+        for kind, flooding in _FLOODS.items():
+            with flooding(daemon), _first_in_line():
                 lines += _under_flood(daemon, caller, f"panic, {kind}, {how}")
         caller.close()
         return [*lines, ("  the log after it", f"{len(daemon.log_text())} bytes", "")]

@@ -1,8 +1,9 @@
 """Opens grpc channels to a daemon that can only be this user's or root's.
 
 The checks are `address`'s; what is added here is how grpc is to behave: one connection of its own
-for every channel, no proxy, no retries, no words on standard error. It makes no calls. Everything
-in this package that needs grpc gets it from here, so that it is quiet from the start.
+for every channel, no proxy, no retries, no words on standard error. It makes no calls but the one
+that a channel begins with. Everything in this package that needs grpc gets it from here, so that it
+is quiet from the start.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ MESSAGE_LIMIT = 8 * 1024 * 1024
 
 READY_PATIENCE = 10.0
 """How long a connection may take to come about, in seconds."""
+
+_CHECK = "/grpc.health.v1.Health/Check"
 
 # sun_path of unix(7), without the closing zero byte; grpc takes no longer path.
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
@@ -116,10 +119,11 @@ def check(path: str) -> Target:
 
 
 def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
-    """Open a channel for blocking calls, and wait until it is connected.
+    """Open a channel for blocking calls that is connected.
 
     grpc fails a call whose first attempt to connect fails, and a queue of new connections that
-    others keep full is enough for that. So grpc is given the time for more attempts first.
+    others keep full is enough for that. So the first call is one that waits for further attempts
+    and asks for nothing, the standard health check; what it is answered does not matter.
 
     Args:
         target: as `check` gave it.
@@ -130,9 +134,17 @@ def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
         Failure: `busy`; `no-daemon` where nobody listens any more. There is no channel then, and
             the target is closed.
     """
+    seconds = min(patience, READY_PATIENCE)
     channel = grpc.insecure_channel(target.name, options=_OPTIONS)
     try:
-        _await_ready(channel, path, min(patience, READY_PATIENCE))
+        channel.unary_unary(_CHECK, bytes, bytes)(b"", timeout=seconds, wait_for_ready=True)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            channel.close()
+            target.close()
+            # A daemon that has ended meanwhile is not busy.
+            address.connect(path).close()
+            raise _not_ready(path, seconds) from None
     except BaseException:
         channel.close()
         target.close()
@@ -142,33 +154,21 @@ def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
 
 async def open_async_channel(target: Target, path: str, patience: float) -> grpc.aio.Channel:
     """Do what `open_channel` does, for calls from the running event loop."""
+    seconds = min(patience, READY_PATIENCE)
     channel = grpc.aio.insecure_channel(target.name, options=_OPTIONS)
     try:
-        await _await_async_ready(channel, path, min(patience, READY_PATIENCE))
+        await channel.unary_unary(_CHECK, bytes, bytes)(b"", timeout=seconds, wait_for_ready=True)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            await channel.close()
+            target.close()
+            (await asyncio.to_thread(address.connect, path)).close()
+            raise _not_ready(path, seconds) from None
     except BaseException:
         await channel.close()
         target.close()
         raise
     return channel
-
-
-def _await_ready(channel: grpc.Channel, path: str, seconds: float) -> None:
-    ready = grpc.channel_ready_future(channel)
-    try:
-        ready.result(timeout=seconds)
-    except grpc.FutureTimeoutError:
-        ready.cancel()
-        # A daemon that has ended meanwhile is not busy.
-        address.connect(path).close()
-        raise _not_ready(path, seconds) from None
-
-
-async def _await_async_ready(channel: grpc.aio.Channel, path: str, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(channel.channel_ready(), seconds)
-    except TimeoutError:
-        (await asyncio.to_thread(address.connect, path)).close()
-        raise _not_ready(path, seconds) from None
 
 
 def _not_ready(path: str, seconds: float) -> Failure:

@@ -4,8 +4,7 @@ Each takes 64 MiB and a good part of a second on purpose, so the work runs in a 
 trees take turns: one that sends a hundred guesses delays another's only guess by one of them.
 
 Ever new trees fill the line all the same. One that has given a right passphrase before is let in
-even then, and goes ahead of those who wait; after its turn it stands behind them, as everybody
-does.
+even then, and goes ahead of those who wait, but not twice in a row.
 """
 
 import asyncio

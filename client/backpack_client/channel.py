@@ -16,7 +16,7 @@ from pathlib import Path
 
 from backpack_client import address
 from backpack_client.durations import format_duration
-from backpack_client.failures import Failure, printable
+from backpack_client.failures import EXIT_NO_DAEMON, Failure, printable
 
 
 @contextmanager
@@ -160,13 +160,13 @@ async def open_async_channel(target: Target, path: str, patience: float) -> grpc
         await channel.unary_unary(_CHECK, bytes, bytes)(b"", timeout=seconds, wait_for_ready=True)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            await channel.close()
             target.close()
+            await channel.close()
             (await asyncio.to_thread(address.connect, path)).close()
             raise _not_ready(path, seconds) from None
     except BaseException:
-        await channel.close()
         target.close()
+        await channel.close()
         raise
     return channel
 
@@ -175,6 +175,7 @@ def _not_ready(path: str, seconds: float) -> Failure:
     return Failure(
         f"no connection came about within {format_duration(seconds)}: the daemon is too busy, or "
         f"what listens at {printable(path, 256)} is none",
+        exit_code=EXIT_NO_DAEMON,
         reason="busy",
         hint="try again; see BACKPACK_SOCKET",
     )

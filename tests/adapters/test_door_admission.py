@@ -207,6 +207,15 @@ def test_trees_that_hang_up_on_the_server_share_half_of_the_places() -> None:
     assert own.open
 
 
+def test_new_trees_that_hang_up_do_not_keep_one_out_that_has_done_so_once() -> None:
+    admission = Admission(LIMITS)
+    admission.leave_behind(lined_up(admission, QUIET, 1)[0])
+    admission.expire(10)
+    for pid in range(10, 17):
+        admission.leave_behind(lined_up(admission, ProcessId(pid, 0), 1, now=10)[0])
+    assert admission.begin(QUIET, "", 10) is not None
+
+
 def test_whoever_has_hung_up_is_let_in_while_there_are_few_of_those() -> None:
     admission = Admission(LIMITS)
     admission.leave_behind(lined_up(admission, QUIET, 1)[0])

@@ -254,8 +254,8 @@ async def test_too_many_bytes_before_the_first_request_end_the_connection(
 ) -> None:
     door = await setting.open(limits=Limits(first_request_bytes=1000))
     client, _ = await setting.connected(door, request=False)
-    ping = b"\0\0\x08\6\0\0\0\0\0" + bytes(8)
-    await asyncio.get_running_loop().sock_sendall(client, PREFACE + ping * 100)
+    unknown = b"\0\0\x78\xf1\0\0\0\0\0" + bytes(0x78)
+    await asyncio.get_running_loop().sock_sendall(client, PREFACE + unknown * 10)
     assert await at_end(client)
     assert caplog.messages == ["refused a connection: too many bytes before the first request"]
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from backpackd.adapters.door.admission import Limits
+from backpackd.adapters.door.budget import Budget
+from backpackd.adapters.door.budget import Limits as BudgetLimits
 from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.lanes import KEPT_BYTES, Lane
 from backpackd.adapters.door.relay import Relay
@@ -96,6 +98,23 @@ async def test_time_and_answers_allow_for_more_frames(setting: Setting) -> None:
     await spends(client, server, 2 * SPARE_FOR_ANSWER)
     client.send(PING)
     assert await at_end(client)
+
+
+async def test_a_connection_that_closes_in_the_middle_of_its_bytes_leaves_nothing_behind(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await setting.open(budget=Budget(BudgetLimits(per_connection=2000, total=10**6)))
+    client, connection = await setting.connected(door)
+    door.arrived(connection.mark)
+    # What is too much is answered, and by then nobody is there any more.
+    client.send(data(1, bytes(1000)) + data(1, bytes(1500)) + begin(3))
+    client.close()
+    await until(lambda: not door.connections())
+    setting.clock.now += 10
+    door._lanes.review()
+    door._lanes.admission.expire(setting.clock.now)
+    assert door._lanes.admission._trees == {}
+    assert caplog.messages == []
 
 
 async def test_a_tree_with_nothing_in_progress_is_served_while_another_waits(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.adapters.door.opening import PREFACE, Opening, OpeningError
+from backpackd.adapters.door.opening import MOST_FRAMES, PREFACE, Opening, OpeningError
 
 SETTINGS = b"\0\0\6\4\0\0\0\0\0" + b"\0\3\0\0\0\1"
 PING = b"\0\0\x08\6\0\0\0\0\0" + b"12345678"
@@ -57,13 +57,12 @@ def test_a_large_frame_of_another_kind_counts_towards_the_limit() -> None:
         opening.feed(bytes(LIMIT))
 
 
-def test_small_frames_without_end_count_towards_the_limit() -> None:
-    opening = fed(PREFACE + SETTINGS)
-    for _ in range((LIMIT - len(PREFACE + SETTINGS)) // len(PING)):
-        opening.feed(PING)
-    with pytest.raises(OpeningError, match="too many bytes"):
+def test_so_many_frames_may_come_before_the_first_request_and_no_more() -> None:
+    opening = fed(PREFACE + PING * MOST_FRAMES, limit=10**6)
+    with pytest.raises(OpeningError, match="too many frames"):
         opening.feed(PING)
     assert not opening.started
+    assert fed(PREFACE + PING * (MOST_FRAMES - 1) + HEADERS, limit=10**6).started
 
 
 def test_the_size_of_the_request_itself_does_not_count() -> None:

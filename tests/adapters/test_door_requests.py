@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from backpackd.adapters.door.frames import FloodError
 from backpackd.adapters.door.opening import PREFACE
 from backpackd.adapters.door.requests import (
+    BYTES_FOR_ONE,
     FILLER_BYTES,
     LONG_RINSE,
     MOST_FRAMES,
     MOST_WAITING,
     SHORT_RINSE,
-    SMALL_BYTES,
     SPARE,
     SPARE_FOR_REQUEST,
     Requests,
@@ -223,11 +223,11 @@ def told(begun: list[int]) -> Callable[[int], bool]:
 LITTLE = {
     "ping": frame(PING, 0, bytes(8)),
     "unknown": frame(FILLER, 0, b""),
-    "unknown and long": frame(FILLER, 0, bytes(SMALL_BYTES)),
+    "unknown and long": frame(FILLER, 0, bytes(600)),
     "window": frame(WINDOW_UPDATE, 1, bytes(4)),
     "reset": frame(RST, 1, bytes(4)),
     "empty": frame(DATA, 1, b""),
-    "nearly empty": frame(DATA, 1, bytes(SMALL_BYTES - 10)),
+    "nearly empty": frame(DATA, 1, bytes(BYTES_FOR_ONE - 10)),
     "trailers": headers(1),
 }
 
@@ -260,10 +260,20 @@ def test_requests_and_what_is_earned_otherwise_allow_for_more_up_to_a_bound() ->
         requests.feed(ping)
 
 
-def test_frames_that_carry_much_are_as_many_as_may_be() -> None:
+@pytest.mark.parametrize("piece", [16 * 1024, 32 * 1024, 64 * 1024])
+def test_a_long_request_in_frames_of_16_kib_with_a_small_rest_is_none(piece: int) -> None:
+    # As libraries cut messages of a power of two and nine bytes around them.
     requests = opened(Requests())
     requests.feed(headers(1))
-    body = frame(DATA, 1, bytes(SMALL_BYTES))
+    message = frame(DATA, 1, bytes(16 * 1024)) * (piece // (16 * 1024)) + frame(DATA, 1, bytes(9))
+    for _ in range(2 * SPARE):
+        requests.feed(message)
+
+
+def test_frames_of_a_middling_length_are_as_many_as_may_be() -> None:
+    requests = opened(Requests())
+    requests.feed(headers(1))
+    body = frame(DATA, 1, bytes(BYTES_FOR_ONE))
     for _ in range(10 * SPARE):
         assert requests.feed(body) == body
 

@@ -19,8 +19,8 @@ whoever asks and hangs up, again and again, would else fill that line with reque
 door knows nothing more. Some it never takes: their connection closed before it had read them. Those
 are given up when it takes one that was let in `Limits.busy_seconds` later, since it takes them
 nearly in their order, and when it has taken none for as long. So long each takes up a place for
-nothing: a tree that has left one behind shares half of the places with others that did, until a
-request of it is answered.
+nothing: a tree that has left one behind gets places out of a half only, which it shares with others
+that did, until a request of it comes to an end.
 
 From then on a call is busy to its end, but no longer than `Limits.busy_seconds` and not while it
 says that it is waiting. What takes longer waits for something, a peer that does not read among
@@ -106,7 +106,8 @@ class Place:
         arrived: whether the server has taken it up.
         reset: whether its peer has taken it back.
         left: whether the connection that it came on has closed before it arrived.
-        doubted: whether it may well be left behind, or is: there are only so many of those.
+        doubted: whether it was given to a tree that leaves requests behind: there are only so many
+            of those.
     """
 
     tree: _Tree
@@ -250,7 +251,6 @@ class Admission:
         """Give a place back as soon as it is off the server's line: its connection has closed."""
         if place.lined_up:
             place.left = place.tree.leaves = True
-            self._doubt(place)
         else:
             self.reset(place)
 
@@ -314,7 +314,8 @@ class Admission:
         place = Place(tree, mark, now)
         self._count(place)
         if tree.leaves:
-            self._doubt(place)
+            place.doubted = True
+            self._doubted += 1
         self._line.append(place)
         self._by_mark.setdefault(mark, deque()).append(place)
         return place
@@ -327,12 +328,6 @@ class Admission:
         place.busy = True
         place.tree.busy += 1
         self._busy += 1
-
-    def _doubt(self, place: Place) -> None:
-        """Count a busy place with those that may be left behind."""
-        if not place.doubted:
-            place.doubted = True
-            self._doubted += 1
 
     def _give_up(self, place: Place) -> None:
         """Count a call no more that was not seen to be taken up. Harmless for one that was."""

@@ -176,6 +176,10 @@ class Lane:
         except FloodError as error:
             self._lanes.refuse(f"a connection: too many {error}")
             return None
+        if self._closed:
+            # In the middle of it: an answer of the door's found the peer gone. Nobody would take it
+            # out of the line again.
+            return None
         if self._exceeded:
             self._lanes.refuse(TOO_MUCH)
             return None
@@ -264,10 +268,8 @@ class Lane:
 
     def _earn(self) -> None:
         """Give the peer frames to spare for the answers and the time since it last sent some."""
-        now = self._lanes.now()
-        passed = int((now - self._earned_at) * SPARE_EACH_SECOND)
-        if passed:
-            self._earned_at = now
+        passed = int((self._lanes.now() - self._earned_at) * SPARE_EACH_SECOND)
+        self._earned_at += passed / SPARE_EACH_SECOND
         self._requests.earn(passed + SPARE_FOR_ANSWER * self._answers.content)
         self._answers.content = 0
 

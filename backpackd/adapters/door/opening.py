@@ -9,6 +9,9 @@ request can be counted without counting the request itself, which may be large.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every HTTP/2 client sends first (RFC 9113, section 3.4)."""
 
+MOST_FRAMES = 64
+"""Before the first request. A client sends its settings, and a few more."""
+
 _FRAME_HEADER = 9
 _HEADERS = 1
 
@@ -24,7 +27,7 @@ class Opening:
         started: True once a request has begun.
     """
 
-    __slots__ = ("_greeted", "_head", "_limit", "_seen", "_skip", "started")
+    __slots__ = ("_frames", "_greeted", "_head", "_limit", "_seen", "_skip", "started")
 
     def __init__(self, limit: int) -> None:
         """Watch a new connection.
@@ -35,6 +38,7 @@ class Opening:
         self.started = False
         self._limit = limit
         self._seen = 0
+        self._frames = 0
         self._greeted = False
         self._head = b""
         self._skip = 0
@@ -43,7 +47,7 @@ class Opening:
         """Take the next bytes that the peer sent.
 
         Raises:
-            OpeningError: they are not HTTP/2, or more than the limit without a request.
+            OpeningError: they are not HTTP/2, or too many without a request.
         """
         at = 0
         while at < len(data) and not self.started:
@@ -69,6 +73,9 @@ class Opening:
                 self._greeted = True
                 self._head = b""
         elif len(self._head) == _FRAME_HEADER:
+            self._frames += 1
+            if self._frames > MOST_FRAMES:
+                raise OpeningError("too many frames before the first request")
             self._skip = int.from_bytes(self._head[:3], "big")
             self.started = self._head[3] == _HEADERS
             self._head = b""

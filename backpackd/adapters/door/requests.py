@@ -11,9 +11,9 @@ Frames are put between those of the peer only where one has ended, and never int
 last frame of them no longer says that it is the last, and one more frame follows.
 
 To look at a frame costs the same whether it carries much or nothing, and the event loop does
-nothing else meanwhile. So a peer has a number of frames to spare that carry nothing, or little, of
-a request. It grows with the requests that it makes, with what it is answered and with time. Who has
-used them up, or does what no client does, has its connection closed: `FloodError`.
+nothing else meanwhile. So a peer has a number of frames to spare. It grows with the requests that
+it makes, with the bytes that they carry, with what is answered and with time. Who has used them up,
+or does what no client does, has its connection closed: `FloodError`.
 """
 
 from collections import deque
@@ -25,7 +25,6 @@ from backpackd.adapters.door.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
-    HEAD_BYTES,
     HEADERS,
     RST_STREAM,
     Cutter,
@@ -50,11 +49,11 @@ before the first."""
 MOST_FRAMES = 2048
 """That begin in one piece of what a peer sent: of 64 KiB, 32 bytes for each."""
 
-SMALL_BYTES = HEAD_BYTES + 64
-"""Of a frame of a request, its head included. A shorter one carries little."""
-
 SPARE = 512
-"""Frames that carry little that a connection has to spare at first, and at most."""
+"""Frames that a connection has to spare at first, and at most. Beginning a request is free."""
+
+BYTES_FOR_ONE = 512
+"""Of a frame of a request, its head included: for so many there is one frame more."""
 
 SPARE_FOR_REQUEST = 32
 SPARE_FOR_ANSWER = 4
@@ -160,7 +159,7 @@ class Requests:
         self.cost = 0
 
     def earn(self, frames: int) -> None:
-        """Give the peer some more frames that carry little to spare."""
+        """Give the peer some more frames to spare."""
         self._spare = min(SPARE, self._spare + frames)
 
     def holds(self, stream: int) -> bool:
@@ -289,8 +288,8 @@ class Requests:
         """Count a frame of so many bytes. False: its stream is to end before it."""
         new = kind == HEADERS and stream > self._latest
         carries = kind in _OF_REQUESTS
-        if not new and (size < SMALL_BYTES or not carries):
-            self._spare -= 1
+        if not new:
+            self.earn((size // BYTES_FOR_ONE if carries else 0) - 1)
             if self._spare < 0:
                 raise FloodError("frames that carry nothing")
         return not carries or self._charge(stream, kind, size + _PIECE_COST, new)

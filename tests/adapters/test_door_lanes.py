@@ -16,6 +16,7 @@ from backpackd.adapters.door.lanes import KEPT_BYTES, Lane
 from backpackd.adapters.door.relay import Relay
 from backpackd.adapters.door.requests import (
     FILLER_BYTES,
+    MOST_WAITING,
     SHORT_RINSE,
     SPARE,
     SPARE_EACH_SECOND,
@@ -100,14 +101,16 @@ async def test_time_and_answers_allow_for_more_frames(setting: Setting) -> None:
     assert await at_end(client)
 
 
+@pytest.mark.parametrize("requests", [1, MOST_WAITING + 2])
 async def test_a_connection_that_closes_in_the_middle_of_its_bytes_leaves_nothing_behind(
-    setting: Setting, caplog: pytest.LogCaptureFixture
+    setting: Setting, caplog: pytest.LogCaptureFixture, requests: int
 ) -> None:
     door = await setting.open(budget=Budget(BudgetLimits(per_connection=2000, total=10**6)))
     client, connection = await setting.connected(door)
     door.arrived(connection.mark)
     # What is too much is answered, and by then nobody is there any more.
-    client.send(data(1, bytes(1000)) + data(1, bytes(1500)) + begin(3))
+    client.send(data(1, bytes(1000)) + data(1, bytes(1500)))
+    client.send(b"".join(begin(stream) for stream in range(3, 3 + 2 * requests, 2)))
     client.close()
     await until(lambda: not door.connections())
     setting.clock.now += 10

@@ -18,7 +18,7 @@ import pytest
 from backpack_proto.v1 import leases_pb2, requests_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
 
-PROMPT_SECONDS = 10.0
+PROMPT_SECONDS = 2.0
 ENDED = leases_pb2.WatchLeasesResponse.KIND_ENDED
 WAITING = ("DEADLINE_EXCEEDED", "waiting-for-approval")
 LOCKED = ("FAILED_PRECONDITION", "locked")

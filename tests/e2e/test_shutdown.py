@@ -28,7 +28,7 @@ def test_calls_under_way_are_finished_and_new_ones_refused(
     client.lock()
     request = vault_pb2.UnlockRequest(passphrase=PASSPHRASE)
     # They take their turns, each with a stretching of its own.
-    unlocking = [client.vault.Unlock.future(request) for _ in range(2)]
+    unlocking = [client.vault.Unlock.future(request) for _ in range(4)]
     client.status()
     os.kill(daemon.pid, number)
     await_log(daemon, "stopping")

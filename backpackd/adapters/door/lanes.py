@@ -174,11 +174,13 @@ class Lane:
         try:
             data = self._requests.feed(data)
         except FloodError as error:
-            self._lanes.refuse(f"a connection: too many {error}")
+            # Closed in the middle of it, the rest was taken for requests that wait.
+            if not self._closed:
+                self._lanes.refuse(f"a connection: too many {error}")
             return None
         if self._closed:
-            # In the middle of it: an answer of the door's found the peer gone. Nobody would take it
-            # out of the line again.
+            # An answer of the door's found the peer gone. Nobody would take this lane out of the
+            # line again.
             return None
         if self._exceeded:
             self._lanes.refuse(TOO_MUCH)

@@ -30,7 +30,7 @@ bench: $(VENV)/.installed-dev
 
 proto: $(VENV)/.installed-dev
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
-		--grpc_python_out=proto proto/backpack_proto/v1/*.proto
+		--grpc_python_out=proto proto/backpack_proto/*/*.proto
 
 clean:
 	rm -rf $(VENV) $(NODE)/node_modules $(NODE)/.installed .pytest_cache .mypy_cache .ruff_cache \

@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from backpackd import __version__
 from backpackd.adapters import hardening, service_manager
 from backpackd.adapters.clock import SystemClock, boot_timer
-from backpackd.adapters.door.door import MARK_BYTES, Door
-from backpackd.adapters.door.inner import InnerSocket, name_of_peer
-from backpackd.adapters.door.limits import Limits
+from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.listener import Listener, found_listeners
 from backpackd.adapters.home import open_home
 from backpackd.adapters.key_file import credential_path, read_key
@@ -64,47 +60,21 @@ from backpackd.application.workbench import Workbench
 from backpackd.config import Configuration, Settings, read_configuration
 from backpackd.configured import Configured
 from backpackd.core import slots
-from backpackd.ports import (
-    MARK,
-    Clock,
-    Connection,
-    PinnedProcess,
-    Processes,
-    Store,
-    Stretcher,
-)
+from backpackd.ports import Clock, PinnedProcess, Processes, Store, Stretcher
 from backpackd.rpc.agents import AgentsService
 from backpackd.rpc.audit import AuditService
 from backpackd.rpc.backup import BackupService
-from backpackd.rpc.calls import Calls, Service
+from backpackd.rpc.calls import Guard, Service, served_methods
 from backpackd.rpc.grants import GrantsService
-from backpackd.rpc.intake import Intake
 from backpackd.rpc.keys import KeysService
 from backpackd.rpc.leases import LeasesService
 from backpackd.rpc.policy import PolicyService
 from backpackd.rpc.requests import RequestsService
 from backpackd.rpc.slots import SlotsService
-from backpackd.rpc.standard import OpenCalls, add_standard
+from backpackd.rpc.standard import standard_services
 from backpackd.rpc.vault import About, VaultService
 
 _LOG = logging.getLogger("backpackd")
-
-MAX_MESSAGE = 8 * 1024 * 1024
-"""The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
-_LAST_WORDS = 1.0
-"""Seconds for answers that are on their way out when the daemon stops."""
-_STREAMS = 32
-"""Calls at a time on one connection."""
-_MOST_CALLS = _STREAMS * Limits().total
-"""Calls at a time in all: never fewer than the door's connections can make, or a few connections
-with calls that never end would keep everybody else's calls out, `lock` among them."""
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    # The callers' 16 KiB, and what the door's mark counts for (RFC 9113, section 6.5.2).
-    ("grpc.max_metadata_size", 16 * 1024 + len(MARK) + 2 * MARK_BYTES + 32),
-    ("grpc.max_concurrent_streams", _STREAMS),
-)
 
 
 def run(settings: Settings) -> None:
@@ -118,10 +88,7 @@ def run(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
-    # grpcio logs a traceback for whatever a peer sends that it cannot parse: a log that any process
-    # of the user could fill.
-    logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
-    # A connection takes four descriptors, and the usual soft limit is 1024.
+    # A connection takes two descriptors, and the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     asyncio.run(_serve(settings))
@@ -250,7 +217,6 @@ def _services(parts: _Application, about: About) -> list[Service]:
             slots=parts.slots,
             recovery=parts.recovery,
             auditing=parts.auditing,
-            deadlines=parts.deadlines,
             clock=parts.clock,
             about=about,
         ),
@@ -262,10 +228,9 @@ def _services(parts: _Application, about: About) -> list[Service]:
             operators=operators,
             gate=parts.gate,
             leasing=parts.leasing,
-            deadlines=parts.deadlines,
         ),
         BackupService(vault, parts.backups, operators),
-        KeysService(vault, parts.keys, access, operators, parts.granting),
+        KeysService(vault, parts.keys, access, parts.granting),
         LeasesService(
             vault,
             access,
@@ -275,22 +240,12 @@ def _services(parts: _Application, about: About) -> list[Service]:
             revoking=parts.revoking,
             reading=parts.reading,
         ),
-        GrantsService(vault, parts.granting, access, operators, parts.keys),
+        GrantsService(parts.granting, access, parts.keys),
         RequestsService(vault, parts.asking, access, operators, parts.clock),
-        PolicyService(parts.ruling, operators),
+        PolicyService(parts.ruling),
         AuditService(vault, parts.reading, operators),
-        AgentsService(vault, parts.agents, parts.migrating, parts.identities, operators),
+        AgentsService(vault, parts.agents, parts.migrating, parts.identities),
     ]
-
-
-def _server(
-    calls: Calls, services: list[Service], intake: Intake
-) -> tuple[grpc.aio.Server, OpenCalls]:
-    """Make the gRPC server with all services, not yet bound to an address."""
-    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
-    server.add_generic_rpc_handlers([intake, *(calls.handler(service) for service in services)])
-    names = [service.descriptor.full_name for service in services]
-    return server, add_standard(server, calls, names)
 
 
 async def _serve(settings: Settings) -> None:
@@ -334,23 +289,6 @@ async def _serve(settings: Settings) -> None:
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
 
-        inner = InnerSocket.make(home.path)
-        stack.callback(inner.close)
-        door = Door(
-            listeners,
-            inner,
-            uid=os.geteuid(),
-            pin=pin,
-            tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
-            clock=clock,
-            on_foreign=auditing.foreign,
-            authorized=parts.operators.has,
-        )
-
-        def find(peer: str) -> Connection | None:
-            name = name_of_peer(peer)
-            return door.find(name) if name else None
-
         about = About(
             version=__version__,
             pid=os.getpid(),
@@ -358,13 +296,20 @@ async def _serve(settings: Settings) -> None:
             started_at_ms=int(clock.wall() * 1000),
             protections=lambda: hardening.protections(arena, processes.degraded()),
         )
-        calls = Calls(find, lambda: vault.state)
-        vault.on_lock += [door.drop_unread, calls.unsent.cut_off]
-        server, health = _server(calls, _services(parts, about), Intake(door.arrived))
-        server.add_insecure_port(inner.address)
-        inner.hide()
-        await server.start()
-        await door.start()
+        services = _services(parts, about)
+        guard = Guard(vault, parts.operators, parts.deadlines)
+        door = Door(
+            listeners,
+            uid=os.geteuid(),
+            pin=pin,
+            tree_of=lambda peer: processes.attest(peer.process, peer.uid, peer.gid).root.id,
+            find=served_methods(guard, [*services, *standard_services(services)]).get,
+            clock=clock,
+            authorized=parts.operators.has,
+            on_foreign=auditing.foreign,
+        )
+        vault.on_lock.append(door.drop_unread)
+        door.start()
         stopped = _stopping()
         _announce(settings, listeners, about)
 
@@ -373,12 +318,8 @@ async def _serve(settings: Settings) -> None:
         if about.supervised:
             # Of a detached daemon, whoever waited for its start has long closed its socket.
             service_manager.notify(os.environ, service_manager.STOPPING)
-        door.stop_accepting()
-        calls.close()
         parts.asking.close()
-        await health.close()
-        await calls.finished(settings.grace)
-        await server.stop(_LAST_WORDS)
+        await door.drain(settings.grace)
         await door.close()
     _LOG.info("stopped")
 

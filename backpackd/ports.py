@@ -5,9 +5,9 @@ imports an adapter, and a test can put an in-memory one in the same place.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Protocol, Self
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.rows import AuditRow, Change, KeyRow, RowHead, StoredVault
@@ -182,64 +182,84 @@ class Peer:
     process: PinnedProcess
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
-MARK = "backpack-door"
-"""The header in which the door says of every request by which connection it came."""
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
+class Connection(Protocol):
     """One connection through the door.
 
     Attributes:
-        name: the one-time random name under which the server sees it.
+        name: a random one, for the audit log.
         peer: who connected.
         tree: the root of the peer's tree at accept, for limits and throttling only; what decides
-            is read anew for every request.
-        mark: what the door writes into the header `MARK` of its requests: random, ASCII, and known
-            to nobody else. The name alone proves nothing: abstract socket names are public.
-        calls: how many calls are in progress.
-        served: True once a first call has come.
+            is read again for every request.
         on_close: called once, in order, when the connection has closed.
-        close: closes it now, with all that is under way on it.
-        rinse: overwrites what gRPC keeps of the bytes that it read from this connection. For the
-            end of a call whose request carries a passphrase or values.
-        waiting: a `with` block in which one call in progress waits for something outside of the
-            event loop, a person or a stretching, and takes up no room of others. For long waits.
-        standing: a `with` block in which one call in progress stands open for as long as its caller
-            likes. It takes up no room, and does not keep its connection from making way.
     """
 
     name: str
     peer: Peer
     tree: ProcessId
-    mark: str = field(repr=False)
-    calls: int = 0
-    served: bool = False
-    on_close: list[Callable[[], None]] = field(default_factory=list)
-    close: Callable[[], None] = _nothing
-    rinse: Callable[[], None] = _nothing
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    standing: Callable[[], AbstractContextManager[None]] = nullcontext
+    on_close: list[Callable[[], None]]
 
-    def __enter__(self) -> Self:
-        self.calls += 1
-        self.served = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.calls -= 1
-
-
-class Connections(Protocol):
-    """The connections that are open."""
-
-    def find(self, name: str) -> Connection | None:
-        """Look a connection up by the name that the server sees."""
+    def close(self) -> None:
+        """Close it now, with all that is under way on it."""
         ...
+
+
+class Call(Protocol):
+    """One call of a method, while it is served."""
+
+    @property
+    def connection(self) -> Connection:
+        """The one that the call came on."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the call is cancelled because the daemon stops."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """Wait for the next message of the request; None: there is no further one."""
+        ...
+
+    async def send(self, message: bytes, *, last: bool = False) -> None:
+        """Send a message, as fast as the peer takes it; the status follows the last one."""
+        ...
+
+    async def announce(self, name: str, text: str) -> None:
+        """Tell the caller something ahead of the answer: ASCII, once in a call.
+
+        For a call that waits for a person from then on, and does not count as one in progress.
+        """
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Not count as a call in progress inside of the block, which waits for something else."""
+        ...
+
+
+class Method(Protocol):
+    """What the server calls for one method.
+
+    Attributes:
+        longest: the longest message of a request, in bytes.
+        streaming: whether a request is a stream of messages. If not, it is complete, and has one
+            message, when the method is called.
+        stays_open: whether a call stays open for as long as its caller likes.
+    """
+
+    longest: int
+    streaming: bool
+    stays_open: bool
+
+    async def serve(self, call: Call) -> None:
+        """Serve a call. What it raises is the call's status."""
+        ...
+
+
+FindMethod = Callable[[bytes], Method | None]
+"""Looks up the method for the path of a request."""
+
+Headers = list[tuple[bytes, bytes]]
+"""HTTP/2 header fields, in their order."""
 
 
 class Spool(Protocol):

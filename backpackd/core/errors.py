@@ -21,6 +21,7 @@ class Status(Enum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
     DATA_LOSS = "DATA_LOSS"
     UNAVAILABLE = "UNAVAILABLE"
 
@@ -65,6 +66,13 @@ class InvalidRequestError(CallerError):
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-request"
+
+
+class UnimplementedError(CallerError):
+    """The daemon has no such method, or does not do what the call wants of the protocol."""
+
+    status = Status.UNIMPLEMENTED
+    reason = "no-such-method"
 
 
 class KeyUnknownError(CallerError):
@@ -114,6 +122,13 @@ class TrustUnknownError(CallerError):
 
     status = Status.NOT_FOUND
     reason = "not-trusted"
+
+
+class ServiceUnknownError(CallerError):
+    """The daemon has no service of that name; asked of the health service."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-service"
 
 
 class RequestUnknownError(CallerError):

@@ -8,14 +8,13 @@ from backpackd.application.identities import Identities
 from backpackd.application.judging import Given
 from backpackd.application.lock_views import LockView, Party
 from backpackd.application.migrating import Migrating
-from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.agentlock.content import Credential
 from backpackd.core.errors import InvalidRequestError
 from backpackd.core.names import check_names
 from backpackd.core.render import render
 from backpackd.core.trust import MAX_PATH
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 _MOST_CREDENTIALS = 256
 
@@ -31,71 +30,54 @@ class AgentsService:
         agents: Agents,
         migrating: Migrating,
         identities: Identities,
-        operators: Operators,
     ) -> None:
         self._vault = vault
         self._agents = agents
         self._migrating = migrating
         self._identities = identities
-        self._operators = operators
 
-    async def identity(self, _: Connection, _request: pb.IdentityRequest) -> pb.IdentityResponse:
+    async def identity(self, _: Call, _request: pb.IdentityRequest) -> pb.IdentityResponse:
         """Answer `Identity`."""
         public = (await self._identities.own(self._vault.session())).public
         return pb.IdentityResponse(
             identity=pb.PublicIdentity(text=public.text, fingerprint=public.spoken)
         )
 
-    async def create_lock(
-        self, connection: Connection, request: pb.CreateLockRequest
-    ) -> pb.CreateLockResponse:
+    async def create_lock(self, call: Call, request: pb.CreateLockRequest) -> pb.CreateLockResponse:
         """Answer `CreateLock`."""
-        try:
-            written = await self._agents.create(
-                connection,
-                credentials=_credentials(request.credentials),
-                personality=request.personality,
-                memory=request.memory,
-            )
-        finally:
-            connection.rinse()
+        written = await self._agents.create(
+            call.connection,
+            credentials=_credentials(request.credentials),
+            personality=request.personality,
+            memory=request.memory,
+        )
         return pb.CreateLockResponse(agent_lock=written.document, info=_info(written.view))
 
-    async def open_lock(
-        self, connection: Connection, request: pb.OpenLockRequest
-    ) -> pb.OpenLockResponse:
+    async def open_lock(self, call: Call, request: pb.OpenLockRequest) -> pb.OpenLockResponse:
         """Answer `OpenLock`."""
-        try:
-            given = _given(request.agent_lock, request.legacy, request.claimed_path)
-            opening = await self._agents.open(connection, given)
-        finally:
-            connection.rinse()
+        given = _given(request.agent_lock, request.legacy, request.claimed_path)
+        opening = await self._agents.open(call.connection, given)
         return pb.OpenLockResponse(
             info=_info(opening.view), personality=opening.personality, memory=opening.memory
         )
 
-    async def edit_lock(
-        self, connection: Connection, request: pb.EditLockRequest
-    ) -> pb.EditLockResponse:
+    async def edit_lock(self, call: Call, request: pb.EditLockRequest) -> pb.EditLockResponse:
         """Answer `EditLock`."""
-        try:
-            written = await self._agents.edit(
-                connection,
-                Given(request.agent_lock),
-                personality=request.personality if request.HasField("personality") else None,
-                put=_credentials(request.put_credentials),
-                remove=list(request.remove_credentials),
-            )
-        finally:
-            connection.rinse()
+        written = await self._agents.edit(
+            call.connection,
+            Given(request.agent_lock),
+            personality=request.personality if request.HasField("personality") else None,
+            put=_credentials(request.put_credentials),
+            remove=list(request.remove_credentials),
+        )
         return pb.EditLockResponse(agent_lock=written.document, info=_info(written.view))
 
     async def update_memory(
-        self, connection: Connection, request: pb.UpdateMemoryRequest
+        self, call: Call, request: pb.UpdateMemoryRequest
     ) -> pb.UpdateMemoryResponse:
         """Answer `UpdateMemory`."""
         fresh = await self._agents.update_memory(
-            connection,
+            call.connection,
             Given(request.agent_lock, request.claimed_path),
             request.memory,
             request.expected_memory_hash,
@@ -107,36 +89,31 @@ class AgentsService:
         )
 
     async def migrate_lock(
-        self, connection: Connection, request: pb.MigrateLockRequest
+        self, call: Call, request: pb.MigrateLockRequest
     ) -> pb.MigrateLockResponse:
         """Answer `MigrateLock`."""
-        try:
-            written = await self._migrating.migrate(
-                connection,
-                _given(request.agent_lock, request.legacy),
-                store=request.store_embedded,
-                replace_stored=request.replace,
-                keep_key=request.keep_legacy_key,
-            )
-        finally:
-            connection.rinse()
+        written = await self._migrating.migrate(
+            call.connection,
+            _given(request.agent_lock, request.legacy),
+            store=request.store_embedded,
+            replace_stored=request.replace,
+            keep_key=request.keep_legacy_key,
+        )
         return pb.MigrateLockResponse(
             agent_lock=written.document, info=_info(written.view), stored=written.stored
         )
 
-    async def rewrap_lock(
-        self, connection: Connection, request: pb.RewrapLockRequest
-    ) -> pb.RewrapLockResponse:
+    async def rewrap_lock(self, call: Call, request: pb.RewrapLockRequest) -> pb.RewrapLockResponse:
         """Answer `RewrapLock`."""
-        written = await self._agents.rewrap(connection, Given(request.agent_lock))
+        written = await self._agents.rewrap(call.connection, Given(request.agent_lock))
         return pb.RewrapLockResponse(agent_lock=written.document, info=_info(written.view))
 
     async def add_recipient(
-        self, connection: Connection, request: pb.AddRecipientRequest
+        self, call: Call, request: pb.AddRecipientRequest
     ) -> pb.AddRecipientResponse:
         """Answer `AddRecipient`."""
         written = await self._agents.add_recipient(
-            connection,
+            call.connection,
             Given(request.agent_lock),
             request.identity,
             trust=request.trust,
@@ -145,26 +122,21 @@ class AgentsService:
         return pb.AddRecipientResponse(agent_lock=written.document, info=_info(written.view))
 
     async def remove_recipient(
-        self, connection: Connection, request: pb.RemoveRecipientRequest
+        self, call: Call, request: pb.RemoveRecipientRequest
     ) -> pb.RemoveRecipientResponse:
         """Answer `RemoveRecipient`."""
         given = Given(request.agent_lock)
-        written = await self._agents.remove_recipient(connection, given, request.fingerprint)
+        written = await self._agents.remove_recipient(call.connection, given, request.fingerprint)
         return pb.RemoveRecipientResponse(agent_lock=written.document, info=_info(written.view))
 
-    async def trust_lock(
-        self, connection: Connection, request: pb.TrustLockRequest
-    ) -> pb.TrustLockResponse:
+    async def trust_lock(self, call: Call, request: pb.TrustLockRequest) -> pb.TrustLockResponse:
         """Answer `TrustLock`."""
         given = Given(request.agent_lock, request.claimed_path)
-        shown = await self._agents.trust(connection, given, request.author, request.label)
+        shown = await self._agents.trust(call.connection, given, request.author, request.label)
         return pb.TrustLockResponse(info=_info(shown))
 
-    async def list_trusted(
-        self, connection: Connection, _: pb.ListTrustedRequest
-    ) -> pb.ListTrustedResponse:
+    async def list_trusted(self, _: Call, __: pb.ListTrustedRequest) -> pb.ListTrustedResponse:
         """Answer `ListTrusted`."""
-        self._operators.require(connection)
         authority = self._vault.session().authority
         return pb.ListTrustedResponse(
             authors=[
@@ -186,13 +158,12 @@ class AgentsService:
             ],
         )
 
-    async def forget(self, connection: Connection, request: pb.ForgetRequest) -> pb.ForgetResponse:
+    async def forget(self, _: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
         """Answer `Forget`.
 
         Raises:
             InvalidRequestError: neither an author nor a lock is named.
         """
-        self._operators.require(connection)
         match request.WhichOneof("what"):
             case "author":
                 await self._identities.forget_author(request.author)
@@ -200,7 +171,6 @@ class AgentsService:
                 await self._identities.forget_lock(request.lock_id)
             case _:
                 raise InvalidRequestError("say what to forget: an author or a lock")
-        self._vault.touch()
         return pb.ForgetResponse()
 
 

@@ -9,7 +9,7 @@ from backpackd.application.vault import Vault
 from backpackd.core.audit.chain import ChainError, Head
 from backpackd.core.audit.events import KINDS, Actor
 from backpackd.core.errors import InvalidRequestError
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 _BATCH = 100
 MOST_EVENTS = 64
@@ -33,14 +33,13 @@ class AuditService:
         self._operators = operators
 
     async def show_audit(
-        self, connection: Connection, request: pb.ShowAuditRequest
+        self, call: Call, request: pb.ShowAuditRequest
     ) -> AsyncIterator[pb.ShowAuditResponse]:
         """Answer `ShowAudit`.
 
         Raises:
             InvalidRequestError: too many kinds of events are asked for.
         """
-        self._operators.require(connection)
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
             raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
@@ -61,14 +60,14 @@ class AuditService:
             if len(batch) == _BATCH:
                 # Names are as telling as values, and a slow reader may take its time.
                 session.check()
-                self._operators.require(connection)
+                self._operators.require(call.connection)
                 yield pb.ShowAuditResponse(entries=batch)
                 batch = []
         session.check()
         yield pb.ShowAuditResponse(entries=batch)
 
     async def verify_audit(
-        self, _: Connection, request: pb.VerifyAuditRequest
+        self, _: Call, request: pb.VerifyAuditRequest
     ) -> AsyncIterator[pb.VerifyAuditResponse]:
         """Answer `VerifyAudit`.
 
@@ -91,9 +90,7 @@ class AuditService:
                 verdict=_verdict(found) if found.done else None,
             )
 
-    async def get_audit_head(
-        self, _: Connection, __: pb.GetAuditHeadRequest
-    ) -> pb.GetAuditHeadResponse:
+    async def get_audit_head(self, _: Call, __: pb.GetAuditHeadRequest) -> pb.GetAuditHeadResponse:
         """Answer `GetAuditHead`."""
         head = self._reading.head
         return pb.GetAuditHeadResponse(head=head.text if head.number else "")

@@ -9,7 +9,7 @@ from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.identity import PublicIdentity
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 MOST_BYTES = 16 * 1024 * 1024 * 1024
 """The longest backup that is taken in: more than a full vault makes."""
@@ -32,24 +32,19 @@ class BackupService:
         self._operators = operators
 
     async def export_keys(
-        self, connection: Connection, request: pb.ExportKeysRequest
+        self, call: Call, request: pb.ExportKeysRequest
     ) -> AsyncIterator[pb.ExportKeysResponse]:
         """Answer `ExportKeys`."""
-        try:
-            self._operators.require(connection)
-            with connection.waiting():
-                if request.plaintext:
-                    exported = await self._backups.export_plain()
-                else:
-                    recipients = [PublicIdentity.parse(each) for each in request.recipients]
-                    exported = await self._backups.export(
-                        request.passphrase,
-                        [each.encryption for each in recipients],
-                        connection.tree,
-                    )
-        finally:
-            connection.rinse()
-        self._vault.touch()
+        with call.waiting():
+            if request.plaintext:
+                exported = await self._backups.export_plain()
+            else:
+                recipients = [PublicIdentity.parse(each) for each in request.recipients]
+                exported = await self._backups.export(
+                    request.passphrase,
+                    [each.encryption for each in recipients],
+                    call.connection.tree,
+                )
         session = self._vault.session()
         try:
             yield pb.ExportKeysResponse(keys=exported.keys, grants=exported.grants)
@@ -57,7 +52,7 @@ class BackupService:
                 async for line in self._backups.plain(exported):
                     # Values leave only for as long as they may.
                     session.check()
-                    self._operators.require(connection)
+                    self._operators.require(call.connection)
                     yield pb.ExportKeysResponse(data=line)
             else:
                 async for piece in exported.spool.pieces():
@@ -67,7 +62,7 @@ class BackupService:
             exported.spool.close()
 
     async def import_keys(
-        self, connection: Connection, requests: AsyncIterator[pb.ImportKeysRequest]
+        self, call: Call, requests: AsyncIterator[pb.ImportKeysRequest]
     ) -> pb.ImportKeysResponse:
         """Answer `ImportKeys`.
 
@@ -75,7 +70,6 @@ class BackupService:
             InvalidRequestError: the parts are not the terms, once, and then data.
             LimitError: the backup is too long.
         """
-        self._operators.require(connection)
         spool = self._backups.spooling()
         try:
             terms: Terms | None = None
@@ -93,13 +87,11 @@ class BackupService:
             if terms is None:
                 raise InvalidRequestError("an import begins with its terms")
             # Sending it may have taken long.
-            self._operators.require(connection)
-            with connection.waiting():
-                taken = await self._backups.take(spool, terms, connection.tree)
+            self._operators.require(call.connection)
+            with call.waiting():
+                taken = await self._backups.take(spool, terms, call.connection.tree)
         finally:
             spool.close()
-            connection.rinse()
-        self._vault.touch()
         return _imported(taken)
 
 

@@ -4,11 +4,9 @@ from backpack_proto.v1 import grants_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
-from backpackd.application.operators import Operators
-from backpackd.application.vault import Vault
 from backpackd.core.grants import MAX_PATTERNS, Grant
 from backpackd.core.names import is_exact
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 
 class GrantsService:
@@ -16,20 +14,13 @@ class GrantsService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Grants"]
 
-    def __init__(
-        self, vault: Vault, granting: Granting, access: Access, operators: Operators, keys: Keys
-    ) -> None:
-        self._vault = vault
+    def __init__(self, granting: Granting, access: Access, keys: Keys) -> None:
         self._granting = granting
         self._access = access
-        self._operators = operators
         self._keys = keys
 
-    async def add_grant(
-        self, connection: Connection, request: pb.AddGrantRequest
-    ) -> pb.AddGrantResponse:
+    async def add_grant(self, _: Call, request: pb.AddGrantRequest) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
-        self._operators.require(connection)
         patterns = list(request.patterns)
         names = [pattern for pattern in patterns[:MAX_PATTERNS] if is_exact(pattern)]
         not_stored = self._keys.missing(names)
@@ -41,27 +32,19 @@ class GrantsService:
             uses=request.uses,
             reason=request.reason,
         )
-        self._vault.touch()
         return pb.AddGrantResponse(grant=_message(grant), not_stored=not_stored)
 
-    async def list_grants(
-        self, connection: Connection, request: pb.ListGrantsRequest
-    ) -> pb.ListGrantsResponse:
+    async def list_grants(self, call: Call, request: pb.ListGrantsRequest) -> pb.ListGrantsResponse:
         """Answer `ListGrants`."""
         if request.all:
-            self._operators.require(connection)
             grants = self._granting.all()
         else:
-            grants = await self._access.grants_of(connection)
+            grants = await self._access.grants_of(call.connection)
         return pb.ListGrantsResponse(grants=[_message(grant) for grant in grants])
 
-    async def remove_grant(
-        self, connection: Connection, request: pb.RemoveGrantRequest
-    ) -> pb.RemoveGrantResponse:
+    async def remove_grant(self, _: Call, request: pb.RemoveGrantRequest) -> pb.RemoveGrantResponse:
         """Answer `RemoveGrant`."""
-        self._operators.require(connection)
         ended = await self._granting.remove(request.id)
-        self._vault.touch()
         return pb.RemoveGrantResponse(leases_ended=ended)
 
 

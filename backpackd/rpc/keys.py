@@ -6,10 +6,9 @@ from backpack_proto.v1 import keys_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
-from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
 from backpackd.core.records import KeyHead
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 _BATCH = 500
 
@@ -19,48 +18,35 @@ class KeysService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Keys"]
 
-    def __init__(
-        self, vault: Vault, keys: Keys, access: Access, operators: Operators, granting: Granting
-    ) -> None:
+    def __init__(self, vault: Vault, keys: Keys, access: Access, granting: Granting) -> None:
         self._vault = vault
         self._keys = keys
         self._access = access
-        self._operators = operators
         self._granting = granting
 
-    async def put_keys(
-        self, connection: Connection, request: pb.PutKeysRequest
-    ) -> pb.PutKeysResponse:
+    async def put_keys(self, _: Call, request: pb.PutKeysRequest) -> pb.PutKeysResponse:
         """Answer `PutKeys`."""
-        try:
-            self._operators.require(connection)
-            result = await self._keys.put(
-                [(key.name, key.value) for key in request.keys],
-                replace=request.replace,
-                skip_existing=request.skip_existing,
-                dry_run=request.dry_run,
-            )
-        finally:
-            connection.rinse()
-        self._vault.touch()
+        result = await self._keys.put(
+            [(key.name, key.value) for key in request.keys],
+            replace=request.replace,
+            skip_existing=request.skip_existing,
+            dry_run=request.dry_run,
+        )
         return pb.PutKeysResponse(
             created=result.created, replaced=result.replaced, skipped=result.skipped
         )
 
     async def list_keys(
-        self, connection: Connection, request: pb.ListKeysRequest
+        self, call: Call, request: pb.ListKeysRequest
     ) -> AsyncIterator[pb.ListKeysResponse]:
         """Answer `ListKeys`."""
         session = self._vault.session()
         heads: Sequence[KeyHead]
         if request.all:
-            self._operators.require(connection)
             heads = await self._keys.list(lambda _: True)
         else:
-            heads = await self._access.listed(connection)
-        if heads:
-            # A caller that may see nothing does not keep the vault unlocked by asking.
-            self._vault.touch()
+            heads = await self._access.listed(call.connection)
+        # A caller that may see nothing gets no message, which is no use of the vault.
         for start in range(0, len(heads), _BATCH):
             # Names are as telling as values, and a slow reader may take its time.
             session.check()
@@ -75,14 +61,10 @@ class KeysService:
                 ]
             )
 
-    async def delete_keys(
-        self, connection: Connection, request: pb.DeleteKeysRequest
-    ) -> pb.DeleteKeysResponse:
+    async def delete_keys(self, _: Call, request: pb.DeleteKeysRequest) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
-        self._operators.require(connection)
         left = self._granting.naming(request.names)
         ended = await self._access.delete_keys(list(request.names))
-        self._vault.touch()
         return pb.DeleteKeysResponse(
             deleted=len(request.names),
             leases_ended=ended,

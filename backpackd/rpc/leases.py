@@ -14,8 +14,7 @@ from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import InvalidRequestError, LimitError, PeerUnknownError
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import Lease, check_id
-from backpackd.ports import Clock, Connection
-from backpackd.rpc.calls import announce
+from backpackd.ports import Call, Clock
 from backpackd.rpc.watching import while_authorized
 
 _BATCH = 500
@@ -52,9 +51,7 @@ class LeasesService:
         self._revoking = revoking
         self._reading = reading
 
-    async def get_keys(
-        self, connection: Connection, request: pb.GetKeysRequest
-    ) -> pb.GetKeysResponse:
+    async def get_keys(self, call: Call, request: pb.GetKeysRequest) -> pb.GetKeysResponse:
         """Answer `GetKeys`."""
         wish = Wish(
             list(request.names),
@@ -65,44 +62,40 @@ class LeasesService:
             agent_lock=request.agent_lock,
         )
         handout = await self._access.get_keys(
-            connection, wish, lambda code: announce("request-code", code)
+            call.connection, wish, lambda code: call.announce("request-code", code)
         )
         return pb.GetKeysResponse(
             lease=self._message(handout.lease),
             keys=[pb.LeasedKey(name=name, value=value) for name, value in handout.values],
         )
 
-    async def renew_lease(
-        self, connection: Connection, request: pb.RenewLeaseRequest
-    ) -> pb.RenewLeaseResponse:
+    async def renew_lease(self, call: Call, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Answer `RenewLease`."""
-        own = self._access.attest(connection).root.id
+        own = self._access.attest(call.connection).root.id
         lease = self._leasing.renew(own, request.lease_id, ttl=request.ttl_seconds)
         return pb.RenewLeaseResponse(lease=self._message(lease))
 
     async def revoke_leases(
-        self, connection: Connection, request: pb.RevokeLeasesRequest
+        self, call: Call, request: pb.RevokeLeasesRequest
     ) -> pb.RevokeLeasesResponse:
         """Answer `RevokeLeases`."""
-        own = self._access.attest(connection).root.id
+        own = self._access.attest(call.connection).root.id
         if request.give_back:
             ended = self._revoking.give_back(own, check_id(request.lease_id))
             return pb.RevokeLeasesResponse(ended=len(ended))
         ended = self._revoke(request)
         await self._revoking.keep()
-        if not self._operators.has(connection):
+        if not self._operators.has(call.connection):
             ended = [lease for lease in ended if lease.holder == own]
         return pb.RevokeLeasesResponse(ended=len(ended))
 
-    async def list_leases(
-        self, connection: Connection, request: pb.ListLeasesRequest
-    ) -> pb.ListLeasesResponse:
+    async def list_leases(self, call: Call, request: pb.ListLeasesRequest) -> pb.ListLeasesResponse:
         """Answer `ListLeases`."""
-        leases = self._leases(connection, everything=request.all)
+        leases = self._leases(call, everything=request.all)
         return pb.ListLeasesResponse(leases=[self._message(lease) for lease in leases])
 
     async def watch_leases(
-        self, connection: Connection, request: pb.WatchLeasesRequest
+        self, call: Call, request: pb.WatchLeasesRequest
     ) -> AsyncIterator[pb.WatchLeasesResponse]:
         """Answer `WatchLeases`.
 
@@ -110,8 +103,8 @@ class LeasesService:
             LimitError: the watch did not read on.
         """
         session = self._vault.session()
-        live = self._leases(connection, everything=request.all)
-        own = None if request.all else self._access.attest(connection).root.id
+        live = self._leases(call, everything=request.all)
+        own = None if request.all else self._access.attest(call.connection).root.id
         watcher = self._leasing.watch(own)
         try:
             for lease in live:
@@ -120,11 +113,11 @@ class LeasesService:
             while True:
                 if request.all:
                     event = await while_authorized(
-                        self._operators, connection, session, watcher.next()
+                        self._operators, call.connection, session, watcher.next()
                     )
                 else:
                     event = await watcher.next()
-                    self._require_tree(connection, own)
+                    self._require_tree(call, own)
                 if event is None:
                     session.check()
                     raise LimitError("the watch did not read on: watch again", reason="too-slow")
@@ -133,10 +126,9 @@ class LeasesService:
             self._leasing.unwatch(watcher)
 
     async def list_handouts(
-        self, connection: Connection, _: pb.ListHandoutsRequest
+        self, _: Call, __: pb.ListHandoutsRequest
     ) -> AsyncIterator[pb.ListHandoutsResponse]:
         """Answer `ListHandouts`."""
-        self._operators.require(connection)
         session = self._vault.session()
         wanted = Filter(kinds=frozenset({"allowed"}), newest=MOST_HANDOUTS)
         batch: list[pb.HandoutEntry] = []
@@ -149,16 +141,15 @@ class LeasesService:
         session.check()
         yield pb.ListHandoutsResponse(handouts=batch)
 
-    def _require_tree(self, connection: Connection, own: ProcessId | None) -> None:
+    def _require_tree(self, call: Call, own: ProcessId | None) -> None:
         """Return if a caller is still in the tree whose leases it watches: its parent may end."""
-        if self._access.attest(connection).root.id != own:
+        if self._access.attest(call.connection).root.id != own:
             raise PeerUnknownError("your process is in another tree by now: watch again")
 
-    def _leases(self, connection: Connection, *, everything: bool) -> Sequence[Lease]:
+    def _leases(self, call: Call, *, everything: bool) -> Sequence[Lease]:
         if everything:
-            self._operators.require(connection)
             return self._leasing.all()
-        return self._leasing.of(self._access.attest(connection).root.id)
+        return self._leasing.of(self._access.attest(call.connection).root.id)
 
     def _revoke(self, request: pb.RevokeLeasesRequest) -> list[Lease]:
         match request.WhichOneof("what"):

@@ -1,11 +1,10 @@
 """The service `backpack.v1.Policy`."""
 
 from backpack_proto.v1 import policy_pb2 as pb
-from backpackd.application.operators import Operators
 from backpackd.application.ruling import Ruling
 from backpackd.core import policy as policies
 from backpackd.core.policy import Policy
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 _DEFAULTS = {
     pb.POLICY_DEFAULT_ASK: "ask",
@@ -23,25 +22,18 @@ class PolicyService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Policy"]
 
-    def __init__(self, ruling: Ruling, operators: Operators) -> None:
+    def __init__(self, ruling: Ruling) -> None:
         self._ruling = ruling
-        self._operators = operators
 
-    async def get_policy(
-        self, connection: Connection, _: pb.GetPolicyRequest
-    ) -> pb.GetPolicyResponse:
+    async def get_policy(self, _: Call, __: pb.GetPolicyRequest) -> pb.GetPolicyResponse:
         """Answer `GetPolicy`."""
-        self._operators.require(connection)
         sealed = self._ruling.sealed()
         return pb.GetPolicyResponse(
             sealed=_message(sealed), in_force=_message(sealed.tightened(self._ruling.tightening()))
         )
 
-    async def set_policy(
-        self, connection: Connection, request: pb.SetPolicyRequest
-    ) -> pb.SetPolicyResponse:
+    async def set_policy(self, _: Call, request: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
         """Answer `SetPolicy`."""
-        self._operators.require(connection)
         wanted = request.policy
         rules = [policies.make_rule(list(rule.patterns), rule.selector) for rule in wanted.deny]
         await self._ruling.replace(

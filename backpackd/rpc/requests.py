@@ -10,7 +10,7 @@ from backpackd.application.vault import Vault
 from backpackd.core.facts import ProcessFacts
 from backpackd.core.render import render
 from backpackd.core.requests import Request
-from backpackd.ports import Clock, Connection
+from backpackd.ports import Call, Clock
 from backpackd.rpc.watching import while_authorized
 
 _PATH_LIMIT = 256
@@ -33,24 +33,22 @@ class RequestsService:
         self._clock = clock
 
     async def list_requests(
-        self, connection: Connection, request: pb.ListRequestsRequest
+        self, call: Call, request: pb.ListRequestsRequest
     ) -> pb.ListRequestsResponse:
         """Answer `ListRequests`."""
-        return pb.ListRequestsResponse(requests=self._shown(connection, everything=request.all))
+        return pb.ListRequestsResponse(requests=self._shown(call, everything=request.all))
 
     async def watch_requests(
-        self, connection: Connection, request: pb.WatchRequestsRequest
+        self, call: Call, request: pb.WatchRequestsRequest
     ) -> AsyncIterator[pb.WatchRequestsResponse]:
         """Answer `WatchRequests`."""
         session = self._vault.session()
-        if request.all:
-            self._operators.require(connection)
-        own = None if request.all else self._access.attest(connection).root.id
+        own = None if request.all else self._access.attest(call.connection).root.id
         event = self._asking.subscribe(own)
         told: list[tuple[object, ...]] | None = None
         try:
             while True:
-                shown = self._shown(connection, everything=request.all)
+                shown = self._shown(call, everything=request.all)
                 # Only what is news: by messages that say nothing new, whoever watches its own tree
                 # could count what others ask for.
                 telling = [_telling(each) for each in shown]
@@ -59,7 +57,7 @@ class RequestsService:
                     yield pb.WatchRequestsResponse(requests=shown)
                 if request.all:
                     changes = self._asking.changes(event)
-                    await while_authorized(self._operators, connection, session, changes)
+                    await while_authorized(self._operators, call.connection, session, changes)
                 else:
                     await self._asking.changes(event)
                 session.check()
@@ -67,34 +65,27 @@ class RequestsService:
             self._asking.unsubscribe(event)
 
     async def approve_request(
-        self, connection: Connection, request: pb.ApproveRequestRequest
+        self, _: Call, request: pb.ApproveRequestRequest
     ) -> pb.ApproveRequestResponse:
         """Answer `ApproveRequest`."""
-        self._operators.require(connection)
         root = self._asking.approve(
             request.code,
             once=request.once,
             root_pid=request.root_pid,
             revision=request.revision,
         )
-        self._vault.touch()
         return pb.ApproveRequestResponse(root_pid=root.pid)
 
-    async def deny_request(
-        self, connection: Connection, request: pb.DenyRequestRequest
-    ) -> pb.DenyRequestResponse:
+    async def deny_request(self, _: Call, request: pb.DenyRequestRequest) -> pb.DenyRequestResponse:
         """Answer `DenyRequest`."""
-        self._operators.require(connection)
         self._asking.deny(request.code)
-        self._vault.touch()
         return pb.DenyRequestResponse()
 
-    def _shown(self, connection: Connection, *, everything: bool) -> list[pb.Request]:
+    def _shown(self, call: Call, *, everything: bool) -> list[pb.Request]:
         if everything:
-            self._operators.require(connection)
             pending = self._asking.pending()
         else:
-            pending = self._asking.pending_for(self._access.attest(connection))
+            pending = self._asking.pending_for(self._access.attest(call.connection))
         self._asking.look(pending)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         return [self._message(request, longest) for request in pending]

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from backpack_proto.v1 import slots_pb2 as pb
-from backpackd.application.deadlines import Deadlines
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.recovery import Recovery
 from backpackd.application.rotation import Rotated, Rotation
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
-from backpackd.ports import Connection
+from backpackd.ports import Call
 
 _Result = TypeVar("_Result")
 
@@ -32,7 +31,6 @@ class SlotsService:
         operators: Operators,
         gate: PassphraseGate,
         leasing: Leasing,
-        deadlines: Deadlines,
     ) -> None:
         self._vault = vault
         self._slots = slots
@@ -41,14 +39,9 @@ class SlotsService:
         self._operators = operators
         self._gate = gate
         self._leasing = leasing
-        self._deadlines = deadlines
 
-    async def list_slots(
-        self, connection: Connection, _: pb.ListSlotsRequest
-    ) -> pb.ListSlotsResponse:
+    async def list_slots(self, _: Call, __: pb.ListSlotsRequest) -> pb.ListSlotsResponse:
         """Answer `ListSlots`."""
-        self._operators.require(connection)
-        self._vault.touch()
         return pb.ListSlotsResponse(
             slots=[
                 pb.SlotInfo(
@@ -63,34 +56,22 @@ class SlotsService:
             ]
         )
 
-    async def add_slot(
-        self, connection: Connection, request: pb.AddSlotRequest
-    ) -> pb.AddSlotResponse:
+    async def add_slot(self, call: Call, request: pb.AddSlotRequest) -> pb.AddSlotResponse:
         """Answer `AddSlot`."""
-        try:
-            self._operators.require(connection)
-            with connection.waiting():
-                added = await self._slots.add(request.kind, request.secret, connection.tree)
-        finally:
-            connection.rinse()
-        self._vault.touch()
+        with call.waiting():
+            added = await self._slots.add(request.kind, request.secret, call.connection.tree)
         return pb.AddSlotResponse(id=added.id, drawn=added.secret)
 
-    async def remove_slot(
-        self, connection: Connection, request: pb.RemoveSlotRequest
-    ) -> pb.RemoveSlotResponse:
+    async def remove_slot(self, _: Call, request: pb.RemoveSlotRequest) -> pb.RemoveSlotResponse:
         """Answer `RemoveSlot`."""
-        self._operators.require(connection)
         # Whoever got authority with it has to prove another one.
         await self._slots.remove(request.id, self._operators.drop_all)
-        self._vault.touch()
         return pb.RemoveSlotResponse()
 
     async def rotate_master_key(
-        self, connection: Connection, request: pb.RotateMasterKeyRequest
+        self, _: Call, request: pb.RotateMasterKeyRequest
     ) -> AsyncIterator[pb.RotateMasterKeyResponse]:
         """Answer `RotateMasterKey`."""
-        self._operators.require(connection)
         ended = 0
 
         def then() -> None:
@@ -104,7 +85,6 @@ class SlotsService:
         async for done, total in progress:
             yield pb.RotateMasterKeyResponse(keys_done=done, keys_total=total)
         rotated: Rotated = await work
-        self._vault.touch()
         yield pb.RotateMasterKeyResponse(
             keys_done=rotated.keys,
             keys_total=rotated.keys,
@@ -115,37 +95,29 @@ class SlotsService:
             lock_files=rotated.lock_files,
         )
 
-    async def recover(
-        self, connection: Connection, request: pb.RecoverRequest
-    ) -> pb.RecoverResponse:
+    async def recover(self, call: Call, request: pb.RecoverRequest) -> pb.RecoverResponse:
         """Answer `Recover`."""
-        tree = connection.tree
+        tree = call.connection.tree
         await self._try(
-            connection,
+            call,
             lambda: self._recovery.recover(
                 request.code, request.replacement, tree, self._operators.drop_all
             ),
         )
-        self._deadlines.review()
         return pb.RecoverResponse()
 
     async def drill_recovery(
-        self, connection: Connection, request: pb.DrillRecoveryRequest
+        self, call: Call, request: pb.DrillRecoveryRequest
     ) -> pb.DrillRecoveryResponse:
         """Answer `DrillRecovery`."""
-        tree = connection.tree
-        at_ms = await self._try(connection, lambda: self._recovery.drill(request.code, tree))
+        tree = call.connection.tree
+        at_ms = await self._try(call, lambda: self._recovery.drill(request.code, tree))
         return pb.DrillRecoveryResponse(drilled_at_ms=at_ms)
 
-    async def _try(
-        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
-    ) -> _Result:
-        """Make one try with a code, which waits for its turn and leaves no trace."""
-        try:
-            with connection.waiting():
-                return await self._gate.try_one(connection.tree, attempt)
-        finally:
-            connection.rinse()
+    async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Make one try with a code, which waits for its turn."""
+        with call.waiting():
+            return await self._gate.try_one(call.connection.tree, attempt)
 
 
 class _Progress:

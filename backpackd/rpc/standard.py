@@ -1,190 +1,166 @@
-"""gRPC's standard health and reflection services, behind the same guard as our own.
+"""gRPC's health and reflection services, which every tool knows.
 
-Both have calls that stay open for as long as their callers like, so both count and bound those,
-and both end them when the daemon stops.
+Their messages have package names of our own (see proto/backpack_proto/standard). A tool is told of
+the services under the names by which it calls them.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
 
-import grpc
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha.reflection import aio as reflection
-from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as REFLECTION
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 
-from backpackd.core.errors import BackpackError, LimitError, ShuttingDownError
-from backpackd.core.facts import ProcessId
-from backpackd.rpc.calls import Calls, Context, abort, parse
+from backpack_proto.standard import health_pb2, reflection_pb2
+from backpackd.core.errors import ServiceUnknownError
+from backpackd.ports import Call
+from backpackd.rpc.calls import Service, service_name
 
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-MOST_OF_TREE = 16
-"""Open calls of one process tree: else one tree takes up every call that the server allows."""
-_REFLECTION = REFLECTION.services_by_name["ServerReflection"].full_name
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_Request = health_pb2.HealthCheckRequest
-_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-
-_Methods = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
+HEALTH = "grpc.health.v1.Health"
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+_NOT_FOUND = 5
+"""The canonical status code, inside of a reflection response."""
 
 
-class OpenCalls:
-    """Guards the calls that stay open.
+class HealthService:
+    """Says whether the daemon serves, not whether the vault is unlocked."""
 
-    Attributes:
-        closing: set when the daemon stops.
-    """
+    descriptor: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
+    name = HEALTH
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._by_tree: Counter[ProcessId] = Counter()
-        self.closing = asyncio.Event()
-
-    async def close(self) -> None:
-        """Let the open calls end: they would hold the daemon up."""
-        self.closing.set()
-
-    @contextmanager
-    def enter(self, context: Context) -> Iterator[None]:
-        """Count a call in.
-
-        Raises:
-            LimitError: this process tree has too many of them.
-            BackpackError: see `Calls.enter`.
-        """
-        with self._calls.enter(context) as connection:
-            tree = connection.tree
-            if self._by_tree[tree] >= MOST_OF_TREE:
-                raise LimitError("too many open calls of this process tree: end some first")
-            self._by_tree[tree] += 1
-            try:
-                with self._calls.standing(connection):
-                    yield
-            finally:
-                self._by_tree[tree] -= 1
-                if not self._by_tree[tree]:
-                    del self._by_tree[tree]
-
-    async def until_closing(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Pass requests on until the caller or the daemon ends.
-
-        Raises:
-            ShuttingDownError: it is the daemon that ends.
-        """
-        closing = asyncio.ensure_future(self.closing.wait())
-        try:
-            while True:
-                coming = asyncio.ensure_future(anext(requests))
-                try:
-                    await asyncio.wait([coming, closing], return_when=asyncio.FIRST_COMPLETED)
-                    if not coming.done():
-                        raise ShuttingDownError("the daemon is stopping")
-                    request = coming.result()
-                except StopAsyncIteration:
-                    return
-                finally:
-                    coming.cancel()
-                yield request
-        finally:
-            closing.cancel()
-
-
-class Health:
-    """The health service: whether the daemon serves, not whether the vault is unlocked."""
-
-    def __init__(self, calls: Calls, open_calls: OpenCalls, names: Sequence[str]) -> None:
-        self._calls = calls
-        self._open = open_calls
+    def __init__(self, names: Iterable[str]) -> None:
+        """Know the services by their full names."""
         self._names = {"", *names}
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Make its gRPC handler."""
-        methods: _Methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
-        }
-        return grpc.method_handlers_generic_handler(HEALTH, methods)
+    async def check(
+        self, _: Call, request: health_pb2.HealthCheckRequest
+    ) -> health_pb2.HealthCheckResponse:
+        """Answer `Check`.
 
-    async def check(self, raw: bytes, context: Context) -> bytes:
-        """Answer `Check`."""
-        try:
-            with self._calls.enter(context):
-                if parse(_Request, raw).service not in self._names:
-                    await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
-                return _answer(_SERVING)
-        except BackpackError as error:
-            await abort(context, error)
+        Raises:
+            ServiceUnknownError: there is no such service.
+        """
+        if request.service not in self._names:
+            raise ServiceUnknownError("there is no service of that name")
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
-    async def watch(self, raw: bytes, context: Context) -> None:
+    async def watch(
+        self, call: Call, request: health_pb2.HealthCheckRequest
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """Answer `Watch`. There is one change to tell of, and it ends the call."""
+        known = request.service in self._names
+        answer = health_pb2.HealthCheckResponse
+        yield answer(status=answer.SERVING if known else answer.SERVICE_UNKNOWN)
         try:
-            with self._open.enter(context):
-                known = parse(_Request, raw).service in self._names
-                await context.write(_answer(_SERVING if known else _UNKNOWN))
-                await self._open.closing.wait()
-                await context.write(_answer(_NOT_SERVING))
-                raise ShuttingDownError("the daemon is stopping")
-        except BackpackError as error:
-            await abort(context, error)
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if call.stopping:
+                await call.send(answer(status=answer.NOT_SERVING).SerializeToString())
+            raise
 
 
-def _answer(status: Any) -> bytes:
-    return health_pb2.HealthCheckResponse(status=status).SerializeToString()
+class ReflectionService:
+    """Describes the API, so that tools need no proto files."""
 
+    descriptor: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
-class Reflection:
-    """The reflection service, by which tools learn the API from the daemon itself."""
+    def __init__(self, name: str, services: Sequence[Service]) -> None:
+        """Describe services under one of the two names that tools ask for."""
+        self.name = name
+        self._names = sorted({*map(service_name, services), HEALTH, *REFLECTION})
+        self._pool = DescriptorPool()
+        for service in services:
+            _add(self._pool, service.descriptor.file)
+        for full_name, file in [
+            (HEALTH, health_pb2.DESCRIPTOR),
+            *((each, reflection_pb2.DESCRIPTOR) for each in REFLECTION),
+        ]:
+            self._pool.Add(_renamed(file, full_name.rpartition(".")[0]))
 
-    def __init__(self, open_calls: OpenCalls, names: Sequence[str]) -> None:
-        self._open = open_calls
-        # Typed as a coroutine by its stubs, and an async generator in fact.
-        self._servicer: Any = reflection.ReflectionServicer(names)
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Make its gRPC handler."""
-        methods: _Methods = {
-            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self.answer)
-        }
-        return grpc.method_handlers_generic_handler(_REFLECTION, methods)
-
-    async def answer(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[bytes]:
+    async def server_reflection_info(
+        self, _: Call, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest]
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
         """Answer `ServerReflectionInfo`."""
+        async for request in requests:
+            response = self._response(request)
+            response.valid_host = request.host
+            response.original_request.CopyFrom(request)
+            yield response
+
+    def _response(
+        self, request: reflection_pb2.ServerReflectionRequest
+    ) -> reflection_pb2.ServerReflectionResponse:
         try:
-            with self._open.enter(context):
-                asked = _parsed(self._open.until_closing(requests))
-                async for response in self._servicer.ServerReflectionInfo(asked, context):
-                    yield response.SerializeToString()
-        except BackpackError as error:
-            await abort(context, error)
+            match request.WhichOneof("message_request"):
+                case "list_services":
+                    return reflection_pb2.ServerReflectionResponse(
+                        list_services_response=reflection_pb2.ListServiceResponse(
+                            service=[
+                                reflection_pb2.ServiceResponse(name=name) for name in self._names
+                            ]
+                        )
+                    )
+                case "file_by_filename":
+                    return _described(self._pool.FindFileByName(request.file_by_filename))
+                case "file_containing_symbol":
+                    symbol = request.file_containing_symbol
+                    return _described(self._pool.FindFileContainingSymbol(symbol))
+                case _:
+                    return _not_found("there are no extensions here")
+        except KeyError:
+            return _not_found("there is nothing of that name")
 
 
-async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    async for raw in requests:
-        yield parse(ServerReflectionRequest, raw)
+def _described(file: FileDescriptor) -> reflection_pb2.ServerReflectionResponse:
+    """Describe a file and all that it imports, each file once and the file itself first."""
+    files: dict[str, FileDescriptor] = {}
+    wanted = [file]
+    while wanted:
+        one = wanted.pop()
+        if one.name not in files:
+            files[one.name] = one
+            wanted += one.dependencies
+    return reflection_pb2.ServerReflectionResponse(
+        file_descriptor_response=reflection_pb2.FileDescriptorResponse(
+            file_descriptor_proto=[one.serialized_pb for one in files.values()]
+        )
+    )
 
 
-def add_standard(server: grpc.aio.Server, calls: Calls, names: Sequence[str]) -> OpenCalls:
-    """Add both services to a server.
+def _not_found(message: str) -> reflection_pb2.ServerReflectionResponse:
+    return reflection_pb2.ServerReflectionResponse(
+        error_response=reflection_pb2.ErrorResponse(error_code=_NOT_FOUND, error_message=message)
+    )
 
-    Args:
-        server: not yet started.
-        calls: the guard.
-        names: the full names of our own services.
 
-    Returns:
-        Their open calls, to be told when the daemon stops.
-    """
-    open_calls = OpenCalls(calls)
-    health = Health(calls, open_calls, names)
-    reflecting = Reflection(open_calls, [*names, HEALTH, _REFLECTION])
-    # Not by the helpers of their packages: what those read the requests with fails inside of
-    # grpcio, which tells the caller UNKNOWN and the exception's class.
-    server.add_generic_rpc_handlers((health.handler(), reflecting.handler()))
-    return open_calls
+def _add(pool: DescriptorPool, file: FileDescriptor) -> None:
+    """Add a file to a pool, after all that it imports. Twice is harmless."""
+    for imported in file.dependencies:
+        _add(pool, imported)
+    pool.AddSerializedFile(file.serialized_pb)
+
+
+def _renamed(file: FileDescriptor, package: str) -> FileDescriptorProto:
+    """Return a file as it reads in another package."""
+    proto = FileDescriptorProto()
+    file.CopyToProto(proto)
+    before, after = f".{proto.package}.", f".{package}."
+    proto.name = f"{package.replace('.', '/')}/{proto.name.rpartition('/')[2]}"
+    proto.package = package
+    for message in proto.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = field.type_name.replace(before, after, 1)
+    for service in proto.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(before, after, 1)
+            method.output_type = method.output_type.replace(before, after, 1)
+    return proto
+
+
+def standard_services(services: Sequence[Service]) -> list[Service]:
+    """Make the health and reflection services for other services."""
+    return [
+        HealthService(map(service_name, services)),
+        *(ReflectionService(name, services) for name in REFLECTION),
+    ]

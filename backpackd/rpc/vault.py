@@ -8,7 +8,6 @@ from typing import TypeVar
 from backpack_proto.v1 import vault_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.auditing import Auditing
-from backpackd.application.deadlines import Deadlines
 from backpackd.application.leasing import Leasing
 from backpackd.application.operators import Operators, PassphraseGate
 from backpackd.application.recovery import Recovery
@@ -18,7 +17,7 @@ from backpackd.application.vault import Vault
 from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
-from backpackd.ports import Clock, Connection
+from backpackd.ports import Call, Clock
 
 _Result = TypeVar("_Result")
 
@@ -65,7 +64,6 @@ class VaultService:
         slots: Slots,
         recovery: Recovery,
         auditing: Auditing,
-        deadlines: Deadlines,
         clock: Clock,
         about: About,
     ) -> None:
@@ -78,13 +76,12 @@ class VaultService:
         self._slots = slots
         self._recovery = recovery
         self._auditing = auditing
-        self._deadlines = deadlines
         self._clock = clock
         self._about = about
 
-    async def status(self, connection: Connection, _: pb.StatusRequest) -> pb.StatusResponse:
+    async def status(self, call: Call, _: pb.StatusRequest) -> pb.StatusResponse:
         """Answer `Status`."""
-        root = self._access.attest(connection).root.id
+        root = self._access.attest(call.connection).root.id
         return pb.StatusResponse(
             state=_STATES[self._vault.state],
             daemon_version=self._about.version,
@@ -97,85 +94,74 @@ class VaultService:
             ],
             leases_of_tree=len(self._leasing.of(root)),
             tree_pid=root.pid,
-            authorized_until_ms=self._until(self._operators.remaining(connection)),
+            authorized_until_ms=self._until(self._operators.remaining(call.connection)),
             slot_kinds=sorted(self._vault.slot_kinds),
             recovery_drilled_at_ms=self._recovery.drilled_ms,
             audit_broken_at_ms=self._auditing.broken_ms,
         )
 
-    async def init(self, connection: Connection, request: pb.InitRequest) -> pb.InitResponse:
+    async def init(self, call: Call, request: pb.InitRequest) -> pb.InitResponse:
         """Answer `Init`."""
-        tree = connection.tree
+        tree = call.connection.tree
         code = await self._try(
-            connection,
+            call,
             lambda: self._vault.init(request.passphrase, tree, recovery=request.recovery),
         )
-        self._deadlines.review()
         return pb.InitResponse(recovery_code=code)
 
-    async def unlock(self, connection: Connection, request: pb.UnlockRequest) -> pb.UnlockResponse:
+    async def unlock(self, call: Call, request: pb.UnlockRequest) -> pb.UnlockResponse:
         """Answer `Unlock`."""
-        tree = connection.tree
-        await self._try(connection, lambda: self._vault.unlock(request.passphrase, tree))
-        self._deadlines.review()
+        tree = call.connection.tree
+        await self._try(call, lambda: self._vault.unlock(request.passphrase, tree))
         # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
         # now, and this daemon knows it all the same.
         with suppress(RevocationNotKeptError):
             await self._revoking.keep()
         return pb.UnlockResponse()
 
-    async def lock(self, connection: Connection, _: pb.LockRequest) -> pb.LockResponse:
+    async def lock(self, call: Call, _: pb.LockRequest) -> pb.LockResponse:
         """Answer `Lock`."""
         ended = 0
-        if self._operators.has(connection):
+        if self._operators.has(call.connection):
             ended = len(self._leasing)
         else:
             # Whoever locks and is gone before the answer has locked all the same.
             with suppress(PeerUnknownError):
-                ended = len(self._leasing.of(self._access.attest(connection).root.id))
+                ended = len(self._leasing.of(self._access.attest(call.connection).root.id))
         self._vault.lock()
         return pb.LockResponse(leases_ended=ended)
 
-    async def panic(self, _: Connection, __: pb.PanicRequest) -> pb.PanicResponse:
+    async def panic(self, _: Call, __: pb.PanicRequest) -> pb.PanicResponse:
         """Answer `Panic`."""
         ended = self._revoking.panic()
         return pb.PanicResponse(leases_ended=ended.leases, requests_ended=ended.requests)
 
-    async def authorize(
-        self, connection: Connection, request: pb.AuthorizeRequest
-    ) -> pb.AuthorizeResponse:
+    async def authorize(self, call: Call, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
         """Answer `Authorize`."""
-        tree = connection.tree
-        await self._try(connection, lambda: self._vault.verify(request.passphrase, tree))
-        until_ms = self._until(self._operators.admit(connection))
-        self._vault.touch()
+        tree = call.connection.tree
+        await self._try(call, lambda: self._vault.verify(request.passphrase, tree))
+        until_ms = self._until(self._operators.admit(call.connection))
         await self._auditing.written()
         return pb.AuthorizeResponse(authorized_until_ms=until_ms)
 
     async def change_passphrase(
-        self, connection: Connection, request: pb.ChangePassphraseRequest
+        self, call: Call, request: pb.ChangePassphraseRequest
     ) -> pb.ChangePassphraseResponse:
         """Answer `ChangePassphrase`."""
-        tree = connection.tree
+        tree = call.connection.tree
         await self._try(
-            connection,
+            call,
             # Whoever got authority with the old passphrase has to prove the new one.
             lambda: self._slots.change_passphrase(
                 request.current, request.replacement, tree, self._operators.drop_all
             ),
         )
-        self._vault.touch()
         return pb.ChangePassphraseResponse()
 
-    async def _try(
-        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
-    ) -> _Result:
-        """Make one try with a passphrase, which waits for its turn and leaves no trace."""
-        try:
-            with connection.waiting():
-                return await self._gate.try_one(connection.tree, attempt)
-        finally:
-            connection.rinse()
+    async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Make one try with a passphrase, which waits for its turn."""
+        with call.waiting():
+            return await self._gate.try_one(call.connection.tree, attempt)
 
     def _until(self, remaining: float) -> int:
         return int((self._clock.wall() + remaining) * 1000) if remaining > 0 else 0

@@ -1,8 +1,8 @@
-"""The door: lets connections in, knows who is behind each, and closes them in time.
+"""The door: accepts connections, knows who is behind each, and closes them in time.
 
-It accepts, asks the kernel who connected, holds that process, and relays to the gRPC server behind
-it under a one-time name. It decides nothing about calls. Whoever is not let in gets the end of the
-stream and a line in the log; nobody is made to wait.
+It asks the kernel who connected at the moment of the accept, refuses other users there and then,
+and opens the others in turns. A connection that is not let in gets the end of the stream and a
+line in the log. It decides nothing about calls.
 
 A connection lives no longer than the process that opened it: a child that inherited it gets no
 further under its dead parent's name.
@@ -10,71 +10,44 @@ further under its dead parent's name.
 
 import asyncio
 import contextlib
+import errno
 import logging
-import secrets
-from collections.abc import Callable, Sequence, ValuesView
-from dataclasses import dataclass
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 
-from backpackd.adapters.door.admission import Limits as CallLimits
-from backpackd.adapters.door.budget import Budget
-from backpackd.adapters.door.credentials import ReadCredentials, credentials_reader
-from backpackd.adapters.door.inner import Inner
-from backpackd.adapters.door.lanes import Lane, Lanes
-from backpackd.adapters.door.limits import Limits, judge, longest_idle
+from backpackd.adapters.door.credentials import (
+    ForeignUserError,
+    ReadCredentials,
+    credentials_reader,
+    peer_ids,
+)
+from backpackd.adapters.door.http2 import Connection, Shared
+from backpackd.adapters.door.limits import ACCEPTS_PER_TURN, PAUSE_SECONDS, WAITING_OF_TREE
 from backpackd.adapters.door.listener import Listener
-from backpackd.adapters.door.opening import Opening, OpeningError
-from backpackd.adapters.door.reception import Newcomer, Outcome, Reception, name_of
+from backpackd.adapters.door.places import Verdict, judge, longest_idle
 from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
-from backpackd.adapters.door.relay import Relay
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import ProcessId
-from backpackd.ports import Clock, Connection, Peer, PinnedProcess
+from backpackd.ports import Clock, FindMethod, Peer, PinnedProcess
 
 _LOG = logging.getLogger(__name__)
 
-MARK_BYTES = 32
-"""How many random bytes a connection's mark has."""
+_TREES_REMEMBERED = 4096
+"""Processes of which it is known in which tree they were."""
 
-_UNREAD = "a connection: it does not read what it was sent"
+_FLUSH_SECONDS = 5.0
+"""How long a peer may take for what it is still to be sent when the daemon stops."""
 
+_LOOK_SECONDS = 0.01
+"""How often it is looked whether all is done when the daemon stops."""
 
-def _nothing(_: int) -> None:
-    """Do nothing."""
-
-
-class _RefusedError(Exception):
-    """A connection is not let in; the message says which limit stands in the way."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One open connection; implements `limits.Held`."""
-
-    connection: Connection
-    relay: Relay
-    lane: Lane
-    deadline: asyncio.TimerHandle
-
-    @property
-    def name(self) -> str:
-        return self.connection.name
-
-    @property
-    def calls(self) -> int:
-        # Those that wait at the door are in progress for their callers, and not yet for the server.
-        return self.connection.calls - self.lane.stands + self.lane.waits
-
-    @property
-    def stands(self) -> bool:
-        return self.lane.stands > 0
-
-    @property
-    def idle_since(self) -> float:
-        return self.relay.active_at
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class Door:
-    """The connections that are open. Implements `ports.Connections`.
+    """The connections that are open.
 
     Everything runs in one event loop; nothing here is safe to call from another thread.
     """
@@ -82,231 +55,282 @@ class Door:
     def __init__(
         self,
         listeners: Sequence[Listener],
-        inner: Inner,
         *,
         uid: int,
         pin: Callable[[int, int], PinnedProcess],
         tree_of: Callable[[Peer], ProcessId],
+        find: FindMethod,
         clock: Clock,
-        limits: Limits | None = None,
-        call_limits: CallLimits | None = None,
-        budget: Budget | None = None,
         authorized: Callable[[Connection], bool] = lambda _: False,
         log: logging.Logger = _LOG,
         credentials: ReadCredentials | None = None,
-        on_foreign: Callable[[int], None] = _nothing,
+        on_foreign: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take the listeners over; nothing is accepted before `start`.
 
         Args:
             listeners: closed when accepting stops.
-            inner: the way to the gRPC server.
             uid: the only uid that is let in.
             pin: takes a pid and its pidfd (-1 on macOS) over and holds the process.
             tree_of: names the root of a peer's process tree; may raise ProcessGoneError.
-            clock: the boot clock says how long a connection has been idle.
-            limits: of connections; None: the defaults.
-            call_limits: of calls in progress; None: the defaults.
-            budget: for the bytes of unfinished requests; None: one with the defaults.
-            authorized: tells whether a connection has operator authority, and with it no budget.
+            find: looks up the method for a path.
+            clock: the boot clock dates refusals.
+            authorized: tells whether a connection has operator authority.
             log: where refusals go.
             credentials: None: this platform's.
             on_foreign: told the uid of every connection of another user that was refused.
         """
-        self._reception = Reception(
-            listeners,
-            uid=uid,
-            credentials=credentials or credentials_reader(),
-            pin=pin,
-            send_on=self._let_in,
-            refuse=self._refuse,
-            make_room=self._make_room,
-            crowded=lambda: self._lanes.admission.waiting,
-            on_foreign=on_foreign,
-        )
-        self._inner = inner
+        self._listeners = list(listeners)
+        self._uid = uid
+        self._credentials = credentials or credentials_reader()
+        self._pin = pin
         self._tree_of = tree_of
         self._clock = clock
-        self._limits = limits or Limits()
-        self._lanes = Lanes(
-            clock, call_limits, budget=budget, authorized=authorized, refuse=self._refuse
-        )
         self._log = log
+        self._on_foreign = on_foreign
         self._refusals = Refusals(log)
-        self._flush: asyncio.TimerHandle | None = None
-        self._entries: dict[str, _Entry] = {}
-        self._trees: dict[ProcessId, dict[str, _Entry]] = {}
-        self._emptied = asyncio.Event()
+        self._summing_up: asyncio.TimerHandle | None = None
+        self._resume: asyncio.TimerHandle | None = None
+        self._shared = Shared(find, self._refuse, self._closed, authorized)
+        self._trees: dict[ProcessId, dict[Connection, None]] = {}
+        self._known: OrderedDict[int, ProcessId] = OrderedDict()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to accept."""
-        self._reception.start()
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def find(self, name: str) -> Connection | None:
-        """Look an open connection up by the name that the server sees."""
-        entry = self._entries.get(name)
-        return entry.connection if entry else None
-
-    def arrived(self, mark: str) -> None:
-        """Say that the server has taken up a request with a connection's mark, be it closed by now.
-
-        Until then the request keeps its place: what waits in the server cannot be overtaken.
-        """
-        self._lanes.arrived(mark)
-
-    def connections(self) -> tuple[Connection, ...]:
-        """List the connections that are open, in the order in which they came."""
-        return tuple(entry.connection for entry in self._entries.values())
+    def connections(self) -> list[Connection]:
+        """List the connections that are open."""
+        return [one for tree in self._trees.values() for one in tree]
 
     def drop_unread(self) -> None:
         """Close the connections whose peers have not taken what they were sent.
 
-        For a lock: what was handed to a stalled peer before must not reach it after.
+        For a lock: what was meant for a stalled peer before must not reach it after.
         """
-        for name in [name for name, entry in self._entries.items() if entry.relay.unread]:
-            self._refuse(_UNREAD)
-            self._close(name)
+        for connection in self.connections():
+            if connection.unread:
+                self._refuse("a connection: it does not read what it was sent")
+                connection.close()
 
     def stop_accepting(self) -> None:
         """Close the listeners now. Connections that are open go on. Twice is harmless."""
-        self._reception.stop()
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        self._ignore_listeners()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
-    async def close(self, grace: float = 5.0) -> None:
-        """Flush what is relayed and close every connection.
-
-        For after the gRPC server has stopped. If it has not, it is told that no peer sends more.
+    async def drain(self, grace: float) -> None:
+        """Turn new calls away, end those that only stay open, and wait for the others.
 
         Args:
-            grace: seconds after which what a peer does not take is dropped.
+            grace: seconds to wait at most.
         """
         self.stop_accepting()
-        for entry in list(self._entries.values()):
-            entry.relay.finish()
-        if self._entries:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), grace)
-        for name in list(self._entries):
-            self._close(name)
-        if self._flush:
-            self._flush.cancel()
-            self._flush = None
-        self._lanes.close()
+        self._shared.stopping = True
+        for connection in self.connections():
+            connection.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while any(connection.calls for connection in self.connections()):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """Close every connection, each as soon as its peer has taken what it was sent."""
+        self.stop_accepting()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                while any(connection.unread for connection in self.connections()):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+        for connection in self.connections():
+            connection.close()
+        self._shared.turns.finish()
+        if self._summing_up is not None:
+            self._summing_up.cancel()
+            self._summing_up = None
         self._refusals.flush(float("inf"))
 
-    def _let_in(self, newcomer: Newcomer) -> Outcome:
-        """Open a connection or refuse it."""
-        crowded = False
-        tree: ProcessId | None = None
-        with contextlib.ExitStack() as undo:
-            undo.callback(newcomer.turn_away)
+    # Accepting.
+
+    def _ignore_listeners(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.fileno())
+
+    def _accept(self, listener: Listener) -> None:
+        """Take connections from the kernel until there is none, or enough for one turn."""
+        for _ in range(ACCEPTS_PER_TURN):
             try:
-                tree = self._tree_of(newcomer.peer)
-                crowded = self._make_way(tree)
-                self._open(newcomer, tree, undo)
+                sock = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._refuse(f"to accept: {name_of(error)}")
+                self._pause()
+                return
+            if not self._admit(sock):
+                return
+
+    def _admit(self, sock: socket.socket) -> bool:
+        """Put a connection in line or refuse it. False: the system ran out of something."""
+        try:
+            sock.setblocking(False)
+            if _hung_up(sock):
+                sock.close()
+                return True
+            pid, uid = peer_ids(sock)
+            if uid != self._uid:
+                raise ForeignUserError(uid)  # noqa: TRY301  # one place for all that is refused
+            group = self._group(pid)
+            if self._shared.turns.waiting(group) >= WAITING_OF_TREE:
+                sock.close()
+                self._refuse("a connection: too many wait to be let in")
+                return True
+            peer = self._meet(sock)
+        except ForeignUserError as error:
+            # Told before it is closed: a peer that sees it closed finds it in the log.
+            with sock:
+                self._refuse(f"a connection of uid {error.uid}")
+                self._on_foreign(error.uid)
+        except ProcessGoneError:
+            with sock:
+                self._refuse("a connection of a process that has ended")
+        except OSError as error:
+            with sock:
+                self._refuse(f"a connection: {name_of(error)}")
+            return self._go_on_after(error)
+        else:
+            self._shared.turns.take(group, lambda: self._let_in(sock, peer))
+        return True
+
+    def _group(self, pid: int) -> Hashable:
+        """Guess with which tree a process stands in line, before anything of it is read.
+
+        It is the tree that the process was found in last. Of a process that was not seen before it
+        is its process group: a shell makes one for each command. The number may have been another
+        process's in the meantime; then it stands in the wrong line once.
+        """
+        tree = self._known.get(pid)
+        if tree is not None:
+            return tree
+        try:
+            return os.getpgid(pid)
+        except OSError:
+            return None
+
+    def _meet(self, sock: socket.socket) -> Peer:
+        """Hold the process now: its number may be another one's when its turn comes."""
+        told = self._credentials(sock, self._uid)
+        try:
+            process = self._pin(told.pid, told.pidfd)
+        except BaseException:
+            if told.pidfd >= 0:
+                os.close(told.pidfd)
+            raise
+        return Peer(told.uid, told.gid, process)
+
+    # Opening and closing.
+
+    def _let_in(self, sock: socket.socket, peer: Peer) -> None:
+        """Open a connection or refuse it."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(peer.process.close)
+            undo.callback(sock.close)
+            if _hung_up(sock) or self._shared.stopping:
+                return
+            try:
+                tree = self._tree_of(peer)
             except ProcessGoneError:
                 self._refuse("a connection of a process that has ended")
-            except _RefusedError as error:
-                self._refuse(f"a connection: {error}")
-                return Outcome(tree, crowded=True)
+                return
             except OSError as error:
                 self._refuse(f"a connection: {name_of(error)}")
-                return Outcome(tree, crowded, error)
-        return Outcome(tree, crowded)
+                self._go_on_after(error)
+                return
+            self._remember(peer.process.pid, tree)
+            verdict: Verdict[Connection] = judge(tree, self._trees)
+            if verdict.refusal is not None:
+                self._refuse(f"a connection: too many {verdict.refusal}")
+                return
+            if verdict.evict is not None:
+                verdict.evict.close()
+            connection = Connection(sock, peer, tree, self._shared)
+            self._trees.setdefault(tree, {})[connection] = None
+            undo.pop_all()
+            connection.start()
 
-    def _make_way(self, tree: ProcessId) -> bool:
-        """Have another connection make way for one of a tree, and tell whether that was needed."""
-        verdict = judge(tree, self._by_tree(), self._limits)
-        if verdict.refusal:
-            raise _RefusedError(f"too many {verdict.refusal}")
-        if verdict.evict:
-            self._close(verdict.evict)
-        return verdict.evict is not None
+    def _remember(self, pid: int, tree: ProcessId) -> None:
+        self._known[pid] = tree
+        self._known.move_to_end(pid)
+        if len(self._known) > _TREES_REMEMBERED:
+            self._known.popitem(last=False)
 
-    def _open(self, newcomer: Newcomer, tree: ProcessId, undo: contextlib.ExitStack) -> None:
-        sock, peer = newcomer.sock, newcomer.peer
-        inner, name = self._inner.connect()
-        undo.callback(inner.close)
-        relay = Relay(sock, inner, clock=self._clock.boot, on_close=lambda: self._close(name))
-        connection = Connection(name, peer, tree, secrets.token_hex(MARK_BYTES))
-        peer.process.on_exit(lambda: self._close(name))
-        self._register(connection, relay)
-        undo.pop_all()
-        undo.callback(self._close, name)
-        relay.start()
-        undo.pop_all()
-
-    def _register(self, connection: Connection, relay: Relay) -> None:
-        """Enter a connection in the table, its first request bounded in time and in bytes."""
-        lane = self._lanes.open(connection, relay)
-        name = connection.name
-        opening = Opening(self._limits.first_request_bytes)
-        deadline = asyncio.get_running_loop().call_later(
-            self._limits.first_request_seconds, self._too_late, name
-        )
-
-        def gate(data: bytes) -> bytes | None:
-            try:
-                opening.feed(data)
-            except OpeningError as error:
-                self._refuse(f"a connection: {error}")
-                return None
-            if opening.started:
-                deadline.cancel()
-                relay.gate = lane.from_peer
-            return lane.from_peer(data)
-
-        relay.gate = gate
-        relay.watch = lane.from_server
-        relay.on_stall = lambda: self._refuse(_UNREAD)
-        connection.close = lambda: self._close(name)
-        entry = _Entry(connection, relay, lane, deadline)
-        self._entries[name] = entry
-        self._trees.setdefault(connection.tree, {})[name] = entry
-        self._emptied.clear()
-
-    def _too_late(self, name: str) -> None:
-        self._refuse("a connection: no request in time")
-        self._close(name)
-
-    def _close(self, name: str) -> None:
-        entry = self._entries.pop(name, None)
-        if entry is None:
-            return
-        tree = self._trees[entry.connection.tree]
-        del tree[name]
+    def _closed(self, connection: Connection) -> None:
+        tree = self._trees[connection.tree]
+        del tree[connection]
         if not tree:
-            del self._trees[entry.connection.tree]
-        entry.deadline.cancel()
-        entry.relay.close()
-        entry.lane.close()
-        for callback in entry.connection.on_close:
+            del self._trees[connection.tree]
+        for callback in connection.on_close:
             try:
                 callback()
             except Exception as error:  # noqa: BLE001  # the others still have to hear of it
                 self._log.error(  # its class only: its text may come from outside
                     "a callback for a closed connection failed: %s", type(error).__name__
                 )
-        entry.connection.peer.process.close()
-        if not self._entries:
-            self._emptied.set()
+        connection.peer.process.close()
 
-    def _by_tree(self) -> dict[ProcessId, ValuesView[_Entry]]:
-        return {tree: entries.values() for tree, entries in self._trees.items()}
+    # When the system has run out of something, and what is told of it.
 
-    def _make_room(self) -> None:
-        victim = longest_idle(self._by_tree())
-        if victim:
-            self._close(victim)
+    def _go_on_after(self, error: OSError) -> bool:
+        if error.errno in _EXHAUSTED:
+            self._pause()
+            return False
+        return True
+
+    def _pause(self) -> None:
+        """Accept nothing for a moment, and make room: the socket stays readable meanwhile."""
+        victim = longest_idle(self._trees)
+        if victim is not None:
+            victim.close()
+        if self._resume is None and self._listeners:
+            self._ignore_listeners()
+            self._resume = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._accept_again)
+
+    def _accept_again(self) -> None:
+        self._resume = None
+        self.start()
 
     def _refuse(self, what: str) -> None:
         self._refusals.note(what, self._clock.boot())
-        self._flush_later()
+        if self._summing_up is None and self._refusals.pending:
+            loop = asyncio.get_running_loop()
+            self._summing_up = loop.call_later(EVERY_SECONDS, self._sum_up)
 
-    def _flush_later(self) -> None:
-        if self._flush is None and self._refusals.pending:
-            self._flush = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._flush = None
+    def _sum_up(self) -> None:
+        self._summing_up = None
         self._refusals.flush(self._clock.boot())
-        self._flush_later()
+        if self._refusals.pending:
+            loop = asyncio.get_running_loop()
+            self._summing_up = loop.call_later(EVERY_SECONDS, self._sum_up)
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Tell whether a peer has closed its end without a word."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def name_of(error: OSError) -> str:
+    """Name an error of the system without its text, which may hold a path."""
+    return errno.errorcode.get(error.errno or 0, "an error without a number")

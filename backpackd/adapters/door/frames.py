@@ -1,107 +1,129 @@
-"""Where HTTP/2 frames begin and end in a stream of bytes that comes in any pieces.
+"""Cuts what a peer sends into whole frames, and counts those that cost more than they carry.
 
-Reads frame heads (RFC 9113, section 4.1) and nothing of what they carry, and judges none of it:
-what a wrong frame means is for the two ends to say.
+Only the nine bytes that begin each frame are read here (RFC 9113, section 4.1). What a frame means
+is the HTTP/2 library's part. There are two reasons to cut first. A frame is the unit that costs
+time, and 64 KiB hold seven thousand of them, so the library is given a bounded number at a time.
+And the library is given whole frames only, so that nothing of a passphrase stays in its buffer.
 """
 
-HEAD_BYTES = 9
-DATA = 0
-HEADERS = 1
-RST_STREAM = 3
-CONTINUATION = 9
-END_STREAM = 0x1
-END_HEADERS = 0x4
+from backpackd.adapters.door.limits import (
+    BYTES_FOR_ONE_FRAME,
+    FRAMES_A_SECOND,
+    FRAMES_FOR_A_REQUEST,
+    FRAMES_FOR_AN_ANSWER,
+    FRAMES_SPARE,
+    LONGEST_FRAME,
+)
 
-CARRIED_ON = -1
-"""Stands for the kind of a part that goes on with the frame before it."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client sends first (RFC 9113, section 3.4)."""
 
-_CANCEL = 8
-_NO_ERROR = 0
-
-Part = tuple[int, int, int, int, int]
-"""Where a part of a frame starts and stops, and the frame's kind, flags and stream."""
-
-_STREAM = 0x7FFFFFFF
+_HEAD = 9
+_HEADERS = 1
+_GOAWAY = 7
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """Write a whole frame."""
-    head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
-    return head + payload
+class FrameError(Exception):
+    """The peer broke the protocol, or sends too many frames. The message says which."""
 
 
-def reset_stream(stream: int, *, answered: bool = False) -> bytes:
-    """Make the frame that ends a stream at once, for either side.
+class Frames:
+    """The frames of one connection, as they come in."""
 
-    Args:
-        stream: which.
-        answered: whether its peer was told all there is to say (RFC 9113, section 8.1).
-    """
-    return frame(RST_STREAM, 0, stream, (_NO_ERROR if answered else _CANCEL).to_bytes(4, "big"))
+    __slots__ = ("_at", "_data", "_preface", "_spare", "_spare_at")
 
-
-class FloodError(Exception):
-    """A peer sends more frames than any client needs to. The message says of what kind."""
-
-
-class Cutter:
-    """Cuts one direction of a connection into frames, or parts of them.
-
-    Attributes:
-        left: how many bytes of the latest frame have not come yet.
-        held: how many bytes of a head that has come in part only are kept.
-    """
-
-    __slots__ = ("_head", "left")
-
-    def __init__(self, skip: int = 0) -> None:
-        """Start at the beginning of a connection.
+    def __init__(self, now: float) -> None:
+        """Begin before the preface.
 
         Args:
-            skip: how many bytes come before the first frame.
+            now: seconds on a clock that does not go back.
         """
-        self.left = skip
-        self._head = b""
+        self._data = b""
+        self._at = 0
+        self._preface = True
+        self._spare = float(FRAMES_SPARE)
+        self._spare_at = now
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were received."""
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
 
     @property
-    def held(self) -> int:
-        """See the class."""
-        return len(self._head)
+    def ready(self) -> bool:
+        """Whether a whole frame is there to be cut."""
+        begin = self._data[self._at : self._at + 3]
+        held = len(self._data) - self._at
+        return held >= _HEAD and held >= _HEAD + int.from_bytes(begin, "big")
 
-    def cut(self, data: bytes, most: int | None = None) -> tuple[bytes, list[Part]]:
-        """Take the next bytes.
+    def cut(self, most: int, now: float) -> bytes:
+        """Return the next whole frames; empty: there is none yet.
+
+        GOAWAY frames are left out: a client that says so opens no more streams and waits for the
+        answers that it has asked for, and the library would send none any more.
 
         Args:
-            data: the bytes.
-            most: how many frames may begin in them; None: any number.
-
-        Returns:
-            The bytes that the parts are places in, and the parts, one after the other without a
-            gap. A head that has come in part only is kept for the next time.
+            most: how many frames at most; what precedes the first one is a piece of its own.
+            now: seconds, as in `__init__`.
 
         Raises:
-            FloodError: they are more.
+            FrameError: the peer does not speak HTTP/2, or sends too many or too long frames.
         """
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        parts: list[Part] = []
-        at, end = 0, len(data)
-        if self.left:
-            at = min(self.left, end)
-            self.left -= at
-            parts.append((0, at, CARRIED_ON, 0, 0))
-        while end - at >= HEAD_BYTES:
-            stop = at + HEAD_BYTES + int.from_bytes(data[at : at + 3], "big")
-            stream = int.from_bytes(data[at + 5 : at + HEAD_BYTES], "big") & _STREAM
-            parts.append((at, min(stop, end), data[at + 3], data[at + 4], stream))
-            if stop > end:
-                self.left = stop - end
-                return data, parts
-            at = stop
-            if most is not None and len(parts) > most:
-                raise FloodError("frames")
-        if at < end:
-            self._head = data[at:]
-            data = data[:at]
-        return data, parts
+        if self._preface:
+            return self._cut_preface()
+        data, at = self._data, self._at
+        pieces: list[bytes] = []
+        begin_at = at
+        count = requests = carried = 0
+        size = len(data)
+        while count < most and at + _HEAD <= size:
+            length = int.from_bytes(data[at : at + 3], "big")
+            if length > LONGEST_FRAME:
+                raise FrameError("too long a frame")
+            end = at + _HEAD + length
+            if end > size:
+                break
+            kind = data[at + 3]
+            if kind == _HEADERS:
+                requests += 1
+            elif kind == 0:
+                carried += length
+            elif kind == _GOAWAY:
+                pieces.append(data[begin_at:at])
+                begin_at = end
+            count += 1
+            at = end
+        if not count:
+            return b""
+        self._spend(count - requests, requests, carried, now)
+        pieces.append(data[begin_at:at])
+        self._at = at
+        if at == size:
+            self._data, self._at = b"", 0
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+    def _cut_preface(self) -> bytes:
+        begin = self._data[: len(PREFACE)]
+        if not PREFACE.startswith(begin):
+            raise FrameError("it does not speak HTTP/2")
+        if len(begin) < len(PREFACE):
+            return b""
+        self._preface = False
+        self._at = len(PREFACE)
+        return begin
+
+    def answered(self, frames: int) -> None:
+        """Give frames to spare for what the peer was sent: it answers each with a few."""
+        self._spare = min(self._spare + frames * FRAMES_FOR_AN_ANSWER, FRAMES_SPARE)
+
+    def _spend(self, frames: int, requests: int, carried: int, now: float) -> None:
+        earned = (
+            (now - self._spare_at) * FRAMES_A_SECOND
+            + requests * FRAMES_FOR_A_REQUEST
+            + carried / BYTES_FOR_ONE_FRAME
+        )
+        self._spare_at = now
+        self._spare = min(self._spare + earned, FRAMES_SPARE + requests * FRAMES_FOR_A_REQUEST)
+        self._spare -= frames
+        if self._spare < 0:
+            raise FrameError("too many frames that carry nothing")

@@ -1,127 +1,104 @@
-"""How many connections the door lets in, and who must go when it is full.
+"""The limits of the door: every number, and why it is that number.
 
-Policy only: plain values in, a verdict out. It holds no socket and reads no clock; what "idle
-since" counts in is the caller's affair.
-
-Two rules follow from one aim, that no process tree can keep another one out:
-
-* A tree at its own limit loses its own longest-idle connection to the newcomer. Old and new
-  connections of a tree are worth the same, an idle gRPC channel reconnects by itself, and a tree
-  that forgot to close its connections heals that way. Refusing instead would let one runaway child
-  lock out its siblings, `panic` typed in the same tree included. A call in progress is never given
-  up for a connection of the same tree: then the newcomer is refused.
-* A full door takes from the busiest tree. Idle connections go first. Where none is idle, a tree
-  that would still hold as many as the newcomer's gives up a connection with a call in progress:
-  else a flood of calls that wait would keep `panic` out, which a flood of idle ones cannot.
+They bound what a runaway program costs: one tree of processes that calls, hangs up, reads nothing
+or sends frames that carry nothing. Each is in the unit that costs. A hostile process of the same
+user can stop the daemon with a signal, so nothing here tries to do more.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+MIB = 1024 * 1024
 
-from backpackd.core.facts import ProcessId
+# Connections
 
+CONNECTIONS_OF_TREE = 128
+"""Of one process tree. A task with that many has forgotten to close them: its longest-idle one
+makes way for a new one."""
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the door allows.
+CONNECTIONS = 512
+"""Of everybody. Each takes two descriptors and some 40 KiB."""
 
-    Attributes:
-        per_tree: connections of one process tree.
-        total: connections of everybody.
-        first_request_seconds: time from the accept to the first request.
-        first_request_bytes: bytes before the first request, handshake included.
-    """
+ACCEPTS_PER_TURN = 64
+"""Connections that are taken from the kernel in one turn of the event loop. To take one and find
+it closed again costs 20 µs, so a full queue of the kernel is through in 16 turns."""
 
-    per_tree: int = 128
-    total: int = 512
-    first_request_seconds: float = 10.0
-    first_request_bytes: int = 64 * 1024
+WAITING_OF_TREE = 64
+"""Connections of one tree that were accepted and wait to be opened. More are closed at once."""
 
+FIRST_REQUEST_SECONDS = 10.0
+"""From the accept to the first request."""
 
-class Held(Protocol):
-    """One connection that is open."""
+FIRST_REQUEST_BYTES = 64 * 1024
+"""Before the first request is whole as far as its headers go."""
 
-    @property
-    def name(self) -> str:
-        """What the verdict calls it by."""
-        ...
+# Turns
 
-    @property
-    def calls(self) -> int:
-        """How many calls are in progress on it, those that stand open not counted."""
-        ...
+JOBS_PER_TURN = 8
+"""Reads, opened connections and started requests in one turn of the event loop. Each costs up to
+half a millisecond, so whoever has to wait for a turn waits a few milliseconds."""
 
-    @property
-    def stands(self) -> bool:
-        """Whether a call stands open on it."""
-        ...
+JOBS_OF_TREE = 4
+"""Of these, jobs of one tree while others wait."""
 
-    @property
-    def idle_since(self) -> float:
-        """When bytes last went through it, on any clock."""
-        ...
+FRAMES_PER_JOB = 64
+"""Frames of one connection that are read in one job: one frame costs the library 5 to 10 µs."""
 
+CALLS_OF_TREE = 32
+"""Calls of one tree in progress. What waits for a person, for a passphrase to be stretched, or for
+its caller does not count."""
 
-Trees = Mapping[ProcessId, Collection[Held]]
-"""Every connection that is open, by the process tree that it counts for."""
+# Requests
 
+STREAMS = 100
+"""Calls at once on one connection, as RFC 9113, section 6.5.2 recommends at least. A client that
+opens more breaks the protocol and is closed."""
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do with a newcomer.
+LONGEST_FRAME = 16 * 1024
+"""Bytes; SETTINGS_MAX_FRAME_SIZE as it is without being set (RFC 9113, section 6.5.2)."""
 
-    Attributes:
-        refusal: which limit stands in the way; None when it is let in.
-        evict: the name of the connection to close first, if any.
-    """
+HEADER_BYTES = 16 * 1024
+"""The headers of one request, as RFC 9113, section 6.5.2 counts them. A call with more is refused.
+The library closes a connection on which they come to 64 KiB, which bounds what HPACK expands to."""
 
-    refusal: str | None = None
-    evict: str | None = None
+UNFINISHED_OF_CONNECTION = 2 * MIB
+"""Bytes of requests that are not whole or not done, on a connection without operator authority:
+a lock file of 1 MiB, and as much again for what goes with it."""
 
+UNFINISHED_OF_TREE = 8 * MIB
+"""The same of one process tree."""
 
-def judge(tree: ProcessId, trees: Trees, limits: Limits) -> Verdict:
-    """Decide whether a connection of `tree` is let in beside those that are open.
+UNFINISHED = 64 * MIB
+"""The same of everybody."""
 
-    Args:
-        tree: the process tree that the newcomer counts for.
-        trees: what is open.
-        limits: what is allowed.
+QUEUED = 256 * 1024
+"""Bytes of messages that wait for their call to take them, from which on the peer's window is not
+opened any more."""
 
-    Returns:
-        A refusal, or an admission with at most one connection to close for it.
-    """
-    siblings = trees.get(tree, ())
-    own = len(siblings)
-    if own >= limits.per_tree:
-        victim = _first_to_go([siblings], with_calls=False)
-        return Verdict(evict=victim) if victim else Verdict("connections of one process tree")
-    if sum(map(len, trees.values())) < limits.total:
-        return Verdict()
-    # A tree with no more than the newcomer's has no part to give up: two trees would evict each
-    # other for ever. Its own idle ones are the newcomer's to trade in.
-    larger = [one for one in trees.values() if one is siblings or len(one) > own]
-    victim = _first_to_go(larger, with_calls=False)
-    if victim is None:
-        much_larger = [one for one in larger if len(one) > own + 1]
-        victim = _first_to_go(much_larger, with_calls=True)
-    return Verdict(evict=victim) if victim else Verdict("connections in total")
+# Frames
 
+FRAMES_SPARE = 512
+"""Frames besides those that begin a request that a connection may send before it is closed. All
+that follow say how it earns more."""
 
-def longest_idle(trees: Trees) -> str | None:
-    """Name the connection to close first: of the busiest tree, the one idle for longest.
+FRAMES_FOR_A_REQUEST = 32
+"""Node's client sends about ten for each call."""
 
-    Returns:
-        Its name; None when every one has a call in progress.
-    """
-    return _first_to_go(trees.values(), with_calls=False)
+BYTES_FOR_ONE_FRAME = 512
+"""Of a request's content. Node cuts long messages into small frames."""
 
+FRAMES_FOR_AN_ANSWER = 4
+"""For each frame that the peer is sent: it answers with WINDOW_UPDATE, and grpc with PING."""
 
-def _first_to_go(trees: Iterable[Collection[Held]], *, with_calls: bool) -> str | None:
-    candidates = (
-        (-len(tree), one.stands, one.idle_since, one.name)
-        for tree in trees
-        for one in tree
-        if with_calls or not one.calls
-    )
-    return min(candidates, default=(0, False, 0, None))[3]
+FRAMES_A_SECOND = 16
+
+# Answers
+
+UNSENT = 256 * 1024
+"""Bytes that wait to be sent to one peer. A call that has more to say waits; when answers to
+control frames fill it, nothing is read any more."""
+
+PATIENCE_SECONDS = 30.0
+"""How long a peer may take nothing of what waits for it. Then its connection is closed."""
+
+# When the system has run out of something
+
+PAUSE_SECONDS = 0.1
+"""How long nothing is accepted then."""

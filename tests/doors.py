@@ -1,27 +1,30 @@
-"""The door on real sockets, in front of servers that the tests play themselves: the parts."""
+"""The door on real sockets, with methods that the tests play: the parts."""
 
 import asyncio
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
+from hpack import Decoder
+
 from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.http2 import Connection
 from backpackd.adapters.door.listener import open_listener
-from backpackd.adapters.door.marks import field as marks_field
-from backpackd.adapters.door.marks import last_headers
-from backpackd.adapters.door.opening import PREFACE
 from backpackd.adapters.processes.linux import PidfdProcess
+from backpackd.core.errors import DeniedError
 from backpackd.core.facts import ProcessId
-from backpackd.ports import MARK, Connection
+from backpackd.ports import Call
+from flooding import START, begin, frame
 
 UID = os.geteuid()
-REQUEST = PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\1\4\0\0\0\1"
-PING = b"\0\0\x08\6\0\0\0\0\0" + b"12345678"
+MIB = 1024 * 1024
+PING = frame(6, 0, 0, b"12345678")
 PUPPET = """
 import os, socket, sys
 ends = []
@@ -35,7 +38,9 @@ for line in sys.stdin:
         if os.fork():
             os._exit(0)
     elif words[0] == "read":
-        print(ends[-1].recv(100).hex() or "end", flush=True)
+        while ends[-1].recv(65536):
+            pass
+        print("end", flush=True)
         continue
     print("done", flush=True)
 """
@@ -53,21 +58,102 @@ class SetClock:
 
 
 @dataclass
-class PlayedServer:
-    """Stands in for the inner socket; the test holds the server's ends."""
+class PlayedMethod:
+    """Implements `ports.Method`."""
 
-    ends: dict[str, socket.socket] = field(default_factory=dict)
-    failure: OSError | None = None
+    work: Callable[[Call], Awaitable[None]]
+    streaming: bool = False
+    stays_open: bool = False
+    longest: int = 8 * MIB
 
-    def connect(self) -> tuple[socket.socket, str]:
-        if self.failure:
-            raise self.failure
-        door, server = socket.socketpair()
-        door.setblocking(False)
-        server.setblocking(False)
-        name = f"backpack-{len(self.ends):032x}"
-        self.ends[name] = server
-        return door, name
+    async def serve(self, call: Call) -> None:
+        await self.work(call)
+
+
+class Played:
+    """Methods of all kinds, by their paths.
+
+    Attributes:
+        calls: the calls that were served, in the order in which they began.
+        ended: those that are over, however they ended.
+        go_on: lets the calls of `/test/Wait` end.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.ended: list[Call] = []
+        self.go_on = asyncio.Event()
+        self.methods = {
+            "Echo": PlayedMethod(self._echo),
+            "Small": PlayedMethod(self._echo, longest=1000),
+            "Who": PlayedMethod(self._who),
+            "Wait": PlayedMethod(self._wait),
+            "Person": PlayedMethod(self._person),
+            "Watch": PlayedMethod(self._watch, stays_open=True),
+            "Many": PlayedMethod(self._many),
+            "Collect": PlayedMethod(self._collect, streaming=True),
+            "Chat": PlayedMethod(self._chat, streaming=True),
+            "Deny": PlayedMethod(self._deny),
+            "Break": PlayedMethod(self._break),
+        }
+
+    def find(self, path: bytes) -> PlayedMethod | None:
+        method = self.methods.get(path.decode().removeprefix("/test/"))
+        if method is None:
+            return None
+
+        async def noted(call: Call) -> None:
+            self.calls.append(call)
+            try:
+                await method.serve(call)
+            finally:
+                self.ended.append(call)
+
+        return PlayedMethod(noted, method.streaming, method.stays_open, method.longest)
+
+    async def _echo(self, call: Call) -> None:
+        await call.send(await call.receive() or b"", last=True)
+
+    async def _who(self, call: Call) -> None:
+        await call.receive()
+        await call.send(b"%d" % call.connection.peer.process.pid, last=True)
+
+    async def _wait(self, call: Call) -> None:
+        await self.go_on.wait()
+        await call.send(b"done", last=True)
+
+    async def _person(self, call: Call) -> None:
+        await call.announce("request-code", "K7QM")
+        await call.announce("request-code", "again")
+        await self.go_on.wait()
+        await call.send(b"done", last=True)
+
+    async def _watch(self, call: Call) -> None:
+        await call.send(b"first")
+        await asyncio.Event().wait()
+
+    async def _many(self, call: Call) -> None:
+        count, size = map(int, (await call.receive() or b"").split())
+        for number in range(count):
+            await call.send(bytes([number % 256]) * size)
+
+    async def _collect(self, call: Call) -> None:
+        count = size = 0
+        while (message := await call.receive()) is not None:
+            count += 1
+            size += len(message)
+        await call.send(b"%d %d" % (count, size), last=True)
+
+    async def _chat(self, call: Call) -> None:
+        while (message := await call.receive()) is not None:
+            await call.send(message)
+
+    async def _deny(self, call: Call) -> None:
+        await call.receive()
+        raise DeniedError("no: 50 % of “it”", facts={"tree-pid": "7"})
+
+    async def _break(self, call: Call) -> None:
+        raise ValueError("telltale")
 
 
 class Setting:
@@ -76,7 +162,7 @@ class Setting:
     def __init__(self, path: str) -> None:
         self.path = path
         self.clock = SetClock()
-        self.server = PlayedServer()
+        self.played = Played()
         self.trees: dict[int, int] = {}
         self.doors: list[Door] = []
         self.clients: list[socket.socket] = []
@@ -86,14 +172,22 @@ class Setting:
             "uid": UID,
             "pin": PidfdProcess,
             "tree_of": lambda peer: ProcessId(self.trees.get(peer.process.pid, 1), 0),
+            "find": self.played.find,
             "clock": self.clock,
             **options,
         }
-        door = Door([open_listener(self.path)], self.server, **options)
+        door = Door([open_listener(self.path)], **options)
         self.doors.append(door)
         if start:
-            await door.start()
+            door.start()
         return door
+
+    def channel(self, **options: Any) -> Any:
+        """Open a gRPC channel with a connection of its own."""
+        further = [(f"grpc.{name}", value) for name, value in options.items()]
+        longest = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.aio.insecure_channel(f"unix:{self.path}", options=[*own, *longest, *further])
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -102,24 +196,35 @@ class Setting:
         client.connect(self.path)
         return client
 
-    async def connected(self, door: Door, request: bool = True) -> tuple[socket.socket, Connection]:
+    async def connected(self, door: Door, data: bytes = b"") -> tuple[socket.socket, Connection]:
         """Connect, and see to it that the door has let it in."""
         known = door.connections()
         client = self.connect()
         await until(lambda: any(one not in known for one in door.connections()))
         (connection,) = (one for one in door.connections() if one not in known)
-        if request:
-            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
-            await received(self.server.ends[connection.name])
+        if data:
+            await send(client, data)
         return client, connection
 
 
-def marked(connection: Connection, request: bytes) -> bytes:
-    """Return what the server gets of bytes that end with an empty HEADERS frame."""
-    frame = request[-9:]
-    mark = marks_field(MARK, connection.mark)
-    last = last_headers(int.from_bytes(frame[5:], "big"), mark)
-    return request[:-9] + frame[:4] + bytes((frame[4] & ~4,)) + frame[5:] + last
+def asking(method: str, message: bytes = b"", *, stream: int = 1) -> bytes:
+    """Make the frames of a unary request."""
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    return begin(stream, f"/test/{method}") + frame(0, 1, stream, body)
+
+
+def first(method: str, message: bytes = b"") -> bytes:
+    """Make what a client sends that makes a request at once."""
+    return START + asking(method, message)
+
+
+async def call(channel: Any, method: str, message: bytes = b"", **options: Any) -> bytes:
+    answer: bytes = await channel.unary_unary(f"/test/{method}")(message, **options)
+    return answer
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 def highest_descriptor() -> int:
@@ -134,6 +239,49 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def received(sock: socket.socket) -> bytes:
     return await asyncio.get_running_loop().sock_recv(sock, 65536)
+
+
+@dataclass
+class Answer:
+    """What has come on one stream."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    data: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+
+
+class Answers:
+    """Reads what a daemon sends on a connection that is written by hand."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = Decoder()
+        self._bytes = b""
+        self._streams: dict[int, Answer] = {}
+
+    async def ended(self, stream: int = 1) -> Answer:
+        """Read to the end of a stream."""
+        while not (found := self._streams.setdefault(stream, Answer())).ended:
+            data = await received(self._sock)
+            assert data, "the connection was closed"
+            self._bytes += data
+            while len(self._bytes) >= 9 + (size := int.from_bytes(self._bytes[:3], "big")):
+                self._take(self._bytes[3:9], self._bytes[9 : 9 + size])
+                self._bytes = self._bytes[9 + size :]
+        return found
+
+    def _take(self, head: bytes, payload: bytes) -> None:
+        answer = self._streams.setdefault(int.from_bytes(head[2:], "big"), Answer())
+        if head[0] == 0:
+            answer.data += payload
+        elif head[0] == 1:
+            answer.fields |= {str(name): str(text) for name, text in self._decoder.decode(payload)}
+        answer.ended |= head[0] in (0, 1) and bool(head[1] & 1)
+
+
+async def answer(sock: socket.socket) -> Answer:
+    """Read the answer to a request on the first stream."""
+    return await Answers(sock).ended()
 
 
 async def at_end(sock: socket.socket) -> bool:

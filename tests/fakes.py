@@ -6,6 +6,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from backpackd.adapters.processes.memory import MemoryProcesses
@@ -45,7 +46,6 @@ GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
 WRONG = b"not the passphrase"
 UID = 1000
-GOOD_MARK = "a mark that only the door knows"
 
 
 class FakeClock:
@@ -193,6 +193,20 @@ class FakeEmbedded:
         return {name: self.values[name] for name in names if name in self.values}
 
 
+@dataclass(eq=False)
+class PlayedConnection:
+    """A connection without a socket. Implements `ports.Connection`."""
+
+    name: str
+    peer: Peer
+    tree: ProcessId
+    on_close: list[Callable[[], None]] = field(default_factory=list)
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class World:
     """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
 
@@ -290,7 +304,7 @@ class World:
         peer = Peer(UID, UID, process)
         self._names += 1
         root = self.processes.attest(process, UID, UID).root.id
-        return Connection(f"connection-{self._names}", peer, root, GOOD_MARK)
+        return PlayedConnection(f"connection-{self._names}", peer, root)
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}

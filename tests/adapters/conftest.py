@@ -13,8 +13,10 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
     made = Setting(str(tmp_path / "run" / "s"))
     yield made
     for door in made.doors:
-        await door.close(grace=0)
-    for end in (*made.clients, *made.server.ends.values()):
+        for connection in door.connections():
+            connection.close()
+        await door.close()
+    for end in made.clients:
         end.close()
 
 

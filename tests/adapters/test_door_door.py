@@ -1,16 +1,26 @@
-"""The door on real sockets: who is let in, and for how long."""
+"""The door on real sockets: who is let in, for how long, and what it costs."""
 
 import asyncio
 import errno
 import os
+import resource
+import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backpackd.adapters.door import door as module
+from backpackd.adapters.door import http2, places
 from backpackd.adapters.door.credentials import Credentials
-from backpackd.adapters.door.limits import Limits
-from backpackd.adapters.door.opening import PREFACE
-from backpackd.adapters.door.relay import Relay
+from backpackd.adapters.door.limits import (
+    ACCEPTS_PER_TURN,
+    JOBS_PER_TURN,
+    WAITING_OF_TREE,
+)
+from backpackd.adapters.door.listener import Listener
 from backpackd.adapters.processes.linux import PidfdProcess
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import ProcessId
@@ -18,67 +28,65 @@ from backpackd.ports import Peer
 from descriptors import descriptors
 from doors import (
     PING,
-    REQUEST,
     UID,
+    Answers,
     Puppet,
     Setting,
+    answer,
     at_end,
-    marked,
-    received,
+    call,
+    first,
+    highest_descriptor,
+    send,
     until,
 )
+from flooding import START
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+
+
+def small_places(monkeypatch: pytest.MonkeyPatch, *, per_tree: int, total: int) -> None:
+    judge: Callable[..., Any] = places.judge
+
+    def judged(tree: ProcessId, trees: Any) -> Any:
+        return judge(tree, trees, per_tree=per_tree, total=total)
+
+    monkeypatch.setattr(module, "judge", judged)
+
 
 # --- who is let in
 
 
-async def test_a_connection_is_in_the_table_under_the_name_that_the_server_sees(
-    setting: Setting,
-) -> None:
+async def test_a_connection_is_the_peer(setting: Setting) -> None:
     door = await setting.open()
-    _, connection = await setting.connected(door)
-    assert connection.name in setting.server.ends
-    assert door.find(connection.name) is connection
+    client, connection = await setting.connected(door, first("Who"))
+    assert (await answer(client)).data[5:] == b"%d" % os.getpid()
+    assert door.connections() == [connection]
     assert (connection.peer.uid, connection.peer.gid) == (UID, os.getegid())
-    assert connection.peer.process.pid == os.getpid()
     assert connection.tree == ProcessId(1, 0)
+    assert setting.played.calls[0].connection is connection
 
 
-async def test_a_name_that_was_never_given_finds_nothing(setting: Setting) -> None:
-    door = await setting.open()
-    await setting.connected(door)
-    assert door.find("backpack-" + "f" * 32) is None
-    assert door.find("") is None
+async def test_two_processes_are_told_apart(setting: Setting) -> None:
+    await setting.open()
+    script = """
+import grpc, os, sys
+with grpc.insecure_channel("unix:" + sys.argv[1]) as channel:
+    print(os.getpid(), channel.unary_unary("/test/Who")(b"").decode())
+"""
+    running = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, setting.path, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    for process in running:
+        own, told = (await process.communicate())[0].split()
+        assert own == told
 
 
-async def test_a_connection_is_in_the_table_before_any_byte_of_it_moves(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    door = await setting.open()
-    registered: list[int] = []
-    start = Relay.start
-
-    def watched(self: Relay) -> None:
-        registered.append(len(door.connections()))
-        start(self)
-
-    monkeypatch.setattr(Relay, "start", watched)
-    await setting.connected(door)
-    assert registered == [1]
-
-
-async def test_bytes_reach_the_server_and_its_answer_the_peer(setting: Setting) -> None:
-    door = await setting.open()
-    client, connection = await setting.connected(door, request=False)
-    await asyncio.get_running_loop().sock_sendall(client, REQUEST + PING)
-    server = setting.server.ends[connection.name]
-    assert await received(server) == marked(connection, REQUEST) + PING
-    await asyncio.get_running_loop().sock_sendall(server, b"answer")
-    assert await received(client) == b"answer"
-
-
-async def test_a_foreign_uid_never_gets_as_far_as_its_process_or_the_server(
+async def test_a_foreign_uid_never_gets_as_far_as_its_process(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_pin(pid: int, fd: int) -> PidfdProcess:
@@ -87,9 +95,38 @@ async def test_a_foreign_uid_never_gets_as_far_as_its_process_or_the_server(
     told: list[int] = []
     await setting.open(uid=UID + 1, pin=no_pin, on_foreign=told.append)
     assert await at_end(setting.connect())
-    assert setting.server.ends == {}
     assert told == [UID]
     assert caplog.messages == [f"refused a connection of uid {UID}"]
+
+
+FOREIGNER = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+try:
+    sock.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
+    print(repr(sock.recv(100)))
+except (BrokenPipeError, ConnectionResetError):
+    print("b''")
+"""
+
+
+@needs_root
+async def test_a_foreign_uid_is_refused_though_the_modes_let_it_through(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    await setting.open()
+    directory = Path(setting.path).parent
+    for path in (Path(setting.path), directory, *list(directory.parents)[:-2]):
+        path.chmod(0o777)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FOREIGNER, setting.path, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await process.communicate())[0] == b"b''\n"
+    assert caplog.messages == ["refused a connection of uid 65534"]
 
 
 async def test_a_peer_that_ended_during_attestation_is_refused(
@@ -121,21 +158,13 @@ async def test_a_failing_pin_gives_the_descriptor_back(setting: Setting) -> None
         os.fstat(pidfd)
 
 
-async def test_a_server_that_takes_no_more_means_a_refusal(
-    setting: Setting, caplog: pytest.LogCaptureFixture
-) -> None:
-    setting.server.failure = BlockingIOError(errno.EAGAIN, "full")
-    door = await setting.open()
-    assert await at_end(setting.connect())
-    assert door.connections() == ()
-    assert caplog.messages == ["refused a connection: EAGAIN"]
-
-
 async def test_nothing_from_outside_gets_into_the_log(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
-    setting.server.failure = OSError(errno.EIO, "line\nbreak \x1b[31m")
-    await setting.open()
+    def failing(peer: Peer) -> ProcessId:
+        raise OSError(errno.EIO, "line\nbreak \x1b[31m")
+
+    await setting.open(tree_of=failing)
     assert await at_end(setting.connect())
     assert caplog.messages == ["refused a connection: EIO"]
 
@@ -143,27 +172,31 @@ async def test_nothing_from_outside_gets_into_the_log(
 async def test_refusing_and_closing_leave_no_descriptor_behind(setting: Setting) -> None:
     door = await setting.open()
     before = descriptors()
-    client, connection = await setting.connected(door)
+    client, _ = await setting.connected(door, first("Wait"))
+    await until(lambda: len(setting.played.calls) == 1)
     client.close()
-    setting.server.ends[connection.name].close()
     await until(lambda: not door.connections())
-    setting.server.failure = OSError(errno.EIO, "")
+    door._tree_of = lambda _: (_ for _ in ()).throw(ProcessGoneError)
     refused = setting.connect()
     assert await at_end(refused)
     refused.close()
     assert descriptors() <= before
 
 
-async def test_a_relay_that_cannot_start_leaves_nothing_in_the_table(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(self: Relay) -> None:
-        raise OSError(errno.ENOSPC, "no more watches")
+async def test_a_peer_that_has_hung_up_already_is_not_even_looked_at(setting: Setting) -> None:
+    looked: list[Peer] = []
 
-    door = await setting.open()
-    monkeypatch.setattr(Relay, "start", failing)
-    assert await at_end(setting.connect())
-    assert door.connections() == ()
+    def tree_of(peer: Peer) -> ProcessId:
+        looked.append(peer)
+        return ProcessId(1, 0)
+
+    door = await setting.open(start=False, tree_of=tree_of)
+    for _ in range(300):
+        setting.connect().close()
+    door.start()
+    client, _ = await setting.connected(door, first("Echo", b"x"))
+    await answer(client)
+    assert len(looked) == 1
 
 
 # --- the end of a connection
@@ -177,8 +210,8 @@ async def test_a_closed_connection_is_out_of_the_table_and_its_callbacks_run_onc
     called: list[int] = []
     connection.on_close += [lambda: called.append(1), lambda: called.append(2)]
     client.close()
-    setting.server.ends[connection.name].close()
-    await until(lambda: door.find(connection.name) is None)
+    await until(lambda: not door.connections())
+    connection.close()
     await door.close()
     assert called == [1, 2]
     assert door._trees == {}
@@ -189,15 +222,15 @@ async def test_a_failing_callback_does_not_keep_the_others_from_running(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
     door = await setting.open()
-    _, connection = await setting.connected(door)
+    client, connection = await setting.connected(door)
     called: list[int] = []
 
     def failing() -> None:
         raise ValueError("from outside\n")
 
     connection.on_close += [failing, lambda: called.append(2)]
-    setting.server.ends[connection.name].close()
-    await until(lambda: door.find(connection.name) is None)
+    client.close()
+    await until(lambda: not door.connections())
     assert called == [2]
     assert caplog.messages == ["a callback for a closed connection failed: ValueError"]
 
@@ -208,11 +241,9 @@ async def test_a_connection_ends_with_the_process_that_opened_it_though_a_child_
     door = await setting.open()
     await puppet.tell("connect")
     await until(lambda: len(door.connections()) == 1)
-    (connection,) = door.connections()
-    assert connection.peer.process.pid == puppet.process.pid
+    assert door.connections()[0].peer.process.pid == puppet.process.pid
     assert await puppet.tell("fork") == "done"
     await until(lambda: not door.connections())
-    assert await at_end(setting.server.ends[connection.name])
     assert await puppet.tell("read") == "end"
 
 
@@ -225,9 +256,21 @@ async def test_a_child_of_the_peer_does_not_end_the_connection_by_ending(
         sys.executable, "-c", "pass", pass_fds=[client.fileno()]
     )
     await child.wait()
-    await asyncio.get_running_loop().sock_sendall(client, PING)
-    assert await received(setting.server.ends[connection.name]) == PING
-    assert door.find(connection.name) is connection
+    await send(client, first("Echo", b"still there"))
+    assert (await answer(client)).data[5:] == b"still there"
+    assert door.connections() == [connection]
+
+
+async def test_calls_under_way_are_cancelled_when_their_connection_closes(
+    setting: Setting,
+) -> None:
+    door = await setting.open()
+    client, connection = await setting.connected(door, first("Wait"))
+    await until(lambda: len(setting.played.calls) == 1)
+    client.close()
+    await until(lambda: len(setting.played.ended) == 1)
+    assert not connection.calls
+    assert not door._shared.turns._calls
 
 
 # --- the first request
@@ -237,41 +280,45 @@ async def test_a_child_of_the_peer_does_not_end_the_connection_by_ending(
     "data",
     [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\0\xff rubbish", bytes(range(255, 0, -1))],
 )
-async def test_what_does_not_speak_http2_is_refused_and_never_reaches_the_server(
+async def test_what_does_not_speak_http2_is_refused(
     setting: Setting, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     door = await setting.open()
-    client, connection = await setting.connected(door, request=False)
-    await asyncio.get_running_loop().sock_sendall(client, data)
+    client, _ = await setting.connected(door, data)
     assert await at_end(client)
-    assert await received(setting.server.ends[connection.name]) == b""
-    assert door.connections() == ()
+    assert door.connections() == []
     assert caplog.messages == ["refused a connection: it does not speak HTTP/2"]
 
 
 async def test_too_many_bytes_before_the_first_request_end_the_connection(
-    setting: Setting, caplog: pytest.LogCaptureFixture
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = await setting.open(limits=Limits(first_request_bytes=1000))
-    client, _ = await setting.connected(door, request=False)
+    monkeypatch.setattr(http2, "FIRST_REQUEST_BYTES", 1000)
+    door = await setting.open()
     unknown = b"\0\0\x78\xf1\0\0\0\0\0" + bytes(0x78)
-    await asyncio.get_running_loop().sock_sendall(client, PREFACE + unknown * 10)
+    client, _ = await setting.connected(door, START + unknown * 10)
     assert await at_end(client)
-    assert caplog.messages == ["refused a connection: too many bytes before the first request"]
+    assert caplog.messages == ["refused a connection: no request in its first bytes"]
 
 
-async def test_after_the_first_request_bytes_are_no_longer_counted(setting: Setting) -> None:
-    door = await setting.open(limits=Limits(first_request_bytes=100))
-    client, connection = await setting.connected(door)
-    await asyncio.get_running_loop().sock_sendall(client, PING * 300)
-    assert await received(setting.server.ends[connection.name]) == PING * 300
-
-
-@pytest.mark.parametrize("said", [b"", PREFACE, PREFACE + b"\0\0\0\4\0\0\0\0\0"])
-async def test_a_client_without_a_request_is_closed_after_the_time_for_one(
-    setting: Setting, caplog: pytest.LogCaptureFixture, said: bytes
+async def test_bytes_that_come_with_the_first_request_are_not_counted(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await setting.open(limits=Limits(first_request_seconds=0.05))
+    monkeypatch.setattr(http2, "FIRST_REQUEST_BYTES", 1000)
+    door = await setting.open()
+    client, _ = await setting.connected(door, first("Echo", bytes(10_000)))
+    assert (await answer(client)).data[5:] == bytes(10_000)
+
+
+@pytest.mark.parametrize("said", [b"", START[:24], START])
+async def test_a_client_without_a_request_is_closed_after_the_time_for_one(
+    setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    said: bytes,
+) -> None:
+    monkeypatch.setattr(http2, "FIRST_REQUEST_SECONDS", 0.05)
+    await setting.open()
     # Not waited for until it is let in: on a busy machine it may be closed before anybody looks.
     client = setting.connect()
     client.send(said)
@@ -279,18 +326,223 @@ async def test_a_client_without_a_request_is_closed_after_the_time_for_one(
     assert caplog.messages == ["refused a connection: no request in time"]
 
 
-async def test_a_connection_that_closed_early_is_not_told_to_be_late(setting: Setting) -> None:
-    door = await setting.open()
-    _, connection = await setting.connected(door, request=False)
-    deadline = door._entries[connection.name].deadline
-    setting.server.ends[connection.name].close()
-    await until(lambda: not door.connections())
-    assert deadline.cancelled()
-
-
 async def test_a_client_that_made_a_request_may_be_silent_after_it(setting: Setting) -> None:
     door = await setting.open()
-    silent, connection = await setting.connected(door)
-    assert door._entries[connection.name].deadline.cancelled()
-    silent.send(PING)
-    assert await received(setting.server.ends[connection.name]) == PING
+    client, connection = await setting.connected(door, first("Echo", b"x"))
+    await answer(client)
+    assert connection._deadline is None
+    assert connection._patience is None
+
+
+# --- limits
+
+
+async def test_a_flood_by_one_tree_does_not_keep_another_tree_out(
+    setting: Setting, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_places(monkeypatch, per_tree=100, total=20)
+    door = await setting.open()
+    for _ in range(60):
+        setting.connect()
+    await until(lambda: len(door.connections()) == 20)
+    setting.trees[puppet.process.pid] = 2
+    await puppet.tell("connect")
+    await until(lambda: any(one.tree.pid == 2 for one in door.connections()))
+    assert len(door.connections()) == 20
+
+
+async def test_a_flood_of_open_calls_does_not_keep_another_tree_out(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_places(monkeypatch, per_tree=10, total=5)
+    door = await setting.open()
+    for number in range(1, 6):
+        await setting.connected(door, first("Wait"))
+        await until(lambda number=number: len(setting.played.calls) == number)  # type: ignore[misc]
+    setting.trees[os.getpid()] = 2
+    await setting.connected(door)
+    assert sorted(one.tree.pid for one in door.connections()) == [1, 1, 1, 1, 2]
+
+
+async def test_the_connection_that_was_idle_for_longest_makes_room(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_places(monkeypatch, per_tree=3, total=10)
+    door = await setting.open()
+    rows = [await setting.connected(door, first("Echo", b"x")) for _ in range(3)]
+    for client, _ in rows:
+        await answer(client)
+    before = rows[0][1].active_at
+    rows[0][0].send(PING)
+    await until(lambda: rows[0][1].active_at > before)
+    _, newest = await setting.connected(door)
+    assert set(door.connections()) == {rows[0][1], rows[2][1], newest}
+    assert await at_end(rows[1][0])
+
+
+async def test_a_tree_with_a_call_on_every_connection_is_refused_another(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_places(monkeypatch, per_tree=2, total=10)
+    door = await setting.open()
+    kept = []
+    for number in range(1, 3):
+        _, connection = await setting.connected(door, first("Wait"))
+        kept.append(connection)
+        await until(lambda number=number: len(setting.played.calls) == number)  # type: ignore[misc]
+    assert await at_end(setting.connect())
+    assert door.connections() == kept
+    assert caplog.messages == ["refused a connection: too many connections of one process tree"]
+
+
+async def test_a_flood_of_refusals_is_one_line_in_the_log(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await setting.open(uid=UID + 1)
+    for _ in range(200):
+        assert await at_end(setting.connect())
+    assert caplog.messages == [f"refused a connection of uid {UID}"]
+    await door.close()
+    assert caplog.messages[1:] == [f"refused a connection of uid {UID}, 199 more times"]
+
+
+async def test_a_process_that_fills_the_queue_is_examined_a_few_times_before_another_gets_in(
+    setting: Setting, puppet: Puppet
+) -> None:
+    examined: list[int] = []
+
+    def tree_of(peer: Peer) -> ProcessId:
+        examined.append(peer.process.pid)
+        return ProcessId(setting.trees.get(peer.process.pid, 1), 0)
+
+    door = await setting.open(start=False, tree_of=tree_of)
+    setting.trees[puppet.process.pid] = 2
+    queue = 300
+    for _ in range(queue):
+        setting.connect()
+    await puppet.tell("connect")
+    door.start()
+    await until(lambda: any(one.tree.pid == 2 for one in door.connections()))
+    # What is done in the turns that it takes to empty the kernel's queue, and in one more.
+    turns = queue // ACCEPTS_PER_TURN + 2
+    assert examined.index(puppet.process.pid) <= JOBS_PER_TURN * turns
+
+
+async def test_of_one_process_a_bounded_number_waits_to_be_let_in(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await setting.open(start=False)
+    for _ in range(10 * WAITING_OF_TREE):
+        setting.connect()
+    most = 0
+    take = door._shared.turns.take
+
+    def watched(tree: Any, job: Any) -> bool:
+        nonlocal most
+        took = take(tree, job)
+        most = max(most, door._shared.turns.waiting(tree))
+        return took
+
+    door._shared.turns.take = watched  # type: ignore[method-assign]
+    door.start()
+    await until(lambda: "too many wait" in caplog.text)
+    assert most <= WAITING_OF_TREE
+
+
+# --- running out of descriptors
+
+
+class Failing:
+    """A listener whose accept fails as often as it is told to."""
+
+    def __init__(self, listener: Listener, error: OSError, times: int) -> None:
+        self._listener = listener
+        self._error = error
+        self.left = times
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def accept(self) -> socket.socket:
+        if self.left:
+            self.left -= 1
+            raise self._error
+        return self._listener.accept()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_when_the_system_runs_out_the_door_makes_room_and_goes_on(
+    setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    door = await setting.open()
+    idle, _ = await setting.connected(door)
+    real = door._listeners[0]
+    door._ignore_listeners()
+    door._listeners = [Failing(real, OSError(number, "telltale"), 2)]  # type: ignore[list-item]
+    door.start()
+    client = setting.connect()
+    assert await at_end(idle)
+    await send(client, first("Echo", b"x"))
+    assert (await answer(client)).data[5:] == b"x"
+    assert caplog.messages == [f"refused to accept: {errno.errorcode[number]}"]
+
+
+async def test_without_descriptors_left_connections_are_served_again_when_there_are_some(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    door = await setting.open()
+    async with setting.channel() as channel:
+        await call(channel, "Echo", b"x")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 4, hard))
+        try:
+            for _ in range(3):
+                try:
+                    setting.connect()
+                except OSError:
+                    break
+            await asyncio.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client, _ = await setting.connected(door, first("Echo", b"again"))
+        assert (await answer(client)).data[5:] == b"again"
+
+
+# --- stopping
+
+
+async def test_stopping_leaves_nothing_but_the_lock(setting: Setting) -> None:
+    door = await setting.open()
+    client, _ = await setting.connected(door, first("Echo", b"x"))
+    await answer(client)
+    await door.drain(1)
+    await door.close()
+    assert await at_end(client)
+    assert door.connections() == []
+    assert sorted(path.name for path in Path(setting.path).parent.iterdir()) == ["s.lock"]
+
+
+async def test_what_was_answered_is_still_delivered_when_the_daemon_stops(
+    setting: Setting,
+) -> None:
+    door = await setting.open(authorized=lambda _: True)
+    size = 8 * 1024 * 1024
+    client, connection = await setting.connected(door)
+    # Windows wide open, and a reader that begins late.
+    wide = b"\0\0\6\4\0\0\0\0\0" + b"\0\4\x7f\xff\xff\xff"
+    wider = b"\0\0\4\x08\0\0\0\0\0" + (2**30).to_bytes(4, "big")
+    request = first("Many", b"1 %d" % size)
+    await send(client, request[: len(START)] + wide + wider + request[len(START) :])
+    await until(lambda: connection.unread)
+    reading = asyncio.ensure_future(Answers(client).ended())
+    await door.drain(60)
+    await door.close()
+    assert len((await reading).data) == size + 5

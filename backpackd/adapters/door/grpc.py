@@ -328,16 +328,13 @@ class Call:
             return
         self._count(in_progress=not self.stands)
         self._task = asyncio.get_running_loop().create_task(self._serve(self._method))
+        # Not at the end of the task's own work: one that is cancelled early never begins.
+        self._task.add_done_callback(self._over)
 
     async def _serve(self, method: Method) -> None:
         try:
             await method.serve(self)
             self._finish("OK", "", [])
-        except asyncio.CancelledError:
-            if self._expired:
-                self._finish("DEADLINE_EXCEEDED", "the deadline of the call has passed", [])
-            elif self.stopping:
-                self._fail(_stopping())
         except BackpackError as error:
             self._fail(error)
         except ProtocolError:
@@ -351,9 +348,14 @@ class Call:
                 f"internal error, incident {incident}: see the daemon's log",
                 [(b"backpack-reason", b"internal"), (b"backpack-incident", incident.encode())],
             )
-        finally:
-            self._task = None
-            self._end()
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        self._task = None
+        if task.cancelled() and self._expired:
+            self._finish("DEADLINE_EXCEEDED", "the deadline of the call has passed", [])
+        elif task.cancelled() and self.stopping:
+            self._fail(_stopping())
+        self._end()
 
     def _expire(self) -> None:
         self._expired = True
@@ -362,7 +364,7 @@ class Call:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Have the task end, whose last step lets go of everything; without one do that now."""
+        """Have the task end, and let go of everything then; without a task do that now."""
         if self._task is not None:
             self._task.cancel()
         else:

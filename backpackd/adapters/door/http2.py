@@ -274,17 +274,17 @@ class Connection:
             self._stop_reading()
 
     def _receive(self) -> None:
-        data = self._socket.recv(_RECEIVE)
+        size = _RECEIVE
+        if self._deadline is not None:
+            # Bytes that come with the first request are not before it: no more is read than may be.
+            size = self._before_first
+            if not size:
+                raise FrameError("no request in its first bytes")
+        data = self._socket.recv(size)
         if not data:
             raise ConnectionResetError
-        self._count_before_first(len(data))
+        self._before_first -= min(len(data), self._before_first)
         self._frames.feed(data)
-
-    def _count_before_first(self, size: int) -> None:
-        if self._deadline is not None:
-            self._before_first -= size
-            if self._before_first < 0:
-                raise FrameError("no request in its first bytes")
 
     def _serve_frames(self) -> None:
         now = self.active_at = self._loop.time()

@@ -7,96 +7,97 @@ from typing import Any
 
 import grpc
 
-from backpackd.core.errors import ProcessGoneError
+from backpackd.adapters.door.door import Door
+from backpackd.adapters.door.listener import open_listener
+from backpackd.adapters.processes.linux import PidfdProcess
+from backpackd.core.errors import NotAuthorizedError, ProcessGoneError
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
-from backpackd.ports import MARK, Connection, Peer
-from backpackd.rpc.calls import Calls, Service
-from backpackd.rpc.intake import Intake
-from backpackd.rpc.standard import OpenCalls, add_standard
-from fakes import GOOD_MARK, UID, World
+from backpackd.ports import Connection
+from backpackd.rpc.calls import Guard, Service, served_methods
+from backpackd.rpc.standard import standard_services
+from doors import UID, SetClock
+from fakes import PlayedConnection, World
 
-Stream = grpc.aio.UnaryStreamCall[Any, Any]
+TREE = ProcessId(100, 1)
 
 
-def stranger() -> Connection:
+def stranger() -> PlayedConnection:
     """Return a connection of nobody in particular."""
-    process, _ = World().processes.pin(100)
-    return Connection("name", Peer(UID, UID, process), ProcessId(100, 1), GOOD_MARK)
+    return World().connect(100)
 
 
-class Marking:
-    """A channel whose calls carry a mark, as the door's relay would put it there.
+class Around:
+    """What a guard asks and tells: vault, operators and deadlines in one.
 
     Attributes:
-        marks: what each call carries; empty: nothing.
+        state: the vault's state.
+        authorized: whether connections have operator authority.
+        noted: what was done after calls that succeeded.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel: Any = channel
-        self.marks: tuple[str, ...] = (GOOD_MARK,)
+    def __init__(self) -> None:
+        self.state = State.UNLOCKED
+        self.authorized = True
+        self.noted: list[str] = []
 
-    def __getattr__(self, kind: str) -> Any:
-        make = getattr(self._channel, kind)
+    def touch(self) -> None:
+        self.noted.append("use")
 
-        def method(*args: Any, **options: Any) -> Any:
-            call = make(*args, **options)
-            return lambda *request: call(
-                *request, metadata=tuple((MARK, mark) for mark in self.marks)
-            )
+    def review(self) -> None:
+        self.noted.append("review")
 
-        return method
+    def require(self, _: Connection) -> None:
+        if not self.authorized:
+            raise NotAuthorizedError("authorize first")
 
 
 class Served:
     """A server under way.
 
     Attributes:
-        calls: guards it.
-        connection: what it takes every caller for; None: for nobody it knows.
-        state: the vault's state as the guard sees it.
-        channel: raw bytes in and out, marked.
-        standard: the open calls of the standard services.
-        taken_up: the marks of the requests that the server has taken up, in their order.
+        around: what the guard sees.
+        guard: of its calls.
+        door: through which they come.
+        channel: raw bytes in and out.
     """
 
-    def __init__(self) -> None:
-        self.connection: Connection | None = stranger()
-        self.state = State.UNLOCKED
-        self.calls = Calls(lambda _: self.connection, lambda: self.state)
-        self.server = grpc.aio.server()
-        self.channel: Any
-        self.standard: OpenCalls
-        self.taken_up: list[str] = []
+    def __init__(self, around: Around, guard: Guard, door: Door, channel: Any) -> None:
+        self.around = around
+        self.guard = guard
+        self.door = door
+        self.channel = channel
 
     async def unary(self, method: str, request: bytes = b"") -> bytes:
-        call: Any = self.channel.unary_unary(f"/{method}")
-        response: bytes = await call(request)
+        response: bytes = await self.channel.unary_unary(f"/{method}")(request)
         return response
 
     def stream(self, method: str, request: bytes = b"") -> Any:
-        call: Any = self.channel.unary_stream(f"/{method}")
-        return call(request)
+        return self.channel.unary_stream(f"/{method}")(request)
 
 
 @asynccontextmanager
 async def serving(directory: Path, *services: Service) -> AsyncIterator[Served]:
     """Serve services, and the standard ones, on a socket in a directory."""
-    served = Served()
-    intake = Intake(served.taken_up.append)
-    served.server.add_generic_rpc_handlers(
-        [intake, *(served.calls.handler(service) for service in services)]
+    around = Around()
+    played: Any = around
+    guard = Guard(played, played, played)
+    path = str(directory / "run" / "s")
+    door = Door(
+        [open_listener(path)],
+        uid=UID,
+        pin=PidfdProcess,
+        tree_of=lambda _: TREE,
+        find=served_methods(guard, [*services, *standard_services(services)]).get,
+        clock=SetClock(),
     )
-    names = [service.descriptor.full_name for service in services]
-    served.standard = add_standard(served.server, served.calls, names)
-    address = f"unix:{directory}/s"
-    served.server.add_insecure_port(address)
-    await served.server.start()
+    door.start()
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        served.channel = Marking(channel)
-        yield served
-        await served.server.stop(None)
+    async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
+        yield Served(around, guard, door, channel)
+    for connection in door.connections():
+        connection.close()
+    await door.close()
 
 
 def told(error: grpc.RpcError) -> tuple[str, str]:

@@ -18,11 +18,11 @@ from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 from backpackd.core import errors
 from backpackd.core.errors import BackpackError, DeniedError, LimitError
 from backpackd.core.states import State
-from backpackd.ports import Connection
-from backpackd.rpc import calls
-from backpackd.rpc.calls import MOST_WATCHES, WHILE_LOCKED, WITH_VALUES, Calls
-from fakes import GOOD_MARK
-from served import serving, stranger, told
+from backpackd.ports import Call
+from backpackd.rpc.calls import MOST_OPEN, served_methods
+from backpackd.rpc.methods import METHODS as RULES
+from backpackd.rpc.methods import Caller, Rules
+from served import TREE, serving, told
 
 VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
 LEASES = leases_pb2.DESCRIPTOR.services_by_name["Leases"]
@@ -57,7 +57,7 @@ class Answering:
     def __init__(self, descriptor: ServiceDescriptor, outcome: BaseException | None = None) -> None:
         self.descriptor = descriptor
         self.outcome = outcome
-        self.connections: list[tuple[Connection, int]] = []
+        self.calls: list[Call] = []
         self._streams = {_snake(m.name) for m in descriptor.methods if m.server_streaming}
         self._collecting = {_snake(m.name) for m in descriptor.methods if m.client_streaming}
         self._answers = {_snake(m.name): GetMessageClass(m.output_type) for m in descriptor.methods}
@@ -67,21 +67,21 @@ class Answering:
             raise AttributeError(name)
         answer = self._answers[name]()
 
-        async def unary(connection: Connection, request: Any) -> Any:
+        async def unary(call: Call, request: Any) -> Any:
             if name in self._collecting:
                 async for _ in request:
                     pass
-            self._answer(connection)
+            self._answer(call)
             return answer
 
-        async def stream(connection: Connection, _: object) -> AsyncIterator[Any]:
+        async def stream(call: Call, _: object) -> AsyncIterator[Any]:
             yield answer
-            self._answer(connection)
+            self._answer(call)
 
         return stream if name in self._streams else unary
 
-    def _answer(self, connection: Connection) -> None:
-        self.connections.append((connection, connection.calls))
+    def _answer(self, call: Call) -> None:
+        self.calls.append(call)
         if self.outcome is not None:
             raise self.outcome
 
@@ -93,7 +93,7 @@ class Waiting(Answering):
         super().__getattr__(name)
         answer = self._answers[name]()
 
-        async def stream(_: Connection, __: object) -> AsyncIterator[Any]:
+        async def stream(_: Call, __: object) -> AsyncIterator[Any]:
             yield answer
             await asyncio.Event().wait()
 
@@ -173,35 +173,6 @@ async def test_an_error_in_the_middle_of_a_stream_ends_it_with_its_status(tmp_pa
     assert told(found) == ("PERMISSION_DENIED", "no-grant")
 
 
-async def test_a_call_that_came_in_by_no_door_is_refused(tmp_path: Path) -> None:
-    answering = Answering(VAULT)
-    async with serving(tmp_path, answering) as served:
-        served.connection = None
-        assert told(await failing(served.unary(STATUS))) == ("UNAUTHENTICATED", "peer-unknown")
-    assert answering.connections == []
-
-
-async def test_a_daemon_that_stops_takes_no_new_calls(tmp_path: Path) -> None:
-    answering = Answering(VAULT)
-    async with serving(tmp_path, answering) as served:
-        served.calls.close()
-        assert told(await failing(served.unary(STATUS))) == ("UNAVAILABLE", "shutting-down")
-    assert answering.connections == []
-
-
-@pytest.mark.parametrize("outcome", [None, DeniedError("no"), ValueError("broken")])
-async def test_calls_under_way_are_counted_for_their_connection(
-    tmp_path: Path, outcome: BaseException | None
-) -> None:
-    answering = Answering(VAULT, outcome)
-    async with serving(tmp_path, answering) as served:
-        await asyncio.gather(served.unary(STATUS), return_exceptions=True)
-        assert answering.connections == [(served.connection, 1)]
-        assert served.connection is not None
-        assert served.connection.calls == 0
-        assert served.connection.served
-
-
 def _path(method: MethodDescriptor) -> str:
     return f"{method.containing_service.full_name}/{method.name}"
 
@@ -213,26 +184,22 @@ async def test_only_so_many_methods_answer_without_an_unlocked_vault(
 ) -> None:
     answering = Answering(method.containing_service)
     async with serving(tmp_path, answering) as served:
-        served.state = state
+        served.around.state = state
         if method.server_streaming:
             call: Any = drained(served.stream(_path(method)))
         else:
             call = served.unary(_path(method))
         if _path(method) in OPEN:
             await call
-            assert len(answering.connections) == 1
+            assert len(answering.calls) == 1
         else:
             assert told(await failing(call)) == ("FAILED_PRECONDITION", state.value)
-            assert answering.connections == []
-
-
-def test_what_answers_while_locked_exists() -> None:
-    assert {method.full_name for method in METHODS} >= WHILE_LOCKED
+            assert answering.calls == []
 
 
 async def test_a_closed_method_does_not_even_read_its_request(tmp_path: Path) -> None:
     async with serving(tmp_path, Answering(KEYS)) as served:
-        served.state = State.LOCKED
+        served.around.state = State.LOCKED
         found = await failing(served.unary("backpack.v1.Keys/PutKeys", b"\xff garbage"))
     assert told(found) == ("FAILED_PRECONDITION", "locked")
 
@@ -248,7 +215,7 @@ async def test_a_malformed_request_is_an_error_of_the_caller(
         found: Any = await failing(drained(answer) if method.server_streaming else answer)
     assert told(found) == ("INVALID_ARGUMENT", "malformed-request")
     assert TELLTALE not in found.details()
-    assert answering.connections == []
+    assert answering.calls == []
 
 
 async def test_a_name_that_is_not_utf_8_is_malformed(tmp_path: Path) -> None:
@@ -263,113 +230,134 @@ async def test_an_unknown_method_is_unimplemented(tmp_path: Path) -> None:
         assert told(await failing(served.unary("backpack.v1.Vault/Nothing")))[0] == "UNIMPLEMENTED"
 
 
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_method_of_the_operators_is_closed_without_authority_and_reads_nothing(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    answering = Answering(method.containing_service)
+    rules = RULES[method.full_name]
+    async with serving(tmp_path, answering) as served:
+        served.around.authorized = False
+        for_all = rules.caller is Caller.OPERATOR_FOR_ALL
+        request = GetMessageClass(method.input_type)(all=True) if for_all else None
+        raw = request.SerializeToString() if request else b"\xff garbage"
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method), raw)
+        found = told(await failing(drained(answer) if method.server_streaming else answer))
+    if rules.caller is Caller.ANYONE:
+        assert found == ("INVALID_ARGUMENT", "malformed-request")
+    else:
+        assert found == ("UNAUTHENTICATED", "not-authorized")
+    assert answering.calls == []
+
+
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_uses_and_reviews_are_noted_after_calls_that_succeed_and_no_others(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    rules = RULES[method.full_name]
+    due = ["use"] * rules.use + ["review"] * rules.review
+    call: Any
+    for outcome in (None, DeniedError("no")):
+        answering = Answering(method.containing_service, outcome)
+        async with serving(tmp_path / str(outcome is None), answering) as served:
+            if method.server_streaming:
+                call = drained(served.stream(_path(method)))
+            else:
+                call = served.unary(_path(method))
+            await asyncio.gather(call, return_exceptions=True)
+            # A stream counts from its first message on.
+            expected = due if outcome is None or method.server_streaming else []
+            assert served.around.noted == expected
+
+
+async def test_a_stream_without_a_message_is_no_use(tmp_path: Path) -> None:
+    class Empty(Answering):
+        def __getattr__(self, name: str) -> Any:
+            super().__getattr__(name)
+
+            async def stream(_: Call, __: object) -> AsyncIterator[Any]:
+                for nothing in ():
+                    yield nothing
+
+            return stream
+
+    async with serving(tmp_path, Empty(KEYS)) as served:
+        assert await drained(served.stream(LIST)) == []
+        assert served.around.noted == []
+
+
+def test_every_method_has_its_rules_and_every_row_its_method() -> None:
+    ours = {method.full_name for method in METHODS}
+    standard = {name for name in RULES if name.startswith("grpc.")}
+    assert RULES.keys() - standard == ours
+    assert len(standard) == 4
+
+
+def test_a_method_without_rules_cannot_be_served() -> None:
+    guard: Any = None
+    few = {name: rules for name, rules in RULES.items() if not name.endswith("Status")}
+    with pytest.raises(KeyError, match="Status"):
+        served_methods(guard, [Answering(VAULT)], few)
+
+
 def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
     class Empty:
         descriptor = VAULT
 
-    guard = Calls(lambda _: None, lambda: State.UNLOCKED)
+    guard: Any = None
     with pytest.raises(AttributeError):
-        guard.handler(Empty())
+        served_methods(guard, [Empty()])
 
 
-@pytest.mark.parametrize(
-    "marks",
-    [(), ("",), (GOOD_MARK[:-1],), (GOOD_MARK, GOOD_MARK), (GOOD_MARK, "guess"), ("guess",)],
-)
-@pytest.mark.parametrize("method", [STATUS, LIST])
-async def test_a_call_without_the_doors_one_mark_is_nobodys(
-    tmp_path: Path, marks: tuple[str, ...], method: str
-) -> None:
-    answering = [Answering(VAULT), Answering(KEYS)]
-    async with serving(tmp_path, *answering) as served:
-        served.channel.marks = marks
-        if method == STATUS:
-            found: Any = await failing(served.unary(method))
-        else:
-            found = await failing(drained(served.stream(method)))
-    assert told(found) == ("UNAUTHENTICATED", "peer-unknown")
-    assert [one.connections for one in answering] == [[], []]
-
-
-async def test_a_connections_mark_is_not_in_its_text() -> None:
-    assert GOOD_MARK not in repr(stranger())
-
-
-@pytest.mark.parametrize("cause", ["locked", "malformed", "stopping"])
 @pytest.mark.parametrize("method", METHODS, ids=_path)
-async def test_a_refused_request_is_rinsed_where_it_may_carry_a_passphrase_or_values(
-    tmp_path: Path, method: MethodDescriptor, cause: str
+async def test_a_request_longer_than_its_method_takes_is_refused_before_it_is_parsed(
+    tmp_path: Path, method: MethodDescriptor
 ) -> None:
-    rinsed: list[int] = []
-    async with serving(tmp_path, Answering(method.containing_service)) as served:
-        assert served.connection is not None
-        served.connection.rinse = lambda: rinsed.append(1)
-        if cause == "locked":
-            served.state = State.LOCKED
-        elif cause == "stopping":
-            served.calls.close()
+    answering = Answering(method.containing_service)
+    longest = RULES[method.full_name].longest
+    async with serving(tmp_path, answering) as served:
+        served.door._shared.authorized = lambda _: True
         call = served.stream if method.server_streaming else served.unary
-        answer: Any = call(_path(method), b"" if cause == "stopping" else b"\xff")
-        await failing(drained(answer) if method.server_streaming else answer)
-    assert rinsed == [1] * (cause == "stopping" or method.full_name in WITH_VALUES)
+        for size, expected in ((longest + 1, "limit"), (longest, "malformed-request")):
+            answer: Any = call(_path(method), b"\xff" * size)
+            error = await failing(drained(answer) if method.server_streaming else answer)
+            assert told(error)[1] == expected
+    assert answering.calls == []
 
 
-def test_the_methods_that_carry_a_passphrase_or_values_are_all_there() -> None:
+def test_the_methods_that_carry_secrets_say_so() -> None:
     kinds = {m.full_name: m.input_type for m in METHODS}
     telling = {"passphrase", "current", "replacement", "value", "keys", "secret", "code", "terms"}
     telling |= {"credentials", "put_credentials", "legacy"}
     found = {n for n, kind in kinds.items() if telling & set(kind.fields_by_name)}
     # Here a code is the name of a question, and nothing to hide.
-    assert found - {"backpack.v1.Requests.ApproveRequest", "backpack.v1.Requests.DenyRequest"} == (
-        WITH_VALUES
-    )
+    found -= {"backpack.v1.Requests.ApproveRequest", "backpack.v1.Requests.DenyRequest"}
+    assert found == {name for name, rules in RULES.items() if rules.secret}
 
 
-@pytest.mark.parametrize("method", [LIST, "backpack.v1.Leases/WatchLeases"])
-async def test_watches_of_a_tree_are_limited_and_count_until_they_end(
-    tmp_path: Path, method: str
-) -> None:
-    waiting = Waiting(KEYS if method == LIST else LEASES)
-    async with serving(tmp_path, waiting) as served:
-        open_ = [served.stream(method) for _ in range(MOST_WATCHES)]
+def test_only_methods_whose_requests_say_all_are_for_all() -> None:
+    with_all = {m.full_name for m in METHODS if "all" in m.input_type.fields_by_name}
+    for_all = {name for name, rules in RULES.items() if rules.caller is Caller.OPERATOR_FOR_ALL}
+    # `all` says there which leases end, and safe directions are open.
+    assert with_all - for_all == {"backpack.v1.Leases.RevokeLeases"}
+    assert for_all <= with_all
+
+
+def test_rules_are_closed_unless_they_say_otherwise() -> None:
+    assert Rules() == Rules(Caller.ANYONE, locked=False, use=False, longest=64 * 1024)
+
+
+async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_path: Path) -> None:
+    method = "backpack.v1.Leases/WatchLeases"
+    async with serving(tmp_path, Waiting(LEASES)) as served:
+        open_ = [served.stream(method) for _ in range(MOST_OPEN)]
         for call in open_:
             await call.read()
         more = served.stream(method)
-        if method == LIST:
-            assert await more.read() == b""
-        else:
-            assert told(await failing(more.read())) == ("RESOURCE_EXHAUSTED", "limit")
-            assert served.connection is not None
-            assert served.calls._standing[served.connection.tree] == MOST_WATCHES
+        assert told(await failing(more.read())) == ("RESOURCE_EXHAUSTED", "limit")
+        assert served.guard._open[TREE] == MOST_OPEN
         for call in (*open_, more):
             call.cancel()
-        while served.calls._open:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0)
-        assert not served.calls._standing
-
-
-@pytest.mark.parametrize("method", ["backpack.v1.Keys/PutKeys", LIST])
-async def test_an_answer_that_was_sent_closes_nothing_and_is_forgotten(
-    tmp_path: Path, method: str
-) -> None:
-    async with serving(tmp_path, Answering(KEYS)) as served:
-        assert served.connection is not None
-        closed: list[int] = []
-        served.connection.close = lambda: closed.append(1)
-        await (drained(served.stream(method)) if method == LIST else served.unary(method))
-        while served.calls.unsent._answers:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0)
-        served.calls.unsent.cut_off()
-        assert closed == []
-
-
-async def test_an_answer_that_is_not_sent_in_time_closes_its_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(calls, "PATIENCE_SECONDS", 0.01)
-    unsent, connection, closed = calls.Unsent(), stranger(), asyncio.Event()
-    connection.close = closed.set
-    unsent.drop(unsent.add(stranger()))
-    unsent.add(connection)
-    await closed.wait()
-    assert not unsent._answers
+        while served.guard._open:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.001)

@@ -14,9 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from backpackd.core.states import State
-from backpackd.rpc.standard import MOST_OF_TREE
 from daemons import RunningDaemon, failure
-from fakes import GOOD_MARK
 from served import Served, serving, told
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -84,20 +82,10 @@ async def test_a_watcher_is_told_that_the_daemon_stops_and_does_not_hold_it_up(
     async with serving(tmp_path) as served:
         watching = watch(served)
         assert (await watching.read()).status == SERVING
-        served.calls.close()
-        await served.standard.close()
+        draining = asyncio.ensure_future(served.door.drain(3600))
         assert (await watching.read()).status == NOT_SERVING
         assert await ended(watching) == "shutting-down"
-        await served.server.stop(3600)
-
-
-async def test_a_watcher_that_does_not_read_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        idle, watching = watch(served), watch(served)
-        assert (await watching.read()).status == SERVING
-        await served.standard.close()
-        assert await ended(watching) == "shutting-down"
-        idle.cancel()
+        await draining
 
 
 async def test_a_tool_that_reflects_does_not_hold_up_the_daemon(tmp_path: Path) -> None:
@@ -105,9 +93,9 @@ async def test_a_tool_that_reflects_does_not_hold_up_the_daemon(tmp_path: Path) 
         reflecting = reflect(served)
         await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         assert (await reflecting.read()).HasField("list_services_response")
-        await served.standard.close()
+        draining = asyncio.ensure_future(served.door.drain(3600))
         assert await ended(reflecting) == "shutting-down"
-        await served.server.stop(3600)
+        await draining
 
 
 async def test_a_tool_that_is_done_reflecting_ends_in_peace(tmp_path: Path) -> None:
@@ -128,52 +116,9 @@ async def test_an_unknown_service_is_watched_as_unknown(tmp_path: Path) -> None:
 
 async def test_health_answers_while_the_vault_is_locked(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        served.state = State.LOCKED
+        served.around.state = State.LOCKED
         stub: Any = health_pb2_grpc.HealthStub(served.channel)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
-
-
-async def test_the_standard_services_stand_behind_the_same_door(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        served.connection = None
-        stub: Any = health_pb2_grpc.HealthStub(served.channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            await stub.Check(health_pb2.HealthCheckRequest())
-        assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
-        assert await ended(watch(served)) == "peer-unknown"
-        assert await ended(reflect(served)) == "peer-unknown"
-
-
-async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
-        watching = [watch(served) for _ in range(MOST_OF_TREE)]
-        for stream in watching:
-            await stream.read()
-        assert await ended(watch(served)) == "limit"
-        assert await ended(reflect(served)) == "limit"
-        stub: Any = health_pb2_grpc.HealthStub(served.channel)
-        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
-        for stream in watching:
-            stream.cancel()
-        while served.standard._by_tree:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0)
-        again = watch(served)
-        assert (await again.read()).status == SERVING
-        again.cancel()
-
-
-@pytest.mark.parametrize("marks", [(), ("guess",), (GOOD_MARK, "guess"), (GOOD_MARK, GOOD_MARK)])
-async def test_the_standard_services_want_the_doors_mark_as_well(
-    tmp_path: Path, marks: tuple[str, ...]
-) -> None:
-    async with serving(tmp_path) as served:
-        served.channel.marks = marks
-        stub: Any = health_pb2_grpc.HealthStub(served.channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            await stub.Check(health_pb2.HealthCheckRequest())
-        assert told(caught.value) == ("UNAUTHENTICATED", "peer-unknown")
-        assert await ended(watch(served)) == "peer-unknown"
-        assert await ended(reflect(served)) == "peer-unknown"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ class DenyRule:
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
         """Tell whether this rule denies a key to a caller."""
         return self.covers(name) and (
-            self.selector is None or selectors.matches(self.selector, facts, boot_id)
+            self.selector is None or selectors.concerns(self.selector, facts, boot_id)
         )
 
     def covers(self, name: str) -> bool:
@@ -64,6 +64,11 @@ class Policy:
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
         """Tell whether a rule denies a key to a caller."""
         return any(rule.denies(facts, name, boot_id) for rule in self.deny)
+
+    def meant(self, facts: PeerFacts, boot_id: str) -> frozenset[Selector]:
+        """Return the selectors of rules that mean a caller, whatever keys they are about."""
+        found = {rule.selector for rule in self.deny if rule.selector is not None}
+        return frozenset(one for one in found if selectors.concerns(one, facts, boot_id))
 
     def tightened(self, by: "Policy") -> "Policy":
         """Return the tighter of two policies in every respect."""

@@ -3,7 +3,8 @@
 Invariants:
 
 1. Calls of one process tree for the same keys, or for some of them, are one request.
-2. One tree has few requests at a time, and a full table gives way where it is fullest: a flood
+2. One tree has few requests at a time, those of trees around it included, and so has everything
+   below one outermost process, which a terminal of its own does not change; and a full table gives way where it is fullest: a flood
    pushes out its own requests first.
 3. Who leaves a tree at every request, by forking twice, is a flood of many trees. It is counted by
    what it does not leave by that: its login session or systemd unit, and within it the orphans,
@@ -22,6 +23,8 @@ from backpackd.core.errors import LimitError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
 
 MOST_OF_TREE = 8
+MOST_OF_CHAIN = 32
+"""Of all trees below one outermost process, such as a terminal program."""
 MOST = 256
 FEW = 32
 """So many requests of one source or crowd are no flood."""
@@ -129,13 +132,21 @@ class RequestTable:
                 return request
         return None
 
-    def check_room(self, origin: ProcessId) -> None:
-        """Return if a tree may have one more request.
+    def check_room(self, facts: PeerFacts) -> None:
+        """Return if a caller may make one more request.
+
+        Those of every tree that the caller is in count. Otherwise each terminal that an agent
+        opens would be a tree with requests of its own.
 
         Raises:
-            LimitError: it has too many already.
+            LimitError: its tree, one around it or its outermost process has too many already.
         """
-        if sum(other.origin == origin for other in self._requests.values()) >= MOST_OF_TREE:
+        chain = {process.id for process in facts.chain}
+        outermost = facts.chain[facts.outermost].id
+        others = self._requests.values()
+        around = sum(other.origin in chain for other in others)
+        below = sum(other.facts.chain[other.facts.outermost].id == outermost for other in others)
+        if around >= MOST_OF_TREE or below >= MOST_OF_CHAIN:
             raise LimitError(
                 f"{MOST_OF_TREE} requests of this process tree wait for approval already: have "
                 "them answered first",
@@ -148,7 +159,7 @@ class RequestTable:
         Raises:
             LimitError: this tree has too many requests already, or all have.
         """
-        self.check_room(request.origin)
+        self.check_room(request.facts)
         self._requests[request.code] = request
         if len(self._requests) <= MOST:
             return []

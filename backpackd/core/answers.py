@@ -15,7 +15,7 @@ Invariants:
    then on they hold for every key.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from backpackd.core.facts import PeerFacts, ProcessId
@@ -85,9 +85,7 @@ class Answers:
         self._consents[grant_id] = consent.used()
         return True
 
-    def refuse(
-        self, tree: ProcessId, names: Iterable[str], *, place: Place | None = None
-    ) -> None:
+    def refuse(self, tree: ProcessId, names: Iterable[str], *, place: Place | None = None) -> None:
         """Remember that a person refused keys to a tree: it is not asked again.
 
         Args:

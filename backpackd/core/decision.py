@@ -216,9 +216,7 @@ def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> 
     return any(rules.answers.withdrawn(each.id, name, since=since) for each in facts.chain)
 
 
-def _counts(
-    grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: Suspended
-) -> bool:
+def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:
     """Tell whether a grant counts for a key: a revocation sets aside what came before it.
 
     A standing grant stays set aside for as long as the tree lives, a consent only when it was

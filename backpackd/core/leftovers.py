@@ -40,6 +40,25 @@ def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What prohibition has to know of a tree when its own processes are not asked any more.
+
+    Attributes:
+        chain: its root and all that stood above it.
+        place: where its root ran.
+    """
+
+    chain: tuple[ProcessId, ...]
+    place: Place
+
+    @classmethod
+    def of(cls, facts: PeerFacts, root: ProcessFacts) -> "Ancestry":
+        """Take it from an attested caller, for a root in its chain."""
+        above = facts.chain[facts.chain.index(root) :]
+        return cls(tuple(process.id for process in above), place_of(facts, root))
+
+
+@dataclass(frozen=True, slots=True)
 class Traces:
     """What tells of a caller which trees may have left it behind.
 

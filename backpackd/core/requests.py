@@ -3,8 +3,9 @@
 Invariants:
 
 1. Calls of one process tree for the same keys, or for some of them, are one request.
-2. One tree has few requests at a time, those of trees around it included, and so has everything
-   below one outermost process, which a terminal of its own does not change; and a full table gives way where it is fullest: a flood
+2. One tree has few requests at a time, those of the trees around it included. A terminal of its
+   own, which makes an agent's tool another tree, leads out of neither that nor out of the bound for
+   everything below one outermost process. A full table gives way where it is fullest: a flood
    pushes out its own requests first.
 3. Who leaves a tree at every request, by forking twice, is a flood of many trees. It is counted by
    what it does not leave by that: its login session or systemd unit, and within it the orphans,

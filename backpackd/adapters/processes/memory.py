@@ -93,11 +93,17 @@ class MemoryProcesses:
         session: int = 0,
         terminal: int = 0,
         executable: str | None = None,
-        unit: str | None = None,
+        unit: str | None = "",
         manager: bool = False,
         name: str = "",
     ) -> ProcessFacts:
-        """Start a process, with a start time that no other one has."""
+        """Start a process, with a start time that no other one has.
+
+        Its unit, where the test says nothing, is its parent's. A manager starts each in another.
+        """
+        if unit == "":
+            above = self._table.get(parent)
+            unit = f"{pid}.service" if above is None or above.manager else above.unit
         self._born += 1
         facts = ProcessFacts(
             id=ProcessId(pid, self._born, self._born),

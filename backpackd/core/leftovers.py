@@ -84,7 +84,8 @@ class Traces:
         own, above = facts.chain[:end], facts.chain[end : end + 1]
         return cls(
             own[-1].id,
-            all(process.manager for process in above),
+            # Who has come in from outside of the pid namespace has parent 0. An orphan never has.
+            above[0].manager if above else own[-1].parent > 0,
             frozenset(process.session for process in own) - {0},
             frozenset(process.unit for process in own),
             frozenset(_adopted(own)) - {0},

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
@@ -134,7 +135,11 @@ class MemoryProcesses:
 
     def reparent(self, pid: int, parent: int) -> None:
         """Give a process another parent."""
-        self._table[pid] = replace(self._table[pid], parent=parent)
+        self.change(pid, parent=parent)
+
+    def change(self, pid: int, **facts: Any) -> None:
+        """Change facts of a process, which stays the same process."""
+        self._table[pid] = replace(self._table[pid], **facts)
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
         """Read a peer and its ancestors.

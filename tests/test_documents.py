@@ -213,6 +213,7 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
+        ("requests below one outermost process", str(requests.MOST_OF_CHAIN)),
         ("calls that wait for one request", str(asking.MOST_WAITING_OF_TREE)),
         (
             "rules in a policy",

@@ -177,7 +177,8 @@ class Leasing:
             max_ttl=longest,
         )
         if ancestry is not None:
-            self._ancestry[holder] = ancestry
+            # The first one stays: when a process in between ends, there is less above the holder.
+            self._ancestry.setdefault(holder, ancestry)
         self._tell("issued", lease)
         self._deadlines.review()
         return lease

@@ -92,9 +92,10 @@ class PeerFacts:
         """The part of the chain that lies in the tree that the kernel's facts alone make.
 
         The caller up to and with the root that `root_index` finds: an agent that is a root of its
-        own stays in the tree that it was started in. Otherwise it could leave behind, by its own
-        word, what was refused to that tree, revoked from it or denied to it. The same is so for
-        what it starts, on terminals of their own too, which would else be trees of their own.
+        own stays in the tree that it was started in, and so does what it starts, on terminals of
+        their own too. This is for permission, and names the root that a prohibition is recorded
+        for. Whom a prohibition reaches is a matter of all of `chain`, since a process can move the
+        end of its tree inwards (decision 0011).
         """
         end = root_index(self.chain)
         if self.root_at is not None:

@@ -317,11 +317,22 @@ async def test_revoking_a_tree_tells_agents_on_terminals_inside() -> None:
     assert [told for told, _ in world.processes.signals] == [pid]
 
 
+async def test_revoking_a_tree_tells_agents_inside_whose_lease_is_over() -> None:
+    world = await granted()
+    pid = on_a_terminal(world)
+    await world.run("K", pid=pid, ttl=10)
+    world.clock.pass_(1800)
+    world.deadlines.review()
+    world.revoking.tree(AGENT)
+    assert [told for told, _ in world.processes.signals] == [pid]
+
+
 async def test_what_stood_above_a_tree_counts_after_it_has_ended() -> None:
     world = await granted()
     inner = await world.lease("K", pid=on_a_terminal(world))
     world.processes.kill(110)
-    assert [lease.id for lease in world.revoking.tree(AGENT)] == [inner.id]
+    later = await world.lease("K", pid=INNER)
+    assert {lease.id for lease in world.revoking.tree(AGENT)} == {inner.id, later.id}
 
 
 async def test_questions_of_a_tree_are_counted_for_terminals_inside_it() -> None:

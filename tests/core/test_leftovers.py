@@ -1,5 +1,7 @@
 """Which orphans a tree may have left behind: of its session or unit, and no others."""
 
+from typing import Any
+
 import pytest
 
 from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
@@ -8,8 +10,8 @@ from backpackd.core.leftovers import Place, Traces, place_of
 USER = 1000
 
 
-def process(pid: int, session: int, unit: str | None = "a.scope", **facts: int) -> ProcessFacts:
-    given = {"parent": 1, "terminal": 0, "uid": USER, **facts}
+def process(pid: int, session: int, unit: str | None = "a.scope", **facts: Any) -> ProcessFacts:
+    given: dict[str, Any] = {"parent": 1, "terminal": 0, "uid": USER, **facts}
     return ProcessFacts(ProcessId(pid, pid * 10), session=session, unit=unit, **given)
 
 

@@ -280,7 +280,7 @@ class Auditing:
     def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
         """Return what a caller claims to be; read once for each program that a process runs."""
         process = facts.process
-        key = (process.id, process.executable)
+        key = (process.id, process.executable, process.image)
         claimed = self._claims.get(key)
         if claimed is None:
             if commands is None:

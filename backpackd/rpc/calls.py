@@ -26,11 +26,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from backpackd.application.auditing import caller
 from backpackd.core import states
+from backpackd.application.peers import check_user
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
     LimitError,
     PeerUnknownError,
+    UserChangedError,
     ShuttingDownError,
 )
 from backpackd.core.facts import ProcessId
@@ -224,6 +226,7 @@ class Calls:
         Raises:
             PeerUnknownError: the call came in by no door of ours.
             ShuttingDownError: the daemon is stopping.
+            UserChangedError: the process that connected runs as another user by now.
         """
         connection = self._find(context.peer())
         if connection is None or not _is_marked(context, connection):
@@ -231,6 +234,11 @@ class Calls:
         if self._closing:
             connection.rinse()
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
+        try:
+            check_user(connection.peer)
+        except UserChangedError:
+            connection.rinse()
+            raise
         self._open += 1
         try:
             with connection:

@@ -7,8 +7,10 @@ Its rules:
 2. A passphrase is asked for on the controlling terminal (/dev/tty) without echo, never read from
    standard input unless `--passphrase-file -` says so, and never taken from an argument or the
    environment, where other programs could read it.
-3. Before a passphrase or a value is read, this process makes itself undumpable: no core file holds
-   it and no other process of the user can attach.
+3. Before a passphrase or a value is read, this process makes itself undumpable: from then on no
+   other process of the user can attach, open its memory or take a descriptor of it, and no core
+   file holds what it read. That does not undo what was opened before: a process of the user that
+   opened `/proc/PID/mem` between the start of this one and that moment reads on.
 4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
    no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
@@ -17,10 +19,8 @@ Its rules:
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import resource
 import stat
 import sys
 import termios
@@ -40,6 +40,7 @@ from backpack_client.inputs import (
     why,
     without_line_end,
 )
+from backpack_client.protecting import make_undumpable
 
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
@@ -51,8 +52,6 @@ _ATTEMPTS = 3
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
-_PR_SET_DUMPABLE = 4
-_PT_DENY_ATTACH = 31
 
 
 def say(text: str) -> None:
@@ -281,26 +280,6 @@ def file_bytes(path: str, limit: int) -> bytes:
     make_undumpable()
     with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
         return read(descriptor, limit, "a file")
-
-
-def make_undumpable() -> None:
-    """Keep other processes of the user and core files away from this process's memory.
-
-    Raises:
-        Failure: the system refused, so nothing secret is to be read.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if sys.platform == "darwin":
-        result = libc.ptrace(_PT_DENY_ATTACH, 0, None, 0)
-    else:
-        result = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    if result != 0:
-        raise Failure(
-            "cannot keep other programs out of this process: "
-            + os.strerror(ctypes.get_errno()).lower(),
-            reason="not-protected",
-        )
 
 
 def _folded(text: str, stream: TextIO) -> list[str]:

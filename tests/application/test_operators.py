@@ -19,7 +19,7 @@ async def attempt(world: World, passphrase: bytes, pid: int = 100) -> None:
     """Try a passphrase as `Authorize` does, on a connection of its own."""
     connection = world.connect(pid)
     tree = connection.tree
-    await world.gate.try_one(tree, lambda: world.vault.verify(passphrase, tree))
+    await world.gate.try_one(connection, lambda: world.vault.verify(passphrase, tree))
 
 
 async def test_nobody_has_authority_before_proving_the_passphrase() -> None:
@@ -240,5 +240,5 @@ async def test_a_failure_that_is_no_guess_is_not_counted() -> None:
 
     for _ in range(5):
         with pytest.raises(LimitError):
-            await world.gate.try_one(world.tree(), broken)
+            await world.gate.try_one(world.connect(100), broken)
     await attempt(world, GOOD)

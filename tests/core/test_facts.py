@@ -47,7 +47,7 @@ AGENT = process(30, session=20, terminal=PTS)
 
 def root_of(*processes: ProcessFacts) -> int:
     chain = chain_of(*processes)
-    return chain[root_index(chain)].id.pid
+    return chain[root_index(chain, chain[0].uid)].id.pid
 
 
 def test_an_agent_typed_into_a_shell_is_the_root_and_the_shell_is_not() -> None:
@@ -147,12 +147,12 @@ def leads_a_terminal(facts: ProcessFacts) -> bool:
 
 @given(chains())
 def test_the_root_is_always_in_the_chain(chain: tuple[ProcessFacts, ...]) -> None:
-    assert 0 <= root_index(chain) < len(chain)
+    assert 0 <= root_index(chain, chain[0].uid) < len(chain)
 
 
 @given(chains())
 def test_a_leader_of_a_terminal_is_the_root_of_nobody_else(chain: tuple[ProcessFacts, ...]) -> None:
-    index = root_index(chain)
+    index = root_index(chain, chain[0].uid)
     assert index == 0 or not leads_a_terminal(chain[index])
 
 
@@ -160,7 +160,7 @@ def test_a_leader_of_a_terminal_is_the_root_of_nobody_else(chain: tuple[ProcessF
 def test_neither_pid_1_nor_another_user_is_the_root_of_anybody_else(
     chain: tuple[ProcessFacts, ...],
 ) -> None:
-    index = root_index(chain)
+    index = root_index(chain, chain[0].uid)
     above = chain[index + 1 :]
     below_strangers = any(facts.uid == chain[0].uid and not facts.manager for facts in above)
     root = chain[index]
@@ -172,13 +172,13 @@ def test_neither_pid_1_nor_another_user_is_the_root_of_anybody_else(
 def test_what_is_not_seen_of_a_chain_never_makes_the_tree_larger(
     chain: tuple[ProcessFacts, ...], seen: int
 ) -> None:
-    assert root_index(chain[:seen]) <= root_index(chain)
+    assert root_index(chain[:seen], chain[0].uid) <= root_index(chain, chain[0].uid)
 
 
 @given(chains(), st.sampled_from(["same session", "own session", "own terminal"]))
 def test_a_child_in_the_tree_has_the_same_root(chain: tuple[ProcessFacts, ...], kind: str) -> None:
-    root, caller = chain[root_index(chain)], chain[0]
-    assume(root != caller or not _leads_terminal(chain, 0))
+    root, caller = chain[root_index(chain, chain[0].uid)], chain[0]
+    assume(root != caller or not _leads_terminal(chain, 0, caller.uid))
     # Without any terminal above, a terminal inside the tree looks like the user's own.
     assume(kind != "own terminal" or root.terminal)
     assume(not caller.manager)
@@ -192,7 +192,7 @@ def test_a_child_in_the_tree_has_the_same_root(chain: tuple[ProcessFacts, ...], 
         parent=caller.id.pid,
     )
     longer = (child, *chain)
-    assert longer[root_index(longer)] == root
+    assert longer[root_index(longer, caller.uid)] == root
 
 
 @given(chains())
@@ -203,7 +203,7 @@ def test_a_process_that_poses_as_a_manager_never_makes_its_tree_larger(
         posing = tuple(
             replace(facts, manager=facts.manager or i == liar) for i, facts in enumerate(chain)
         )
-        assert root_index(posing) <= root_index(chain)
+        assert root_index(posing, chain[0].uid) <= root_index(chain, chain[0].uid)
 
 
 def test_what_an_agent_starts_on_a_terminal_of_its_own_stays_in_the_agents_tree() -> None:

@@ -134,9 +134,9 @@ def run(
             )
 
             def on_wait(code: str) -> None:
-                # Not before: the daemon could not read what this process runs, and who approves
-                # would see an unknown program.
-                terminal.make_undumpable()
+                # Still open to the user's other processes: the daemon looks once more at what this
+                # one runs before it lets a person approve it, and what hides has changed. The
+                # passphrase, and the values below, come after it has closed itself.
                 if asks_here:
                     inline.ask(backpack, code)
                 else:

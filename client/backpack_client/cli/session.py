@@ -79,6 +79,8 @@ class Session:
         Nobody is asked for a passphrase that could not be used: there must be a daemon, and the
         vault must be unlocked.
         """
+        # First of all: what is opened of this process before that stays open.
+        terminal.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
             self.note_version(status)

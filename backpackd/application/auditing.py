@@ -33,7 +33,7 @@ from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import Image, PeerFacts, ProcessId
 from backpackd.core.leases import Lease
 from backpackd.core.rows import AuditPublic, Change
 from backpackd.core.sealing import SALT_SIZE, OpenError
@@ -97,7 +97,7 @@ class Auditing:
         self._signer: SecretSlot | None = None
         self._due: Signing | None = None
         self._floods = Floods()
-        self._claims: dict[tuple[ProcessId, str | None], str] = {}
+        self._claims: dict[tuple[ProcessId, str | None, Image], str] = {}
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 

@@ -139,9 +139,9 @@ class PeerFacts:
     def tree(self) -> tuple[ProcessFacts, ...]:
         """The part of the chain that lies in the tree that the kernel's facts alone make.
 
-        The caller up to and with the process that `origin_index` finds: an agent that is a root of its
-        own stays in the tree that it was started in. Otherwise it could leave behind, by its own
-        word, what was refused to that tree, revoked from it or denied to it. The same is so for
+        The caller up to and with the process that `origin_index` finds: an agent that is a root of
+        its own stays in the tree that it was started in. Otherwise it could leave behind, by its
+        own word, what was refused to that tree, revoked from it or denied to it. The same is so for
         what it starts, on terminals of their own too, which would else be trees of their own.
         """
         end = origin_index(self.chain, self.uid)

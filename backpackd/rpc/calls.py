@@ -25,15 +25,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from backpackd.application.auditing import caller
-from backpackd.core import states
 from backpackd.application.peers import check_user
+from backpackd.core import states
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
     LimitError,
     PeerUnknownError,
-    UserChangedError,
     ShuttingDownError,
+    UserChangedError,
 )
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State

@@ -27,6 +27,7 @@ import termios
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
 from backpack_client.folding import fold
 from backpack_client.inputs import (
@@ -40,7 +41,6 @@ from backpack_client.inputs import (
     why,
     without_line_end,
 )
-from backpack_client.protecting import make_undumpable
 
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
@@ -163,7 +163,7 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
     Raises:
         Failure: there is no terminal to ask on, or the file cannot be used.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is not None:
         return passphrase_file(path)
     return _ask(prompt, f"add {option} FILE, or - for standard input")
@@ -211,7 +211,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     Raises:
         Failure: as for `passphrase`; also when three times it was too short or the two differed.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is not None:
         return passphrase_file(path)
     hint = f"add {option} FILE, or - for standard input"
@@ -242,7 +242,7 @@ def value(name: str, path: str | None, option: str = "--value-file FILE") -> byt
     Raises:
         Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is None:
         return _ask(f"value of {name}", f"add {option}, or - for standard input")
     with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
@@ -261,7 +261,7 @@ def legacy_key(path: str | None) -> bytes:
     Raises:
         Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is None:
         return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
     with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
@@ -277,7 +277,7 @@ def file_bytes(path: str, limit: int) -> bytes:
     Raises:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
         return read(descriptor, limit, "a file")
 

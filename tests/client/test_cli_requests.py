@@ -49,6 +49,7 @@ def test_requests_as_json_and_as_text(run: Run, fake: FakeDaemon) -> None:
         "in_tree": True,
         "may_be_root": True,
         "claimed_command": "agent --fast",
+        "now": "",
     }
     assert "65 (root) /bin/p65  [claims: agent --fast]" in run("requests").out
     assert fake.requests("Authorize") == []

@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address
+from backpack_client import address, protecting
 from backpack_client.aio.lease import AsyncLease
 from backpack_client.aio.watch import being_cancelled
 from backpack_client.calls.call import (
@@ -18,7 +18,6 @@ from backpack_client.calls.call import (
 )
 from backpack_client.channel import RpcError, Target, UsageError, check, open_async_channel
 from backpack_client.failures import Failure
-from backpack_client.protecting import is_undumpable, make_undumpable
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -76,15 +75,15 @@ class Connection:
         async with self._opening:
             if self._closed:
                 raise closed()
-            if passphrase and not is_undumpable():
-                make_undumpable()
+            if passphrase and not protecting.is_undumpable():
+                protecting.make_undumpable()
                 self._undumpable = False
             if passphrase and self._channel is not None and not self._undumpable:
                 assert self._target is not None
                 self._exposed.append((self._channel, self._target))
                 self._channel = self._target = None
             if self._channel is None:
-                self._undumpable = is_undumpable()
+                self._undumpable = protecting.is_undumpable()
                 # A daemon with a full queue is waited for, which must not hold up the loop.
                 target = await asyncio.to_thread(check, self._path)
                 self._channel = await open_async_channel(target, self._path, self._timeout)

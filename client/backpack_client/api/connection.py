@@ -4,7 +4,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address
+from backpack_client import address, protecting
 from backpack_client.api.lease import Lease
 from backpack_client.calls.call import (
     DEFAULT_TIMEOUT,
@@ -17,7 +17,6 @@ from backpack_client.calls.call import (
 )
 from backpack_client.channel import RpcError, Target, check, open_channel
 from backpack_client.failures import Failure
-from backpack_client.protecting import is_undumpable, make_undumpable
 
 if TYPE_CHECKING:
     import grpc
@@ -83,15 +82,15 @@ class Connection:
         with self._opening:
             if self._closed:
                 raise closed()
-            if passphrase and not is_undumpable():
-                make_undumpable()
+            if passphrase and not protecting.is_undumpable():
+                protecting.make_undumpable()
                 self._undumpable = False
             if passphrase and self._channel is not None and not self._undumpable:
                 assert self._target is not None
                 self._exposed.append((self._channel, self._target))
                 self._channel = self._target = None
             if self._channel is None:
-                self._undumpable = is_undumpable()
+                self._undumpable = protecting.is_undumpable()
                 target = check(self._path)
                 self._channel = open_channel(target, self._path, self._timeout)
                 self._target = target

@@ -12,7 +12,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backpack_client import terminal
+from backpack_client import protecting, terminal
 from backpack_client.cli import request_view
 from backpack_client.failures import Failure
 from backpack_client.model import Request
@@ -47,8 +47,8 @@ def ask(backpack: "Backpack", code: str) -> None:
     Raises:
         Failure: the passphrase was wrong three times, nothing was typed, or it was denied.
     """
-    # Before the daemon is asked: what hides itself afterwards would have changed since it was shown.
-    terminal.make_undumpable()
+    # Before the daemon is asked: what hides itself afterwards has changed since it was shown.
+    protecting.make_undumpable()
     request = _own(backpack, code)
     if request is None:
         terminal.tell_waiting(code)

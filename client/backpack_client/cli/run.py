@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backpack_client import lockfiles, terminal
+from backpack_client import lockfiles, protecting, terminal
 from backpack_client.cli import inline
 from backpack_client.cli.agent_files import MOST_KEYS, lock_option, warn
 from backpack_client.cli.session import Session
@@ -185,7 +185,7 @@ def _lease(
             reason=failure.reason,
             hint="run it again with a longer --wait, and have it answered while it waits",
         ) from None
-    terminal.make_undumpable()
+    protecting.make_undumpable()
     return dict(handed.values)
 
 

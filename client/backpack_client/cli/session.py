@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from backpack_client import __version__, address, terminal
+from backpack_client import __version__, address, protecting, terminal
 from backpack_client.failures import Failure, from_status
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Session:
         vault must be unlocked.
         """
         # First of all: what is opened of this process before that stays open.
-        terminal.make_undumpable()
+        protecting.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
             self.note_version(status)

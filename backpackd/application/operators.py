@@ -11,7 +11,7 @@ from math import ceil
 from typing import TypeVar
 
 from backpackd.application.auditing import Auditing
-from backpackd.application.peers import check_protected, check_user, protected
+from backpackd.application.peers import check_protected, check_user, may_have_authority
 from backpackd.core.errors import (
     DamageError,
     LimitError,
@@ -138,7 +138,7 @@ class Operators:
 
     def has(self, connection: Connection) -> bool:
         """Tell whether a connection has operator authority now."""
-        return self.remaining(connection) > 0 and protected(connection.peer)
+        return self.remaining(connection) > 0 and may_have_authority(connection.peer)
 
     def require(self, connection: Connection) -> None:
         """Raise unless a connection has operator authority.
@@ -146,6 +146,7 @@ class Operators:
         Raises:
             NotAuthorizedError: it has not.
             NotProtectedError: it has, and its process has opened itself to others since.
+            UserChangedError: it has, and its process runs as another user by now.
         """
         if self.remaining(connection) <= 0:
             raise NotAuthorizedError(
@@ -153,6 +154,7 @@ class Operators:
                 "first"
             )
         # An exec opens a process that was closed, and the connection may have gone with it.
+        check_user(connection.peer)
         check_protected(connection.peer)
 
     def drop_all(self) -> None:

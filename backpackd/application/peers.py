@@ -47,11 +47,12 @@ def check_protected(peer: Peer) -> None:
         )
 
 
-def protected(peer: Peer) -> bool:
-    """Tell whether `check_protected` lets a peer pass."""
+def may_have_authority(peer: Peer) -> bool:
+    """Tell whether both checks let a peer pass."""
     try:
+        check_user(peer)
         check_protected(peer)
-    except NotProtectedError:
+    except (NotProtectedError, UserChangedError):
         return False
     return True
 

@@ -11,12 +11,14 @@ from backpackd.core.errors import (
     LimitError,
     LockedError,
     PeerUnknownError,
+    ProcessGoneError,
     RequestChangedError,
     RequestUnknownError,
     ShuttingDownError,
+    UserChangedError,
     WaitingError,
 )
-from backpackd.core.facts import PeerFacts
+from backpackd.core.facts import Answer, Image, PeerFacts
 from backpackd.core.requests import CODE_ALPHABET, LIFE, MOST, MOST_OF_TREE
 from fakes import World, settled, turns
 
@@ -470,11 +472,61 @@ async def test_the_root_is_looked_at_when_the_caller_has_ended_or_left() -> None
     assert request.facts.process.executable == "/usr/bin/tool"
 
 
-async def test_what_hides_itself_after_asking_is_shown_as_it_was_and_approved() -> None:
+async def test_what_hides_itself_after_asking_is_shown_as_such_before_it_is_approved() -> None:
     world, tasks = await asked()
     world.processes.exec(101, None)
+    with pytest.raises(RequestChangedError):
+        approve(world)
     (request,) = world.asking.pending()
-    world.asking.look([request])
+    # The path is the one that it was last seen with, and said to be no more than that.
     assert request.facts.process.executable == "/usr/bin/tool"
+    assert request.facts.process.image.answer is Answer.HIDDEN
     approve(world)
     assert await settled(*tasks) == [{"K": b"k"}]
+
+
+@pytest.mark.parametrize("path", ["/usr/bin/tool", None])
+async def test_what_runs_a_file_without_a_path_is_not_approved(path: str | None) -> None:
+    world, tasks = await asked()
+    # In memory, or unlinked: the path that was seen before says nothing of it.
+    world.processes.exec(101, path, image=Image(Answer.UNNAMED, 1, 99))
+    with pytest.raises(RequestChangedError):
+        approve(world)
+    world.asking.close()
+    await settled(*tasks)
+
+
+async def test_an_interpreter_that_runs_another_script_is_not_approved() -> None:
+    world, tasks = await asked()
+    world.processes.claim(101, "python3 other.py")
+    with pytest.raises(RequestChangedError):
+        approve(world)
+    world.asking.close()
+    await settled(*tasks)
+
+
+async def test_what_cannot_be_read_any_more_but_lives_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, tasks = await asked()
+
+    def unreadable(pid: int) -> Any:
+        raise ProcessGoneError(f"process {pid} cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.processes, "pin", unreadable)
+        with pytest.raises(RequestChangedError):
+            approve(world)
+    world.asking.close()
+    await settled(*tasks)
+
+
+async def test_a_caller_that_became_another_user_while_it_waited_gets_nothing() -> None:
+    world, tasks = await asked()
+    (request,) = world.asking.pending()
+    world.processes.exec(101, "/usr/bin/tool", uid=0)
+    with pytest.raises(RequestChangedError):
+        approve(world)
+    assert [found.id.pid for found in request.possible_roots] == [100]
+    approve(world)
+    assert [type(found) for found in await settled(*tasks)] == [UserChangedError]

@@ -39,7 +39,7 @@ def python(code: str) -> Terminal:
 
 ASK = """
 import sys
-from backpack_client import protecting, terminal
+from backpack_client import terminal
 from backpack_client.failures import Failure
 try:
     print(repr({call}))

@@ -228,3 +228,73 @@ def test_an_agent_never_makes_the_tree_smaller(chain: tuple[ProcessFacts, ...], 
     rooted = replace(facts, root_at=place)
     assert len(rooted.tree) >= len(facts.tree)
     assert rooted.root in rooted.tree
+
+
+SSHD = process(5, session=5, uid=ROOT)
+
+
+def facts_of(*processes: ProcessFacts) -> PeerFacts:
+    """Make the facts of a peer that connected as `USER`, whatever its uid is by now."""
+    return PeerFacts(USER, USER, chain_of(*processes))
+
+
+def test_a_caller_that_has_executed_su_does_not_make_roots_services_its_own() -> None:
+    became_root = process(30, session=20, terminal=PTS, uid=ROOT)
+    facts = facts_of(became_root, SHELL, SSHD, INIT)
+    assert facts.user_changed
+    assert facts.chain[facts.outermost] == facts.chain[1]
+    assert facts.root.id.pid == 30
+    assert SSHD.id not in [member.id for member in facts.tree]
+
+
+def test_without_anything_of_the_users_above_it_such_a_caller_stands_alone() -> None:
+    facts = facts_of(process(30, uid=ROOT), SSHD, INIT)
+    assert (facts.root.id.pid, facts.outermost, len(facts.tree)) == (30, 0, 1)
+
+
+def test_a_service_of_root_that_was_started_in_the_users_terminal_is_no_root() -> None:
+    # `sudo sshd` at a prompt: whoever logs in there is below it.
+    sudo = process(30, session=20, terminal=PTS, uid=ROOT)
+    server = process(31, session=31, uid=ROOT)
+    login = process(40, session=40, terminal=OTHER_PTS)
+    facts = facts_of(process(41, session=40, terminal=OTHER_PTS), login, server, sudo, SHELL, INIT)
+    assert facts.root.id.pid == 41
+
+
+def test_an_agent_that_has_executed_su_stays_in_the_tree_of_what_it_started() -> None:
+    became_root = replace(AGENT, uid=ROOT)
+    tool = process(31, session=20, terminal=PTS)
+    facts = facts_of(process(32, session=20, terminal=PTS), tool, became_root, SHELL, SSHD, INIT)
+    assert [member.id.pid for member in facts.tree] == [32, 31, 30]
+    assert facts.origin.id == AGENT.id
+    assert facts.root.uid == USER
+
+
+def test_what_the_users_service_manager_started_is_the_users_whatever_it_executed() -> None:
+    became_root = process(30, session=30, uid=ROOT)
+    facts = facts_of(process(31, session=30), became_root, SYSTEMD, INIT)
+    assert facts.chain[facts.outermost].id.pid == 30
+    assert (facts.origin.id.pid, facts.root.id.pid) == (30, 31)
+
+
+@given(chains())
+def test_no_process_of_another_user_is_proposed_as_the_root_of_anybody_else(
+    chain: tuple[ProcessFacts, ...],
+) -> None:
+    index = root_index(chain, USER)
+    assert index == 0 or chain[index].uid == USER
+
+
+@given(chains())
+def test_what_the_caller_has_become_since_it_connected_widens_no_tree(
+    chain: tuple[ProcessFacts, ...],
+) -> None:
+    assume(chain[0].uid == USER)
+    changed = (replace(chain[0], uid=ROOT), *chain[1:])
+    assert root_index(changed, USER) <= root_index(chain, USER)
+
+
+@given(chains())
+def test_the_root_lies_in_the_tree(chain: tuple[ProcessFacts, ...]) -> None:
+    facts = PeerFacts(USER, USER, chain)
+    assert facts.root in facts.tree

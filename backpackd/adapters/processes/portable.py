@@ -182,7 +182,7 @@ class PortableProcesses:
             return True
         try:
             with _reading(process.pid) as found:
-                return _identify(found) != process
+                return _identify(found) != process or found.status() == "zombie"
         except ProcessGoneError:
             return False
 

@@ -112,6 +112,7 @@ async def test_what_runs_a_file_without_a_path_is_not_approved(path: str | None)
     world.processes.exec(101, path, image=Image(Answer.UNNAMED, 1, 99))
     with pytest.raises(RequestChangedError):
         approve(world)
+    assert world.asking.pending()[0].facts.process.executable == path
     world.asking.close()
     await settled(*tasks)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_process_is_open_until_it_closes_itself_and_the_kernel_says_so() -> No
     assert done.stdout.split() == ["False", "True", "0"]
 
 
-PASSPHRASES = [
+PASSPHRASES: list[Call[Any]] = [
     vault.init("a passphrase"),
     vault.unlock("a passphrase"),
     vault.authorize("a passphrase"),
@@ -35,7 +36,7 @@ PASSPHRASES = [
 
 
 @pytest.mark.parametrize("call", PASSPHRASES, ids=lambda call: call.method)
-def test_a_call_that_proves_a_passphrase_goes_by_a_closed_connection(call: Call[object]) -> None:
+def test_a_call_that_proves_a_passphrase_goes_by_a_closed_connection(call: Call[Any]) -> None:
     assert call.passphrase
 
 

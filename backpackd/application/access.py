@@ -17,6 +17,7 @@ from backpackd.application.calendar import Calendar
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
 from backpackd.application.looking import digested
+from backpackd.application.peers import user_changed
 from backpackd.application.running import Running, Start
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.audit.events import CLAIM_LIMIT, AuditEvent
@@ -142,12 +143,15 @@ class Access:
 
         Raises:
             PeerUnknownError: the process that connected has ended.
+            UserChangedError: it runs as another user by now.
         """
         peer = connection.peer
         try:
             facts = self._processes.attest(peer.process, peer.uid, peer.gid)
         except ProcessGoneError:
             raise PeerUnknownError("the process that connected has ended: connect anew") from None
+        if facts.user_changed:
+            raise user_changed()
         return self._running.rooted(facts)
 
     async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:

@@ -163,15 +163,19 @@ class Asking:
         own = {facts.root.id, facts.process.id}
         return [request for request in self._table.shown() if request.tree in own]
 
-    def look(self, requests: Iterable[Request]) -> None:
+    def look(self, requests: Iterable[Request], *, every: float = LOOK_EVERY) -> None:
         """Look again at what the processes of requests run, before a person is shown them.
 
         Where it cannot be read for lack of room, they are shown as they were last seen; to approve
         them then fails.
+
+        Args:
+            requests: which.
+            every: seconds for which an earlier look is good enough.
         """
         now = self._clock.boot()
         for request in requests:
-            if now - request.looked_at >= LOOK_EVERY:
+            if now - request.looked_at >= every:
                 with suppress(LimitError):
                     self._look(request)
 
@@ -335,11 +339,12 @@ class Asking:
         """Look at what the chain of a request runs now; True: something else than was shown."""
         facts = look_again(self._processes, request.facts)
         request.looked_at = self._clock.boot()
-        if not request.differs(facts):
-            return False
-        request.change(facts, self._processes.claimed_commands(facts))
-        self._changed()
-        return True
+        commands = self._processes.claimed_commands(facts)
+        differs = request.differs(facts, commands)
+        request.change(facts, commands)
+        if differs:
+            self._changed()
+        return differs
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.

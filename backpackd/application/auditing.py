@@ -33,7 +33,7 @@ from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import Image, PeerFacts, ProcessId
 from backpackd.core.leases import Lease
 from backpackd.core.rows import AuditPublic, Change
 from backpackd.core.sealing import SALT_SIZE, OpenError
@@ -97,7 +97,7 @@ class Auditing:
         self._signer: SecretSlot | None = None
         self._due: Signing | None = None
         self._floods = Floods()
-        self._claims: dict[tuple[ProcessId, str | None], str] = {}
+        self._claims: dict[tuple[ProcessId, str | None, Image], str] = {}
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 
@@ -280,7 +280,7 @@ class Auditing:
     def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
         """Return what a caller claims to be; read once for each program that a process runs."""
         process = facts.process
-        key = (process.id, process.executable)
+        key = (process.id, process.executable, process.image)
         claimed = self._claims.get(key)
         if claimed is None:
             if commands is None:

@@ -177,6 +177,18 @@ class PeerUnknownError(AuthorityError):
     reason = "peer-unknown"
 
 
+class UserChangedError(AuthorityError):
+    """The process that connected runs as another user by now."""
+
+    reason = "user-changed"
+
+
+class NotProtectedError(AuthorityError):
+    """Other processes of the caller's user can read its memory and take its connection."""
+
+    reason = "not-protected"
+
+
 class WrongPassphraseError(AuthorityError):
     """No slot opens with this passphrase."""
 

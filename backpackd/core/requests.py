@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from backpackd.core.errors import LimitError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.facts import Answer, PeerFacts, ProcessFacts, ProcessId
 
 MOST_OF_TREE = 8
 MOST_OF_CHAIN = 32
@@ -75,14 +75,32 @@ class Request:
         """The tree that counts where trees are held apart, whatever root the caller proposes."""
         return self.facts.origin.id
 
-    def differs(self, facts: PeerFacts) -> bool:
-        """Tell whether the chain runs something else than what was shown of this request."""
-        return _running(self.facts) != _running(facts)
+    def differs(self, facts: PeerFacts, commands: dict[int, str]) -> bool:
+        """Tell whether the chain runs something else than what was shown of this request.
+
+        A command line is a claim. It counts all the same: an interpreter that runs another script
+        is the same file, and a claim may refuse an approval, though never allow one. A process that
+        has ended is no change: it runs nothing any more, and most askers end before the answer.
+        """
+        # Root's services write what they do into their command lines, and nobody asks about them.
+        own = {process.id for process in facts.chain[: facts.outermost + 1]}
+        return any(
+            now.image.answer is not Answer.ENDED
+            and (
+                _running(before) != _running(now)
+                or (now.id in own and self.commands.get(now.id.pid) != commands.get(now.id.pid))
+            )
+            for before, now in zip(self.facts.chain, facts.chain, strict=True)
+        )
 
     def change(self, facts: PeerFacts, commands: dict[int, str]) -> None:
-        """Take in what the chain runs now: another revision of the same request."""
-        self.facts, self.commands = facts, commands
-        self.revision += 1
+        """Take in what the chain runs now; another revision where it differs."""
+        if self.differs(facts, commands):
+            self.revision += 1
+        ended = {each.id.pid for each in facts.chain if each.image.answer is Answer.ENDED}
+        # Whatever has the number of one that has ended by now says nothing about it.
+        live = {pid: command for pid, command in commands.items() if pid not in ended}
+        self.facts, self.commands = facts, {**self.commands, **live}
 
     @property
     def source(self) -> tuple[str, ProcessId | str | None]:
@@ -109,11 +127,12 @@ class Request:
     def possible_roots(self) -> tuple[ProcessFacts, ...]:
         """The processes of the chain that consent may be given to.
 
-        What starts the programs of everybody may not: managers, and processes of another uid at
-        the top of the chain, such as cron or the ssh server.
+        What starts the programs of everybody may not: managers, and processes of another uid, such
+        as cron or the ssh server, wherever in the chain they stand.
         """
-        own = self.facts.chain[: self.facts.outermost + 1]
-        return tuple(process for process in own if not process.manager)
+        facts = self.facts
+        own = facts.chain[: facts.outermost + 1]
+        return tuple(process for process in own if not process.manager and process.uid == facts.uid)
 
 
 class RequestTable:
@@ -244,8 +263,8 @@ class RequestTable:
         return ended
 
 
-def _running(facts: PeerFacts) -> list[tuple[str | None, str | None]]:
-    return [(process.executable, process.unit) for process in facts.chain]
+def _running(process: ProcessFacts) -> tuple[object, ...]:
+    return process.executable, process.image, process.uid, process.unit
 
 
 def _most(

@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from backpackd.application.auditing import caller
+from backpackd.application.peers import check_user
 from backpackd.core import states
 from backpackd.core.errors import (
     BackpackError,
@@ -32,6 +33,7 @@ from backpackd.core.errors import (
     LimitError,
     PeerUnknownError,
     ShuttingDownError,
+    UserChangedError,
 )
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
@@ -224,6 +226,7 @@ class Calls:
         Raises:
             PeerUnknownError: the call came in by no door of ours.
             ShuttingDownError: the daemon is stopping.
+            UserChangedError: the process that connected runs as another user by now.
         """
         connection = self._find(context.peer())
         if connection is None or not _is_marked(context, connection):
@@ -231,6 +234,11 @@ class Calls:
         if self._closing:
             connection.rinse()
             raise ShuttingDownError("the daemon is stopping: start it again, then try again")
+        try:
+            check_user(connection.peer)
+        except UserChangedError:
+            connection.rinse()
+            raise
         self._open += 1
         try:
             with connection:

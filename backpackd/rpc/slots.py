@@ -143,7 +143,7 @@ class SlotsService:
         """Make one try with a code, which waits for its turn and leaves no trace."""
         try:
             with connection.waiting():
-                return await self._gate.try_one(connection.tree, attempt)
+                return await self._gate.try_one(connection, attempt)
         finally:
             connection.rinse()
 

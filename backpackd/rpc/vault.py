@@ -15,7 +15,7 @@ from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
-from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError
+from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError, UserChangedError
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
 from backpackd.ports import Clock, Connection
@@ -131,7 +131,7 @@ class VaultService:
             ended = len(self._leasing)
         else:
             # Whoever locks and is gone before the answer has locked all the same.
-            with suppress(PeerUnknownError):
+            with suppress(PeerUnknownError, UserChangedError):
                 ended = len(self._leasing.of(self._access.attest(connection).root.id))
         self._vault.lock()
         return pb.LockResponse(leases_ended=ended)
@@ -173,7 +173,7 @@ class VaultService:
         """Make one try with a passphrase, which waits for its turn and leaves no trace."""
         try:
             with connection.waiting():
-                return await self._gate.try_one(connection.tree, attempt)
+                return await self._gate.try_one(connection, attempt)
         finally:
             connection.rinse()
 

@@ -58,6 +58,11 @@ _BY_REASON = {
     "already-initialized": (EXIT_FAILED, UNLOCK_HINT),
     "peer-unknown": (EXIT_DENIED, "call again, from a process that keeps running until the answer"),
     "wrong-passphrase": (EXIT_WRONG_PASSPHRASE, ""),
+    "not-protected": (
+        EXIT_DENIED,
+        "from a program of your own: see docs/protocol.md, on passphrases",
+    ),
+    "user-changed": (EXIT_DENIED, "call again, from a process that stays the user's"),
     "not-authorized": (EXIT_DENIED, "this needs the passphrase: type it, or add --passphrase-file"),
     "no-grant": (EXIT_DENIED, ""),
     "denied-by-rule": (EXIT_DENIED, "a rule of the policy forbids it, whatever is granted"),

@@ -295,7 +295,22 @@ async def test_a_connections_mark_is_not_in_its_text() -> None:
     assert GOOD_MARK not in repr(stranger())
 
 
-@pytest.mark.parametrize("cause", ["locked", "malformed", "stopping"])
+@pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_call_of_a_process_that_runs_as_another_user_by_now_is_refused(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    answering = Answering(method.containing_service)
+    async with serving(tmp_path, answering) as served:
+        assert served.connection is not None
+        served.connection.peer.uid += 1
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method))
+        found: Any = await failing(drained(answer) if method.server_streaming else answer)
+    assert told(found) == ("UNAUTHENTICATED", "user-changed")
+    assert answering.connections == []
+
+
+@pytest.mark.parametrize("cause", ["locked", "malformed", "stopping", "another user"])
 @pytest.mark.parametrize("method", METHODS, ids=_path)
 async def test_a_refused_request_is_rinsed_where_it_may_carry_a_passphrase_or_values(
     tmp_path: Path, method: MethodDescriptor, cause: str
@@ -308,10 +323,13 @@ async def test_a_refused_request_is_rinsed_where_it_may_carry_a_passphrase_or_va
             served.state = State.LOCKED
         elif cause == "stopping":
             served.calls.close()
+        elif cause == "another user":
+            served.connection.peer.uid += 1
         call = served.stream if method.server_streaming else served.unary
         answer: Any = call(_path(method), b"" if cause == "stopping" else b"\xff")
         await failing(drained(answer) if method.server_streaming else answer)
-    assert rinsed == [1] * (cause == "stopping" or method.full_name in WITH_VALUES)
+    any_method = cause in {"stopping", "another user"}
+    assert rinsed == [1] * (any_method or method.full_name in WITH_VALUES)
 
 
 def test_the_methods_that_carry_a_passphrase_or_values_are_all_there() -> None:

@@ -242,7 +242,9 @@ class Reception:
             if told.pidfd >= 0:
                 os.close(told.pidfd)
             raise
-        return Newcomer(sock, Peer(told.uid, told.gid, process))
+        return Newcomer(
+            sock, Peer(told.uid, told.gid, process, exposed=process.readable_by(told.uid))
+        )
 
     def _serve_later(self) -> None:
         """See to it that those who wait get their turn."""

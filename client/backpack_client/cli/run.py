@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backpack_client import lockfiles, terminal
+from backpack_client import lockfiles, protecting, terminal
 from backpack_client.cli import inline
 from backpack_client.cli.agent_files import MOST_KEYS, lock_option, warn
 from backpack_client.cli.session import Session
@@ -134,9 +134,9 @@ def run(
             )
 
             def on_wait(code: str) -> None:
-                # Not before: the daemon could not read what this process runs, and who approves
-                # would see an unknown program.
-                terminal.make_undumpable()
+                # Still open to the user's other processes: the daemon looks once more at what this
+                # one runs before it lets a person approve it, and what hides has changed. The
+                # passphrase, and the values below, come after it has closed itself.
                 if asks_here:
                     inline.ask(backpack, code)
                 else:
@@ -185,7 +185,7 @@ def _lease(
             reason=failure.reason,
             hint="run it again with a longer --wait, and have it answered while it waits",
         ) from None
-    terminal.make_undumpable()
+    protecting.make_undumpable()
     return dict(handed.values)
 
 

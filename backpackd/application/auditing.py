@@ -6,8 +6,11 @@ The rules:
 2. A change of the vault and its entries are one transaction (`commit`).
 3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
    the disk. The answer to a passphrase waits for that (`written`).
-4. Only an unlocked vault signs: when it is unlocked, after every hundred entries, when it is
-   locked. Its authority record remembers how far the log reached, with every change.
+4. Only who has the master key signs: with every change of the vault, when it is unlocked, after
+   every hundred entries, when it is locked. A checkpoint names the authority record in force, and
+   is written in the transaction that puts it in force.
+5. Record and log know each other: the record remembers how far the log reached, with every change,
+   and the newest checkpoint knows the record. An unlock holds both (`hold`) before it uses either.
 
 Entries are written while the vault is locked, too, to its public audit key. Before a vault has one
 (a new vault, one of an older version), what is noted waits in memory for the first unlock.
@@ -19,7 +22,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backpackd.application.audit_writing import AuditWriter, Item, Signing, keys_changed, no_log
@@ -31,12 +34,14 @@ from backpackd.core.audit.chain import Head
 from backpackd.core.audit.events import Actor, AuditEvent
 from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.audit.record_state import RecordState
+from backpackd.core.audit.verify import genuine_checkpoint
 from backpackd.core.authority import Authority
-from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
+from backpackd.core.errors import BackpackError, DamageError, LockedError, ProcessGoneError
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.leases import Lease
-from backpackd.core.rows import AuditPublic, Change
-from backpackd.core.sealing import SALT_SIZE, OpenError
+from backpackd.core.rows import AuditPublic, Change, StoredVault
+from backpackd.core.sealing import SALT_SIZE, OpenError, Secret
 from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlot, Store
 
 _LOG = logging.getLogger("backpackd.audit")
@@ -95,7 +100,8 @@ class Auditing:
         self._vault: Vault | None = None
         self._fresh: AuditPublic | None = None
         self._signer: SecretSlot | None = None
-        self._due: Signing | None = None
+        self._due: _Due | None = None
+        self._found = _Found()
         self._floods = Floods()
         self._claims: dict[tuple[ProcessId, str | None], str] = {}
         self._opening: asyncio.Task[None] | None = None
@@ -229,24 +235,98 @@ class Auditing:
                 self._opening = None
             raise error
 
+    async def hold(
+        self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
+    ) -> Authority:
+        """See `Journal`."""
+        if not self.writer.own:
+            # There may have been no vault, or no log, when the daemon began.
+            await self.writer.load()
+        self._found = _Found()
+        anchor, known = authority.audit, self.writer.record
+        state = RecordState.of(stored.vault_id, authority.generation, stored.authority)
+        if anchor is None:
+            # Keys, log and the record that knows them began in one transaction.
+            behind = stored.audit is not None or self.writer.head.number > 0
+            newest = state
+        else:
+            named = await self._named(self._own_keys(master, stored.vault_id, anchor))
+            newest = max(
+                (each for each in (named, known) if each is not None),
+                key=lambda each: each.generation,
+                default=state,
+            )
+            behind = state.is_behind(newest)
+            # Ahead: the log was cut by what was written together with this record.
+            ahead = anchor.named if named is None else named.generation < state.generation
+            if ahead or not await self._reaches(anchor.head):
+                self._found.broken_at = anchor.head.text
+                self.broken_ms = self._now_ms()
+                _LOG.error(
+                    "the audit log was cut or altered: the vault knows entry %s", anchor.head.text
+                )
+        if not behind:
+            return authority
+        if not accept_older:
+            raise _stepped_back()
+        self._found.older = authority.generation
+        # Beyond both: neither the newer record nor one between the two fits the log from now on.
+        return replace(authority, generation=max(authority.generation, newest.generation))
+
     def anchored(self, authority: Authority) -> Authority:
         """See `Journal`."""
         if authority.audit is None:
             return authority
-        return replace(authority, audit=replace(authority.audit, head=self.writer.head))
+        anchor = replace(authority.audit, head=self.writer.head, named=True)
+        return replace(authority, audit=anchor)
 
-    async def commit(self, change: Change, events: Sequence[AuditEvent]) -> None:
+    async def commit(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
         """See `Journal`."""
         if self._fresh is not None:
             change = replace(change, audit_public=self._fresh)
         elif self.writer.public is None:
             raise no_log()
-        signing, self._due = self._due, None
-        if any(event.who is None for event in events):
-            # Changes are made by callers, whose call this still is.
-            who = self._who()
-            events = [event if event.who else replace(event, who=who) for event in events]
-        await self.writer.write(Item(events, change, self._fresh, signing))
+        if self._signer is None:
+            raise no_log()
+        due, self._due = self._due, None
+        signing = due.signing if due is not None else Signing(chain.CHANGE, self._signer)
+        told = [*due.events, *events] if due is not None else events
+        item = self._item(change, authority, told, signing)
+        try:
+            await self.writer.write(item)
+        except BackpackError:
+            if due is not None and self._due is None and self._signer is signing.key:
+                # What the unlock has to say is still to be said, by the next change.
+                self._due = due
+            raise
+
+    async def commit_locked(
+        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """See `Journal`."""
+        assert authority.audit is not None
+        private = self._own_keys(master, self.writer.vault_id, authority.audit)
+        found, key = self._found, self._arena.store(private.signing)
+        try:
+            signing = Signing(found.why(chain.CHANGE), key, found.broken_at)
+            await self.writer.write(self._item(change, authority, events, signing))
+        finally:
+            key.wipe()
+
+    def _item(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent], signing: Signing
+    ) -> Item:
+        """Make a change one piece with its entries and the checkpoint that names its record."""
+        # Changes are made by callers, whose call this still is.
+        who = self._who() if any(event.who is None for event in events) else None
+        told = [
+            replace(event, who=event.who or who, generation=authority.generation)
+            for event in events
+        ]
+        record = RecordState.of(self.writer.vault_id, authority.generation, change.authority)
+        return Item(told, change, record, self._fresh, signing)
 
     def stopping(self) -> None:
         """Note that the daemon stops; before it locks, so that the lock vouches for the entry."""
@@ -296,49 +376,68 @@ class Auditing:
 
     def _unlocked(self) -> None:
         assert self._vault is not None
-        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session()))
+        found, self._found = self._found, _Found()
+        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session(), found))
         self._opening.add_done_callback(_heard)
 
-    async def _open(self, vault: Vault, session: Session) -> None:
+    async def _open(self, vault: Vault, session: Session, found: "_Found") -> None:
         """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
         try:
-            if not self.writer.own:
-                # There may have been no vault, or no log, when the daemon began.
-                await self.writer.load()
             if session.authority.audit is None:
-                await self._make(vault)
+                if not self.writer.own:
+                    await self.writer.load()
+                await self._make(vault, found)
             else:
-                await self._hold(vault, session, session.authority.audit)
+                with session.open_master() as master:
+                    private = self._own_keys(master, session.vault_id, session.authority.audit)
+                key = self._take_signer(private)
+                signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
+                # The first change says it, whoever makes it: nothing comes before it.
+                self._due = _Due(signing, self._accepting(found))
+                await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session),))
         except BackpackError as error:
             if not session.over:
                 _LOG.error("the vault is locked again: %s", error.message)
                 vault.lock()
             raise
 
-    async def _hold(self, vault: Vault, session: Session, anchor: AuditAnchor) -> None:
-        """Hold the log against the vault, countersign it, and be ready to sign."""
-        with session.open_master() as master:
-            try:
-                private = AuditKeys.open(master, session.vault_id, anchor.keys)
-            except OpenError as error:
-                raise keys_changed() from error
+    def _own_keys(self, master: Secret, vault_id: bytes, anchor: AuditAnchor) -> AuditKeys:
+        """Open the private audit keys, if the public ones in the file are theirs.
+
+        Raises:
+            DamageError: they are not, or do not open.
+        """
+        try:
+            private = AuditKeys.open(master, vault_id, anchor.keys)
+        except OpenError as error:
+            raise keys_changed() from error
         if private.public != self.writer.public:
             # Planted: whoever did so can read what the locked daemon wrote since.
             raise keys_changed()
         self.verified = True
-        known = anchor.head
-        intact = await self._reaches(known)
-        session.check()
-        self._take_signer(private)
-        why = chain.UNLOCK
-        if not intact:
-            why = chain.BREAK
-            self.broken_ms = self._now_ms()
-            _LOG.error("the audit log was cut or altered: the vault knows entry %s", known.text)
-        text = "" if intact else known.text
-        await self._checkpoint(vault, why, text, (self._unlocking(session),))
+        return private
 
-    async def _make(self, vault: Vault) -> None:
+    async def _named(self, private: AuditKeys) -> RecordState | None:
+        """Return the authority record that the newest checkpoint names.
+
+        Only signatures count. Anybody who writes the file can append rows that are none, and would
+        keep the operator out with them.
+        """
+        verify, before = private.public.verify, None
+        while (row := await self._store.audit_last(chain.CHECKPOINT, before)) is not None:
+            found = genuine_checkpoint(row, verify, self.writer.vault_id)
+            if found is not None and found.record is not None:
+                return found.record
+            before = row.number
+        return None
+
+    def _accepting(self, found: "_Found") -> tuple[AuditEvent, ...]:
+        """Make the event of an operator's word that an older vault is meant, if there was one."""
+        if not found.older:
+            return ()
+        return (self.event("older-accepted", details={"older": str(found.older)}),)
+
+    async def _make(self, vault: Vault, found: "_Found") -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
         # A vault of an older version has changed before.
@@ -350,7 +449,8 @@ class Auditing:
             with session.open_master() as master:
                 sealed = private.seal(master, session.vault_id, secrets.token_bytes(SALT_SIZE))
             self._fresh = private.public
-            self._due = Signing(chain.UNLOCK, self._take_signer(private))
+            signing = Signing(found.why(chain.UNLOCK), self._take_signer(private))
+            self._due = _Due(signing, self._accepting(found))
             anchor = AuditAnchor(sealed, Head())
             record = session.authority.next(vault.now_ms(), audit=anchor)
             return Draft(record, events=events)
@@ -392,20 +492,18 @@ class Auditing:
     async def _sign(self, vault: Vault) -> None:
         """Write a checkpoint in the course of things."""
         try:
-            await self._checkpoint(vault, chain.REGULAR, "", ())
+            await self._checkpoint(vault, chain.REGULAR, ())
         except BackpackError as error:
             _LOG.warning("no checkpoint was written: %s", error.message)
         finally:
             if self._signing is asyncio.current_task():
                 self._signing = None
 
-    async def _checkpoint(
-        self, vault: Vault, why: str, known: str, events: Sequence[AuditEvent]
-    ) -> None:
+    async def _checkpoint(self, vault: Vault, why: str, events: Sequence[AuditEvent]) -> None:
         async def draft(session: Session) -> Draft:
             if self._signer is None:
                 raise LockedError("the vault was locked meanwhile")
-            self._due = Signing(why, self._signer, known)
+            self._due = self._due or _Due(Signing(why, self._signer))
             return Draft(session.authority.next(vault.now_ms()), events=events)
 
         await vault.change(draft)
@@ -417,21 +515,62 @@ class Auditing:
         return self._signer
 
     def _locked(self) -> None:
-        signer, self._signer, self._due = self._signer, None, None
+        signer, self._signer = self._signer, None
+        due, self._due = self._due, None
         self.note(self.event("locked"))
         if signer is not None:
             # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
-            task = asyncio.create_task(self._sign_last(signer))
+            # What an unlock found and has not said yet, a lock must not sign away.
+            task = asyncio.create_task(self._sign_last(signer, signs=due is None))
             task.add_done_callback(_heard)
             self._signing = task
 
-    async def _sign_last(self, signer: SecretSlot) -> None:
+    async def _sign_last(self, signer: SecretSlot, *, signs: bool) -> None:
         try:
-            await self.writer.write(Item(signing=Signing(chain.LOCK, signer)))
+            # Also where nothing is signed: changes that wait for their turn are signed with it.
+            await self.writer.write(Item(signing=Signing(chain.LOCK, signer) if signs else None))
         finally:
             signer.wipe()
             if self._signing is asyncio.current_task():
                 self._signing = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What an unlock found when it held record and log against each other.
+
+    Attributes:
+        broken_at: the head that the vault knew, where the log does not go on from it; else empty.
+        older: the generation of a record that is behind the log, which the operator accepted; 0:
+            it is not behind.
+    """
+
+    broken_at: str = ""
+    older: int = 0
+
+    def why(self, otherwise: str) -> str:
+        """Return why the next checkpoint is written."""
+        if self.broken_at:
+            return chain.BREAK
+        return chain.ACCEPTED if self.older else otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What the next change has to carry: a checkpoint, after these entries and its own."""
+
+    signing: Signing
+    events: tuple[AuditEvent, ...] = ()
+
+
+def _stepped_back() -> DamageError:
+    return DamageError(
+        "the vault is older than its audit log: an older copy of it, or of a part of it, was put "
+        "in place, and deleted keys, grants that were taken back or an old passphrase may be in "
+        "force again; put the newest copy in its place, or unlock it and say that the older one is "
+        "meant",
+        reason="vault-stepped-back",
+    )
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

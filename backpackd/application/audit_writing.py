@@ -309,8 +309,8 @@ class AuditWriter:
                 for event in item.events:
                     rows.entry(event.encode())
                     batch.entries += 1
-                # A checkpoint names what is in force. Where this daemon has written no record yet, a
-                # lock came before the unlock's own word, and there is nothing to vouch for.
+                # A checkpoint names the record in force. Where this daemon has written none yet, the
+                # lock came before the unlock's own word: there is nothing to vouch for.
                 record = item.record or self.record
                 if item.signing is not None and record is not None:
                     rows.checkpoint(item.signing, batch.segment, self._now_ms(), record)
@@ -358,9 +358,7 @@ class _Rows:
         self._put(chain.ENTRY, sealed)
         self.state = ratchet.advance(self.state)
 
-    def checkpoint(
-        self, signing: Signing, segment: int, now_ms: int, record: RecordState
-    ) -> None:
+    def checkpoint(self, signing: Signing, segment: int, now_ms: int, record: RecordState) -> None:
         plain = Checkpoint(segment, now_ms, signing.why, signing.known, record)
         with signing.key.open() as key:
             signed = plain.signed(key, self._vault_id, self.head)

@@ -25,7 +25,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backpackd.application.audit_writing import AuditWriter, Item, Signing, keys_changed, no_log
+from backpackd.application.audit_holding import Found, Holding
+from backpackd.application.audit_writing import AuditWriter, Item, Signing, no_log
 from backpackd.application.session import Draft, Session
 from backpackd.application.vault import Vault
 from backpackd.core.audit import chain, keys
@@ -35,20 +36,18 @@ from backpackd.core.audit.events import Actor, AuditEvent
 from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
 from backpackd.core.audit.record_state import RecordState
-from backpackd.core.audit.verify import genuine_checkpoint
 from backpackd.core.authority import Authority
-from backpackd.core.errors import BackpackError, DamageError, LockedError, ProcessGoneError
+from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.leases import Lease
 from backpackd.core.rows import AuditPublic, Change, StoredVault
-from backpackd.core.sealing import SALT_SIZE, OpenError, Secret
+from backpackd.core.sealing import SALT_SIZE, Secret
 from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlot, Store
 
 _LOG = logging.getLogger("backpackd.audit")
 
 MOST_ENDED = 64
 """Leases that end together and get an entry each; more get one entry with their number."""
-_PAGE = 500
 _MOST_CLAIMS = 256
 
 caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
@@ -94,6 +93,7 @@ class Auditing:
         self._clock = clock
         self.writer = AuditWriter(store, arena, self._now_ms)
         self.writer.on_written = self._sign_when_due
+        self._holding = Holding(store, self.writer)
         self.verified = False
         self.broken_ms = 0
         self.review: Callable[[], None] = _nothing
@@ -101,7 +101,7 @@ class Auditing:
         self._fresh: AuditPublic | None = None
         self._signer: SecretSlot | None = None
         self._due: _Due | None = None
-        self._found = _Found()
+        self._found = Found()
         self._floods = Floods()
         self._claims: dict[tuple[ProcessId, str | None], str] = {}
         self._opening: asyncio.Task[None] | None = None
@@ -239,39 +239,17 @@ class Auditing:
         self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
     ) -> Authority:
         """See `Journal`."""
+        self._found = Found()
         if not self.writer.own:
             # There may have been no vault, or no log, when the daemon began.
             await self.writer.load()
-        self._found = _Found()
-        anchor, known = authority.audit, self.writer.record
-        state = RecordState.of(stored.vault_id, authority.generation, stored.authority)
-        if anchor is None:
-            # Keys, log and the record that knows them began in one transaction.
-            behind = stored.audit is not None or self.writer.head.number > 0
-            newest = state
-        else:
-            named = await self._named(self._own_keys(master, stored.vault_id, anchor))
-            newest = max(
-                (each for each in (named, known) if each is not None),
-                key=lambda each: each.generation,
-                default=state,
-            )
-            behind = state.is_behind(newest)
-            # Ahead: the log was cut by what was written together with this record.
-            ahead = anchor.named if named is None else named.generation < state.generation
-            if ahead or not await self._reaches(anchor.head):
-                self._found.broken_at = anchor.head.text
-                self.broken_ms = self._now_ms()
-                _LOG.error(
-                    "the audit log was cut or altered: the vault knows entry %s", anchor.head.text
-                )
-        if not behind:
-            return authority
-        if not accept_older:
-            raise _stepped_back()
-        self._found.older = authority.generation
-        # Beyond both: neither the newer record nor one between the two fits the log from now on.
-        return replace(authority, generation=max(authority.generation, newest.generation))
+        held, self._found = await self._holding.hold(
+            master, stored, authority, accept_older=accept_older
+        )
+        self.verified = self.verified or authority.audit is not None
+        if self._found.broken_at:
+            self.broken_ms = self._now_ms()
+        return held
 
     def anchored(self, authority: Authority) -> Authority:
         """See `Journal`."""
@@ -297,7 +275,7 @@ class Auditing:
         try:
             await self.writer.write(item)
         except BackpackError:
-            if due is not None and self._due is None and self._signer is signing.key:
+            if due is not None and self._signer is signing.key:
                 # What the unlock has to say is still to be said, by the next change.
                 self._due = due
             raise
@@ -306,8 +284,11 @@ class Auditing:
         self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
     ) -> None:
         """See `Journal`."""
-        assert authority.audit is not None
-        private = self._own_keys(master, self.writer.vault_id, authority.audit)
+        if authority.audit is None:
+            # A vault of an older version has no log before it is unlocked.
+            await self._store.commit(change)
+            return
+        private = self._holding.own_keys(master, self.writer.vault_id, authority.audit)
         found, key = self._found, self._arena.store(private.signing)
         try:
             signing = Signing(found.why(chain.CHANGE), key, found.broken_at)
@@ -376,11 +357,11 @@ class Auditing:
 
     def _unlocked(self) -> None:
         assert self._vault is not None
-        found, self._found = self._found, _Found()
+        found, self._found = self._found, Found()
         self._opening = asyncio.create_task(self._open(self._vault, self._vault.session(), found))
         self._opening.add_done_callback(_heard)
 
-    async def _open(self, vault: Vault, session: Session, found: "_Found") -> None:
+    async def _open(self, vault: Vault, session: Session, found: "Found") -> None:
         """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
         try:
             if session.authority.audit is None:
@@ -389,7 +370,9 @@ class Auditing:
                 await self._make(vault, found)
             else:
                 with session.open_master() as master:
-                    private = self._own_keys(master, session.vault_id, session.authority.audit)
+                    private = self._holding.own_keys(
+                        master, session.vault_id, session.authority.audit
+                    )
                 key = self._take_signer(private)
                 signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
                 # The first change says it, whoever makes it: nothing comes before it.
@@ -401,43 +384,13 @@ class Auditing:
                 vault.lock()
             raise
 
-    def _own_keys(self, master: Secret, vault_id: bytes, anchor: AuditAnchor) -> AuditKeys:
-        """Open the private audit keys, if the public ones in the file are theirs.
-
-        Raises:
-            DamageError: they are not, or do not open.
-        """
-        try:
-            private = AuditKeys.open(master, vault_id, anchor.keys)
-        except OpenError as error:
-            raise keys_changed() from error
-        if private.public != self.writer.public:
-            # Planted: whoever did so can read what the locked daemon wrote since.
-            raise keys_changed()
-        self.verified = True
-        return private
-
-    async def _named(self, private: AuditKeys) -> RecordState | None:
-        """Return the authority record that the newest checkpoint names.
-
-        Only signatures count. Anybody who writes the file can append rows that are none, and would
-        keep the operator out with them.
-        """
-        verify, before = private.public.verify, None
-        while (row := await self._store.audit_last(chain.CHECKPOINT, before)) is not None:
-            found = genuine_checkpoint(row, verify, self.writer.vault_id)
-            if found is not None and found.record is not None:
-                return found.record
-            before = row.number
-        return None
-
-    def _accepting(self, found: "_Found") -> tuple[AuditEvent, ...]:
+    def _accepting(self, found: "Found") -> tuple[AuditEvent, ...]:
         """Make the event of an operator's word that an older vault is meant, if there was one."""
         if not found.older:
             return ()
         return (self.event("older-accepted", details={"older": str(found.older)}),)
 
-    async def _make(self, vault: Vault, found: "_Found") -> None:
+    async def _make(self, vault: Vault, found: "Found") -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
         # A vault of an older version has changed before.
@@ -466,23 +419,6 @@ class Auditing:
         slot = session.opened_by
         details = {"slot": slot.slot_id.hex(), "kind": slot.kind} if slot is not None else {}
         return self.event("unlocked", details=details)
-
-    async def _reaches(self, known: Head) -> bool:
-        """Tell whether the log has a place that the vault knows, and goes on from it unbroken."""
-        if known.number == 0:
-            return True
-        at, until = Head(), self.writer.head.number
-        while at.number < until:
-            page = await self._store.audit_rows(at.number or known.number - 1, _PAGE)
-            if not page:
-                return False
-            for row in page:
-                follows = (row.number, row.previous) == (at.number + 1, at.digest)
-                found = chain.head_of(self.writer.vault_id, row)
-                if not (follows if at.number else found == known):
-                    return False
-                at = found
-        return at.number >= known.number
 
     def _sign_when_due(self) -> None:
         due = self.writer.entries >= chain.EVERY and self._signer is not None
@@ -535,42 +471,12 @@ class Auditing:
                 self._signing = None
 
 
-@dataclass(slots=True)
-class _Found:
-    """What an unlock found when it held record and log against each other.
-
-    Attributes:
-        broken_at: the head that the vault knew, where the log does not go on from it; else empty.
-        older: the generation of a record that is behind the log, which the operator accepted; 0:
-            it is not behind.
-    """
-
-    broken_at: str = ""
-    older: int = 0
-
-    def why(self, otherwise: str) -> str:
-        """Return why the next checkpoint is written."""
-        if self.broken_at:
-            return chain.BREAK
-        return chain.ACCEPTED if self.older else otherwise
-
-
 @dataclass(frozen=True, slots=True)
 class _Due:
     """What the next change has to carry: a checkpoint, after these entries and its own."""
 
     signing: Signing
     events: tuple[AuditEvent, ...] = ()
-
-
-def _stepped_back() -> DamageError:
-    return DamageError(
-        "the vault is older than its audit log: an older copy of it, or of a part of it, was put "
-        "in place, and deleted keys, grants that were taken back or an old passphrase may be in "
-        "force again; put the newest copy in its place, or unlock it and say that the older one is "
-        "meant",
-        reason="vault-stepped-back",
-    )
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

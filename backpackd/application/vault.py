@@ -171,8 +171,7 @@ class Vault:
             passphrase: or a recovery code, or a key for unattended use.
             tree: whose turn the stretching takes.
             kinds: of slots that it may open.
-            accept_older: unlock also where the audit log knows a newer authority record. Only for
-                slots that authorize: nothing that lies in a file may say so.
+            accept_older: unlock also what is older than the log; only by slots that authorize.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
@@ -456,10 +455,7 @@ class Vault:
             record = self.journal.anchored(amend(held))
             sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
             change = Change(stored.authority, sealed)
-            if record.audit is None:
-                await self._store.commit(change)
-            else:
-                await self.journal.commit_locked(master, change, record, events)
+            await self.journal.commit_locked(master, change, record, events)
 
         await self._alone(apply)
 

@@ -2,7 +2,8 @@
 
 Every row carries the hash of the row before it. A segment's header begins what one run of the
 daemon wrote; a checkpoint is signed by the vault, vouches for everything before it and for itself,
-and names the authority record that is in force with it. What is in an entry is not looked at here. docs/audit.md is the specification.
+and names the authority record that is in force with it. What is in an entry is not looked at here.
+docs/audit.md is the specification.
 """
 
 import hashlib

@@ -309,8 +309,8 @@ class AuditWriter:
                 for event in item.events:
                     rows.entry(event.encode())
                     batch.entries += 1
-                # A checkpoint names the record in force. Where this daemon has written none yet, the
-                # lock came before the unlock's own word: there is nothing to vouch for.
+                # A checkpoint names the record in force. Where this daemon has written none yet,
+                # the lock came before the unlock's own word: there is nothing to vouch for.
                 record = item.record or self.record
                 if item.signing is not None and record is not None:
                     rows.checkpoint(item.signing, batch.segment, self._now_ms(), record)

@@ -271,14 +271,7 @@ class Auditing:
         due, self._due = self._due, None
         signing = due.signing if due is not None else Signing(chain.CHANGE, self._signer)
         told = [*due.events, *events] if due is not None else events
-        item = self._item(change, authority, told, signing)
-        try:
-            await self.writer.write(item)
-        except BackpackError:
-            if due is not None and self._signer is signing.key:
-                # What the unlock has to say is still to be said, by the next change.
-                self._due = due
-            raise
+        await self.writer.write(self._item(change, authority, told, signing))
 
     async def commit_locked(
         self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
@@ -375,7 +368,7 @@ class Auditing:
                     )
                 key = self._take_signer(private)
                 signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
-                # The first change says it, whoever makes it: nothing comes before it.
+                # Its turn comes before that of any other change: this task began with the session.
                 self._due = _Due(signing, self._accepting(found))
                 await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session),))
         except BackpackError as error:
@@ -452,19 +445,17 @@ class Auditing:
 
     def _locked(self) -> None:
         signer, self._signer = self._signer, None
-        due, self._due = self._due, None
+        self._due = None
         self.note(self.event("locked"))
         if signer is not None:
             # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
-            # What an unlock found and has not said yet, a lock must not sign away.
-            task = asyncio.create_task(self._sign_last(signer, signs=due is None))
+            task = asyncio.create_task(self._sign_last(signer))
             task.add_done_callback(_heard)
             self._signing = task
 
-    async def _sign_last(self, signer: SecretSlot, *, signs: bool) -> None:
+    async def _sign_last(self, signer: SecretSlot) -> None:
         try:
-            # Also where nothing is signed: changes that wait for their turn are signed with it.
-            await self.writer.write(Item(signing=Signing(chain.LOCK, signer) if signs else None))
+            await self.writer.write(Item(signing=Signing(chain.LOCK, signer)))
         finally:
             signer.wipe()
             if self._signing is asyncio.current_task():

@@ -287,6 +287,26 @@ async def test_a_log_cut_by_the_last_change_alone_is_a_break(tmp_path: Path) -> 
     await closed(world)
 
 
+async def test_a_log_that_was_emptied_when_the_vault_was_new_is_a_break(tmp_path: Path) -> None:
+    """Its first record knows no place of the log, only that the log knew it."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    world = World(store=SqliteStore(home))
+    await world.auditing.begin()
+    await world.unlocked()
+    await closed(world)
+    with closing(sqlite3.connect(home / "vault.db")) as connection:
+        connection.execute("DELETE FROM audit_log")
+        connection.commit()
+    world = await opened(home)
+    assert await unlocked(world, GOOD) == ""
+    assert world.auditing.broken_ms
+    problem = (await verdict(world)).problem
+    assert problem is not None
+    assert "cut or altered" in problem.what
+    await closed(world)
+
+
 async def test_rows_that_nobody_signed_do_not_keep_the_operator_out(tmp_path: Path) -> None:
     files = await made(tmp_path, replaced)
     home = files.home("today")
@@ -297,7 +317,7 @@ async def test_rows_that_nobody_signed_do_not_keep_the_operator_out(tmp_path: Pa
         (last,) = connection.execute("SELECT max(number) FROM audit_log").fetchone()
         forged = body.replace(b'"generation":', b'"generation":9')
         assert forged != body
-        for number, planted in ((last + 1, forged), (last + 2, body)):
+        for number, planted in ((last + 1, body), (last + 2, forged)):
             connection.execute(
                 "INSERT INTO audit_log VALUES (?, 3, zeroblob(32), ?)", (number, planted)
             )

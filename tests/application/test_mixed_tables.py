@@ -170,8 +170,8 @@ async def test_no_subset_of_yesterdays_tables_brings_back_what_was_taken_back(
             shutil.rmtree(home)
         assert told <= {*REFUSALS, "wrong-passphrase", ""}, older
         assert told & {*REFUSALS, ""}, older
-    whole = frozenset(TABLES) - SAME
-    assert opens == {frozenset(), frozenset({"audit_log"}), whole}
+    everything = frozenset(TABLES) - SAME
+    assert opens == {frozenset(), frozenset({"audit_log"}), everything}
 
 
 async def test_all_but_the_log_is_refused_and_reported_whatever_changed_meanwhile(

@@ -357,8 +357,14 @@ class Store(Protocol):
         """
         ...
 
-    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+    async def audit_last(
+        self, kind: int | None = None, before: int | None = None
+    ) -> AuditRow | None:
         """Read the last row of the audit log, or the last of a kind; None when there is none.
+
+        Args:
+            kind: of which kind; None: any.
+            before: only rows with smaller numbers; None: all.
 
         A row whose number no log can reach, planted by somebody, is no last row.
         """

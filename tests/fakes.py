@@ -6,7 +6,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from backpackd.adapters.processes.memory import MemoryProcesses
 from backpackd.adapters.secret_memory import Arena
@@ -39,7 +39,7 @@ from backpackd.core.requests import Request
 from backpackd.core.rows import AuditRow, Change, KeyRow
 from backpackd.core.slots import Argon2idParameters
 from backpackd.core.states import State
-from backpackd.ports import Connection, Peer
+from backpackd.ports import Connection, Peer, Store
 
 GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
@@ -196,10 +196,11 @@ class FakeEmbedded:
 class World:
     """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
 
-    def __init__(self, *, idle: int = 600, longest: int = 3600) -> None:
+    def __init__(self, *, idle: int = 600, longest: int = 3600, store: Store | None = None) -> None:
         self.clock = FakeClock()
         self.timer = FakeTimer()
-        self.store = GatedStore()
+        # Another one has no gates: its tests use none.
+        self.store = GatedStore() if store is None else cast("GatedStore", store)
         self.stretcher = FakeStretcher()
         self.processes = MemoryProcesses()
         self.arena = Arena()

@@ -129,6 +129,7 @@ def _entry(entry: Entry) -> pb.AuditEntry:
         count=event.count,
         details=event.details,
         claimed_reason=event.claimed_reason,
+        generation=event.generation,
     )
 
 

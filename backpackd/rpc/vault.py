@@ -116,7 +116,10 @@ class VaultService:
     async def unlock(self, connection: Connection, request: pb.UnlockRequest) -> pb.UnlockResponse:
         """Answer `Unlock`."""
         tree = connection.tree
-        await self._try(connection, lambda: self._vault.unlock(request.passphrase, tree))
+        await self._try(
+            connection,
+            lambda: self._vault.unlock(request.passphrase, tree, accept_older=request.accept_older),
+        )
         self._deadlines.review()
         # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
         # now, and this daemon knows it all the same.

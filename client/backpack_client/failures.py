@@ -88,6 +88,10 @@ _BY_REASON = {
         EXIT_FAILED,
         "nothing was repaired or overwritten: put a backup of the vault in its place",
     ),
+    "vault-stepped-back": (
+        EXIT_FAILED,
+        "if you put back the older copy yourself: backpack-client unlock --accept-older-vault",
+    ),
     "backup-damaged": (EXIT_FAILED, "nothing was taken from it"),
     "unavailable": (EXIT_FAILED, "try again"),
     "revocation-not-kept": (EXIT_FAILED, "see the daemon's log, then revoke again"),

@@ -362,8 +362,8 @@ class TestWriting:
         await writer.load()
         end, gate, audit_last = writer.head.number, Gate(), world.store.audit_last
 
-        async def slow(kind: int | None = None) -> Any:
-            found = await audit_last(kind)
+        async def slow(kind: int | None = None, before: int | None = None) -> Any:
+            found = await audit_last(kind, before)
             await gate.pass_()
             return found
 

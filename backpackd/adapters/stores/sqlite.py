@@ -111,8 +111,11 @@ class SqliteStore:
             lambda: [AuditRow(*row) for row in self._open().execute(statement, (after, most))]
         )
 
-    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+    async def audit_last(
+        self, kind: int | None = None, before: int | None = None
+    ) -> AuditRow | None:
         """See `ports.Store`."""
+        last = MOST_NUMBER if before is None else before - 1
         statement = (
             "SELECT number, kind, previous, body FROM audit_log "
             "WHERE number BETWEEN 1 AND ?2 AND (?1 IS NULL OR kind = ?1) "
@@ -120,7 +123,7 @@ class SqliteStore:
         )
 
         def read() -> AuditRow | None:
-            row = self._open().execute(statement, (kind, MOST_NUMBER)).fetchone()
+            row = self._open().execute(statement, (kind, last)).fetchone()
             return AuditRow(*row) if row is not None else None
 
         return await self._run(read)

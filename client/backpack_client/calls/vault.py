@@ -29,11 +29,11 @@ def init(passphrase: str | bytes, *, recovery: bool = False) -> Call[str]:
     )
 
 
-def unlock(passphrase: str | bytes) -> Call[None]:
+def unlock(passphrase: str | bytes, *, accept_older: bool = False) -> Call[None]:
     """Load the master key."""
     return Call(
         PACKAGE + "Vault/Unlock",
-        vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase)),
+        vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase), accept_older=accept_older),
         vault_pb2.UnlockResponse.FromString,
         read_nothing,
         passphrase=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backpack_proto.v1 import slots_pb2, slots_pb2_grpc
-from daemons import READY_SECONDS, PASSPHRASE, Client, RunningDaemon, failure
+from daemons import PASSPHRASE, READY_SECONDS, Client, RunningDaemon, failure
 from odd_files import ODD
 
 READ = [

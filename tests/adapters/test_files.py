@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters import files
 from backpackd.adapters.files import (
     CREATE,
     READ,
@@ -141,7 +140,7 @@ def test_whatever_is_removed_is_not_opened_and_what_a_link_leads_to_stays(
 ) -> None:
     ODD[kind](path)
     kept = [each for each in path.parent.parent.iterdir() if each.is_file()]
-    monkeypatch.setattr(files.os, "open", None)
+    monkeypatch.setattr(os, "open", None)
     remove_file(path)
     remove_file(path)
     assert not os.path.lexists(path)

@@ -167,7 +167,7 @@ async def test_the_record_keeps_no_more_than_its_limit(
 
 async def test_an_error_repeats_few_names(ann: AgentWorld) -> None:
     names = [f"VARIABLE_{number}" for number in range(10)]
-    document = await ann.lock(**dict.fromkeys(names, b"v"))
+    document = await with_more(ann, await ann.lock(), **dict.fromkeys(names, b"v"))
     with pytest.raises(LockNamesError) as caught:
         await values(ann, document, *names)
     assert "and 2 more" in caught.value.message

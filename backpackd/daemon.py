@@ -93,6 +93,8 @@ MAX_MESSAGE = 8 * 1024 * 1024
 """The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
 _LAST_WORDS = 1.0
 """Seconds for answers that are on their way out when the daemon stops."""
+_LAST_RESORT = 8.0
+"""Seconds after the grace for everything else. The client's `stop` waits longer than both."""
 _STREAMS = 32
 """Calls at a time on one connection."""
 _MOST_CALLS = _STREAMS * Limits().total
@@ -365,7 +367,7 @@ async def _serve(settings: Settings) -> None:
         inner.hide()
         await server.start()
         await door.start()
-        stopped = _stopping()
+        stopped = _stopping(settings.grace)
         _announce(settings, listeners, about)
 
         await stopped.wait()
@@ -439,11 +441,27 @@ def _announce(settings: Settings, listeners: list[Listener], about: About) -> No
     service_manager.keep_alive(os.environ, os.getpid())
 
 
-def _stopping() -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets."""
+def _stopping(grace: float) -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets. The process ends within a bound after it.
+
+    A thread that the file system holds up (a dead mount, say) cannot be told to stop, and Python
+    waits for it. So the kernel ends the process if it has not ended by itself. What is stored
+    survives that as it survives any kill.
+
+    Args:
+        grace: seconds that requests under way get.
+    """
     stopped = asyncio.Event()
+    # Whoever started the daemon may have had it ignored.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def stop() -> None:
+        if not stopped.is_set():
+            signal.setitimer(signal.ITIMER_REAL, grace + _LAST_RESORT)
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     return stopped
 
 

@@ -18,6 +18,7 @@ from backpackd.application.judging import (
     Judging,
     Opening,
     Written,
+    check_names,
     json_object,
     refused,
 )
@@ -27,7 +28,7 @@ from backpackd.application.vault import Session
 from backpackd.core.agentlock import locks
 from backpackd.core.agentlock.content import Contents, Credential, encode_object
 from backpackd.core.agentlock.document import LockFile
-from backpackd.core.agentlock.errors import RecipientsError
+from backpackd.core.agentlock.errors import LockContentError, RecipientsError
 from backpackd.core.errors import KeyUnknownError, MemoryChangedError
 from backpackd.core.identity import PublicIdentity
 from backpackd.core.trust import KnownLock, check_label
@@ -204,9 +205,16 @@ class Agents:
         return await self._sign(connection, admitted, make, "recipient-removed", recipient=spoken)
 
     async def trust(
-        self, connection: Connection, given: Given, author: str, label: str
+        self,
+        connection: Connection,
+        given: Given,
+        author: str,
+        label: str,
+        names: Collection[str] = (),
     ) -> LockView:
         """Accept a lock as it is: its author from now on, and this version as the one that counts.
+
+        A name that is accepted stays so for this lock, whatever value later versions put under it.
 
         Args:
             connection: the caller's.
@@ -214,9 +222,11 @@ class Agents:
             author: the author's fingerprint, as the operator compared it; empty where the author
                 is trusted already.
             label: what to call the author.
+            names: of embedded values that may be handed out from now on, as the operator saw them.
 
         Raises:
             LockRefusedError: the author is another one.
+            LockContentError: the lock embeds no value of one of the names.
         """
         self._judging.operators.require(connection)
         check_label(label)
@@ -225,12 +235,17 @@ class Agents:
         if author != signer.spoken and (author or "unknown-author" in admitted.warnings):
             raise refused("unknown-author", signer)
         contents = await self._judging.open(connection, admitted)
+        embedded = {name for name, each in contents.credentials.items() if each.embedded}
+        if not embedded.issuperset(names):
+            raise LockContentError("the lock embeds no value of a name that is to be accepted")
         known = signer == admitted.identity.public
         if not known and (label or signer.fingerprint not in labels(session)):
             await self._judging.identities.trust(signer, label)
-        lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path)
+        lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path, tuple(names))
         about = {"found": " ".join(admitted.warnings), "author": signer.spoken}
-        await self._judging.identities.accept(lock.lock_id, fresh, about)
+        if names:
+            about["names"] = " ".join(sorted(names))
+        await self._judging.identities.accept(lock.lock_id, fresh, embedded, about)
         self._judging.vault.touch()
         return view(session, admitted.identity, lock, contents, ())
 
@@ -257,13 +272,15 @@ class Agents:
 
         Raises:
             LockFileError: it is damaged, or not this vault's to open.
-            LockRefusedError: the operator has to look at it first.
+            LockRefusedError: the operator has to look at it first, or at these names: here and
+                not in the client, since no client can forget it here.
             LockedError: the vault was locked meanwhile.
         """
         admitted = await self._judging.admit(connection, Given(document), session=session)
         contents = await self._judging.open(connection, admitted)
         await self._judging.remember(connection, admitted, "")
         session.check()
+        check_names(session, admitted.lock.lock_id, contents, names)
         found = {name: contents.credentials.get(name, Credential()).value for name in names}
         return {name: value for name, value in found.items() if value is not None}
 

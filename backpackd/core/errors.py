@@ -227,6 +227,12 @@ class LockForkedError(LockRefusedError):
     reason = "lock-forked"
 
 
+class LockNamesError(LockRefusedError):
+    """An agent lock embeds values under names that the operator has not accepted for it."""
+
+    reason = "lock-names"
+
+
 class WaitingError(BackpackError):
     """Nobody has answered a request for approval in time; it may still be answered."""
 

@@ -74,6 +74,7 @@ _BY_REASON = {
     "not-trusted": (EXIT_FAILED, "see which are: backpack-client agent trust --list"),
     "lock-stepped-back": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "lock-forked": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "lock-names": (EXIT_DENIED, "look at them first: backpack-client agent trust"),
     "legacy-lock": (EXIT_DENIED, "migrate it: backpack-client agent migrate FILE"),
     "legacy-key-needed": (EXIT_FAILED, "migrate it: backpack-client agent migrate FILE"),
     "not-a-recipient": (EXIT_DENIED, "its author can add you: send what identity prints"),

@@ -247,9 +247,10 @@ async def test_saving_a_memory_touches_neither_header_nor_other_layers(ann: Agen
 
 
 async def test_embedded_values_come_out_for_the_names_asked_for_alone(ann: AgentWorld) -> None:
-    document = await ann.lock(A=b"a", B=b"b")
-    found = await ann.agents.embedded(ann.agent, ann.vault.session(), document, ["A", "K", "X"])
-    assert found == {"A": b"a"}
+    document = await ann.lock(A_KEY=b"a", B_KEY=b"b")
+    names = ["A_KEY", "K", "X"]
+    found = await ann.agents.embedded(ann.agent, ann.vault.session(), document, names)
+    assert found == {"A_KEY": b"a"}
 
 
 async def test_embedded_values_do_not_come_out_once_the_vault_was_locked(ann: AgentWorld) -> None:

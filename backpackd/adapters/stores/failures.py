@@ -6,6 +6,7 @@ No message names a path or holds what the file held.
 import errno
 import sqlite3
 
+from backpackd.adapters.files import UnsafeFileError
 from backpackd.core.errors import BackpackError, DamageError, DiskFullError, StoreError
 
 
@@ -23,6 +24,11 @@ def translate(error: sqlite3.Error) -> BackpackError:
         f"the vault file cannot be read or written ({name}): nothing was stored; see to the home's "
         "disk and permissions, then try again"
     )
+
+
+def translate_unsafe(error: UnsafeFileError) -> BackpackError:
+    """Turn the refusal of what lies in a file's place into our error."""
+    return StoreError(f"{error}: nothing was stored")
 
 
 def translate_os(error: OSError) -> BackpackError:

@@ -5,14 +5,16 @@ stands in `vault_file`; here is what is read from it and written to it.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from backpackd.adapters.files import UnsafeFileError
 from backpackd.adapters.stores.aside import Aside
-from backpackd.adapters.stores.failures import translate, translate_os
+from backpackd.adapters.stores.failures import translate, translate_os, translate_unsafe
 from backpackd.adapters.stores.formats import FORMATS, Format
 from backpackd.adapters.stores.purging import Purging
 from backpackd.adapters.stores.remembered import Remembered
@@ -142,8 +144,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See `ports.Store`."""
-        await self._run(self._close)
-        self._thread.shutdown()
+        try:
+            await self._run(self._close)
+        finally:
+            self._thread.shutdown()
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         def guarded() -> _Result:
@@ -151,6 +155,8 @@ class SqliteStore:
                 return work()
             except sqlite3.Error as error:
                 raise translate(error) from error
+            except UnsafeFileError as error:
+                raise translate_unsafe(error) from error
             except OSError as error:
                 raise translate_os(error) from error
 
@@ -162,7 +168,9 @@ class SqliteStore:
         return self._connection
 
     def _close(self) -> None:
-        self._aside.drop(self._connection)
+        # What cannot be removed now, the next start names.
+        with contextlib.suppress(UnsafeFileError, OSError):
+            self._aside.drop(self._connection)
         if self._connection is not None:
             self._connection.close()
             self._connection = None

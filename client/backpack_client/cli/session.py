@@ -61,6 +61,11 @@ class Session:
         """The path of the daemon's socket."""
         return address.socket_path(self._environ, self._socket)
 
+    @property
+    def named_socket(self) -> str | None:
+        """The path of the socket that the command line names; None: it names none."""
+        return self._socket
+
     def connect(self, timeout: float | None = None) -> "Connection":
         """Make the connection to the daemon; nothing is sent yet.
 

@@ -31,7 +31,6 @@ _SHORTEST_FIELD: Final = 2
 _VARINT_BYTES: Final = 10
 
 
-
 @dataclass(frozen=True, slots=True)
 class Size:
     """What a request may cost.

@@ -13,6 +13,8 @@ from backpackd.core.requests import Request
 from backpackd.ports import Clock, Connection
 from backpackd.rpc.watching import while_authorized
 
+MOST_SHOWN_BYTES = 1024 * 1024
+"""Of the requests in one answer: every one that a usual day brings, and dozens of the longest."""
 _PATH_LIMIT = 256
 _COMMAND_LIMIT = 200
 _REASON_LIMIT = 256
@@ -97,7 +99,16 @@ class RequestsService:
             pending = self._asking.pending_for(self._access.attest(connection))
         self._asking.look(pending)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
-        return [self._message(request, longest) for request in pending]
+        shown: list[pb.Request] = []
+        size = 0
+        for request in pending:
+            shown.append(self._message(request, longest))
+            # Chains of 64 processes with long names would make an answer that cannot be sent, and
+            # so keep a person from seeing any request. Those that are next follow in their turn.
+            size += shown[-1].ByteSize()
+            if size > MOST_SHOWN_BYTES:
+                break
+        return shown
 
     def _message(self, request: Request, longest: int) -> pb.Request:
         boot, wall = self._clock.boot(), self._clock.wall()

@@ -8,7 +8,7 @@ import importlib
 import json
 import pkgutil
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Request:
 
 def services() -> list[ServiceDescriptor]:
     """Return every service that a daemon serves, as the proto files describe them."""
-    files = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
+    files: list[Any] = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
     files += [
         importlib.import_module(f"backpack_proto.v1.{module.name}").DESCRIPTOR
         for module in pkgutil.iter_modules(backpack_proto.v1.__path__)
@@ -105,7 +105,7 @@ def mutations(
 
 
 def _mutate(message: Message, chance: random.Random) -> None:
-    fields = message.DESCRIPTOR.fields
+    fields: Sequence[Any] = message.DESCRIPTOR.fields
     if not fields:
         return
     field = chance.choice(fields)

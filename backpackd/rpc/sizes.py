@@ -10,7 +10,7 @@ should is the services' matter.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
 
@@ -75,16 +75,16 @@ SIZES: Final = {
 message of its own, so this is a table of methods; one that is not in it gets the usual size."""
 
 
-def size_of(kind: Descriptor) -> Size:
+def size_of(kind: Any) -> Size:
     """Return what a request of this kind may cost."""
     return SIZES.get(kind.full_name, _USUAL)
 
 
-def check_size(kind: Descriptor, raw: bytes) -> None:
+def check_size(kind: Any, raw: bytes) -> None:
     """Hold a request to its size, before it is parsed.
 
     Args:
-        kind: the message that the bytes should be.
+        kind: the descriptor of the message that the bytes should be.
         raw: as they came.
 
     Raises:

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from backpack_proto.v1 import agents_pb2, agents_pb2_grpc, leases_pb2
 from daemons import Client, RunningDaemon
-from request_corpus import Request, Standins, corpus, encoded, mutations, services
+from request_corpus import Request, corpus, encoded, mutations, services
 
 SEED = int(os.environ.get("FUZZ_SEED", "10"))
 COUNT = int(os.environ.get("FUZZ_COUNT", "60"))
@@ -82,7 +82,7 @@ class Setting:
     def __init__(self, daemon: RunningDaemon, state: str) -> None:
         self._daemon = daemon
         self._state = state
-        self.standins: Standins = {
+        self.standins: dict[str, bytes] = {
             "@uid": str(os.geteuid()).encode(),
             "@legacy": LEGACY.read_bytes(),
         }

@@ -42,7 +42,7 @@ class Counting(bytes):
         return super().__getitem__(at)
 
 
-def refusal(kind: Descriptor, raw: bytes) -> str:
+def refusal(kind: Any, raw: bytes) -> str:
     """Return the reason with which a request is refused without being parsed."""
     stub: Any = Untouched(kind)
     with pytest.raises(BackpackError) as caught:

@@ -70,12 +70,17 @@ async def test_a_pattern_that_is_none_is_refused_before_it_is_looked_up(
 
 
 @pytest.mark.parametrize("name", NOT_ASCII)
-async def test_names_to_delete_are_checked_before_any_is_looked_up(name: str) -> None:
+async def test_names_to_delete_are_checked_before_any_is_looked_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = await World().stocked()
+    looked_up: list[object] = []
+    monkeypatch.setattr(world.granting, "naming", looked_up.append)
     service = KeysService(world.vault, world.keys, world.access, world.operators, world.granting)
     with pytest.raises(InvalidRequestError) as caught:
         await service.delete_keys(operator(world), keys_pb2.DeleteKeysRequest(names=["K", name]))
     assert caught.value.reason == "invalid-name"
+    assert looked_up == []
 
 
 async def test_rules_are_counted_before_any_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

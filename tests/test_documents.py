@@ -17,6 +17,8 @@ from backpackd.core import grants, leases, names, passphrases, policy, requests,
 from backpackd.core.errors import BackpackError
 from backpackd.rpc import audit as rpc_audit
 from backpackd.rpc import leases as rpc_leases
+from backpackd.rpc import requests as rpc_requests
+from backpackd.rpc import sizes
 from backpackd.rpc.calls import MOST_WATCHES, PATIENCE_SECONDS, WHILE_LOCKED
 from backpackd.rpc.standard import MOST_OF_TREE
 
@@ -225,7 +227,7 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ),
         ("leases that are kept for one agent", str(running.MOST_LEASES_OF_AGENT)),
         ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
-        ("handouts that are listed", str(rpc_leases.MOST_HANDOUTS)),
+        ("handouts that are listed, newest entries in `ShowAudit`", str(rpc_leases.MOST_HANDOUTS)),
         ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),
         (
             "audit events that wait while nothing can be written",
@@ -251,10 +253,33 @@ def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforce
 
 def test_the_limits_of_the_grpc_server_are_those_in_the_protocol() -> None:
     options = dict(daemon._SERVER_OPTIONS)
-    assert f"| one message, in either direction | {daemon.MAX_MESSAGE >> 20} MiB |" in PROTOCOL
+    assert f"| one message, in either direction | {sizes.MAX_MESSAGE >> 20} MiB |" in PROTOCOL
     assert f"| metadata of one call | {options['grpc.max_metadata_size'] >> 10} KiB |" in PROTOCOL
     calls = f"{options['grpc.max_concurrent_streams']}, {daemon._MOST_CALLS}"
     assert f"| calls at once on one connection, in all | {calls} |" in PROTOCOL
+
+
+def test_the_sizes_of_requests_are_those_in_the_protocol() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) KiB \| (\d+) \|$", PROTOCOL, re.MULTILINE)
+    told = {}
+    for who, most, fields in rows:
+        for name in re.findall(r"`(\w+)`", who) or ["every other"]:
+            told[name] = (int(most) * 1024, int(fields))
+    usual = sizes.Size()
+    assert told.pop("every other") == (usual.bytes, usual.fields)
+    enforced = {
+        name.removeprefix("backpack.v1.").removesuffix("Request"): (size.bytes, size.fields)
+        for name, size in sizes.SIZES.items()
+    }
+    assert told == enforced
+
+
+def test_what_is_listed_is_bounded_as_the_protocol_says() -> None:
+    assert f"| {rpc_leases.MOST_LISTED_BYTES >> 20} MiB; beyond that `WatchLeases` |" in PROTOCOL
+    assert f"| {rpc_requests.MOST_SHOWN_BYTES >> 20} MiB, the first in line |" in PROTOCOL
+    assert rpc_audit.MOST_NEWEST == rpc_leases.MOST_HANDOUTS
+    patterns = f"| patterns in all grants together | {grants.MAX_PATTERNS_OF_ALL} |"
+    assert patterns in PROTOCOL
 
 
 def test_the_threat_model_says_when_the_vault_locks_by_itself() -> None:

@@ -61,7 +61,11 @@ class Agents:
         """
         self._judging.operators.require(connection)
         session = self._judging.vault.session()
-        contents = Contents(credentials, json_object(personality), json_object(memory))
+        contents = await self._judging.work(
+            connection,
+            session,
+            lambda: Contents(credentials, json_object(personality), json_object(memory)),
+        )
         identity = await self._judging.identities.own(session)
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
         written = await self._judging.make(connection, session, identity, make)
@@ -104,6 +108,10 @@ class Agents:
             raise KeyUnknownError(
                 "a credential to take out is not in the lock: nothing was changed"
             )
+        changed = None
+        if personality is not None:
+            read = partial(json_object, personality)
+            changed = await self._judging.work(connection, admitted.session, read)
         kept = {name: each for name, each in contents.credentials.items() if name not in remove}
         make = partial(
             locks.edit,
@@ -111,7 +119,7 @@ class Agents:
             admitted.identity,
             draw=secrets.token_bytes,
             credentials={**kept, **put},
-            personality=None if personality is None else json_object(personality),
+            personality=changed,
         )
         return await self._sign(connection, admitted, make, "lock-edited")
 
@@ -135,14 +143,13 @@ class Agents:
             raise MemoryChangedError(
                 "somebody else has changed the memory since it was read: read it again"
             )
-        make = partial(
-            locks.update_memory,
-            admitted.lock,
-            admitted.identity,
-            json_object(memory),
-            draw=secrets.token_bytes,
+        fresh = await self._judging.work(
+            connection,
+            admitted.session,
+            lambda: locks.update_memory(
+                admitted.lock, admitted.identity, json_object(memory), draw=secrets.token_bytes
+            ),
         )
-        fresh = await self._judging.work(connection, admitted.session, make)
         # Only now: a lock that this vault cannot open is not one whose version counts.
         await self._judging.remember(connection, admitted, given.path)
         return fresh

@@ -4,6 +4,7 @@ The sealed policy is the operator's. What processes of the user can write (the c
 is only ever laid on top by `tightened`, and nothing in it can widen anything.
 """
 
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,14 +121,23 @@ def make(default: str, listing: str, deny: list[DenyRule], max_ttl: int) -> Poli
     """
     if default not in DEFAULTS or listing not in LISTINGS:
         raise _invalid("the default is ask, allow or deny, and the listing is granted or all")
-    if len(deny) > MAX_RULES:
-        raise _invalid(f"a policy has at most {MAX_RULES} rules")
+    check_count(deny)
     if not 1 <= max_ttl <= LONGEST_TTL:
         raise _invalid(f"the longest lease is 1 second to {LONGEST_TTL // 86400} days")
     return Policy(default, listing, tuple(deny), max_ttl)
 
 
-def make_rule(patterns: list[str], selector: str) -> DenyRule:
+def check_count(rules: Sized) -> None:
+    """Return if there are not too many rules, whatever they hold.
+
+    Raises:
+        InvalidRequestError: there are (`invalid-policy`).
+    """
+    if len(rules) > MAX_RULES:
+        raise _invalid(f"a policy has at most {MAX_RULES} rules")
+
+
+def make_rule(patterns: Sequence[str], selector: str) -> DenyRule:
     """Make a rule that denies keys from parts that came from outside.
 
     Args:

@@ -71,12 +71,12 @@ def _well_formed(kind: str, value: str) -> bool:
         case "uid":
             return bool(_NUMBER.fullmatch(value)) and int(value) <= _MAX_ID
         case "exe":
-            parts = value.split("/")
+            # The length first, so that the rest is short work.
             return (
                 value.startswith("/")
                 and len(value) <= _MAX_PATH
                 and value.isprintable()
-                and all(part not in {"", ".", ".."} for part in parts[1:])
+                and all(part not in {"", ".", ".."} for part in value.split("/")[1:])
             )
         case "sha256":
             return bool(_DIGEST.fullmatch(value))

@@ -38,6 +38,7 @@ from backpackd.core.errors import (
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
 from backpackd.ports import MARK, Connection
+from backpackd.rpc.sizes import check_size
 
 _LOG = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -411,7 +412,9 @@ def parse(kind: type[_Message], raw: bytes) -> _Message:
 
     Raises:
         InvalidRequestError: the bytes are not such a message.
+        LimitError: it is larger than this call takes; nothing of it was parsed.
     """
+    check_size(kind.DESCRIPTOR, raw)
     try:
         return kind.FromString(raw)
     except DecodeError:

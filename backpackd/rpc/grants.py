@@ -6,7 +6,7 @@ from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
-from backpackd.core.grants import MAX_PATTERNS, Grant
+from backpackd.core.grants import Grant, check_patterns
 from backpackd.core.names import is_exact
 from backpackd.ports import Connection
 
@@ -30,9 +30,9 @@ class GrantsService:
     ) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
         self._operators.require(connection)
-        patterns = list(request.patterns)
-        names = [pattern for pattern in patterns[:MAX_PATTERNS] if is_exact(pattern)]
-        not_stored = self._keys.missing(names)
+        patterns = check_patterns(request.patterns)
+        # What is missing is looked up before the grant is made: the vault may be locked after it.
+        not_stored = self._keys.missing([pattern for pattern in patterns if is_exact(pattern)])
         grant = await self._granting.add(
             patterns,
             request.selector,

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from backpack_proto.v1 import keys_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
-from backpackd.application.keys import Keys
+from backpackd.application.keys import MOST_AT_ONCE, Keys
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
+from backpackd.core.names import check_names
 from backpackd.core.records import KeyHead
 from backpackd.ports import Connection
 
@@ -80,11 +81,12 @@ class KeysService:
     ) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
         self._operators.require(connection)
-        left = self._granting.naming(request.names)
-        ended = await self._access.delete_keys(list(request.names))
+        names = check_names(list(request.names), most=MOST_AT_ONCE)
+        left = self._granting.naming(names)
+        ended = await self._access.delete_keys(names)
         self._vault.touch()
         return pb.DeleteKeysResponse(
-            deleted=len(request.names),
+            deleted=len(names),
             leases_ended=ended,
             grants_left=left,
         )

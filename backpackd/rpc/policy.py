@@ -43,7 +43,8 @@ class PolicyService:
         """Answer `SetPolicy`."""
         self._operators.require(connection)
         wanted = request.policy
-        rules = [policies.make_rule(list(rule.patterns), rule.selector) for rule in wanted.deny]
+        policies.check_count(wanted.deny)
+        rules = [policies.make_rule(rule.patterns, rule.selector) for rule in wanted.deny]
         await self._ruling.replace(
             policies.make(
                 _DEFAULTS.get(wanted.default, ""),

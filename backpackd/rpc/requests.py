@@ -13,6 +13,8 @@ from backpackd.core.requests import Request
 from backpackd.ports import Clock, Connection
 from backpackd.rpc.watching import while_authorized
 
+MOST_SHOWN_BYTES = 1024 * 1024
+"""Of the requests in one answer: every one that a usual day brings, and dozens of the longest."""
 _PATH_LIMIT = 256
 _COMMAND_LIMIT = 200
 _REASON_LIMIT = 256
@@ -98,7 +100,16 @@ class RequestsService:
         # A caller that looks at its own has read itself just now, which costs as much.
         self._asking.look(pending, every=LOOK_EVERY if everything else 0.0)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
-        return [self._message(request, longest) for request in pending]
+        shown: list[pb.Request] = []
+        size = 0
+        for request in pending:
+            shown.append(self._message(request, longest))
+            # Chains of 64 processes with long names would make an answer that cannot be sent, and
+            # so keep a person from seeing any request. Those that are next follow in their turn.
+            size += shown[-1].ByteSize()
+            if size > MOST_SHOWN_BYTES:
+                break
+        return shown
 
     def _message(self, request: Request, longest: int) -> pb.Request:
         boot, wall = self._clock.boot(), self._clock.wall()

@@ -82,6 +82,7 @@ _BY_REASON = {
     "memory-changed": (EXIT_FAILED, "nothing was overwritten: read it again"),
     "waiting-for-approval": (EXIT_WAITING, ""),
     "limit": (EXIT_FAILED, ""),
+    "request-too-large": (EXIT_USAGE, "ask for less at a time"),
     "too-slow": (EXIT_FAILED, "start it again"),
     # Not 8: the passphrase was not tried, and a script must not take it for a wrong one.
     "throttled": (EXIT_FAILED, "wait, then try again"),

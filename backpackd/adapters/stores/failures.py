@@ -15,7 +15,8 @@ def translate(error: sqlite3.Error) -> BackpackError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return DiskFullError("no room on the disk: nothing was stored; make room and try again")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    # Too big: nothing that is written here comes near.
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}:
         return DamageError("the vault file is damaged: restore it from a backup")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreError("another program has the vault file open: close it and try again")

@@ -31,6 +31,12 @@ from backpackd.core.rows import (
     StoredVault,
 )
 
+MOST_SLOTS = 64
+"""That are read: more than a vault may have, so that too many are seen to be too many."""
+MOST_SLOT_BYTES = 64 * 1024
+MOST_ENTRY_BYTES = 2 * 1024 * 1024
+"""Of an entry of the audit log: twice what one about the longest policy takes."""
+
 _Result = TypeVar("_Result")
 
 
@@ -106,8 +112,8 @@ class SqliteStore:
     async def audit_rows(self, after: int, most: int) -> list[AuditRow]:
         """See `ports.Store`."""
         statement = (
-            "SELECT number, kind, previous, body FROM audit_log WHERE number > ? "
-            "ORDER BY number LIMIT ?"
+            f"SELECT number, kind, previous, {_bounded('body', MOST_ENTRY_BYTES)} "  # noqa: S608
+            "FROM audit_log WHERE number > ? ORDER BY number LIMIT ?"
         )
         return await self._run(
             lambda: [AuditRow(*row) for row in self._open().execute(statement, (after, most))]
@@ -186,7 +192,11 @@ class SqliteStore:
         row = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
         if row is None:
             raise DamageError("the vault file is incomplete: restore it from a backup")
-        slots = self._connection.execute("SELECT slot_id, body FROM slots ORDER BY slot_id")
+        slots = self._connection.execute(
+            f"SELECT slot_id, {_bounded('body', MOST_SLOT_BYTES)} FROM slots "  # noqa: S608
+            "ORDER BY slot_id LIMIT ?",
+            (MOST_SLOTS,),
+        )
         audit = self._connection.execute("SELECT wrap, verify FROM audit_keys").fetchone()
         public = AuditPublic(*audit) if audit is not None else None
         return StoredVault(row[0], row[1], tuple(SlotRow(*slot) for slot in slots), public)
@@ -253,6 +263,14 @@ class SqliteStore:
             return
         with transaction(connection):
             _append(connection, rows)
+
+
+def _bounded(column: str, most: int) -> str:
+    """Return SQL for a column that is empty where the file holds more bytes than there can be.
+
+    What was planted is found to be damaged all the same, and costs no memory.
+    """
+    return f"CASE WHEN length({column}) <= {most} THEN {column} ELSE x'' END"
 
 
 def _put_slots(connection: sqlite3.Connection, slots: Iterable[SlotRow]) -> None:

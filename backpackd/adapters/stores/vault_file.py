@@ -35,6 +35,9 @@ from backpackd.core.errors import AlreadyInitializedError, DamageError
 FILE_NAME = "vault.db"
 APPLICATION_ID = 0x4250434B
 """`BPCK`, so that file(1) and a restored backup can tell what this is."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Of one value in the file: more than the largest authority record takes. What was planted must not
+be read into memory before anybody looks at it (sqlite.org/limits.html)."""
 
 _DRAFT_NAME = FILE_NAME + ".new"
 _COMPANIONS = ("-wal", "-journal", "-shm")
@@ -218,6 +221,7 @@ class VaultFile:
             check_same_thread=True,
             timeout=1,
         )
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
         # Locking comes first, before anything reads the file: SQLite then keeps its index of the
         # log in its own memory, which needs no room on the disk. Only a writer can lock.
         locking = ["locking_mode=EXCLUSIVE"] if mode == "rw" else []

@@ -9,6 +9,7 @@ import sys
 from getpass import getpass
 from pathlib import Path
 
+from backpackd.adapters.files import CREATE, UnsafeFileError, open_file
 from backpackd.adapters.home import open_home
 from backpackd.adapters.key_file import read_key
 from backpackd.adapters.processes.linux import LinuxProcesses
@@ -87,10 +88,11 @@ def _print(report: Report, *, tried: bool) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     where = render(str(path), limit=256)
     try:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_file(path, CREATE)
+    except UnsafeFileError as error:
+        raise HomeError(f"{where} {error.problem}") from None
     except OSError as error:
         raise HomeError(f"{where} cannot be made ({error.strerror})") from None
     try:

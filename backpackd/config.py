@@ -8,7 +8,6 @@ import argparse
 import os
 import pwd
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backpackd import __version__
+from backpackd.adapters.files import UNWRITABLE, UnsafeFileError, open_file
 from backpackd.core import policy
 from backpackd.core.errors import HomeError, InvalidRequestError
 from backpackd.core.grants import LONGEST_TTL
@@ -286,21 +286,12 @@ class _SettingError(Exception):
 
 
 def _read(path: Path) -> bytes:
-    # Not blocking: a FIFO put in the file's place must not hold the daemon up.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        # Looked at after opening, so that it cannot be another file than the one that is read.
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError("not a regular file")
-        if status.st_uid != os.geteuid():
-            raise ConfigError(f"belongs to uid {status.st_uid}: only a file of your own is read")
-        if status.st_mode & 0o022:
-            raise ConfigError("others can write it: run chmod go-w on it, after a look inside")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_CONFIG + 1)
-    finally:
-        os.close(descriptor)
+        descriptor = open_file(path, refused=UNWRITABLE)
+    except UnsafeFileError as error:
+        raise ConfigError(error.problem) from None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MAX_CONFIG + 1)
 
 
 def _decode(data: bytes) -> tuple[str, dict[str, Any]]:

@@ -76,6 +76,9 @@ from backpackd.rpc.vault import About, VaultService
 
 _LOG = logging.getLogger("backpackd")
 
+_LAST_RESORT = 8.0
+"""Seconds after the grace for everything else. The client's `stop` waits longer than both."""
+
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -310,7 +313,7 @@ async def _serve(settings: Settings) -> None:
         )
         vault.on_lock.append(door.drop_unread)
         door.start()
-        stopped = _stopping()
+        stopped = _stopping(settings.grace)
         _announce(settings, listeners, about)
 
         await stopped.wait()
@@ -380,11 +383,27 @@ def _announce(settings: Settings, listeners: list[Listener], about: About) -> No
     service_manager.keep_alive(os.environ, os.getpid())
 
 
-def _stopping() -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets."""
+def _stopping(grace: float) -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets. The process ends within a bound after it.
+
+    A thread that the file system holds up (a dead mount, say) cannot be told to stop, and Python
+    waits for it. So the kernel ends the process if it has not ended by itself. What is stored
+    survives that as it survives any kill.
+
+    Args:
+        grace: seconds that requests under way get.
+    """
     stopped = asyncio.Event()
+    # Whoever started the daemon may have had it ignored.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def stop() -> None:
+        if not stopped.is_set():
+            signal.setitimer(signal.ITIMER_REAL, grace + _LAST_RESORT)
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     return stopped
 
 

@@ -99,6 +99,17 @@ class PinnedProcess(Protocol):
         """Tell whether it still runs; a zombie does not."""
         ...
 
+    def uid(self) -> int | None:
+        """Tell as which user it runs now (effective uid); None when that cannot be told."""
+        ...
+
+    def readable_by(self, uid: int) -> bool:
+        """Tell whether a user's other processes can read its memory and take its descriptors.
+
+        True also where it cannot be told, on a system that has a way to tell.
+        """
+        ...
+
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once from the event loop when the process has ended."""
         ...
@@ -142,6 +153,14 @@ class Processes(Protocol):
         """
         ...
 
+    def ended(self, process: ProcessId) -> bool:
+        """Tell whether a process is known to have ended; False where that cannot be told.
+
+        Raises:
+            OSError: too many files are open to tell.
+        """
+        ...
+
     def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
         """Read what the processes of a chain say of themselves: command lines, by pid.
 
@@ -175,11 +194,15 @@ class Peer:
         uid: effective uid at connect.
         gid: effective gid at connect.
         process: the process that connected, pinned.
+        exposed: its user's other processes could read it when it was accepted, or at a later call
+            that needs authority, and may have taken the connection's descriptor then. Such a
+            connection has no operator authority any more.
     """
 
     uid: int
     gid: int
     process: PinnedProcess
+    exposed: bool = False
 
 
 class Connection(Protocol):
@@ -354,8 +377,14 @@ class Store(Protocol):
         """
         ...
 
-    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+    async def audit_last(
+        self, kind: int | None = None, before: int | None = None
+    ) -> AuditRow | None:
         """Read the last row of the audit log, or the last of a kind; None when there is none.
+
+        Args:
+            kind: of which kind; None: any.
+            before: only rows with smaller numbers; None: all.
 
         A row whose number no log can reach, planted by somebody, is no last row.
         """

@@ -8,6 +8,7 @@ from backpackd.core.audit import chain, keys, ratchet
 from backpackd.core.audit.chain import Checkpoint, Head, Header
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.audit.record_state import RecordState
 from backpackd.core.audit.verify import Known, Problem, Verifier
 from backpackd.core.rows import AuditRow
 
@@ -59,9 +60,11 @@ class Log:
         self._state = ratchet.advance(self._state)
         return self
 
-    def checkpoint(self, why: str = chain.REGULAR, known: str = "") -> "Log":
-        """Sign what was written."""
-        plain = Checkpoint(self.segment, 5, why, known)
+    def checkpoint(
+        self, why: str = chain.REGULAR, known: str = "", record: RecordState | None = None
+    ) -> "Log":
+        """Sign what was written, and an authority record where one is given."""
+        plain = Checkpoint(self.segment, 5, why, known, record)
         signed = plain.signed(self.keys.signing, VAULT_ID, self.head)
         self._put(chain.CHECKPOINT, signed.encode(), self._state)
         self._state = ratchet.advance(self._state)

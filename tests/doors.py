@@ -152,7 +152,7 @@ class Played:
         await call.receive()
         raise DeniedError("no: 50 % of “it”", facts={"tree-pid": "7"})
 
-    async def _break(self, call: Call) -> None:
+    async def _break(self, _: Call) -> None:
         raise ValueError("telltale")
 
 

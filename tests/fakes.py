@@ -6,8 +6,9 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from backpackd.adapters.processes.memory import MemoryProcesses
 from backpackd.adapters.secret_memory import Arena
@@ -40,7 +41,7 @@ from backpackd.core.requests import Request
 from backpackd.core.rows import AuditRow, Change, KeyRow
 from backpackd.core.slots import Argon2idParameters
 from backpackd.core.states import State
-from backpackd.ports import Connection, Peer
+from backpackd.ports import Connection, Peer, Store
 
 GOOD = b"seven quiet otters"
 OTHER = b"nine loud herons fly"
@@ -207,13 +208,36 @@ class PlayedConnection:
         self.closed = True
 
 
+class PlayedCall:
+    """A call without a stream. Implements `ports.Call` as far as services use it."""
+
+    stopping = False
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.announced: list[tuple[str, str]] = []
+
+    async def receive(self) -> bytes | None:
+        return None
+
+    async def send(self, _: bytes, *, last: bool = False) -> None:  # noqa: ARG002 - the port
+        raise AssertionError("a service returns its answers")
+
+    async def announce(self, name: str, text: str) -> None:
+        self.announced.append((name, text))
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 class World:
     """A whole application on fakes, with one agent: pid 100, and its tool, pid 101."""
 
-    def __init__(self, *, idle: int = 600, longest: int = 3600) -> None:
+    def __init__(self, *, idle: int = 600, longest: int = 3600, store: Store | None = None) -> None:
         self.clock = FakeClock()
         self.timer = FakeTimer()
-        self.store = GatedStore()
+        # Another one has no gates: its tests use none.
+        self.store = GatedStore() if store is None else cast("GatedStore", store)
         self.stretcher = FakeStretcher()
         self.processes = MemoryProcesses()
         self.arena = Arena()

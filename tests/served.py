@@ -1,7 +1,7 @@
 """Serves gRPC services in the test's own process, with whatever stands behind them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from backpackd.core.errors import NotAuthorizedError, ProcessGoneError
 from backpackd.core.facts import ProcessId
 from backpackd.core.states import State
 from backpackd.ports import Connection
-from backpackd.rpc.calls import Guard, Service, served_methods
+from backpackd.rpc.calls import Guard, Service, served_methods, snake_case
+from backpackd.rpc.methods import METHODS
 from backpackd.rpc.standard import standard_services
 from doors import UID, SetClock
-from fakes import PlayedConnection, World
+from fakes import PlayedCall, PlayedConnection, World
 
 TREE = ProcessId(100, 1)
 
@@ -98,6 +99,47 @@ async def serving(directory: Path, *services: Service) -> AsyncIterator[Served]:
     for connection in door.connections():
         connection.close()
     await door.close()
+
+
+class Guarded:
+    """A service behind its guard, called on connections: what a caller meets without gRPC."""
+
+    def __init__(self, guard: Guard, service: Service) -> None:
+        self._guard = guard
+        self._service = service
+        self._methods = {snake_case(one.name): one for one in service.descriptor.methods}
+
+    def __getattr__(self, name: str) -> Any:
+        method = self._methods[name]
+        rules = METHODS[method.full_name]
+        work = getattr(self._service, name)
+
+        def admitted(connection: Connection, request: Any) -> PlayedCall:
+            self._guard.admit(rules, connection)
+            if not method.client_streaming:
+                self._guard.admit_request(rules, connection, request)
+            return PlayedCall(connection)
+
+        async def unary(connection: Connection, request: Any) -> Any:
+            answer = await work(admitted(connection, request), request)
+            self._guard.succeeded(rules)
+            return answer
+
+        async def stream(connection: Connection, request: Any) -> AsyncIterator[Any]:
+            first = True
+            async with aclosing(work(admitted(connection, request), request)) as answers:
+                async for answer in answers:
+                    if first:
+                        self._guard.succeeded(rules)
+                        first = False
+                    yield answer
+
+        return stream if method.server_streaming else unary
+
+
+def guarded(world: World, service: Service) -> Any:
+    """Put a service of a world behind a guard."""
+    return Guarded(Guard(world.vault, world.operators, world.deadlines), service)
 
 
 def told(error: grpc.RpcError) -> tuple[str, str]:

@@ -182,8 +182,10 @@ def test_rpc_imports_everything_but_adapters() -> None:
     assert strangers("backpackd.rpc", *names, "backpack_proto") == []
 
 
-def test_settings_are_read_with_the_core_alone() -> None:
-    assert strangers("backpackd.config", "backpackd.core", "backpackd.__version__") == []
+def test_settings_are_read_with_the_core_and_the_one_way_to_open_files_alone() -> None:
+    # And the one way to open a file, which the configuration file is opened by as well.
+    allowed = ("backpackd.core", "backpackd.adapters.files", "backpackd.__version__")
+    assert strangers("backpackd.config", *allowed) == []
 
 
 def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
@@ -193,14 +195,59 @@ def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
         if not within(module, "backpackd.adapters")
         and any(within(name, "backpackd.adapters") for name in imports(parsed(path)))
     }
-    assert joining == {"backpackd.__main__", "backpackd.check", "backpackd.daemon"}
+    joins = {"backpackd.__main__", "backpackd.check", "backpackd.daemon"}
+    assert joining == joins | {"backpackd.config"}
 
 
-def test_grpc_is_known_to_rpc_and_the_composition_root_only() -> None:
+# Directories, /proc, the running interpreter, and a file without a name: nothing of these is a file
+# that the daemon keeps.
+OPENING_OTHERWISE = {
+    "backpackd.adapters.door.credentials",
+    "backpackd.adapters.door.listener",
+    "backpackd.adapters.processes.claims",
+    "backpackd.adapters.processes.linux",
+    "backpackd.adapters.processes.procfs",
+    "backpackd.adapters.spool",
+    "backpackd.adapters.unreadable",
+}
+OPENERS = ("open", "os.open", "io.open", "NamedTemporaryFile", "TemporaryFile", "mkstemp")
+
+
+def opens_a_file(call: ast.Call) -> bool:
+    """Tell whether a call opens a file by its path, as far as its name says so."""
+    name = ast.unparse(call.func)
+    last = name.rpartition(".")[2]
+    if name in OPENERS or last in OPENERS[3:]:
+        return True
+    # Methods of pathlib.Path; other things that are opened here take no such path.
+    return last == "open" and ast.unparse(call.func).startswith(("Path(", "path.", "self._path."))
+
+
+def test_only_one_module_of_the_daemon_opens_files() -> None:
+    opening = {
+        module
+        for module, path in modules("backpackd").items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and opens_a_file(node)
+    }
+    assert opening == OPENING_OTHERWISE | {"backpackd.adapters.files"}
+
+
+def test_the_daemon_imports_no_grpc() -> None:
     knowing = [
         f"{module} imports {name}"
         for module, path in modules("backpackd").items()
-        if not within(module, "backpackd.rpc", "backpackd.daemon")
+        for name in imports(parsed(path))
+        if name.partition(".")[0].startswith("grpc")
+    ]
+    assert knowing == []
+
+
+def test_messages_are_known_to_rpc_only() -> None:
+    knowing = [
+        f"{module} imports {name}"
+        for module, path in modules("backpackd").items()
+        if not within(module, "backpackd.rpc")
         for name in imports(parsed(path))
         if within(name, *GRPC)
     ]

@@ -246,7 +246,7 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> N
     file = tmp_path / "c.toml"
     file.touch()
     file.chmod(mode)
-    with pytest.raises(ConfigError, match="others can write it"):
+    with pytest.raises(ConfigError, match="changed by others: run chmod go-w"):
         read_configuration(read_settings(["--config", str(file)], {"HOME": "/h"}))
 
 

@@ -9,16 +9,17 @@ import pytest
 
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
-from backpackd import config, daemon
-from backpackd.adapters.door import budget, relay
-from backpackd.adapters.door.limits import Limits
+from backpackd import config
+from backpackd.adapters.door import limits
 from backpackd.application import access, asking, audit_writing, keys, leasing, operators, running
 from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
 from backpackd.core.errors import BackpackError
 from backpackd.rpc import audit as rpc_audit
 from backpackd.rpc import leases as rpc_leases
-from backpackd.rpc.calls import MOST_WATCHES, PATIENCE_SECONDS, WHILE_LOCKED
-from backpackd.rpc.standard import MOST_OF_TREE
+from backpackd.rpc import requests as rpc_requests
+from backpackd.rpc import sizes
+from backpackd.rpc.calls import MOST_OPEN
+from backpackd.rpc.methods import METHODS, Caller
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -98,7 +99,7 @@ def metadata_sent() -> set[str]:
 def rpcs() -> set[str]:
     """Every method of the API as its full name on the wire, without the leading slash."""
     found = set()
-    for path in sorted((ROOT / "proto").rglob("*.proto")):
+    for path in sorted((ROOT / "proto" / "backpack_proto" / "v1").glob("*.proto")):
         text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
         for service, body in re.findall(
             r"service (\w+) \{(.*?)^\}", text, re.DOTALL | re.MULTILINE
@@ -183,19 +184,34 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ),
         (
             "connections of one process tree, of all",
-            f"{Limits().per_tree}, {Limits().total}",
+            f"{limits.CONNECTIONS_OF_TREE}, {limits.CONNECTIONS}",
         ),
         (
-            "watches of one process tree, with those of health and reflection; these alone",
-            f"{MOST_WATCHES}, {MOST_OF_TREE}",
+            "calls of one process tree that stay open, those of health and reflection included",
+            str(MOST_OPEN),
         ),
         (
-            "requests under way without operator authority: of one connection, of all",
-            f"{budget.Limits().per_connection >> 20} MiB, {budget.Limits().total >> 20} MiB",
+            "requests under way without operator authority: "
+            "of one connection, of one process tree, of all",
+            ", ".join(
+                f"{size >> 20} MiB"
+                for size in (
+                    limits.UNFINISHED_OF_CONNECTION,
+                    limits.UNFINISHED_OF_TREE,
+                    limits.UNFINISHED,
+                )
+            ),
         ),
+        (
+            "headers of one call",
+            f"{limits.HEADER_BYTES >> 10} KiB; at 64 KiB the connection is closed",
+        ),
+        ("calls at once on one connection", f"{limits.STREAMS}, then it is closed"),
+        ("length of a frame", f"{limits.LONGEST_FRAME >> 10} KiB, as HTTP/2 says"),
+        ("one message, in either direction", f"{sizes.MAX_MESSAGE >> 20} MiB"),
         (
             "a caller that takes nothing of what waits for it",
-            f"{PATIENCE_SECONDS:.0f} seconds, then it is closed",
+            f"{limits.PATIENCE_SECONDS:.0f} seconds, then it is closed",
         ),
         ("passphrases of one process tree that wait to be checked", str(operators.MOST_WAITING)),
         ("keys in a vault", str(keys.MOST_STORED)),
@@ -213,6 +229,7 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
+        ("requests below one outermost process", str(requests.MOST_OF_CHAIN)),
         ("calls that wait for one request", str(asking.MOST_WAITING_OF_TREE)),
         (
             "rules in a policy",
@@ -224,7 +241,7 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ),
         ("leases that are kept for one agent", str(running.MOST_LEASES_OF_AGENT)),
         ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
-        ("handouts that are listed", str(rpc_leases.MOST_HANDOUTS)),
+        ("handouts that are listed, newest entries in `ShowAudit`", str(rpc_leases.MOST_HANDOUTS)),
         ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),
         (
             "audit events that wait while nothing can be written",
@@ -234,7 +251,7 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),
         (
             "until the first request on a connection",
-            f"{Limits().first_request_seconds:.0f} seconds, 64 KiB",
+            f"{limits.FIRST_REQUEST_SECONDS:.0f} seconds, {limits.FIRST_REQUEST_BYTES >> 10} KiB",
         ),
     ],
 )
@@ -243,17 +260,38 @@ def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: s
 
 
 def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforced() -> None:
-    assert relay.PATIENCE_SECONDS == PATIENCE_SECONDS
     assert passphrases.MIN_CHARACTERS == 12
-    assert Limits().first_request_bytes == 64 * 1024
+    assert f"| calls in progress of one process tree | {limits.CALLS_OF_TREE}; " in PROTOCOL
+    frames = (
+        f"{limits.FRAMES_SPARE} to spare; those that begin a request are free and bring "
+        f"{limits.FRAMES_FOR_A_REQUEST} more, {limits.BYTES_FOR_ONE_FRAME} bytes of a request "
+        f"bring one, a frame that is answered {limits.FRAMES_FOR_AN_ANSWER}, a second "
+        f"{limits.FRAMES_A_SECOND};"
+    )
+    assert frames in PROTOCOL
 
 
-def test_the_limits_of_the_grpc_server_are_those_in_the_protocol() -> None:
-    options = dict(daemon._SERVER_OPTIONS)
-    assert f"| one message, in either direction | {daemon.MAX_MESSAGE >> 20} MiB |" in PROTOCOL
-    assert f"| metadata of one call | {options['grpc.max_metadata_size'] >> 10} KiB |" in PROTOCOL
-    calls = f"{options['grpc.max_concurrent_streams']}, {daemon._MOST_CALLS}"
-    assert f"| calls at once on one connection, in all | {calls} |" in PROTOCOL
+def test_the_sizes_of_requests_are_those_in_the_protocol() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) KiB \| (\d+) \|$", PROTOCOL, re.MULTILINE)
+    told = {}
+    for who, most, fields in rows:
+        for name in re.findall(r"`(\w+)`", who) or ["every other"]:
+            told[name] = (int(most) * 1024, int(fields))
+    usual = sizes.Size()
+    assert told.pop("every other") == (usual.bytes, usual.fields)
+    enforced = {
+        name.removeprefix("backpack.v1.").removesuffix("Request"): (size.bytes, size.fields)
+        for name, size in sizes.SIZES.items()
+    }
+    assert told == enforced
+
+
+def test_what_is_listed_is_bounded_as_the_protocol_says() -> None:
+    assert f"| {rpc_leases.MOST_LISTED_BYTES >> 20} MiB; beyond that `WatchLeases` |" in PROTOCOL
+    assert f"| {rpc_requests.MOST_SHOWN_BYTES >> 20} MiB, the first in line |" in PROTOCOL
+    assert rpc_audit.MOST_NEWEST == rpc_leases.MOST_HANDOUTS
+    patterns = f"| patterns in all grants together | {grants.MAX_PATTERNS_OF_ALL} |"
+    assert patterns in PROTOCOL
 
 
 def test_the_threat_model_says_when_the_vault_locks_by_itself() -> None:
@@ -291,12 +329,17 @@ def test_the_readme_names_every_command() -> None:
     assert {name for name in _HOMES if f"`{name}`" not in table} == set()
 
 
-def test_the_methods_that_answer_while_locked_are_those_in_the_protocol() -> None:
+def test_the_table_of_methods_in_the_protocol_is_the_one_that_is_enforced() -> None:
     rows = re.findall(
-        r"^\| `(backpack\.v1\.\w+)/(\w+)` \|[^|]*\| (yes|no) \|", PROTOCOL, re.MULTILINE
+        r"^\| `(backpack\.v1\.\w+)/(\w+)` \| ([^|]*) \| (yes|no) \|", PROTOCOL, re.MULTILINE
     )
-    answering = {f"{service}.{name}" for service, name, locked in rows if locked == "yes"}
-    assert answering == WHILE_LOCKED
+    callers = {"yes": Caller.OPERATOR, "for `all`": Caller.OPERATOR_FOR_ALL}
+    told = {
+        f"{service}.{name}": (callers.get(operator, Caller.ANYONE), locked == "yes")
+        for service, name, operator, locked in rows
+    }
+    enforced = {name: (rules.caller, rules.locked) for name, rules in METHODS.items()}
+    assert told == {name: row for name, row in enforced.items() if name.startswith("backpack.")}
 
 
 def test_the_delays_in_the_protocol_are_those_of_the_throttle() -> None:

@@ -11,6 +11,7 @@ import stat
 import sys
 from pathlib import Path
 
+from backpackd.adapters.files import UPDATE, UnsafeFileError, open_file
 from backpackd.core.errors import HomeError
 
 LOCK_NAME = "backpackd.lock"
@@ -149,8 +150,10 @@ def _make(path: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path / LOCK_NAME, flags, 0o600)
+    try:
+        descriptor = open_file(path / LOCK_NAME, UPDATE)
+    except UnsafeFileError as error:
+        raise HomeError(f"the home {path} cannot be used: in it, {error}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,9 +4,9 @@ A key that others can read opens the vault for them, so such a file is refused a
 """
 
 import os
-import stat
 from pathlib import Path
 
+from backpackd.adapters.files import PRIVATE, UnsafeFileError, open_file
 from backpackd.core.errors import HomeError
 from backpackd.core.passphrases import MAX_BYTES
 from backpackd.core.render import render
@@ -14,7 +14,6 @@ from backpackd.core.render import render
 # With an access control list, the group's bits are its mask: so systemd gives a unit's user the
 # right to read a credential of root's (systemd.exec(5)).
 _CREDENTIAL_MODE = 0o037
-_FILE_MODE = 0o077
 
 
 def credential_path(directory: str, name: str) -> Path:
@@ -46,19 +45,17 @@ def read_key(path: Path, *, credential: bool) -> bytes:
         HomeError: it cannot be read, or others can read or write it.
     """
     where = render(str(path), limit=256)
+    owners = (os.geteuid(), 0) if credential else ()
+    refused = _CREDENTIAL_MODE if credential else PRIVATE
     try:
-        # Not blocking: a FIFO put in the file's place must not hold the daemon up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = open_file(path, owners=owners, refused=refused)
+    except UnsafeFileError as error:
+        raise HomeError(f"the key file {where} {error.problem}") from None
     except OSError as error:
         raise HomeError(f"the key file {where} cannot be read ({error.strerror})") from None
     try:
         status = os.fstat(descriptor)
-        roots = credential and status.st_uid == 0
-        if not stat.S_ISREG(status.st_mode):
-            raise HomeError(f"the key file {where} is not a regular file")
-        if status.st_uid != os.geteuid() and not roots:
-            raise HomeError(f"the key file {where} belongs to uid {status.st_uid}")
-        if status.st_mode & (_CREDENTIAL_MODE if roots else _FILE_MODE):
+        if status.st_uid != 0 and status.st_mode & PRIVATE:
             raise HomeError(f"others can get at the key file {where}: run chmod 600 on it")
         return os.read(descriptor, MAX_BYTES + 3)
     finally:

@@ -6,7 +6,6 @@ durably before a value leaves, and the lease stands, with its holder watched, be
 made. The entry in the audit log is on the disk before a value leaves: no log, no lease.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,8 @@ from backpackd.application.auditing import Auditing
 from backpackd.application.calendar import Calendar
 from backpackd.application.keys import Keys
 from backpackd.application.leasing import Leasing
+from backpackd.application.looking import digested
+from backpackd.application.peers import user_changed
 from backpackd.application.running import Running, Start
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.core.audit.events import CLAIM_LIMIT, AuditEvent
@@ -30,6 +31,7 @@ from backpackd.core.decision import (
     may_lease,
     needs_digests,
     wanted_names,
+    withdrawn,
 )
 from backpackd.core.errors import (
     BackpackError,
@@ -38,9 +40,10 @@ from backpackd.core.errors import (
     PeerUnknownError,
     ProcessGoneError,
 )
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import PeerFacts
 from backpackd.core.grants import MAX_REASON, Grant
 from backpackd.core.leases import Lease
+from backpackd.core.leftovers import Ancestry
 from backpackd.core.names import check_names
 from backpackd.core.policy import Policy
 from backpackd.core.records import KeyHead
@@ -140,12 +143,15 @@ class Access:
 
         Raises:
             PeerUnknownError: the process that connected has ended.
+            UserChangedError: it runs as another user by now.
         """
         peer = connection.peer
         try:
             facts = self._processes.attest(peer.process, peer.uid, peer.gid)
         except ProcessGoneError:
             raise PeerUnknownError("the process that connected has ended: connect anew") from None
+        if facts.user_changed:
+            raise user_changed()
         return self._running.rooted(facts)
 
     async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:
@@ -246,9 +252,10 @@ class Access:
         facts = await self._digested(self.attest(connection), rules, None)
         usable = applicable(facts, rules)
         names = wanted_names(usable, rules)
+        suspended = rules.answers.suspended(facts)
 
         def wanted(name: str) -> bool:
-            return may_lease(facts, name, usable, rules)
+            return may_lease(facts, name, usable, rules, suspended)
 
         if names is None:
             return await self._keys.list(wanted)
@@ -302,7 +309,10 @@ class Access:
             session.check()
             facts = self._running.rooted(self.attest(connection), starting=wish.start is not None)
             facts = await self._digested(facts, self.rules(session), names)
-            decision = decide(facts, names, self.rules(session))
+            rules = self.rules(session)
+            decision = decide(facts, names, rules)
+            if isinstance(decision, Deny) and decision.by_rule:
+                self._asking.denied(facts, rules.policy.meant(facts, rules.boot_id))
             try:
                 if isinstance(decision, Ask):
                     await self._asking.ask(
@@ -339,16 +349,7 @@ class Access:
         self, facts: PeerFacts, rules: Rules, names: Sequence[str] | None
     ) -> PeerFacts:
         """Add digests of executables where they matter for these keys: hashing is slow."""
-        if not needs_digests(names, rules):
-            return facts
-        digests: dict[ProcessId, str] = {}
-        for process in facts.tree:
-            path = process.executable
-            if path is not None:
-                digest = await asyncio.to_thread(self._processes.digest, process.id, path)
-                if digest is not None:
-                    digests[process.id] = digest
-        return replace(facts, digests=digests)
+        return await digested(self._processes, facts) if needs_digests(names, rules) else facts
 
     def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
         self._leasing.check_room(facts.root.id)
@@ -437,11 +438,10 @@ class Access:
         self, facts: PeerFacts, names: Sequence[str], allowed: Allow, rules: Rules
     ) -> bool:
         """Tell whether another call of the tree had the last use of a consent, and no more."""
-        root = facts.root.id
         return (
             any(grant.consent and grant.uses_left is not None for grant in allowed.grants)
             and isinstance(decide(facts, names, rules), Ask)
-            and not any(rules.answers.withdrawn(root, name) for name in names)
+            and not any(withdrawn(facts, name, rules) for name in names)
         )
 
     def _issue(
@@ -466,7 +466,13 @@ class Access:
                 "another"
             )
         return self._leasing.issue(
-            facts.root.id, names, decision.grants, ttl=wish.ttl, longest=longest, lease_id=lease_id
+            facts.root.id,
+            names,
+            decision.grants,
+            ttl=wish.ttl,
+            longest=longest,
+            lease_id=lease_id,
+            ancestry=Ancestry.of(facts, facts.root),
         )
 
 

@@ -18,6 +18,7 @@ from backpackd.application.judging import (
     Judging,
     Opening,
     Written,
+    check_names,
     json_object,
     refused,
 )
@@ -27,7 +28,7 @@ from backpackd.application.vault import Session
 from backpackd.core.agentlock import locks
 from backpackd.core.agentlock.content import Contents, Credential, encode_object
 from backpackd.core.agentlock.document import LockFile
-from backpackd.core.agentlock.errors import RecipientsError
+from backpackd.core.agentlock.errors import LockContentError, RecipientsError
 from backpackd.core.errors import KeyUnknownError, MemoryChangedError
 from backpackd.core.identity import PublicIdentity
 from backpackd.core.trust import KnownLock, check_label
@@ -60,7 +61,11 @@ class Agents:
         """
         self._judging.operators.require(connection)
         session = self._judging.vault.session()
-        contents = Contents(credentials, json_object(personality), json_object(memory))
+        contents = await self._judging.work(
+            connection,
+            session,
+            lambda: Contents(credentials, json_object(personality), json_object(memory)),
+        )
         identity = await self._judging.identities.own(session)
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
         written = await self._judging.make(connection, session, identity, make)
@@ -103,6 +108,10 @@ class Agents:
             raise KeyUnknownError(
                 "a credential to take out is not in the lock: nothing was changed"
             )
+        changed = None
+        if personality is not None:
+            read = partial(json_object, personality)
+            changed = await self._judging.work(connection, admitted.session, read)
         kept = {name: each for name, each in contents.credentials.items() if name not in remove}
         make = partial(
             locks.edit,
@@ -110,7 +119,7 @@ class Agents:
             admitted.identity,
             draw=secrets.token_bytes,
             credentials={**kept, **put},
-            personality=None if personality is None else json_object(personality),
+            personality=changed,
         )
         return await self._sign(connection, admitted, make, "lock-edited")
 
@@ -134,14 +143,13 @@ class Agents:
             raise MemoryChangedError(
                 "somebody else has changed the memory since it was read: read it again"
             )
-        make = partial(
-            locks.update_memory,
-            admitted.lock,
-            admitted.identity,
-            json_object(memory),
-            draw=secrets.token_bytes,
+        fresh = await self._judging.work(
+            connection,
+            admitted.session,
+            lambda: locks.update_memory(
+                admitted.lock, admitted.identity, json_object(memory), draw=secrets.token_bytes
+            ),
         )
-        fresh = await self._judging.work(connection, admitted.session, make)
         # Only now: a lock that this vault cannot open is not one whose version counts.
         await self._judging.remember(connection, admitted, given.path)
         return fresh
@@ -204,9 +212,16 @@ class Agents:
         return await self._sign(connection, admitted, make, "recipient-removed", recipient=spoken)
 
     async def trust(
-        self, connection: Connection, given: Given, author: str, label: str
+        self,
+        connection: Connection,
+        given: Given,
+        author: str,
+        label: str,
+        names: Collection[str] = (),
     ) -> LockView:
         """Accept a lock as it is: its author from now on, and this version as the one that counts.
+
+        A name that is accepted stays so for this lock, whatever value later versions put under it.
 
         Args:
             connection: the caller's.
@@ -214,9 +229,11 @@ class Agents:
             author: the author's fingerprint, as the operator compared it; empty where the author
                 is trusted already.
             label: what to call the author.
+            names: of embedded values that may be handed out from now on, as the operator saw them.
 
         Raises:
             LockRefusedError: the author is another one.
+            LockContentError: the lock embeds no value of one of the names.
         """
         self._judging.operators.require(connection)
         check_label(label)
@@ -225,12 +242,17 @@ class Agents:
         if author != signer.spoken and (author or "unknown-author" in admitted.warnings):
             raise refused("unknown-author", signer)
         contents = await self._judging.open(connection, admitted)
+        embedded = {name for name, each in contents.credentials.items() if each.embedded}
+        if not embedded.issuperset(names):
+            raise LockContentError("the lock embeds no value of a name that is to be accepted")
         known = signer == admitted.identity.public
         if not known and (label or signer.fingerprint not in labels(session)):
             await self._judging.identities.trust(signer, label)
-        lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path)
+        lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path, tuple(names))
         about = {"found": " ".join(admitted.warnings), "author": signer.spoken}
-        await self._judging.identities.accept(lock.lock_id, fresh, about)
+        if names:
+            about["names"] = " ".join(sorted(names))
+        await self._judging.identities.accept(lock.lock_id, fresh, embedded, about)
         self._judging.vault.touch()
         return view(session, admitted.identity, lock, contents, ())
 
@@ -257,13 +279,15 @@ class Agents:
 
         Raises:
             LockFileError: it is damaged, or not this vault's to open.
-            LockRefusedError: the operator has to look at it first.
+            LockRefusedError: the operator has to look at it first, or at these names: here and
+                not in the client, since no client can forget it here.
             LockedError: the vault was locked meanwhile.
         """
         admitted = await self._judging.admit(connection, Given(document), session=session)
         contents = await self._judging.open(connection, admitted)
         await self._judging.remember(connection, admitted, "")
         session.check()
+        check_names(session, admitted.lock.lock_id, contents, names)
         found = {name: contents.credentials.get(name, Credential()).value for name in names}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -31,6 +31,7 @@ from backpackd.core.errors import (
 )
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import LONGEST_TTL, Grant
+from backpackd.core.leftovers import place_of
 from backpackd.core.render import render
 from backpackd.core.requests import (
     CODE_ALPHABET,
@@ -122,7 +123,7 @@ class Asking:
         if self._closing:
             raise _stopping()
         tree = facts.root.id
-        if self._refused(facts, names):
+        if self.answers.refused_to(facts, names):
             raise _refused()
         request = self._table.find(tree, names) or self._add(facts, names, reason)
         if request.waiting >= MOST_WAITING_OF_TREE:
@@ -150,7 +151,7 @@ class Asking:
             )
         if wait.failure is not None:
             raise wait.failure()
-        if self._refused(facts, names):
+        if self.answers.refused_to(facts, names):
             raise _refused()
 
     def pending(self) -> list[Request]:
@@ -162,15 +163,19 @@ class Asking:
         own = {facts.root.id, facts.process.id}
         return [request for request in self._table.shown() if request.tree in own]
 
-    def look(self, requests: Iterable[Request]) -> None:
+    def look(self, requests: Iterable[Request], *, every: float = LOOK_EVERY) -> None:
         """Look again at what the processes of requests run, before a person is shown them.
 
         Where it cannot be read for lack of room, they are shown as they were last seen; to approve
         them then fails.
+
+        Args:
+            requests: which.
+            every: seconds for which an earlier look is good enough.
         """
         now = self._clock.boot()
         for request in requests:
-            if now - request.looked_at >= LOOK_EVERY:
+            if now - request.looked_at >= every:
                 with suppress(LimitError):
                     self._look(request)
 
@@ -238,13 +243,28 @@ class Asking:
         # To the tree that the asker was started in: a loop of agents, each the root of its own,
         # would otherwise ask for ever.
         self._watching.watch(request.origin)
-        self.answers.refuse(request.origin, request.names)
+        place = place_of(request.facts, request.facts.origin)
+        self.answers.refuse(request.origin, request.names, place=place)
         self._note("refused", request)
-        self._end(
-            lambda other: (
-                other.origin == request.origin and not set(other.names).isdisjoint(request.names)
-            )
-        )
+        self._end(lambda other: self.answers.refused_to(other.facts, other.names))
+
+    def denied(self, facts: PeerFacts, selectors: frozenset[Selector]) -> None:
+        """Remember that rules mean a caller: what its tree leaves behind is asked about.
+
+        Only while the root lives, which nothing can be remembered of where it has ended.
+
+        Args:
+            facts: the caller, denied just now.
+            selectors: of the rules that mean it; none where rules mean everybody.
+        """
+        if not selectors:
+            return
+        with suppress(LimitError):
+            try:
+                self._watching.watch(facts.origin.id)
+            except PeerUnknownError:
+                return
+        self.answers.deny(facts.origin.id, place_of(facts, facts.origin), selectors)
 
     async def changes(self, event: asyncio.Event) -> None:
         """Wait for the next change of the pending requests since the last call with this event."""
@@ -319,15 +339,16 @@ class Asking:
         """Look at what the chain of a request runs now; True: something else than was shown."""
         facts = look_again(self._processes, request.facts)
         request.looked_at = self._clock.boot()
-        if not request.differs(facts):
-            return False
-        request.change(facts, self._processes.claimed_commands(facts))
-        self._changed()
-        return True
+        commands = self._processes.claimed_commands(facts)
+        differs = request.differs(facts, commands)
+        request.change(facts, commands)
+        if differs:
+            self._changed()
+        return differs
 
     def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.
-        self._table.check_room(facts.origin.id)
+        self._table.check_room(facts)
         now = self._clock.boot()
         request = Request(
             code=self._fresh_code(),
@@ -378,9 +399,6 @@ class Asking:
                     "request-ended", names=request.names, reason=reason, details=told
                 )
             )
-
-    def _refused(self, facts: PeerFacts, names: Sequence[str]) -> bool:
-        return any(self.answers.refused(process.id, names) for process in facts.tree)
 
     def _fresh_code(self) -> str:
         while True:

@@ -176,9 +176,12 @@ class AuditReading:
         reached = expected.number if expected is not None else 0
         # Whoever kept a head from behind a break knows of the break.
         verifier = Verifier(writer.vault_id, writer.public.verify, known, accepted=reached)
-        async for page in self._pages(_LEAST, None):
+        async for page, record in self._settled_pages():
             for row in page:
                 verifier.feed(row)
+            if record is not None:
+                verifier.hold_record(record)
+                break
             total = max(total, verifier.head.number)
             yield Verified(verifier.head.number, total)
         problem = verifier.finish()
@@ -206,12 +209,32 @@ class AuditReading:
             return "vault"
         return "file" if expected is None else "expected"
 
-    async def _pages(self, after: int, last: int | None) -> AsyncIterator[list[AuditRow]]:
-        while last is None or after < last:
+    async def _settled_pages(self) -> AsyncIterator[tuple[list[AuditRow], bytes | None]]:
+        """Read the log, and last, without rows, the authority record that was in force at its end.
+
+        A change puts a record and its rows there in one step. So a record that was read before no
+        further row was found is the one that the rows so far speak of.
+        """
+        after, record = _LEAST, None
+        while True:
+            page = await self._store.audit_rows(after, _PAGE)
+            if not page and record is not None:
+                yield [], record
+                return
+            if page:
+                yield page, None
+                after = page[-1].number
+            if len(page) < _PAGE:
+                stored = await self._store.load()
+                record = stored.authority if stored is not None else b""
+            await asyncio.sleep(0)
+
+    async def _pages(self, after: int, last: int) -> AsyncIterator[list[AuditRow]]:
+        while after < last:
             page = await self._store.audit_rows(after, _PAGE)
             if not page:
                 return
-            yield [row for row in page if last is None or row.number <= last]
+            yield [row for row in page if row.number <= last]
             after = page[-1].number
             await asyncio.sleep(0)
 
@@ -232,7 +255,7 @@ class _Reader:
     def read(self, row: AuditRow) -> list[Entry]:
         """Return what a row says, after what it shows to be damaged before it.
 
-        The header of a segment says nothing.
+        The header of a segment says nothing, nor does the checkpoint of a change.
         """
         event = self._event(row)
         bad = event is not None and event.kind == DAMAGED
@@ -265,7 +288,9 @@ class _Reader:
         state, self._state = self._state, self._state and ratchet.advance(self._state)
         try:
             if row.kind == chain.CHECKPOINT:
-                return _told(Checkpoint.decode(row.body))
+                checkpoint = Checkpoint.decode(row.body)
+                # One that comes with a change says nothing that the entry of the change does not.
+                return _told(checkpoint) if checkpoint.why != chain.CHANGE else None
             if state is None:
                 return AuditEvent(DAMAGED, 0)
             opened = ratchet.open_entry(

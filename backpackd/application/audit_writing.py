@@ -18,6 +18,7 @@ from backpackd.core import hybrid
 from backpackd.core.audit import chain, keys, ratchet
 from backpackd.core.audit.chain import Checkpoint, Head, Header
 from backpackd.core.audit.events import AuditEvent
+from backpackd.core.audit.record_state import RecordState
 from backpackd.core.errors import BackpackError, DamageError, StoreError
 from backpackd.core.rows import AuditPublic, AuditRow, Change
 from backpackd.ports import SecretArena, SecretSlot, Store
@@ -51,6 +52,7 @@ class Item:
     Attributes:
         events: become entries.
         change: becomes durable in the same step.
+        record: names the authority record in the change.
         public: the audit keys that this change puts into force.
         signing: a checkpoint follows the entries.
         done: whoever waits; None: nobody does, and it is kept until it is written.
@@ -58,6 +60,7 @@ class Item:
 
     events: Sequence[AuditEvent] = ()
     change: Change | None = None
+    record: RecordState | None = None
     public: AuditPublic | None = None
     signing: Signing | None = None
     done: "asyncio.Future[None] | None" = None
@@ -92,6 +95,7 @@ class AuditWriter:
         public: the public audit keys; None before the vault has any: then what nobody waits for
             waits here.
         head: the end of the log, as far as it is on the disk.
+        record: the authority record that this daemon wrote last; None: it has written none.
         own: number of the first row that this daemon wrote; 0 when it has written none.
         entries: how many rows come after the last checkpoint that this daemon wrote.
         on_written: called after every writing.
@@ -109,6 +113,7 @@ class AuditWriter:
         self.vault_id = b""
         self.public: AuditPublic | None = None
         self.head = Head()
+        self.record: RecordState | None = None
         self.own = 0
         self.entries = 0
         self._segment = 0
@@ -270,12 +275,14 @@ class AuditWriter:
             raise
         self._lost -= lost
         self._failing = False
-        self._settle(batch, items[-1].public)
+        self._settle(batch, items[-1])
 
-    def _settle(self, batch: _Batch, public: AuditPublic | None) -> None:
+    def _settle(self, batch: _Batch, last: Item) -> None:
         """Put in force what is on the disk, and overwrite the old state of the ratchet."""
-        if public is not None:
-            self.public = public
+        if last.public is not None:
+            self.public = last.public
+        if last.record is not None:
+            self.record = last.record
         if self._state is None and batch.state is not None:
             self.own = batch.rows[0].number
         self.head, self.entries, self._segment = batch.head, batch.entries, batch.segment
@@ -302,8 +309,11 @@ class AuditWriter:
                 for event in item.events:
                     rows.entry(event.encode())
                     batch.entries += 1
-                if item.signing is not None:
-                    rows.checkpoint(item.signing, batch.segment, self._now_ms())
+                # A checkpoint names the record in force. Where this daemon has written none yet,
+                # the lock came before the unlock's own word: there is nothing to vouch for.
+                record = item.record or self.record
+                if item.signing is not None and record is not None:
+                    rows.checkpoint(item.signing, batch.segment, self._now_ms(), record)
                     batch.entries = 0
                     batch.heads.append((rows.head, item.signing.why))
             batch.rows, batch.head = rows.sealed, rows.head
@@ -348,8 +358,8 @@ class _Rows:
         self._put(chain.ENTRY, sealed)
         self.state = ratchet.advance(self.state)
 
-    def checkpoint(self, signing: Signing, segment: int, now_ms: int) -> None:
-        plain = Checkpoint(segment, now_ms, signing.why, signing.known)
+    def checkpoint(self, signing: Signing, segment: int, now_ms: int, record: RecordState) -> None:
+        plain = Checkpoint(segment, now_ms, signing.why, signing.known, record)
         with signing.key.open() as key:
             signed = plain.signed(key, self._vault_id, self.head)
         self._put(chain.CHECKPOINT, signed.encode())

@@ -6,8 +6,11 @@ The rules:
 2. A change of the vault and its entries are one transaction (`commit`).
 3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
    the disk. The answer to a passphrase waits for that (`written`).
-4. Only an unlocked vault signs: when it is unlocked, after every hundred entries, when it is
-   locked. Its authority record remembers how far the log reached, with every change.
+4. Only who has the master key signs: with every change of the vault, when it is unlocked, after
+   every hundred entries, when it is locked. A checkpoint names the authority record in force, and
+   is written in the transaction that puts it in force.
+5. Record and log know each other: the record remembers how far the log reached, with every change,
+   and the newest checkpoint knows the record. An unlock holds both (`hold`) before it uses either.
 
 Entries are written while the vault is locked, too, to its public audit key. Before a vault has one
 (a new vault, one of an older version), what is noted waits in memory for the first unlock.
@@ -19,10 +22,11 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from backpackd.application.audit_writing import AuditWriter, Item, Signing, keys_changed, no_log
+from backpackd.application.audit_holding import Found, Holding
+from backpackd.application.audit_writing import AuditWriter, Item, Signing, no_log
 from backpackd.application.session import Draft, Session
 from backpackd.application.vault import Vault
 from backpackd.core.audit import chain, keys
@@ -31,19 +35,19 @@ from backpackd.core.audit.chain import Head
 from backpackd.core.audit.events import Actor, AuditEvent
 from backpackd.core.audit.floods import Floods
 from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.audit.record_state import RecordState
 from backpackd.core.authority import Authority
 from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import Image, PeerFacts, ProcessId
 from backpackd.core.leases import Lease
-from backpackd.core.rows import AuditPublic, Change
-from backpackd.core.sealing import SALT_SIZE, OpenError
+from backpackd.core.rows import AuditPublic, Change, StoredVault
+from backpackd.core.sealing import SALT_SIZE, Secret
 from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlot, Store
 
 _LOG = logging.getLogger("backpackd.audit")
 
 MOST_ENDED = 64
 """Leases that end together and get an entry each; more get one entry with their number."""
-_PAGE = 500
 _MOST_CLAIMS = 256
 
 caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
@@ -89,15 +93,17 @@ class Auditing:
         self._clock = clock
         self.writer = AuditWriter(store, arena, self._now_ms)
         self.writer.on_written = self._sign_when_due
+        self._holding = Holding(store, self.writer)
         self.verified = False
         self.broken_ms = 0
         self.review: Callable[[], None] = _nothing
         self._vault: Vault | None = None
         self._fresh: AuditPublic | None = None
         self._signer: SecretSlot | None = None
-        self._due: Signing | None = None
+        self._due: _Due | None = None
+        self._found = Found()
         self._floods = Floods()
-        self._claims: dict[tuple[ProcessId, str | None], str] = {}
+        self._claims: dict[tuple[ProcessId, str | None, Image], str] = {}
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 
@@ -229,24 +235,72 @@ class Auditing:
                 self._opening = None
             raise error
 
+    async def hold(
+        self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
+    ) -> Authority:
+        """See `Journal`."""
+        self._found = Found()
+        if not self.writer.own:
+            # There may have been no vault, or no log, when the daemon began.
+            await self.writer.load()
+        held, self._found = await self._holding.hold(
+            master, stored, authority, accept_older=accept_older
+        )
+        self.verified = self.verified or authority.audit is not None
+        if self._found.broken_at:
+            self.broken_ms = self._now_ms()
+        return held
+
     def anchored(self, authority: Authority) -> Authority:
         """See `Journal`."""
         if authority.audit is None:
             return authority
-        return replace(authority, audit=replace(authority.audit, head=self.writer.head))
+        anchor = replace(authority.audit, head=self.writer.head, named=True)
+        return replace(authority, audit=anchor)
 
-    async def commit(self, change: Change, events: Sequence[AuditEvent]) -> None:
+    async def commit(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
         """See `Journal`."""
         if self._fresh is not None:
             change = replace(change, audit_public=self._fresh)
         elif self.writer.public is None:
             raise no_log()
-        signing, self._due = self._due, None
-        if any(event.who is None for event in events):
-            # Changes are made by callers, whose call this still is.
-            who = self._who()
-            events = [event if event.who else replace(event, who=who) for event in events]
-        await self.writer.write(Item(events, change, self._fresh, signing))
+        if self._signer is None:
+            raise no_log()
+        due, self._due = self._due, None
+        signing = due.signing if due is not None else Signing(chain.CHANGE, self._signer)
+        told = [*due.events, *events] if due is not None else events
+        await self.writer.write(self._item(change, authority, told, signing))
+
+    async def commit_locked(
+        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """See `Journal`."""
+        if authority.audit is None:
+            # A vault of an older version has no log before it is unlocked.
+            await self._store.commit(change)
+            return
+        private = self._holding.own_keys(master, self.writer.vault_id, authority.audit)
+        found, key = self._found, self._arena.store(private.signing)
+        try:
+            signing = Signing(found.why(chain.CHANGE), key, found.broken_at)
+            await self.writer.write(self._item(change, authority, events, signing))
+        finally:
+            key.wipe()
+
+    def _item(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent], signing: Signing
+    ) -> Item:
+        """Make a change one piece with its entries and the checkpoint that names its record."""
+        # Changes are made by callers, whose call this still is.
+        who = self._who() if any(event.who is None for event in events) else None
+        told = [
+            replace(event, who=event.who or who, generation=authority.generation)
+            for event in events
+        ]
+        record = RecordState.of(self.writer.vault_id, authority.generation, change.authority)
+        return Item(told, change, record, self._fresh, signing)
 
     def stopping(self) -> None:
         """Note that the daemon stops; before it locks, so that the lock vouches for the entry."""
@@ -280,7 +334,7 @@ class Auditing:
     def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
         """Return what a caller claims to be; read once for each program that a process runs."""
         process = facts.process
-        key = (process.id, process.executable)
+        key = (process.id, process.executable, process.image)
         claimed = self._claims.get(key)
         if claimed is None:
             if commands is None:
@@ -296,49 +350,40 @@ class Auditing:
 
     def _unlocked(self) -> None:
         assert self._vault is not None
-        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session()))
+        found, self._found = self._found, Found()
+        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session(), found))
         self._opening.add_done_callback(_heard)
 
-    async def _open(self, vault: Vault, session: Session) -> None:
+    async def _open(self, vault: Vault, session: Session, found: "Found") -> None:
         """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
         try:
-            if not self.writer.own:
-                # There may have been no vault, or no log, when the daemon began.
-                await self.writer.load()
             if session.authority.audit is None:
-                await self._make(vault)
+                if not self.writer.own:
+                    await self.writer.load()
+                await self._make(vault, found)
             else:
-                await self._hold(vault, session, session.authority.audit)
+                with session.open_master() as master:
+                    private = self._holding.own_keys(
+                        master, session.vault_id, session.authority.audit
+                    )
+                key = self._take_signer(private)
+                signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
+                # Its turn comes before that of any other change: this task began with the session.
+                self._due = _Due(signing, self._accepting(found))
+                await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session),))
         except BackpackError as error:
             if not session.over:
                 _LOG.error("the vault is locked again: %s", error.message)
                 vault.lock()
             raise
 
-    async def _hold(self, vault: Vault, session: Session, anchor: AuditAnchor) -> None:
-        """Hold the log against the vault, countersign it, and be ready to sign."""
-        with session.open_master() as master:
-            try:
-                private = AuditKeys.open(master, session.vault_id, anchor.keys)
-            except OpenError as error:
-                raise keys_changed() from error
-        if private.public != self.writer.public:
-            # Planted: whoever did so can read what the locked daemon wrote since.
-            raise keys_changed()
-        self.verified = True
-        known = anchor.head
-        intact = await self._reaches(known)
-        session.check()
-        self._take_signer(private)
-        why = chain.UNLOCK
-        if not intact:
-            why = chain.BREAK
-            self.broken_ms = self._now_ms()
-            _LOG.error("the audit log was cut or altered: the vault knows entry %s", known.text)
-        text = "" if intact else known.text
-        await self._checkpoint(vault, why, text, (self._unlocking(session),))
+    def _accepting(self, found: "Found") -> tuple[AuditEvent, ...]:
+        """Make the event of an operator's word that an older vault is meant, if there was one."""
+        if not found.older:
+            return ()
+        return (self.event("older-accepted", details={"older": str(found.older)}),)
 
-    async def _make(self, vault: Vault) -> None:
+    async def _make(self, vault: Vault, found: "Found") -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
         # A vault of an older version has changed before.
@@ -350,7 +395,8 @@ class Auditing:
             with session.open_master() as master:
                 sealed = private.seal(master, session.vault_id, secrets.token_bytes(SALT_SIZE))
             self._fresh = private.public
-            self._due = Signing(chain.UNLOCK, self._take_signer(private))
+            signing = Signing(found.why(chain.UNLOCK), self._take_signer(private))
+            self._due = _Due(signing, self._accepting(found))
             anchor = AuditAnchor(sealed, Head())
             record = session.authority.next(vault.now_ms(), audit=anchor)
             return Draft(record, events=events)
@@ -367,23 +413,6 @@ class Auditing:
         details = {"slot": slot.slot_id.hex(), "kind": slot.kind} if slot is not None else {}
         return self.event("unlocked", details=details)
 
-    async def _reaches(self, known: Head) -> bool:
-        """Tell whether the log has a place that the vault knows, and goes on from it unbroken."""
-        if known.number == 0:
-            return True
-        at, until = Head(), self.writer.head.number
-        while at.number < until:
-            page = await self._store.audit_rows(at.number or known.number - 1, _PAGE)
-            if not page:
-                return False
-            for row in page:
-                follows = (row.number, row.previous) == (at.number + 1, at.digest)
-                found = chain.head_of(self.writer.vault_id, row)
-                if not (follows if at.number else found == known):
-                    return False
-                at = found
-        return at.number >= known.number
-
     def _sign_when_due(self) -> None:
         due = self.writer.entries >= chain.EVERY and self._signer is not None
         if due and self._signing is None and self._vault is not None:
@@ -392,20 +421,18 @@ class Auditing:
     async def _sign(self, vault: Vault) -> None:
         """Write a checkpoint in the course of things."""
         try:
-            await self._checkpoint(vault, chain.REGULAR, "", ())
+            await self._checkpoint(vault, chain.REGULAR, ())
         except BackpackError as error:
             _LOG.warning("no checkpoint was written: %s", error.message)
         finally:
             if self._signing is asyncio.current_task():
                 self._signing = None
 
-    async def _checkpoint(
-        self, vault: Vault, why: str, known: str, events: Sequence[AuditEvent]
-    ) -> None:
+    async def _checkpoint(self, vault: Vault, why: str, events: Sequence[AuditEvent]) -> None:
         async def draft(session: Session) -> Draft:
             if self._signer is None:
                 raise LockedError("the vault was locked meanwhile")
-            self._due = Signing(why, self._signer, known)
+            self._due = self._due or _Due(Signing(why, self._signer))
             return Draft(session.authority.next(vault.now_ms()), events=events)
 
         await vault.change(draft)
@@ -417,7 +444,8 @@ class Auditing:
         return self._signer
 
     def _locked(self) -> None:
-        signer, self._signer, self._due = self._signer, None, None
+        signer, self._signer = self._signer, None
+        self._due = None
         self.note(self.event("locked"))
         if signer is not None:
             # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
@@ -432,6 +460,14 @@ class Auditing:
             signer.wipe()
             if self._signing is asyncio.current_task():
                 self._signing = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What the next change has to carry: a checkpoint, after these entries and its own."""
+
+    signing: Signing
+    events: tuple[AuditEvent, ...] = ()
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

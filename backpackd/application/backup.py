@@ -8,7 +8,7 @@ do so is not decided here.
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 
 from backpackd.application import granting, ruling
@@ -27,7 +27,7 @@ from backpackd.core.errors import (
     WrongPassphraseError,
 )
 from backpackd.core.facts import ProcessId
-from backpackd.core.grants import MAX_GRANTS, Grant
+from backpackd.core.grants import Grant, check_room
 from backpackd.core.policy import Policy
 from backpackd.core.records import KeyHead
 from backpackd.core.rows import KeyRow, RowHead
@@ -141,8 +141,7 @@ class Backup:
         """
         session = self._vault.session()
         file_key = secrets.token_bytes(backup.FILE_KEY_SIZE)
-        if len(recipients) > backup.MAX_RECIPIENTS:
-            raise InvalidRequestError(f"at most {backup.MAX_RECIPIENTS} recipients at a time")
+        check_recipients(recipients)
         if not passphrase and not recipients:
             raise InvalidRequestError("a backup needs a passphrase, or somebody to seal it to")
         ways: list[Way] = [backup.recipient_way(file_key, public) for public in recipients]
@@ -403,12 +402,21 @@ def _sealed(session: Session, key: StoredKey) -> tuple[KeyRow, RowHead | None]:
     return row, before
 
 
+def check_recipients(recipients: Sized) -> None:
+    """Return if there are not too many recipients, before any is looked at.
+
+    Raises:
+        InvalidRequestError: there are.
+    """
+    if len(recipients) > backup.MAX_RECIPIENTS:
+        raise InvalidRequestError(f"at most {backup.MAX_RECIPIENTS} recipients at a time")
+
+
 def _taken_over(session: Session, result: Imported, terms: Terms) -> dict[str, object]:
     if not terms.with_grants:
         return {}
     new = [grant for grant in result.grants if grant.id not in session.authority.grants]
-    if len(session.authority.grants) + len(new) > MAX_GRANTS:
-        raise LimitError(f"there are at most {MAX_GRANTS} grants: take some back first")
+    check_room([*session.authority.grants.values(), *new])
     result.grants_added = len(new)
     return {"grants": session.authority.with_grants(new), "policy": result.policy}
 

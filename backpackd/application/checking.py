@@ -251,6 +251,8 @@ def _audit(report: Report, source: Source, stored: StoredVault, master: bytes | 
         public = _audit_keys(report, stored, anchor, found, master)
     elif found is None and next(iter(source.audit_rows()), None) is not None:
         report.note("audit keys", "are missing: the vault cannot be unlocked without them")
+    if report.authority is not None and anchor is None and found is not None:
+        report.note("authority record", "is not the newest: it is from before there was a log")
     if public is None:
         return
     known = [Known(anchor.head, "the vault")] if anchor is not None else []
@@ -258,7 +260,11 @@ def _audit(report: Report, source: Source, stored: StoredVault, master: bytes | 
     for row in source.audit_rows():
         verifier.feed(row)
         count += 1
+    verifier.hold_record(stored.authority)
     verifier.finish()
+    if verifier.stepped is not None:
+        number, what = verifier.stepped.number, verifier.stepped.what
+        report.note("authority record", f"is not the newest: entry {number} of the log {what}")
     problems = [each for each in (verifier.problem, verifier.broken, verifier.later) if each]
     for problem in problems:
         report.note("audit log", f"entry {problem.number} {problem.what}")

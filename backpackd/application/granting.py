@@ -12,19 +12,17 @@ from backpackd.core.audit.events import CLAIM_LIMIT, PATH_LIMIT, AuditEvent
 from backpackd.core.errors import (
     GrantUnknownError,
     InvalidRequestError,
-    LimitError,
     ProcessGoneError,
     ProcessUnknownError,
 )
 from backpackd.core.grants import (
     DEFAULT_MAX_TTL,
     LONGEST_TTL,
-    MAX_GRANTS,
-    MAX_PATTERNS,
     MAX_REASON,
     Grant,
+    check_patterns,
+    check_room,
 )
-from backpackd.core.names import check_pattern
 from backpackd.core.render import render
 from backpackd.core.selectors import Selector
 from backpackd.ports import Processes
@@ -91,8 +89,7 @@ class Granting:
             ProcessUnknownError: the root of a `tree:` is not running.
             LimitError: there are too many grants.
         """
-        if not 1 <= len(patterns) <= MAX_PATTERNS:
-            raise InvalidRequestError(f"a grant names 1 to {MAX_PATTERNS} keys or patterns")
+        checked = check_patterns(patterns)
         if len(reason) > MAX_REASON:
             raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
         if max_ttl > LONGEST_TTL:
@@ -102,7 +99,7 @@ class Granting:
         now_ms = self._calendar.now_ms()
         grant = Grant(
             id=secrets.token_hex(8),
-            patterns=tuple(dict.fromkeys(check_pattern(pattern) for pattern in patterns)),
+            patterns=tuple(dict.fromkeys(checked)),
             selector=self._resolve(selectors.parse(selector)),
             max_ttl=max_ttl or DEFAULT_MAX_TTL,
             expires_at_ms=now_ms + valid * 1000 if valid else None,
@@ -117,9 +114,9 @@ class Granting:
             same = next((old for old in kept.values() if _same(old, grant)), None)
             if same is not None:
                 grant = replace(grant, id=same.id, created_at_ms=same.created_at_ms)
-            elif len(kept) >= MAX_GRANTS:
-                raise LimitError(f"there are {MAX_GRANTS} grants: take some back first")
-            record = session.authority.next(now_ms, grants={**kept, grant.id: grant})
+            grants = {**kept, grant.id: grant}
+            check_room(grants.values())
+            record = session.authority.next(now_ms, grants=grants)
             return Draft(record, events=(event("granted", grant, now_ms),))
 
         await self._vault.change(draft, lambda: self._in_force(grant))

@@ -5,7 +5,8 @@ one piece and is sealed with it.
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from backpackd.application.vault import Draft, Session, Vault
@@ -15,7 +16,14 @@ from backpackd.core.authority import Authority, open_legacy_key, seal_legacy_key
 from backpackd.core.errors import InvalidRequestError, LimitError, TrustUnknownError
 from backpackd.core.identity import Identity, PublicIdentity
 from backpackd.core.sealing import SALT_SIZE
-from backpackd.core.trust import MAX_AUTHORS, MAX_LOCKS, KnownLock, TrustedAuthor, check_label
+from backpackd.core.trust import (
+    MAX_AUTHORS,
+    MAX_LOCKS,
+    MAX_NAMES,
+    KnownLock,
+    TrustedAuthor,
+    check_label,
+)
 
 MAX_LEGACY_KEY = 1024
 """Bytes of a master key of the older tool."""
@@ -98,16 +106,20 @@ class Identities:
 
         await self._vault.change(draft)
 
-    async def accept(self, lock_id: str, fresh: KnownLock, about: Mapping[str, str]) -> None:
+    async def accept(
+        self, lock_id: str, fresh: KnownLock, embedded: Collection[str], about: Mapping[str, str]
+    ) -> None:
         """Let a version of a lock be the one that counts, whatever was seen before.
 
         Args:
             lock_id: which.
-            fresh: the version.
+            fresh: the version, with the names that are accepted now.
+            embedded: the names of all values that this version embeds. Names that were accepted
+                before and are not among them are accepted no more.
             about: what else the audit log is to say of it.
 
         Raises:
-            LimitError: too many locks are known.
+            LimitError: too many locks are known, or too many names accepted.
         """
         mark = fresh.mark
         details = {
@@ -118,7 +130,15 @@ class Identities:
         }
 
         async def draft(now: Session) -> Draft:
-            locks = _with(now, lock_id, fresh)
+            known = now.authority.locks.get(lock_id)
+            before = known.names if known is not None else ()
+            names = tuple(sorted({*before, *fresh.names} & set(embedded)))
+            locks = _with(now, lock_id, replace(fresh, names=names))
+            if sum(len(each.names) for each in locks.values()) > MAX_NAMES:
+                raise LimitError(
+                    f"a vault keeps at most {MAX_NAMES} accepted names of agent locks: forget a "
+                    "lock that is not needed"
+                )
             return self._draft(now, "lock-accepted", details, locks=locks)
 
         await self._vault.change(draft)

@@ -7,13 +7,13 @@ well, so that an older version is known for one.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from backpackd.application.auditing import Auditing
 from backpackd.application.identities import Identities, labels
-from backpackd.application.lock_views import LockView, view
+from backpackd.application.lock_views import LockView, accepted_names, view
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Session, Vault
 from backpackd.application.workbench import Workbench
@@ -22,8 +22,14 @@ from backpackd.core.agentlock.content import MAX_DOCUMENT, Contents, decode_obje
 from backpackd.core.agentlock.document import LockFile, read
 from backpackd.core.agentlock.errors import LockContentError
 from backpackd.core.agentlock.history import Finding, judge, remember
+from backpackd.core.agentlock.naming import unaccepted
 from backpackd.core.agentlock.versions import version_of
-from backpackd.core.errors import LockForkedError, LockRefusedError, LockSteppedBackError
+from backpackd.core.errors import (
+    LockForkedError,
+    LockNamesError,
+    LockRefusedError,
+    LockSteppedBackError,
+)
 from backpackd.core.identity import Identity, PublicIdentity
 from backpackd.core.trust import KnownLock, check_path
 from backpackd.ports import Connection
@@ -32,6 +38,8 @@ LEGACY = "1.0"
 _Result = TypeVar("_Result")
 
 _TRUST = "accept it with: backpack-client agent trust"
+_MOST_NAMED = 8
+"""How many names an error repeats."""
 REFUSALS = {
     LockRefusedError.reason: (
         LockRefusedError,
@@ -177,7 +185,9 @@ class Judging:
                 return KnownLock(lock.mark, path)
             mark = remember(known.mark, lock.mark)
             # Two checkouts of one lock would have the record written with every call.
-            return known if mark == known.mark else KnownLock(mark, path or known.path)
+            return (
+                known if mark == known.mark else replace(known, mark=mark, path=path or known.path)
+            )
 
         known = admitted.session.authority.locks.get(lock.lock_id)
         if known is None or newest(admitted.session) != known:
@@ -261,8 +271,35 @@ def refused(reason: str, author: PublicIdentity) -> LockRefusedError:
     return kind(message, facts={"author": author.spoken})
 
 
+def check_names(
+    session: Session, lock_id: str, contents: Contents, wanted: Collection[str]
+) -> None:
+    """Return if the operator has accepted every name under which a lock brings a value itself.
+
+    Args:
+        session: with what was accepted.
+        lock_id: which lock.
+        contents: the lock's.
+        wanted: the names that are asked for.
+
+    Raises:
+        LockNamesError: some are not accepted.
+    """
+    asked = {name: each for name, each in contents.credentials.items() if name in wanted}
+    missing = unaccepted(asked, accepted_names(session, lock_id))
+    if missing:
+        more = len(missing) - _MOST_NAMED
+        shown = ", ".join(missing[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        raise LockNamesError(
+            f"the lock itself brings values for names that are not accepted for it: {shown}; to "
+            f"look at them and {_TRUST}"
+        )
+
+
 def json_object(data: bytes) -> dict[str, Any]:
-    """Read a JSON object of a request; nothing stands for an empty one.
+    """Read a JSON object of a request; nothing stands for an empty one. For the workbench.
+
+    A megabyte of empty lists takes most of a second, which nobody else should wait for.
 
     Raises:
         LockContentError: it is none, or longer than any layer may be.

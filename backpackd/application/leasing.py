@@ -17,6 +17,7 @@ from backpackd.core.errors import LeaseUnknownError, LimitError
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import DEFAULT_TTL, SHORTEST_TTL, Lease, LeaseTable
+from backpackd.core.leftovers import Ancestry, Place
 from backpackd.core.names import check_name
 from backpackd.ports import Clock
 
@@ -110,6 +111,8 @@ class Leasing:
         # means them, too, though they hold no lease.
         self._past: dict[ProcessId, set[str]] = {}
         self._under_way: dict[object, tuple[ProcessId, Collection[str]]] = {}
+        # Of the trees that have or had leases: what was above them when they got one.
+        self._ancestry: dict[ProcessId, Ancestry] = {}
         self._watchers: dict[ProcessId | None, set[LeaseWatcher]] = {}
         self.on_end: list[OnEnd] = []
         watching.add(self._needed, self._process_ended)
@@ -135,6 +138,7 @@ class Leasing:
         ttl: int,
         longest: float,
         lease_id: str,
+        ancestry: Ancestry | None = None,
     ) -> Lease:
         """Begin a lease, with its holder and the roots of its grants watched.
 
@@ -145,6 +149,7 @@ class Leasing:
             ttl: wished life in seconds; 0 for the default.
             longest: seconds that it may live with all renewals; more than 0.
             lease_id: fresh and random, 32 hexadecimal digits.
+            ancestry: what stands above the holder; None: nothing that anybody could revoke from.
 
         Raises:
             PeerUnknownError: the holder, or the root of a grant, has ended.
@@ -171,6 +176,9 @@ class Leasing:
             ttl=max(ttl, SHORTEST_TTL) if ttl else DEFAULT_TTL,
             max_ttl=longest,
         )
+        if ancestry is not None:
+            # The first one stays: when a process in between ends, there is less above the holder.
+            self._ancestry.setdefault(holder, ancestry)
         self._tell("issued", lease)
         self._deadlines.review()
         return lease
@@ -184,6 +192,11 @@ class Leasing:
             yield
         finally:
             del self._under_way[one]
+
+    def place_of(self, holder: ProcessId) -> Place | None:
+        """Say where the root of a tree that has or had leases ran; None: not known."""
+        ancestry = self._ancestry.get(holder)
+        return ancestry.place if ancestry is not None else None
 
     def had(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
         """Return the trees that had keys without holding a lease on them, and which.
@@ -264,11 +277,17 @@ class Leasing:
         """
         return self._ended(self._table.end_key(check_name(name)), reason)
 
-    def end_tree(self, pid: int, reason: str) -> list[Lease]:
-        """End every lease of the process trees whose root has this pid."""
+    def ancestors(self) -> set[ProcessId]:
+        """Return the roots of the trees that have or had leases, and what stood above them."""
+        return {process for found in self._ancestry.values() for process in found.chain}
+
+    def end_below(self, processes: Collection[ProcessId], reason: str) -> list[Lease]:
+        """End every lease of the trees whose root is one of these or was started below one."""
         ended: list[Lease] = []
         for holder in self._table.holders():
-            if holder.pid == pid:
+            ancestry = self._ancestry.get(holder)
+            chain = ancestry.chain if ancestry is not None else (holder,)
+            if not set(chain).isdisjoint(processes):
                 ended += self._table.end_holder(holder)
         return self._ended(ended, reason)
 
@@ -312,6 +331,7 @@ class Leasing:
         ended = len(self.end_all(reason))
         trees = set(self._past)
         self._past.clear()
+        self._ancestry.clear()
         self._watching.let_go(trees)
         for watchers in self._watchers.values():
             for watcher in watchers:
@@ -398,6 +418,7 @@ class Leasing:
 
     def _process_ended(self, process: ProcessId) -> None:
         self._past.pop(process, None)
+        self._ancestry.pop(process, None)
         self._ended(self._table.end_holder(process), "holder-gone", decided=False)
         for grant_id in list(self._given_to.get(process, ())):
             self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)

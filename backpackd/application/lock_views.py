@@ -7,6 +7,7 @@ from backpackd.application.vault import Session
 from backpackd.core.agentlock.content import Contents
 from backpackd.core.agentlock.document import LockFile
 from backpackd.core.agentlock.legacy import LegacyLock
+from backpackd.core.agentlock.naming import unaccepted
 from backpackd.core.identity import Identity, PublicIdentity
 
 
@@ -41,6 +42,8 @@ class LockView:
         layers: by name, the generation (of the memory, the counter) that it was sealed in.
         memory_digest: names the memory as it is in this file.
         recipients: who can open it.
+        unaccepted: names of embedded values that are handed out once the operator has accepted
+            them.
     """
 
     version: int
@@ -52,6 +55,13 @@ class LockView:
     layers: tuple[tuple[str, int], ...] = ()
     memory_digest: str = ""
     recipients: tuple[Party, ...] = ()
+    unaccepted: tuple[str, ...] = ()
+
+
+def accepted_names(session: Session, lock_id: str) -> tuple[str, ...]:
+    """Return the names that the operator has accepted for a lock."""
+    known = session.authority.locks.get(lock_id)
+    return known.names if known is not None else ()
 
 
 def view(
@@ -72,6 +82,7 @@ def view(
         layers=tuple(lock.layers.items()),
         memory_digest=lock.mark.memory_digest,
         recipients=tuple(_party(session, identity, each) for each in lock.recipients),
+        unaccepted=unaccepted(contents.credentials, accepted_names(session, lock.lock_id)),
     )
 
 

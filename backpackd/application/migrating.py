@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from backpackd.application.judging import LEGACY, Given, Judging, Opening, Written
+from backpackd.application.judging import Given, Judging, Opening, Written
 from backpackd.application.keys import Keys
 from backpackd.application.lock_views import legacy_view
 from backpackd.application.vault import Session
 from backpackd.core.agentlock import legacy, locks
 from backpackd.core.agentlock.content import Credential, encode_object
 from backpackd.core.agentlock.legacy import LegacyLock
-from backpackd.core.agentlock.versions import version_of
 from backpackd.core.errors import InvalidRequestError, KeyUnknownError, LockRefusedError
 from backpackd.core.trust import check_path
 from backpackd.ports import Connection
@@ -77,7 +76,7 @@ class Migrating:
         """
         self._judging.operators.require(connection)
         session = self._judging.vault.session()
-        if version_of(given.document) != LEGACY:
+        if not await self._judging.is_legacy(connection, given):
             raise InvalidRequestError(
                 "the lock is of version 2 already: there is nothing to migrate",
                 reason="already-migrated",

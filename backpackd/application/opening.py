@@ -27,6 +27,10 @@ MOST_SLOTS = 32
 """More than anybody needs: each one is stretched for, up to a gibibyte, before a passphrase is
 wrong, and whoever can write the file could plant thousands."""
 
+MOST_WORK_KIB = 8 * 1024 * 1024
+"""KiB that Argon2id fills for all slots together before a passphrase is wrong: more than 32 slots
+of the usual 3 times 64 MiB take, and no more than a minute's work in a file that was planted."""
+
 
 async def load(store: Store) -> StoredVault:
     """Read what is stored of a vault that has to be there.
@@ -52,9 +56,20 @@ def decode_slots(stored: StoredVault) -> list[Slot]:
             reason="slots-changed",
         )
     try:
-        return [Slot.decode(row.slot_id, row.body) for row in stored.slots]
+        found = [Slot.decode(row.slot_id, row.body) for row in stored.slots]
     except SlotError as error:
         raise damaged_slots() from error
+    if sum(map(_work_kib, found)) > MOST_WORK_KIB:
+        raise damaged_slots()
+    return found
+
+
+def _work_kib(slot: Slot) -> int:
+    """Return how many KiB are filled for a slot, all passes together: the time follows it."""
+    stretching = slot.stretching
+    if isinstance(stretching, HkdfParameters):
+        return 0
+    return stretching.iterations * stretching.memory_kib
 
 
 async def open_any(

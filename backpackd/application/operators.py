@@ -11,6 +11,7 @@ from math import ceil
 from typing import TypeVar
 
 from backpackd.application.auditing import Auditing
+from backpackd.application.peers import check_protected, check_user, may_have_authority
 from backpackd.core.errors import (
     DamageError,
     LimitError,
@@ -40,14 +41,22 @@ class PassphraseGate:
         self._throttle = Throttle()
         self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
 
-    async def try_one(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def try_one(
+        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
         """Run an attempt that raises WrongPassphraseError when the passphrase is wrong.
 
         Raises:
+            NotProtectedError: others can read the caller, and the passphrase in it; nothing was
+                tried.
+            UserChangedError: the caller runs as another user by now; nothing was tried.
             ThrottledError: this tree has to wait first; nothing was tried.
             WrongPassphraseError: it was wrong; says from when on the next try is possible.
             LimitError: too many attempts of this tree are waiting.
         """
+        check_user(connection.peer)
+        check_protected(connection.peer)
+        tree = connection.tree
         turn, waiting = self._turns.get(tree, (asyncio.Lock(), 0))
         if waiting >= MOST_WAITING:
             raise LimitError("too many passphrases of this process tree are waiting: try again")
@@ -106,7 +115,14 @@ class Operators:
 
         Returns:
             How many seconds it lasts.
+
+        Raises:
+            NotProtectedError: other processes of its user could take the connection.
+            UserChangedError: its process runs as another user by now.
         """
+        # Again: checking a passphrase takes long enough to become somebody else meanwhile.
+        check_user(connection.peer)
+        check_protected(connection.peer)
         now = self._clock.boot()
         # A connection that closed while its passphrase was checked is heard of no more.
         self._until = {name: until for name, until in self._until.items() if until > now}
@@ -122,19 +138,24 @@ class Operators:
 
     def has(self, connection: Connection) -> bool:
         """Tell whether a connection has operator authority now."""
-        return self.remaining(connection) > 0
+        return self.remaining(connection) > 0 and may_have_authority(connection.peer)
 
     def require(self, connection: Connection) -> None:
-        """Return if a connection has operator authority.
+        """Raise unless a connection has operator authority.
 
         Raises:
             NotAuthorizedError: it has not.
+            NotProtectedError: it has, and its process has opened itself to others since.
+            UserChangedError: it has, and its process runs as another user by now.
         """
-        if not self.has(connection):
+        if self.remaining(connection) <= 0:
             raise NotAuthorizedError(
                 "this needs operator authority on the connection: authorize with the passphrase "
                 "first"
             )
+        # An exec opens a process that was closed, and the connection may have gone with it.
+        check_user(connection.peer)
+        check_protected(connection.peer)
 
     def drop_all(self) -> None:
         """End every authority."""

@@ -4,14 +4,14 @@ Open to every process of the user, since it only makes things safer. What is rev
 once; `keep` then stores what of it has to outlive the daemon.
 """
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from backpackd.application.asking import Asking, roots
 from backpackd.application.auditing import Auditing
 from backpackd.application.leasing import Leasing
+from backpackd.application.looking import read_place
 from backpackd.application.running import Running
 from backpackd.application.vault import Draft, Session, Vault
 from backpackd.application.watching import Watching
@@ -27,6 +27,7 @@ from backpackd.core.errors import (
 from backpackd.core.facts import ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
+from backpackd.core.leftovers import Place
 from backpackd.core.revocations import MOST_TREES, Revocations
 from backpackd.ports import Processes
 
@@ -93,7 +94,10 @@ class Revoking:
             ) from None
 
     def restore(self, kept: Revocations) -> None:
-        """Have revocations hold, for every key, from those of the trees that still live."""
+        """Have revocations hold, for every key, from those of the trees that still live.
+
+        Where a root runs is looked up where an older version has not stored it.
+        """
         if kept.boot_id != self._processes.boot_id():
             return
         for tree in kept.trees:
@@ -104,7 +108,8 @@ class Revoking:
             except BackpackError:
                 # Its end will not be heard of. It is remembered all the same.
                 pass
-            self._answers.restore(tree)
+            place = kept.places.get(tree) or read_place(self._processes, tree)
+            self._answers.restore(tree, place=place)
         if kept.everybody:
             self._answers.restore(None)
 
@@ -138,15 +143,17 @@ class Revoking:
     def tree(self, pid: int) -> list[Lease]:
         """Revoke all that a process and what it has started have, or would get by a grant.
 
-        Agents that were started in such a tree lie in it, too.
+        Agents that were started below it lie in its tree, too, and so do other roots there, such as
+        tools on terminals of their own.
         """
-        pids = {pid} | self._running.started_in(pid)
-        ended = [lease for each in pids for lease in self._leasing.end_tree(each, "revoked")]
-        self._running.tell(lambda process: process.pid in pids)
         self._note("tree", details={"tree-pid": str(pid)})
-        roots = {str(each) for each in pids}
-        every: list[Revoked] = [(each, (EVERY_KEY,)) for each in self._living(pids)]
-        return self._stick(ended, lambda consent: consent.selector.value in roots, every)
+        meant = self._meant(pid)
+        agents = self._running.started_below(meant)
+        ended = self._leasing.end_below(meant, "revoked")
+        self._running.tell(agents.__contains__)
+        roots = meant | agents
+        every: list[Revoked] = [(each, (EVERY_KEY,)) for each in roots]
+        return self._stick(ended, lambda consent: consent.selector.process in roots, every)
 
     def all(self) -> list[Lease]:
         """Revoke every lease and every consent, also from trees that have no lease any more."""
@@ -166,9 +173,9 @@ class Revoking:
         had = self._leasing.had()
         trees = frozenset(tree for tree, _ in [*had, *self._origins(had)])
         many = len(trees) > MOST_TREES
-        self.restore(
-            Revocations(self._processes.boot_id(), frozenset() if many else trees, everybody=many)
-        )
+        places = {} if many else self._places(trees)
+        kept = frozenset() if many else trees
+        self.restore(Revocations(self._processes.boot_id(), kept, everybody=many, places=places))
         self._leasing.drop_all("panic")
         # Before the lock, which tells no agent: and those that an earlier lock has cut off as well.
         self._running.tell()
@@ -180,16 +187,26 @@ class Revoking:
     def _note(self, what: str, **further: Any) -> None:
         self._auditing.refused(self._auditing.event("revoked", reason=what, **further))
 
-    def _living(self, pids: Collection[int]) -> list[ProcessId]:
-        found = []
-        for pid in pids:
-            try:
-                process, identity = self._processes.pin(pid)
-            except (ProcessGoneError, OSError):
-                continue
-            process.close()
-            found.append(identity)
-        return found
+    def _meant(self, pid: int) -> set[ProcessId]:
+        """Return the process that has a pid; of one that has ended, what it was of known trees."""
+        try:
+            process, identity = self._processes.pin(pid)
+        except (ProcessGoneError, OSError):
+            known = self._leasing.ancestors() | self._running.ancestors()
+            return {one for one in known if one.pid == pid}
+        process.close()
+        return {identity}
+
+    def _places(self, trees: Iterable[ProcessId]) -> dict[ProcessId, Place]:
+        """Say where the roots of trees run, of those of which it can be told."""
+        origins = self._running.places()
+        found = {
+            tree: self._leasing.place_of(tree)
+            or origins.get(tree)
+            or read_place(self._processes, tree)
+            for tree in trees
+        }
+        return {tree: place for tree, place in found.items() if place is not None}
 
     def _stick(
         self,
@@ -227,12 +244,18 @@ class Revoking:
             rested_on.update(lease.grant_ids)
         for tree, also in further:
             held.setdefault(tree, (set(), set()))[0].update(also)
+        places = self._places(held)
         for holder, (names, rested_on) in held.items():
-            ended += self._answers.withdraw(holder, names, rested_on)
+            place = places.get(holder)
+            ended += self._answers.withdraw(holder, names, rested_on, place=place)
             # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
             # that is not possible: then it is remembered until the daemon ends.
-            with suppress(BackpackError):
+            try:
                 self._watching.watch(holder)
+            except PeerUnknownError:
+                ended += self._answers.end_tree(holder)
+            except BackpackError:
+                pass
         ended += self._answers.end_consents(meant)
         self._watching.let_go(roots(ended))
         return ended

@@ -12,13 +12,13 @@ process tree of its own, for as long as it lives. Rules:
 4. An agent that was cut off is remembered until it ends: what it was given it still has, so a
    panic, and a revocation of its tree, still reach it.
 5. Being a root of its own frees nobody: what was refused to, or revoked from, the tree in which the
-   agent was started still holds (see `PeerFacts.tree`), and what is revoked from an agent is
+   agent was started still holds (see `PeerFacts.origin`), and what is revoked from an agent is
    revoked from that tree. Otherwise a loop that starts agents would never be stopped.
 """
 
 import errno
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from backpackd.application.deadlines import Deadlines
@@ -26,6 +26,7 @@ from backpackd.application.leasing import Leasing
 from backpackd.core.errors import LimitError, PeerUnknownError, ProcessGoneError
 from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.leases import Lease
+from backpackd.core.leftovers import Place, place_of
 from backpackd.ports import Clock, PinnedProcess, Processes
 
 GRACE = 10
@@ -55,7 +56,9 @@ class _Agent:
 
     Attributes:
         process: held, to watch and to signal.
-        within: the processes of the tree in which it was started, itself first, the root last.
+        within: the process itself and all that it was started below.
+        origin: the root of the tree in which it was started.
+        place: where that root ran.
         terminate: as in `Start`. Once it is, it stays so: an agent must not talk itself out of it.
         leases: when to renew each, in boot-clock seconds; None: that is over, it has reached its
             maximum, or the machine slept past its end.
@@ -65,15 +68,12 @@ class _Agent:
 
     process: PinnedProcess
     within: tuple[ProcessId, ...]
+    origin: ProcessId
+    place: Place
     terminate: bool = False
     leases: dict[str, float | None] = field(default_factory=dict)
     told: bool = False
     kill_at: float | None = None
-
-    @property
-    def origin(self) -> ProcessId:
-        """The root of the tree in which it was started."""
-        return self.within[-1]
 
 
 class Running:
@@ -124,8 +124,9 @@ class Running:
             if len(own.leases) >= MOST_LEASES_OF_AGENT:
                 raise LimitError("too many leases are kept for this agent: give some back")
             return
-        origin = facts.origin.id
-        siblings = sum(agent.origin == origin for agent in self._agents.values())
+        # Of every tree that the caller is in: a terminal of its own is no way to more of them.
+        chain = {process.id for process in facts.chain}
+        siblings = sum(agent.origin in chain for agent in self._agents.values())
         if len(self._agents) >= MOST_AGENTS or siblings >= MOST_AGENTS_OF_TREE:
             raise LimitError("too many agents run: let some end, and try again")
 
@@ -148,7 +149,9 @@ class Running:
             except BaseException:
                 self._leasing.end_id(lease.id, "holder-gone")
                 raise
-            agent = _Agent(process, tuple(each.id for each in facts.tree))
+            within = tuple(each.id for each in facts.chain)
+            place = place_of(facts, facts.origin)
+            agent = _Agent(process, within, facts.origin.id, place)
             self._agents[lease.holder] = agent
             process.on_exit(lambda: self._gone(lease.holder))
         agent.terminate = agent.terminate or start.terminate
@@ -166,12 +169,16 @@ class Running:
                 self._tell(agent)
         self._review()
 
-    def started_in(self, pid: int) -> set[int]:
-        """Return the pids of the agents that were started by a process or below it."""
+    def ancestors(self) -> set[ProcessId]:
+        """Return the agents, and the processes that they were started below."""
+        return {process for agent in self._agents.values() for process in agent.within}
+
+    def started_below(self, processes: Collection[ProcessId]) -> set[ProcessId]:
+        """Return the agents that are one of these processes or were started below one."""
         return {
-            process.pid
-            for process, agent in self._agents.items()
-            if any(each.pid == pid for each in agent.within)
+            one
+            for one, agent in self._agents.items()
+            if not set(agent.within).isdisjoint(processes)
         }
 
     def with_origins(self, leases: Sequence[Lease]) -> list[Lease]:
@@ -190,6 +197,10 @@ class Running:
         """Return the root of the tree that an agent was started in; None: it is no agent."""
         agent = self._agents.get(process)
         return agent.origin if agent is not None else None
+
+    def places(self) -> dict[ProcessId, Place]:
+        """Return where the roots of the trees ran that agents were started in."""
+        return {agent.origin: agent.place for agent in self._agents.values()}
 
     def expire(self, now: float) -> float | None:
         """Renew what is due and kill what did not heed SIGTERM; a source for `Deadlines`."""

@@ -156,7 +156,12 @@ class Vault:
         self._begin(master, stored, authority=authority, rows={}, slots=by_id)
 
     async def unlock(
-        self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
+        self,
+        passphrase: bytes,
+        tree: ProcessId,
+        *,
+        kinds: Collection[str] = AUTHORIZING,
+        accept_older: bool = False,
     ) -> None:
         """Load the master key, after everything stored has been verified.
 
@@ -166,10 +171,12 @@ class Vault:
             passphrase: or a recovery code, or a key for unattended use.
             tree: whose turn the stretching takes.
             kinds: of slots that it may open.
+            accept_older: unlock also what is older than the log; only by slots that authorize.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
-            DamageError: a slot, the authority record or the set of rows is not what was sealed.
+            DamageError: a slot, the authority record or the set of rows is not what was sealed, or
+                all of them are older than the audit log (`vault-stepped-back`).
             UninitializedError: there is no vault.
             LockedError: it was locked while this was under way; the later word counts.
         """
@@ -183,9 +190,10 @@ class Vault:
         slot, master = await opening.open_any(
             self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
         )
-        await self._alone(lambda: self._unlock(slot, master, locks))
+        accepted = accept_older and slot.kind in AUTHORIZING
+        await self._alone(lambda: self._unlock(slot, master, locks, accept_older=accepted))
 
-    async def _unlock(self, slot: Slot, master: bytes, locks: int) -> None:
+    async def _unlock(self, slot: Slot, master: bytes, locks: int, *, accept_older: bool) -> None:
         if self._state is State.UNLOCKED:
             # Another one was faster; what opened this slot must have led to the same key.
             with self.session().open_master() as current:
@@ -199,6 +207,8 @@ class Vault:
             raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
         heads = await self._store.heads()
         authority = opening.verified(master, stored, found, heads)
+        # Before anything of it is used: what was put back would hand out what was taken back since.
+        authority = await self.journal.hold(master, stored, authority, accept_older=accept_older)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
@@ -333,6 +343,7 @@ class Vault:
                     [slot.slot_id for slot in plan.delete_slots],
                     aside=len(plan.aside) if plan.aside else None,
                 ),
+                record,
                 plan.events,
             )
             session.authority, session.sealed = record, sealed
@@ -387,7 +398,7 @@ class Vault:
             # Before it is in force: a full arena afterwards would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
-                await self.journal.commit(change, renewal.events)
+                await self.journal.commit(change, record, renewal.events)
             except BaseException:
                 fresh.wipe()
                 raise
@@ -440,13 +451,11 @@ class Vault:
             if slot not in found:
                 raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
             authority = opening.verified(master, stored, found, await self._store.heads())
-            salt = secrets.token_bytes(SALT_SIZE)
-            sealed = amend(authority).seal(master, stored.vault_id, salt)
+            held = await self.journal.hold(master, stored, authority, accept_older=False)
+            record = self.journal.anchored(amend(held))
+            sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
             change = Change(stored.authority, sealed)
-            if stored.audit is None:
-                await self._store.commit(change)
-            else:
-                await self.journal.commit(change, events)
+            await self.journal.commit_locked(master, change, record, events)
 
         await self._alone(apply)
 

@@ -6,23 +6,42 @@ Invariants:
    a revocation, and when the vault is locked.
 2. A revocation also sets aside, for that tree and those keys, standing grants and whatever was
    consented to before it: a person is asked again.
-3. A revocation holds until its tree ends. Of too many, the oldest from then on sets everything
+3. A refusal and a revocation are about a root, and hold for every process below it and for what
+   its tree may have left behind (`core.leftovers`). So does, for the latter, that a rule denied
+   something to a tree: who is below the root meets the rule itself.
+4. A revocation holds until its tree ends. Of too many, the oldest from then on sets everything
    aside that was given before it, to whomever: never less than it did.
-4. While the vault is locked no name of a key is here. Of revocations the trees are left, and from
+5. While the vault is locked no name of a key is here. Of revocations the trees are left, and from
    then on they hold for every key.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
-from backpackd.core.facts import ProcessId
+from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import Grant
+from backpackd.core.leftovers import Place, Traces
 from backpackd.core.revocations import MOST_TREES, Revocations
+from backpackd.core.selectors import Selector
 
 MOST_REMEMBERED = 4096
 """Refusals and revocations that are remembered, each."""
 
 EVERY_KEY = "*"
 """Stands for every key where keys are revoked. No key has this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """What a caller does not have without a question, since a tree may have left it behind.
+
+    Attributes:
+        names: keys that were refused to such a tree or revoked from it, or `EVERY_KEY`.
+        selectors: of the rules that denied something to such a tree.
+    """
+
+    names: frozenset[str]
+    selectors: frozenset[Selector]
 
 
 class Answers:
@@ -35,6 +54,8 @@ class Answers:
         self._answers = 0
         self._refused = _Remembered()
         self._withdrawn = _Remembered()
+        # Trees that a rule denied something, with the selectors that meant them. No names.
+        self._denied: dict[ProcessId, tuple[Place, frozenset[Selector]]] = {}
         # The latest revocation of those that were too many to remember.
         self._overflowed = -1
 
@@ -64,16 +85,58 @@ class Answers:
         self._consents[grant_id] = consent.used()
         return True
 
-    def refuse(self, tree: ProcessId, names: Iterable[str]) -> None:
-        """Remember that a person refused keys to a tree: it is not asked again."""
-        self._refused.add(tree, names, self._count())
+    def refuse(self, tree: ProcessId, names: Iterable[str], *, place: Place | None = None) -> None:
+        """Remember that a person refused keys to a tree: it is not asked again.
+
+        Args:
+            tree: its root.
+            names: the keys.
+            place: where the root runs; None: not known.
+        """
+        self._refused.add(tree, names, self._count(), place)
 
     def refused(self, tree: ProcessId, names: Iterable[str]) -> bool:
-        """Tell whether one of these keys was refused to this tree."""
+        """Tell whether one of these keys was refused to the tree that has this root."""
         return any(self._refused.number(tree, name) >= 0 for name in names)
 
+    def refused_to(self, facts: PeerFacts, names: Collection[str]) -> bool:
+        """Tell whether a caller is not asked about: one of these keys was refused above it.
+
+        Or it was refused to a tree that may have left the caller behind.
+        """
+        if any(self.refused(process.id, names) for process in facts.chain):
+            return True
+        return not self._refused.left_to(Traces.of(facts)).isdisjoint(names)
+
+    def deny(self, tree: ProcessId, place: Place, selectors: frozenset[Selector]) -> None:
+        """Remember that rules deny something to a tree.
+
+        Args:
+            tree: its root.
+            place: where the root runs.
+            selectors: of the rules that mean the tree.
+        """
+        self._denied.pop(tree, None)
+        self._denied[tree] = place, selectors
+        while len(self._denied) > MOST_REMEMBERED:
+            del self._denied[next(iter(self._denied))]
+
+    def suspended(self, facts: PeerFacts) -> Suspended:
+        """Return what a caller does not have without a question though it is in no such tree."""
+        traces = Traces.of(facts)
+        denied = [which for place, which in self._denied.values() if traces.may_be_left_by(place)]
+        return Suspended(
+            self._refused.left_to(traces) | self._withdrawn.left_to(traces),
+            frozenset[Selector]().union(*denied),
+        )
+
     def withdraw(
-        self, tree: ProcessId, names: Collection[str], rested_on: Collection[str]
+        self,
+        tree: ProcessId,
+        names: Collection[str],
+        rested_on: Collection[str],
+        *,
+        place: Place | None = None,
     ) -> list[Grant]:
         """Set aside what lets a tree have keys.
 
@@ -84,13 +147,14 @@ class Answers:
             tree: its root.
             names: the keys; `EVERY_KEY` for all of them.
             rested_on: ids of the grants and consents that what was revoked rested on.
+            place: where the root runs; None: not known.
 
         Returns:
             The consents that ended.
         """
         # Whoever could make the daemon forget, by having others' keys revoked, would get what was
         # revoked from him back.
-        overflowed = self._withdrawn.add(tree, names, self._count())
+        overflowed = self._withdrawn.add(tree, names, self._count(), place)
         self._overflowed = max(self._overflowed, overflowed)
         return self.end_consents(
             lambda consent: (
@@ -123,21 +187,22 @@ class Answers:
         return ended
 
     def trees(self) -> set[ProcessId]:
-        """Return the roots of the trees about which a refusal or a revocation is remembered."""
-        return self._refused.trees() | self._withdrawn.trees()
+        """Return the roots of the trees about which something is remembered, consents aside."""
+        return self._refused.trees() | self._withdrawn.trees() | self._denied.keys()
 
     def about(self, tree: ProcessId) -> bool:
-        """Tell whether a refusal or a revocation is remembered about a tree."""
-        return tree in self._refused or tree in self._withdrawn
+        """Tell whether something is remembered about a tree, consents aside."""
+        return tree in self._refused or tree in self._withdrawn or tree in self._denied
 
     def end_tree(self, tree: ProcessId) -> list[Grant]:
         """Forget everything about a tree whose root has ended; return its consents."""
         self._refused.drop_tree(tree)
         self._withdrawn.drop_tree(tree)
+        self._denied.pop(tree, None)
         return self.end_consents(lambda consent: consent.selector.process == tree)
 
     def lock(self) -> None:
-        """Forget everything but from which trees something was revoked: the vault is locked.
+        """Forget everything but which trees were revoked from or denied: the vault is locked.
 
         Whoever unlocks it need not be the person who revoked, nor anybody at all, and every process
         of the user can have it locked.
@@ -145,10 +210,10 @@ class Answers:
         self._consents.clear()
         self._given.clear()
         self._refused.clear()
-        trees = self._withdrawn.trees()
+        trees, places = self._withdrawn.trees(), dict(self._withdrawn.places)
         self._withdrawn.clear()
         for tree in trees:
-            self._revoke_all(tree)
+            self._revoke_all(tree, places.get(tree))
 
     def revocations(self, boot_id: str) -> Revocations:
         """Return what is to be kept of the revocations that hold.
@@ -159,21 +224,24 @@ class Answers:
         trees = self._withdrawn.trees()
         if self._overflowed >= 0 or len(trees) > MOST_TREES:
             return Revocations(boot_id, everybody=True)
-        return Revocations(boot_id, frozenset(trees)) if trees else Revocations()
+        if not trees:
+            return Revocations()
+        return Revocations(boot_id, frozenset(trees), places=dict(self._withdrawn.places))
 
-    def restore(self, tree: ProcessId | None) -> None:
+    def restore(self, tree: ProcessId | None, *, place: Place | None = None) -> None:
         """Have a revocation hold again that was kept, for every key.
 
         Args:
             tree: its root; None: everybody.
+            place: where the root runs; None: not known.
         """
         if tree is None:
             self._overflowed = max(self._overflowed, self._count())
         elif self._withdrawn.number(tree, EVERY_KEY) < 0:
-            self._revoke_all(tree)
+            self._revoke_all(tree, place)
 
-    def _revoke_all(self, tree: ProcessId) -> None:
-        overflowed = self._withdrawn.add(tree, (EVERY_KEY,), self._count())
+    def _revoke_all(self, tree: ProcessId, place: Place | None) -> None:
+        overflowed = self._withdrawn.add(tree, (EVERY_KEY,), self._count(), place)
         self._overflowed = max(self._overflowed, overflowed)
 
     def _count(self) -> int:
@@ -186,22 +254,30 @@ def _covers_any(consent: Grant, names: Collection[str]) -> bool:
 
 
 class _Remembered:
-    """Numbers of trees and keys. Of too many, the oldest is forgotten."""
+    """Numbers of trees and keys. Of too many, the oldest is forgotten.
+
+    Attributes:
+        places: where the roots of the trees run, of those of which it is known.
+    """
 
     def __init__(self) -> None:
         # A dict for its order.
         self._numbers: dict[tuple[ProcessId, str], int] = {}
         self._names: dict[ProcessId, set[str]] = {}
+        self.places: dict[ProcessId, Place] = {}
 
     def __contains__(self, tree: ProcessId) -> bool:
         return tree in self._names
 
-    def add(self, tree: ProcessId, names: Iterable[str], number: int) -> int:
+    def add(self, tree: ProcessId, names: Iterable[str], number: int, place: Place | None) -> int:
         """Remember a number for these keys, and return the latest that was forgotten; -1: none."""
+        place = place or self.places.get(tree)
         for name in names:
             self.drop(tree, name)
             self._numbers[tree, name] = number
             self._names.setdefault(tree, set()).add(name)
+        if place is not None and tree in self._names:
+            self.places[tree] = place
         forgotten = -1
         while len(self._numbers) > MOST_REMEMBERED:
             oldest = next(iter(self._numbers))
@@ -217,6 +293,11 @@ class _Remembered:
         """Return the keys that have a number for a tree."""
         return list(self._names.get(tree, ()))
 
+    def left_to(self, traces: Traces) -> frozenset[str]:
+        """Return the keys that have a number for a tree that may have left a caller behind."""
+        trees = [tree for tree, place in self.places.items() if traces.may_be_left_by(place)]
+        return frozenset[str]().union(*(self._names[tree] for tree in trees))
+
     def trees(self) -> set[ProcessId]:
         """Return every tree."""
         return set(self._names)
@@ -227,6 +308,7 @@ class _Remembered:
             self._names[tree].discard(name)
             if not self._names[tree]:
                 del self._names[tree]
+                self.places.pop(tree, None)
 
     def drop_tree(self, tree: ProcessId) -> None:
         """Forget every number of a tree."""
@@ -237,3 +319,4 @@ class _Remembered:
         """Forget every number."""
         self._numbers.clear()
         self._names.clear()
+        self.places.clear()

@@ -8,7 +8,7 @@ then what the policy says about requests that neither covers.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from backpackd.core.answers import Answers
+from backpackd.core.answers import EVERY_KEY, Answers, Suspended
 from backpackd.core.facts import PeerFacts
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
@@ -93,8 +93,9 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
     chosen: dict[str, Grant] = {}
     open_names: list[str] = []
     usable = applicable(facts, rules)
+    suspended = rules.answers.suspended(facts)
     for name in names:
-        covering = [grant for grant in usable if _counts(grant, facts, name, rules)]
+        covering = [grant for grant in usable if _counts(grant, facts, name, rules, suspended)]
         if covering:
             best = min(covering, key=_preference)
             chosen[best.id] = best
@@ -104,7 +105,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
         return Deny(by_rule=False)
     if rules.policy.default == "allow":
         # What was revoked from this tree is asked about even where everything else is allowed.
-        open_names = [n for n in open_names if _withdrawn(facts, n, rules)]
+        open_names = [n for n in open_names if _asked_about(facts, n, rules, suspended)]
     if open_names:
         return Ask(tuple(open_names))
     longest = [grant.max_ttl for grant in chosen.values()]
@@ -175,7 +176,13 @@ def resting_on_default(leases: Iterable[Lease], rules: Rules) -> list[Lease]:
     return [lease for lease in leases if not all(covered(lease, name) for name in lease.names)]
 
 
-def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules) -> bool:
+def may_lease(
+    facts: PeerFacts,
+    name: str,
+    usable: Sequence[Grant],
+    rules: Rules,
+    suspended: Suspended | None = None,
+) -> bool:
     """Tell whether a caller would get a key without anybody being asked, for listings.
 
     Args:
@@ -183,29 +190,58 @@ def may_lease(facts: PeerFacts, name: str, usable: Sequence[Grant], rules: Rules
         name: of the key.
         usable: what `applicable` returned for it.
         rules: the same.
+        suspended: what `Answers.suspended` returned for it; None: look it up.
     """
     if rules.policy.denies(facts, name, rules.boot_id):
         return False
-    if any(_counts(grant, facts, name, rules) for grant in usable):
+    if suspended is None:
+        suspended = rules.answers.suspended(facts)
+    if any(_counts(grant, facts, name, rules, suspended) for grant in usable):
         return True
-    return rules.policy.default == "allow" and not _withdrawn(facts, name, rules)
+    return rules.policy.default == "allow" and not _asked_about(facts, name, rules, suspended)
 
 
-def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules) -> bool:
+def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
+    """Tell whether a key was revoked from a process above the caller, or from the caller itself.
+
+    All of the chain counts, not only the tree: a terminal of its own, or a setuid program in
+    between, moves the root of the caller's tree inwards, away from the root that was revoked.
+
+    Args:
+        facts: the caller.
+        name: of the key.
+        rules: what holds at this moment.
+        since: the id of a consent: only a revocation after that one counts.
+    """
+    return any(rules.answers.withdrawn(each.id, name, since=since) for each in facts.chain)
+
+
+def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:
     """Tell whether a grant counts for a key: a revocation sets aside what came before it.
 
     A standing grant stays set aside for as long as the tree lives, a consent only when it was
-    given before the revocation.
+    given before the revocation. What is given to a `tree:` names this very caller or a process
+    above it, so it counts also where another tree may have left the caller behind.
     """
     if not grant.covers(name):
         return False
+    if grant.selector.kind != "tree" and _suspended(name, rules, suspended):
+        return False
     since = grant.id if grant.consent else ""
-    return not _withdrawn(facts, name, rules, since=since)
+    return not withdrawn(facts, name, rules, since=since)
 
 
-def _withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
-    # From any tree that the caller is in: an agent is a root of its own, and still in another one.
-    return any(rules.answers.withdrawn(each.id, name, since=since) for each in facts.tree)
+def _asked_about(facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:
+    return withdrawn(facts, name, rules) or _suspended(name, rules, suspended)
+
+
+def _suspended(name: str, rules: Rules, suspended: Suspended) -> bool:
+    """Tell whether a caller that a tree may have left behind is asked about a key."""
+    if name in suspended.names or EVERY_KEY in suspended.names:
+        return True
+    return any(
+        rule.selector in suspended.selectors and rule.covers(name) for rule in rules.policy.deny
+    )
 
 
 def _preference(grant: Grant) -> tuple[bool, int, str]:

@@ -192,6 +192,18 @@ class PeerUnknownError(AuthorityError):
     reason = "peer-unknown"
 
 
+class UserChangedError(AuthorityError):
+    """The process that connected runs as another user by now."""
+
+    reason = "user-changed"
+
+
+class NotProtectedError(AuthorityError):
+    """Other processes of the caller's user can read its memory and take its connection."""
+
+    reason = "not-protected"
+
+
 class WrongPassphraseError(AuthorityError):
     """No slot opens with this passphrase."""
 
@@ -228,6 +240,12 @@ class LockForkedError(LockRefusedError):
     """An agent lock was changed in two ways, and the other one was seen."""
 
     reason = "lock-forked"
+
+
+class LockNamesError(LockRefusedError):
+    """An agent lock embeds values under names that the operator has not accepted for it."""
+
+    reason = "lock-names"
 
 
 class WaitingError(BackpackError):

@@ -6,6 +6,7 @@ its working directory, the reason that it gives) is a claim, is named so, and de
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, unique
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,45 @@ class ProcessId:
     unique: int = 0
 
 
+@unique
+class Answer(Enum):
+    """What the kernel says when it is asked what a process runs.
+
+    Each is an answer of its own. None of them means that nothing has changed since another one was
+    given: an unknown program is not the known program that ran before.
+    """
+
+    NAMED = "named"
+    """An absolute path that names the file."""
+    UNNAMED = "unnamed"
+    """A file without a path: deleted, in memory only, on an unreachable mount, or not UTF-8."""
+    HIDDEN = "hidden"
+    """Not for this user to know: the process is undumpable, or another user's."""
+    NOTHING = "nothing"
+    """No program: the first thread has ended, or the process is the kernel's own."""
+    ENDED = "ended"
+    """The process is not there any more: it runs nothing, and never will again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Which program a process runs, as far as the kernel tells: to notice that it has changed.
+
+    Attributes:
+        answer: what the kernel said; the rest is 0 unless it named or opened the file.
+        device: of the file that is executed, also where no path names it any more.
+        inode: of that file.
+        layout: where code and stack begin (proc_pid_stat(5), fields 26 and 28). The kernel draws
+            both at each exec, so another run of the same interpreter has others. A process can
+            write what it likes there: a difference refuses, and no equality allows.
+    """
+
+    answer: Answer = Answer.NOTHING
+    device: int = 0
+    inode: int = 0
+    layout: tuple[int, int] = (0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
     """What was read of one process while it was pinned.
@@ -40,6 +80,7 @@ class ProcessFacts:
         unit: the systemd unit it runs in; None outside of one.
         manager: True for pid 1 and for the user's own service manager.
         name: what the process calls itself (a claim).
+        image: which program it runs; never compared with a selector.
     """
 
     id: ProcessId
@@ -51,6 +92,7 @@ class ProcessFacts:
     unit: str | None = None
     manager: bool = False
     name: str = ""
+    image: Image = Image()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +100,8 @@ class PeerFacts:
     """A caller: the process that connected and its ancestors.
 
     Attributes:
-        uid: the uid that the kernel gave for the connection.
+        uid: the uid that the kernel gave for the connection. It decides whose a process of the
+            chain is: the uids in the chain are read now, and a setuid program changes them.
         gid: the gid that the kernel gave for the connection.
         chain: the process itself first, then its parent, and so on up to pid 1 or to what cannot
             be seen.
@@ -85,20 +128,26 @@ class PeerFacts:
         """The root of the caller's process tree, the thing that consent is given to."""
         if self.root_at is not None:
             return self.chain[self.root_at]
-        return self.chain[root_index(self.chain)]
+        return self.chain[root_index(self.chain, self.uid)]
+
+    @property
+    def user_changed(self) -> bool:
+        """Whether the process that connected runs as another user by now."""
+        return self.process.uid != self.uid
 
     @property
     def tree(self) -> tuple[ProcessFacts, ...]:
         """The part of the chain that lies in the tree that the kernel's facts alone make.
 
-        The caller up to and with the root that `root_index` finds: an agent that is a root of its
-        own stays in the tree that it was started in. Otherwise it could leave behind, by its own
-        word, what was refused to that tree, revoked from it or denied to it. The same is so for
-        what it starts, on terminals of their own too, which would else be trees of their own.
+        The caller up to and with the root that `origin_index` finds: an agent that is a root of its
+        own stays in the tree that it was started in, and so does what it starts, on terminals of
+        their own too. This is for permission, and names the root that a prohibition is recorded
+        for. Whom a prohibition reaches is a matter of all of `chain`, since a process can move the
+        end of its tree inwards (decision 0011).
         """
-        end = root_index(self.chain)
+        end = origin_index(self.chain, self.uid)
         if self.root_at is not None:
-            end = max(end, self.root_at + root_index(self.chain[self.root_at :]))
+            end = max(end, self.root_at + origin_index(self.chain[self.root_at :], self.uid))
         return self.chain[: end + 1]
 
     @property
@@ -108,12 +157,35 @@ class PeerFacts:
 
     @property
     def outermost(self) -> int:
-        """Where in `chain` the outermost process is that is neither a manager nor another uid's."""
-        return _outermost(self.chain)
+        """Where in `chain` the outermost process is that is neither a manager nor another uid's.
+
+        What stands right below the user's own service manager counts, whatever uid it has by now.
+        """
+        return _outermost(self.chain, self.uid)
 
 
-def root_index(chain: tuple[ProcessFacts, ...]) -> int:
-    """Find the root of the process tree in a chain of ancestors.
+def root_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
+    """Find the root of the process tree in a chain of ancestors: what consent is proposed for.
+
+    It is the process that `origin_index` finds, if that runs as the peer's uid, and else the next
+    one below it that does. A process of root's may start the programs of everybody (`sudo sshd`),
+    and one approval must not cover them.
+
+    Args:
+        chain: at least one process, the caller first, each one's parent next.
+        uid: the peer's, as the kernel gave it for the connection.
+
+    Returns:
+        The index of the root in `chain`.
+    """
+    index = origin_index(chain, uid)
+    while index > 0 and (chain[index].uid != uid or _leads_terminal(chain, index, uid)):
+        index -= 1
+    return index
+
+
+def origin_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
+    """Find the outermost process that the caller's tree reaches to: what prohibitions are for.
 
     In the outermost session that has a controlling terminal it is the highest process that is not
     the session's leader: an agent started from a shell is one tree, with all the sessions,
@@ -125,33 +197,45 @@ def root_index(chain: tuple[ProcessFacts, ...]) -> int:
     cron, and every command over ssh without a terminal, would be in one tree, under the daemon that
     started them all.
 
+    A process inside that runs as another uid by now stays in the tree. Otherwise an agent could
+    execute `su` and leave behind what was refused to it.
+
     A part of a chain, cut off above the caller, has its root no further up than the whole chain:
     what cannot be seen makes trees smaller, never larger.
 
     Args:
-        chain: at least one process, the caller first, each one's parent next.
+        chain: as for `root_index`.
+        uid: as for `root_index`.
 
     Returns:
-        The index of the root in `chain`. A caller that has only managers above it, or that leads
-        the terminal's session itself, is its own root.
+        The index in `chain`. A caller that has only managers above it, or that leads the terminal's
+        session itself, is its own root.
     """
-    top = _outermost(chain)
+    top = _outermost(chain, uid)
     index = next((i for i in range(top, -1, -1) if chain[i].terminal), top)
     # More than one step where a leader started the next one, as `exec script` in a shell does.
-    while index > 0 and _leads_terminal(chain, index):
+    while index > 0 and _leads_terminal(chain, index, uid):
         index -= 1
     return index
 
 
-def _outermost(chain: tuple[ProcessFacts, ...]) -> int:
-    """Find the outermost process of a chain that only managers and other uids stand above."""
+def _outermost(chain: tuple[ProcessFacts, ...], uid: int) -> int:
+    """Find the outermost process of a chain that only managers and other uids stand above.
+
+    The uid is the peer's, and not that of the process as it is now: one that has executed `su`
+    since it connected would make root's services its own, up to the ssh server.
+    """
     top = len(chain) - 1
-    while top > 0 and (chain[top].manager or chain[top].uid != chain[0].uid):
+    while top > 0 and (chain[top].manager or chain[top].uid != uid):
+        if chain[top].manager and chain[top].uid == uid and chain[top].id.pid != 1:
+            # What the user's own service manager has started is the user's, also when it has
+            # executed a setuid program since.
+            return top - 1
         top -= 1
     return top
 
 
-def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int) -> bool:
+def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int, uid: int) -> bool:
     """Tell whether a process is the leader of a terminal's session, or its shell in other ways.
 
     `su -` on Linux and `login` on macOS stay in the session as another uid, and the shell that they
@@ -164,5 +248,5 @@ def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int) -> bool:
         return True
     if index + 1 < len(chain):
         above = chain[index + 1]
-        return above.uid != process.uid and above.session == process.session
+        return above.uid != uid and process.uid == uid and above.session == process.session
     return process.parent > 1 or (process.parent == 1 and process.session == 1)

@@ -3,12 +3,13 @@
 Values only; who may add one is not decided here.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backpackd.core import canonical, names, selectors
 from backpackd.core.canonical import CanonicalError
-from backpackd.core.errors import InvalidRequestError
+from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.facts import ProcessId
 from backpackd.core.selectors import Selector
 
@@ -17,6 +18,7 @@ LONGEST_TTL = 30 * 24 * 3600
 MAX_PATTERNS = 64
 MAX_REASON = 256
 MAX_GRANTS = 1000
+MAX_PATTERNS_OF_ALL = 4096
 """Durations in seconds, counts in pieces."""
 
 
@@ -125,6 +127,34 @@ class Grant:
             optional["uses"],
             found["created"],
             found["reason"],
+        )
+
+
+def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the patterns of a grant or a rule, checked; the count before anything is copied.
+
+    Raises:
+        InvalidRequestError: none, too many, or one that is no pattern.
+    """
+    if not 1 <= len(patterns) <= MAX_PATTERNS:
+        raise InvalidRequestError(f"a grant names 1 to {MAX_PATTERNS} keys or patterns")
+    return tuple(names.check_pattern(pattern) for pattern in patterns)
+
+
+def check_room(grants: Collection[Grant]) -> None:
+    """Return if a vault may have these grants, all in all.
+
+    Every decision matches the names asked for with all their patterns, so it is those that cost.
+
+    Raises:
+        LimitError: they are too many, or have too many patterns.
+    """
+    if len(grants) > MAX_GRANTS:
+        raise LimitError(f"there are at most {MAX_GRANTS} grants: take some back first")
+    if sum(len(grant.patterns) for grant in grants) > MAX_PATTERNS_OF_ALL:
+        raise LimitError(
+            f"all grants together name at most {MAX_PATTERNS_OF_ALL} keys and patterns: take some "
+            "back first, or use patterns"
         )
 
 

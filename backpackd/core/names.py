@@ -91,9 +91,9 @@ def matches(pattern: str, name: str) -> bool:
     The pieces between the asterisks must occur in order: the first at the start, the last at the
     end. Taking each at its first place is enough, so nothing is ever tried twice.
     """
-    first, *middle = pattern.split("*")
-    if not middle:
+    if is_exact(pattern):
         return pattern == name
+    first, *middle = pattern.split("*")
     last = middle.pop()
     if len(name) < len(first) + len(last):
         return False

@@ -4,6 +4,7 @@ The sealed policy is the operator's. What processes of the user can write (the c
 is only ever laid on top by `tightened`, and nothing in it can widen anything.
 """
 
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class DenyRule:
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
         """Tell whether this rule denies a key to a caller."""
         return self.covers(name) and (
-            self.selector is None or selectors.matches(self.selector, facts, boot_id)
+            self.selector is None or selectors.concerns(self.selector, facts, boot_id)
         )
 
     def covers(self, name: str) -> bool:
@@ -64,6 +65,11 @@ class Policy:
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
         """Tell whether a rule denies a key to a caller."""
         return any(rule.denies(facts, name, boot_id) for rule in self.deny)
+
+    def meant(self, facts: PeerFacts, boot_id: str) -> frozenset[Selector]:
+        """Return the selectors of rules that mean a caller, whatever keys they are about."""
+        found = {rule.selector for rule in self.deny if rule.selector is not None}
+        return frozenset(one for one in found if selectors.concerns(one, facts, boot_id))
 
     def tightened(self, by: "Policy") -> "Policy":
         """Return the tighter of two policies in every respect."""
@@ -115,14 +121,23 @@ def make(default: str, listing: str, deny: list[DenyRule], max_ttl: int) -> Poli
     """
     if default not in DEFAULTS or listing not in LISTINGS:
         raise _invalid("the default is ask, allow or deny, and the listing is granted or all")
-    if len(deny) > MAX_RULES:
-        raise _invalid(f"a policy has at most {MAX_RULES} rules")
+    check_count(deny)
     if not 1 <= max_ttl <= LONGEST_TTL:
         raise _invalid(f"the longest lease is 1 second to {LONGEST_TTL // 86400} days")
     return Policy(default, listing, tuple(deny), max_ttl)
 
 
-def make_rule(patterns: list[str], selector: str) -> DenyRule:
+def check_count(rules: Sized) -> None:
+    """Return if there are not too many rules, whatever they hold.
+
+    Raises:
+        InvalidRequestError: there are (`invalid-policy`).
+    """
+    if len(rules) > MAX_RULES:
+        raise _invalid(f"a policy has at most {MAX_RULES} rules")
+
+
+def make_rule(patterns: Sequence[str], selector: str) -> DenyRule:
     """Make a rule that denies keys from parts that came from outside.
 
     Args:

@@ -27,6 +27,10 @@ def render(text: str, *, limit: int) -> str:
         limit: how many characters the result may have; at least 4. A longer one is cut between
             two characters of the text and ends with three dots.
     """
+    start = text[: limit + 1]
+    if start.isascii() and start.isprintable() and "\\" not in start:
+        # Nearly every text: a listing of requests shows many thousand.
+        return text if len(text) <= limit else text[: limit - len(_ELLIPSIS)] + _ELLIPSIS
     shown: list[str] = []
     length = 0
     before = ""

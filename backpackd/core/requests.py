@@ -3,7 +3,9 @@
 Invariants:
 
 1. Calls of one process tree for the same keys, or for some of them, are one request.
-2. One tree has few requests at a time, and a full table gives way where it is fullest: a flood
+2. One tree has few requests at a time, those of the trees around it included. A terminal of its
+   own, which makes an agent's tool another tree, leads out of neither that nor out of the bound for
+   everything below one outermost process. A full table gives way where it is fullest: a flood
    pushes out its own requests first.
 3. Who leaves a tree at every request, by forking twice, is a flood of many trees. It is counted by
    what it does not leave by that: its login session or systemd unit, and within it the orphans,
@@ -19,9 +21,11 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from backpackd.core.errors import LimitError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.facts import Answer, PeerFacts, ProcessFacts, ProcessId
 
 MOST_OF_TREE = 8
+MOST_OF_CHAIN = 32
+"""Of all trees below one outermost process, such as a terminal program."""
 MOST = 256
 FEW = 32
 """So many requests of one source or crowd are no flood."""
@@ -71,14 +75,32 @@ class Request:
         """The tree that counts where trees are held apart, whatever root the caller proposes."""
         return self.facts.origin.id
 
-    def differs(self, facts: PeerFacts) -> bool:
-        """Tell whether the chain runs something else than what was shown of this request."""
-        return _running(self.facts) != _running(facts)
+    def differs(self, facts: PeerFacts, commands: dict[int, str]) -> bool:
+        """Tell whether the chain runs something else than what was shown of this request.
+
+        A command line is a claim. It counts all the same: an interpreter that runs another script
+        is the same file, and a claim may refuse an approval, though never allow one. A process that
+        has ended is no change: it runs nothing any more, and most askers end before the answer.
+        """
+        # Root's services write what they do into their command lines, and nobody asks about them.
+        own = {process.id for process in facts.chain[: facts.outermost + 1]}
+        return any(
+            now.image.answer is not Answer.ENDED
+            and (
+                _running(before) != _running(now)
+                or (now.id in own and self.commands.get(now.id.pid) != commands.get(now.id.pid))
+            )
+            for before, now in zip(self.facts.chain, facts.chain, strict=True)
+        )
 
     def change(self, facts: PeerFacts, commands: dict[int, str]) -> None:
-        """Take in what the chain runs now: another revision of the same request."""
-        self.facts, self.commands = facts, commands
-        self.revision += 1
+        """Take in what the chain runs now; another revision where it differs."""
+        if self.differs(facts, commands):
+            self.revision += 1
+        ended = {each.id.pid for each in facts.chain if each.image.answer is Answer.ENDED}
+        # Whatever has the number of one that has ended by now says nothing about it.
+        live = {pid: command for pid, command in commands.items() if pid not in ended}
+        self.facts, self.commands = facts, {**self.commands, **live}
 
     @property
     def source(self) -> tuple[str, ProcessId | str | None]:
@@ -105,11 +127,12 @@ class Request:
     def possible_roots(self) -> tuple[ProcessFacts, ...]:
         """The processes of the chain that consent may be given to.
 
-        What starts the programs of everybody may not: managers, and processes of another uid at
-        the top of the chain, such as cron or the ssh server.
+        What starts the programs of everybody may not: managers, and processes of another uid, such
+        as cron or the ssh server, wherever in the chain they stand.
         """
-        own = self.facts.chain[: self.facts.outermost + 1]
-        return tuple(process for process in own if not process.manager)
+        facts = self.facts
+        own = facts.chain[: facts.outermost + 1]
+        return tuple(process for process in own if not process.manager and process.uid == facts.uid)
 
 
 class RequestTable:
@@ -129,13 +152,21 @@ class RequestTable:
                 return request
         return None
 
-    def check_room(self, origin: ProcessId) -> None:
-        """Return if a tree may have one more request.
+    def check_room(self, facts: PeerFacts) -> None:
+        """Return if a caller may make one more request.
+
+        Those of every tree that the caller is in count. Otherwise each terminal that an agent
+        opens would be a tree with requests of its own.
 
         Raises:
-            LimitError: it has too many already.
+            LimitError: its tree, one around it or its outermost process has too many already.
         """
-        if sum(other.origin == origin for other in self._requests.values()) >= MOST_OF_TREE:
+        chain = {process.id for process in facts.chain}
+        outermost = facts.chain[facts.outermost].id
+        others = self._requests.values()
+        around = sum(other.origin in chain for other in others)
+        below = sum(other.facts.chain[other.facts.outermost].id == outermost for other in others)
+        if around >= MOST_OF_TREE or below >= MOST_OF_CHAIN:
             raise LimitError(
                 f"{MOST_OF_TREE} requests of this process tree wait for approval already: have "
                 "them answered first",
@@ -148,7 +179,7 @@ class RequestTable:
         Raises:
             LimitError: this tree has too many requests already, or all have.
         """
-        self.check_room(request.origin)
+        self.check_room(request.facts)
         self._requests[request.code] = request
         if len(self._requests) <= MOST:
             return []
@@ -232,8 +263,8 @@ class RequestTable:
         return ended
 
 
-def _running(facts: PeerFacts) -> list[tuple[str | None, str | None]]:
-    return [(process.executable, process.unit) for process in facts.chain]
+def _running(process: ProcessFacts) -> tuple[object, ...]:
+    return process.executable, process.image, process.uid, process.unit
 
 
 def _most(

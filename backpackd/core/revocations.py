@@ -6,12 +6,13 @@ after a restart the tree is asked about every key, which is never less than was 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from backpackd.core import canonical
 from backpackd.core.canonical import CanonicalError
 from backpackd.core.facts import ProcessId
+from backpackd.core.leftovers import Place
 
 MOST_TREES = 512
 """How many trees are kept by themselves; beyond that the revocation holds for everybody."""
@@ -25,11 +26,14 @@ class Revocations:
         boot_id: of the system that ran then; in another one none of these processes is left.
         trees: their roots.
         everybody: whether there were too many to name.
+        places: where those roots ran, of those of which it is known. What an older version wrote
+            has none.
     """
 
     boot_id: str = ""
     trees: frozenset[ProcessId] = frozenset()
     everybody: bool = False
+    places: Mapping[ProcessId, Place] = field(default_factory=dict)
 
     def encode(self) -> dict[str, Any]:
         """Return it as members for canonical JSON; none where nothing was revoked."""
@@ -38,7 +42,10 @@ class Revocations:
         return {
             "boot": self.boot_id,
             "everybody": self.everybody,
-            "trees": sorted([tree.pid, tree.start, tree.unique] for tree in self.trees),
+            "trees": sorted(
+                (_encode(tree, self.places.get(tree)) for tree in self.trees),
+                key=lambda encoded: encoded[:3],
+            ),
         }
 
     @classmethod
@@ -51,11 +58,27 @@ class Revocations:
         if not data:
             return cls()
         found = canonical.members(data, boot=str, everybody=bool, trees=list)
-        if len(found["trees"]) > MOST_TREES or not all(map(_is_process, found["trees"])):
-            raise CanonicalError("not the roots of process trees")
-        trees = frozenset(ProcessId(*tree) for tree in found["trees"])
-        return cls(found["boot"], trees, found["everybody"])
+        if len(found["trees"]) > MOST_TREES:
+            raise CanonicalError("too many process trees")
+        trees = dict(map(_decode, found["trees"]))
+        places = {tree: place for tree, place in trees.items() if place is not None}
+        return cls(found["boot"], frozenset(trees), found["everybody"], places)
 
 
-def _is_process(value: object) -> bool:
-    return type(value) is list and [type(part) for part in value] == [int, int, int]
+def _encode(tree: ProcessId, place: Place | None) -> list[Any]:
+    root = [tree.pid, tree.start, tree.unique]
+    if place is None:
+        return root
+    return [*root, place.session, place.unit, place.top.pid, place.top.start, place.top.unique]
+
+
+def _decode(value: object) -> tuple[ProcessId, Place | None]:
+    if type(value) is not list:
+        raise CanonicalError("not the root of a process tree")
+    kinds = [type(part) for part in value]
+    root, where = kinds[:3], kinds[3:]
+    known = (where[:1], where[2:]) == ([int], [int] * 3) and where[1] in (str, type(None))
+    if root != [int] * 3 or (where and not known):
+        raise CanonicalError("not the root of a process tree")
+    place = Place(value[3], value[4], ProcessId(*value[5:])) if where else None
+    return ProcessId(*value[:3]), place

@@ -7,10 +7,11 @@ match them (by LD_PRELOAD, a bind mount, a move between cgroups), so they are wo
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backpackd.core.errors import InvalidRequestError
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
 
 _MAX_PATH = 4096
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -70,12 +71,12 @@ def _well_formed(kind: str, value: str) -> bool:
         case "uid":
             return bool(_NUMBER.fullmatch(value)) and int(value) <= _MAX_ID
         case "exe":
-            parts = value.split("/")
+            # The length first, so that the rest is short work.
             return (
                 value.startswith("/")
                 and len(value) <= _MAX_PATH
                 and value.isprintable()
-                and all(part not in {"", ".", ".."} for part in parts[1:])
+                and all(part not in {"", ".", ".."} for part in value.split("/")[1:])
             )
         case "sha256":
             return bool(_DIGEST.fullmatch(value))
@@ -86,11 +87,40 @@ def _well_formed(kind: str, value: str) -> bool:
 
 
 def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
-    """Tell whether a caller is one that a selector means.
+    """Tell whether a permission that a selector gives reaches a caller.
 
     `tree` looks at the caller and all its ancestors; `exe` and `sha256` at the part of them that
     lies in the caller's process tree, since the process that asks is usually a small tool of the
     agent; `unit` at the caller itself.
+    """
+    return _meets(selector, facts, boot_id, facts.tree, facts.chain[:1])
+
+
+def concerns(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
+    """Tell whether a prohibition that a selector names reaches a caller.
+
+    It looks at all ancestors. Where the tree ends is up to the caller: a terminal of its own is
+    enough to move that. Nor does it stop at managers and other users' processes: a process that
+    executes a setuid program, or calls itself `systemd`, looks like one.
+    """
+    return _meets(selector, facts, boot_id, facts.chain, facts.chain)
+
+
+def _meets(
+    selector: Selector,
+    facts: PeerFacts,
+    boot_id: str,
+    running: Sequence[ProcessFacts],
+    placed: Sequence[ProcessFacts],
+) -> bool:
+    """Tell whether a selector meets a caller.
+
+    Args:
+        selector: which.
+        facts: the caller.
+        boot_id: of the running system.
+        running: of which processes it matters what they run.
+        placed: of which processes it matters in which unit they are.
     """
     match selector.kind:
         case "tree":
@@ -100,11 +130,11 @@ def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
         case "uid":
             return facts.uid == int(selector.value)
         case "exe":
-            return any(process.executable == selector.value for process in facts.tree)
+            return any(process.executable == selector.value for process in running)
         case "sha256":
             digests = facts.digests or {}
-            return any(digests.get(process.id) == selector.value for process in facts.tree)
+            return any(digests.get(process.id) == selector.value for process in running)
         case "unit":
-            return facts.process.unit == selector.value
+            return any(process.unit == selector.value for process in placed)
         case _:
             return False

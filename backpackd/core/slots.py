@@ -81,6 +81,7 @@ class Argon2idParameters:
             and 1 <= self.iterations <= _MOST_ITERATIONS
             and 1 <= self.lanes <= _MOST_LANES
             and 8 * self.lanes <= self.memory_kib <= _MOST_MEMORY_KIB
+            and self.iterations * self.memory_kib <= 4 * _MOST_MEMORY_KIB  # the time it takes
         ):
             raise SlotError("Argon2id parameters out of bounds")
 

@@ -20,6 +20,8 @@ MAX_LABEL = 64
 """Characters of what the operator calls an author."""
 MAX_PATH = 256
 """Characters of where a client says that a lock lies."""
+MAX_NAMES = 1000
+"""Names that are accepted for locks, of all locks together."""
 
 _LOCK_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -75,14 +77,18 @@ class KnownLock:
     Attributes:
         mark: the newest of each of its parts.
         path: where a client said that the file lies: a claim, for people.
+        names: of embedded values that the operator has accepted for this lock, sorted. Names only:
+            another value under an accepted name is not asked about.
     """
 
     mark: Mark
     path: str
+    names: tuple[str, ...] = ()
 
     def encode(self) -> dict[str, Any]:
         """Return the lock as plain data for canonical JSON."""
-        return {"mark": self.mark.encode(), "path": self.path}
+        plain: dict[str, Any] = {"mark": self.mark.encode(), "path": self.path}
+        return {**plain, "names": list(self.names)} if self.names else plain
 
     @classmethod
     def decode(cls, data: object) -> "KnownLock":
@@ -91,8 +97,18 @@ class KnownLock:
         Raises:
             CanonicalError: another shape.
         """
-        found = canonical.members(data, mark=dict, path=str)
-        return cls(Mark.decode(found["mark"]), found["path"])
+        # Records from before there were names have none, and so have locks without accepted names.
+        with_names = type(data) is dict and "names" in data
+        types: dict[str, type] = {"names": list} if with_names else {}
+        found = canonical.members(data, mark=dict, path=str, **types)
+        names = found.get("names", ())
+        if with_names and (not names or not _names_in_order(names)):
+            raise CanonicalError("not accepted names")
+        return cls(Mark.decode(found["mark"]), found["path"], tuple(names))
+
+
+def _names_in_order(names: list[Any]) -> bool:
+    return all(type(name) is str for name in names) and names == sorted(set(names))
 
 
 def decode_locks(data: dict[str, Any]) -> dict[str, KnownLock]:

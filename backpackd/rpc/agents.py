@@ -132,7 +132,12 @@ class AgentsService:
     async def trust_lock(self, call: Call, request: pb.TrustLockRequest) -> pb.TrustLockResponse:
         """Answer `TrustLock`."""
         given = Given(request.agent_lock, request.claimed_path)
-        shown = await self._agents.trust(call.connection, given, request.author, request.label)
+        names = list(request.names)
+        if names:
+            check_names(names, most=_MOST_CREDENTIALS)
+        shown = await self._agents.trust(
+            call.connection, given, request.author, request.label, names
+        )
         return pb.TrustLockResponse(info=_info(shown))
 
     async def list_trusted(self, _: Call, __: pb.ListTrustedRequest) -> pb.ListTrustedResponse:
@@ -153,6 +158,7 @@ class AgentsService:
                     generation=known.mark.generation,
                     memory_counter=known.mark.memory_counter,
                     claimed_path=render(known.path, limit=MAX_PATH),
+                    accepted_names=known.names,
                 )
                 for lock_id, known in sorted(authority.locks.items())
             ],
@@ -204,6 +210,7 @@ def _info(view: LockView) -> pb.LockInfo:
             pb.LockCredential(name=name, embedded=embedded) for name, embedded in view.credentials
         ],
         warnings=view.warnings,
+        unaccepted_names=view.unaccepted,
     )
 
 

@@ -10,9 +10,11 @@ from backpackd.core.audit.chain import ChainError, Head
 from backpackd.core.audit.events import KINDS, Actor
 from backpackd.core.errors import InvalidRequestError
 from backpackd.ports import Call
+from backpackd.rpc.batches import Batch
 
 _BATCH = 100
 MOST_EVENTS = 64
+MOST_NEWEST = 10_000
 KNOWN = frozenset({*KINDS, "checkpoint", DAMAGED})
 """The words for events that an entry can be shown as."""
 _ANCHORS = {
@@ -38,11 +40,17 @@ class AuditService:
         """Answer `ShowAudit`.
 
         Raises:
-            InvalidRequestError: too many kinds of events are asked for.
+            InvalidRequestError: too many kinds of events, or of the newest entries, are asked for.
         """
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
             raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
+        if request.newest > MOST_NEWEST:
+            # They are all held until the end of the log is reached.
+            raise InvalidRequestError(
+                f"at most the newest {MOST_NEWEST} entries can be asked for: for more, say since "
+                "when, or ask for all"
+            )
         if not KNOWN.issuperset(request.events):
             # An answer without entries would read as if nothing of it had happened.
             raise InvalidRequestError("not an event; there are: " + ", ".join(sorted(KNOWN)))
@@ -54,17 +62,15 @@ class AuditService:
             until_ms=request.until_ms,
             newest=request.newest,
         )
-        batch: list[pb.AuditEntry] = []
+        batch = Batch[pb.AuditEntry](_BATCH)
         async for entry in self._reading.entries(session, wanted):
-            batch.append(_entry(entry))
-            if len(batch) == _BATCH:
+            if batch.add(_entry(entry)):
                 # Names are as telling as values, and a slow reader may take its time.
                 session.check()
                 self._operators.require(call.connection)
-                yield pb.ShowAuditResponse(entries=batch)
-                batch = []
+                yield pb.ShowAuditResponse(entries=batch.take())
         session.check()
-        yield pb.ShowAuditResponse(entries=batch)
+        yield pb.ShowAuditResponse(entries=batch.take())
 
     async def verify_audit(
         self, _: Call, request: pb.VerifyAuditRequest
@@ -126,6 +132,7 @@ def _entry(entry: Entry) -> pb.AuditEntry:
         count=event.count,
         details=event.details,
         claimed_reason=event.claimed_reason,
+        generation=event.generation,
     )
 
 

@@ -39,6 +39,8 @@ class BackupService:
             if request.plaintext:
                 exported = await self._backups.export_plain()
             else:
+                # Each is a public key that has to be checked.
+                backup.check_recipients(request.recipients)
                 recipients = [PublicIdentity.parse(each) for each in request.recipients]
                 exported = await self._backups.export(
                     request.passphrase,

@@ -18,12 +18,14 @@ from google.protobuf.message_factory import GetMessageClass
 from backpackd.application.auditing import caller
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.operators import Operators
+from backpackd.application.peers import check_user
 from backpackd.application.vault import Vault
 from backpackd.core import states
 from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.facts import ProcessId
 from backpackd.ports import Call, Connection
 from backpackd.rpc.methods import METHODS, Caller, Rules
+from backpackd.rpc.sizes import check_size, size_of
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _Message = TypeVar("_Message", bound=Message)
@@ -62,10 +64,12 @@ class Guard:
         """Return if a connection may call a method now, as far as that depends on no request.
 
         Raises:
+            UserChangedError: the process that connected runs as another user by now.
             LockedError: not while the vault is locked.
             UninitializedError: not before there is a vault.
             NotAuthorizedError: only with operator authority.
         """
+        check_user(connection.peer)
         if not rules.locked:
             states.require_unlocked(self._vault.state)
         if rules.caller is Caller.OPERATOR:
@@ -126,7 +130,7 @@ class ServedMethod:
         self._answers = descriptor.server_streaming
         self.streaming = descriptor.client_streaming
         self.stays_open = rules.stays_open
-        self.longest = rules.longest
+        self.longest = size_of(descriptor.input_type).bytes
 
     async def serve(self, call: Call) -> None:
         """Serve a call: admit it, have it answered, and do what is due afterwards."""
@@ -208,7 +212,9 @@ def parse(kind: type[_Message], raw: bytes) -> _Message:
 
     Raises:
         InvalidRequestError: the bytes are not such a message.
+        LimitError: it is larger than this call takes; nothing of it was parsed.
     """
+    check_size(kind.DESCRIPTOR, raw)
     try:
         return kind.FromString(raw)
     except DecodeError:

@@ -4,7 +4,7 @@ from backpack_proto.v1 import grants_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
 from backpackd.application.keys import Keys
-from backpackd.core.grants import MAX_PATTERNS, Grant
+from backpackd.core.grants import Grant, check_patterns
 from backpackd.core.names import is_exact
 from backpackd.ports import Call
 
@@ -21,9 +21,9 @@ class GrantsService:
 
     async def add_grant(self, _: Call, request: pb.AddGrantRequest) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
-        patterns = list(request.patterns)
-        names = [pattern for pattern in patterns[:MAX_PATTERNS] if is_exact(pattern)]
-        not_stored = self._keys.missing(names)
+        patterns = check_patterns(request.patterns)
+        # What is missing is looked up before the grant is made: the vault may be locked after it.
+        not_stored = self._keys.missing([pattern for pattern in patterns if is_exact(pattern)])
         grant = await self._granting.add(
             patterns,
             request.selector,

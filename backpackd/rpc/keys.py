@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from backpack_proto.v1 import keys_pb2 as pb
 from backpackd.application.access import Access
 from backpackd.application.granting import Granting
-from backpackd.application.keys import Keys
+from backpackd.application.keys import MOST_AT_ONCE, Keys
 from backpackd.application.vault import Vault
+from backpackd.core.names import check_names
 from backpackd.core.records import KeyHead
 from backpackd.ports import Call
 
@@ -63,10 +64,11 @@ class KeysService:
 
     async def delete_keys(self, _: Call, request: pb.DeleteKeysRequest) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
-        left = self._granting.naming(request.names)
-        ended = await self._access.delete_keys(list(request.names))
+        names = check_names(list(request.names), most=MOST_AT_ONCE)
+        left = self._granting.naming(names)
+        ended = await self._access.delete_keys(names)
         return pb.DeleteKeysResponse(
-            deleted=len(request.names),
+            deleted=len(names),
             leases_ended=ended,
             grants_left=left,
         )

@@ -1,5 +1,6 @@
 """The service `backpack.v1.Leases`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from backpack_proto.v1 import leases_pb2 as pb
@@ -15,9 +16,13 @@ from backpackd.core.errors import InvalidRequestError, LimitError, PeerUnknownEr
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import Lease, check_id
 from backpackd.ports import Call, Clock
+from backpackd.rpc.batches import Batch
+from backpackd.rpc.sizes import MAX_MESSAGE
 from backpackd.rpc.watching import while_authorized
 
 _BATCH = 500
+MOST_LISTED_BYTES = MAX_MESSAGE - 1024 * 1024
+"""Of the leases in one answer, besides what stands around each."""
 MOST_HANDOUTS = 10_000
 """Handouts that are listed, the newest; the audit log has them all."""
 _KINDS = {
@@ -90,9 +95,24 @@ class LeasesService:
         return pb.RevokeLeasesResponse(ended=len(ended))
 
     async def list_leases(self, call: Call, request: pb.ListLeasesRequest) -> pb.ListLeasesResponse:
-        """Answer `ListLeases`."""
-        leases = self._leases(call, everything=request.all)
-        return pb.ListLeasesResponse(leases=[self._message(lease) for lease in leases])
+        """Answer `ListLeases`.
+
+        Raises:
+            LimitError: they do not fit into one answer.
+        """
+        session = self._vault.session()
+        listed, size = [], 0
+        for lease in self._leases(call, everything=request.all):
+            listed.append(self._message(lease))
+            # A lease of 64 names takes a hundred times as many bytes as one of a short name.
+            size += listed[-1].ByteSize()
+            if size > MOST_LISTED_BYTES:
+                raise LimitError("more leases than one answer holds: watch them, or revoke some")
+            if len(listed) % _BATCH == 0:
+                # Others are served in between: there may be a hundred thousand.
+                await asyncio.sleep(0)
+        session.check()
+        return pb.ListLeasesResponse(leases=listed)
 
     async def watch_leases(
         self, call: Call, request: pb.WatchLeasesRequest
@@ -131,15 +151,13 @@ class LeasesService:
         """Answer `ListHandouts`."""
         session = self._vault.session()
         wanted = Filter(kinds=frozenset({"allowed"}), newest=MOST_HANDOUTS)
-        batch: list[pb.HandoutEntry] = []
+        batch = Batch[pb.HandoutEntry](_BATCH)
         async for entry in self._reading.entries(session, wanted):
-            batch.append(_handout(entry.event))
-            if len(batch) == _BATCH:
+            if batch.add(_handout(entry.event)):
                 session.check()
-                yield pb.ListHandoutsResponse(handouts=batch)
-                batch = []
+                yield pb.ListHandoutsResponse(handouts=batch.take())
         session.check()
-        yield pb.ListHandoutsResponse(handouts=batch)
+        yield pb.ListHandoutsResponse(handouts=batch.take())
 
     def _require_tree(self, call: Call, own: ProcessId | None) -> None:
         """Return if a caller is still in the tree whose leases it watches: its parent may end."""

@@ -2,20 +2,11 @@
 
 `calls` enforces the rows, in one place and in the order in which they are written here. A service
 repeats nothing of them, and the daemon does not start with a method that has no row. The table in
-docs/protocol.md is compared with this one by a test.
+docs/protocol.md is compared with this one by a test. How long requests may be stands in `sizes`.
 """
 
 from dataclasses import dataclass
 from enum import Enum
-
-KIB = 1024
-MIB = 1024 * KIB
-
-MESSAGE = 8 * MIB
-"""The longest message of all, in bytes: 64 values of 64 KiB with room to spare."""
-
-LOCK = MIB + 256 * KIB
-"""Carries a lock file of 1 MiB, and what goes with it."""
 
 
 class Caller(Enum):
@@ -40,7 +31,6 @@ class Rules:
         use: whether a call that succeeds counts as a use of the vault, which puts off locking.
         stays_open: whether a call stays open for as long as its caller likes.
         review: whether deadlines are looked at again after it.
-        longest: the longest message of a request, in bytes, before it is parsed.
     """
 
     caller: Caller = Caller.ANYONE
@@ -49,7 +39,6 @@ class Rules:
     use: bool = False
     stays_open: bool = False
     review: bool = False
-    longest: int = 64 * KIB
 
 
 _ANYONE, _OPERATOR, _FOR_ALL = Caller.ANYONE, Caller.OPERATOR, Caller.OPERATOR_FOR_ALL
@@ -72,13 +61,13 @@ METHODS: dict[str, Rules] = {
     "backpack.v1.Slots.DrillRecovery": Rules(locked=True, secret=True),
     # Backup
     "backpack.v1.Backup.ExportKeys": Rules(_OPERATOR, secret=True, use=True),
-    "backpack.v1.Backup.ImportKeys": Rules(_OPERATOR, secret=True, use=True, longest=MESSAGE),
+    "backpack.v1.Backup.ImportKeys": Rules(_OPERATOR, secret=True, use=True),
     # Keys
-    "backpack.v1.Keys.PutKeys": Rules(_OPERATOR, secret=True, use=True, longest=MESSAGE),
+    "backpack.v1.Keys.PutKeys": Rules(_OPERATOR, secret=True, use=True),
     "backpack.v1.Keys.ListKeys": Rules(_FOR_ALL, use=True),
-    "backpack.v1.Keys.DeleteKeys": Rules(_OPERATOR, use=True, longest=256 * KIB),
+    "backpack.v1.Keys.DeleteKeys": Rules(_OPERATOR, use=True),
     # Leases
-    "backpack.v1.Leases.GetKeys": Rules(use=True, longest=LOCK),
+    "backpack.v1.Leases.GetKeys": Rules(use=True),
     "backpack.v1.Leases.RenewLease": Rules(),
     "backpack.v1.Leases.RevokeLeases": Rules(),
     "backpack.v1.Leases.ListLeases": Rules(_FOR_ALL),
@@ -93,24 +82,24 @@ METHODS: dict[str, Rules] = {
     "backpack.v1.Grants.AddGrant": Rules(_OPERATOR, use=True),
     "backpack.v1.Grants.ListGrants": Rules(_FOR_ALL),
     "backpack.v1.Grants.RemoveGrant": Rules(_OPERATOR, use=True),
-    # Policy: its rules may have 100 times 64 patterns of 128 characters.
+    # Policy
     "backpack.v1.Policy.GetPolicy": Rules(_OPERATOR),
-    "backpack.v1.Policy.SetPolicy": Rules(_OPERATOR, longest=MIB),
+    "backpack.v1.Policy.SetPolicy": Rules(_OPERATOR),
     # Audit
     "backpack.v1.Audit.ShowAudit": Rules(_OPERATOR),
     "backpack.v1.Audit.VerifyAudit": Rules(locked=True),
     "backpack.v1.Audit.GetAuditHead": Rules(locked=True),
     # Agents
     "backpack.v1.Agents.Identity": Rules(),
-    "backpack.v1.Agents.CreateLock": Rules(_OPERATOR, secret=True, use=True, longest=MESSAGE),
-    "backpack.v1.Agents.OpenLock": Rules(secret=True, use=True, longest=LOCK),
-    "backpack.v1.Agents.EditLock": Rules(_OPERATOR, secret=True, use=True, longest=MESSAGE),
-    "backpack.v1.Agents.UpdateMemory": Rules(use=True, longest=MESSAGE),
-    "backpack.v1.Agents.MigrateLock": Rules(_OPERATOR, secret=True, use=True, longest=LOCK),
-    "backpack.v1.Agents.RewrapLock": Rules(_OPERATOR, use=True, longest=LOCK),
-    "backpack.v1.Agents.AddRecipient": Rules(_OPERATOR, use=True, longest=LOCK),
-    "backpack.v1.Agents.RemoveRecipient": Rules(_OPERATOR, use=True, longest=LOCK),
-    "backpack.v1.Agents.TrustLock": Rules(_OPERATOR, use=True, longest=LOCK),
+    "backpack.v1.Agents.CreateLock": Rules(_OPERATOR, secret=True, use=True),
+    "backpack.v1.Agents.OpenLock": Rules(secret=True, use=True),
+    "backpack.v1.Agents.EditLock": Rules(_OPERATOR, secret=True, use=True),
+    "backpack.v1.Agents.UpdateMemory": Rules(use=True),
+    "backpack.v1.Agents.MigrateLock": Rules(_OPERATOR, secret=True, use=True),
+    "backpack.v1.Agents.RewrapLock": Rules(_OPERATOR, use=True),
+    "backpack.v1.Agents.AddRecipient": Rules(_OPERATOR, use=True),
+    "backpack.v1.Agents.RemoveRecipient": Rules(_OPERATOR, use=True),
+    "backpack.v1.Agents.TrustLock": Rules(_OPERATOR, use=True),
     "backpack.v1.Agents.ListTrusted": Rules(_OPERATOR),
     "backpack.v1.Agents.Forget": Rules(_OPERATOR, use=True),
     # gRPC's own

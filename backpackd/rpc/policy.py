@@ -35,7 +35,8 @@ class PolicyService:
     async def set_policy(self, _: Call, request: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
         """Answer `SetPolicy`."""
         wanted = request.policy
-        rules = [policies.make_rule(list(rule.patterns), rule.selector) for rule in wanted.deny]
+        policies.check_count(wanted.deny)
+        rules = [policies.make_rule(rule.patterns, rule.selector) for rule in wanted.deny]
         await self._ruling.replace(
             policies.make(
                 _DEFAULTS.get(wanted.default, ""),

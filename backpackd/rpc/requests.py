@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator
 
 from backpack_proto.v1 import requests_pb2 as pb
 from backpackd.application.access import Access
-from backpackd.application.asking import Asking
+from backpackd.application.asking import LOOK_EVERY, Asking
 from backpackd.application.operators import Operators
 from backpackd.application.vault import Vault
-from backpackd.core.facts import ProcessFacts
+from backpackd.core.facts import Answer, ProcessFacts
 from backpackd.core.render import render
 from backpackd.core.requests import Request
 from backpackd.ports import Call, Clock
 from backpackd.rpc.watching import while_authorized
 
+MOST_SHOWN_BYTES = 1024 * 1024
+"""Of the requests in one answer: every one that a usual day brings, and dozens of the longest."""
 _PATH_LIMIT = 256
 _COMMAND_LIMIT = 200
 _REASON_LIMIT = 256
@@ -86,9 +88,19 @@ class RequestsService:
             pending = self._asking.pending()
         else:
             pending = self._asking.pending_for(self._access.attest(call.connection))
-        self._asking.look(pending)
+        # A caller that looks at its own has read itself just now, which costs as much.
+        self._asking.look(pending, every=LOOK_EVERY if everything else 0.0)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
-        return [self._message(request, longest) for request in pending]
+        shown: list[pb.Request] = []
+        size = 0
+        for request in pending:
+            shown.append(self._message(request, longest))
+            # Chains of 64 processes with long names would make an answer that cannot be sent, and
+            # so keep a person from seeing any request. Those that are next follow in their turn.
+            size += shown[-1].ByteSize()
+            if size > MOST_SHOWN_BYTES:
+                break
+        return shown
 
     def _message(self, request: Request, longest: int) -> pb.Request:
         boot, wall = self._clock.boot(), self._clock.wall()
@@ -106,6 +118,7 @@ class RequestsService:
                     in_tree=process.id in tree,
                     may_be_root=process.id in roots,
                     claimed_command=_command(request, process),
+                    now=_now(process),
                 )
                 for process in request.facts.chain
             ],
@@ -120,6 +133,11 @@ class RequestsService:
 def _telling(shown: pb.Request) -> tuple[object, ...]:
     """Return what of a request changes. Two clocks say when it was asked, and not always alike."""
     return shown.code, shown.revision, shown.waiting, shown.max_ttl_seconds
+
+
+def _now(process: ProcessFacts) -> str:
+    answer = process.image.answer
+    return "" if answer is Answer.NAMED else answer.value
 
 
 def _command(request: Request, process: ProcessFacts) -> str:

@@ -117,7 +117,7 @@ class SlotsService:
     async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
         """Make one try with a code, which waits for its turn."""
         with call.waiting():
-            return await self._gate.try_one(call.connection.tree, attempt)
+            return await self._gate.try_one(call.connection, attempt)
 
 
 class _Progress:

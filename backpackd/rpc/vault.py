@@ -14,7 +14,7 @@ from backpackd.application.recovery import Recovery
 from backpackd.application.revoking import Revoking
 from backpackd.application.slots import Slots
 from backpackd.application.vault import Vault
-from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError
+from backpackd.core.errors import PeerUnknownError, RevocationNotKeptError, UserChangedError
 from backpackd.core.protections import Protection
 from backpackd.core.states import State
 from backpackd.ports import Call, Clock
@@ -112,7 +112,10 @@ class VaultService:
     async def unlock(self, call: Call, request: pb.UnlockRequest) -> pb.UnlockResponse:
         """Answer `Unlock`."""
         tree = call.connection.tree
-        await self._try(call, lambda: self._vault.unlock(request.passphrase, tree))
+        await self._try(
+            call,
+            lambda: self._vault.unlock(request.passphrase, tree, accept_older=request.accept_older),
+        )
         # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
         # now, and this daemon knows it all the same.
         with suppress(RevocationNotKeptError):
@@ -126,7 +129,7 @@ class VaultService:
             ended = len(self._leasing)
         else:
             # Whoever locks and is gone before the answer has locked all the same.
-            with suppress(PeerUnknownError):
+            with suppress(PeerUnknownError, UserChangedError):
                 ended = len(self._leasing.of(self._access.attest(call.connection).root.id))
         self._vault.lock()
         return pb.LockResponse(leases_ended=ended)
@@ -161,7 +164,7 @@ class VaultService:
     async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
         """Make one try with a passphrase, which waits for its turn."""
         with call.waiting():
-            return await self._gate.try_one(call.connection.tree, attempt)
+            return await self._gate.try_one(call.connection, attempt)
 
     def _until(self, remaining: float) -> int:
         return int((self._clock.wall() + remaining) * 1000) if remaining > 0 else 0

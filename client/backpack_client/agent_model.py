@@ -78,6 +78,8 @@ class LockInfo:
         recipients: who can open it.
         credentials: what the agent needs.
         warnings: stable words, such as `default-key` or `memory-stepped-back`.
+        unaccepted_names: of embedded values that are handed out once the operator has accepted
+            them.
     """
 
     version: int
@@ -91,6 +93,7 @@ class LockInfo:
     recipients: tuple[Recipient, ...]
     credentials: tuple[Credential, ...]
     warnings: tuple[str, ...]
+    unaccepted_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +159,14 @@ class KnownLock:
         generation: the highest that it has seen.
         memory_counter: the highest that it has seen.
         claimed_path: where a client said that it lies.
+        accepted_names: of embedded values that the operator has accepted for it.
     """
 
     lock_id: str
     generation: int
     memory_counter: int
     claimed_path: str
+    accepted_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,11 @@ _BY_REASON = {
     "already-initialized": (EXIT_FAILED, UNLOCK_HINT),
     "peer-unknown": (EXIT_DENIED, "call again, from a process that keeps running until the answer"),
     "wrong-passphrase": (EXIT_WRONG_PASSPHRASE, ""),
+    "not-protected": (
+        EXIT_DENIED,
+        "from a program of your own: see docs/protocol.md, on passphrases",
+    ),
+    "user-changed": (EXIT_DENIED, "call again, from a process that stays the user's"),
     "not-authorized": (EXIT_DENIED, "this needs the passphrase: type it, or add --passphrase-file"),
     "no-grant": (EXIT_DENIED, ""),
     "denied-by-rule": (EXIT_DENIED, "a rule of the policy forbids it, whatever is granted"),
@@ -69,6 +74,7 @@ _BY_REASON = {
     "not-trusted": (EXIT_FAILED, "see which are: backpack-client agent trust --list"),
     "lock-stepped-back": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "lock-forked": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
+    "lock-names": (EXIT_DENIED, "look at them first: backpack-client agent trust"),
     "legacy-lock": (EXIT_DENIED, "migrate it: backpack-client agent migrate FILE"),
     "legacy-key-needed": (EXIT_FAILED, "migrate it: backpack-client agent migrate FILE"),
     "not-a-recipient": (EXIT_DENIED, "its author can add you: send what identity prints"),
@@ -76,12 +82,17 @@ _BY_REASON = {
     "memory-changed": (EXIT_FAILED, "nothing was overwritten: read it again"),
     "waiting-for-approval": (EXIT_WAITING, ""),
     "limit": (EXIT_FAILED, ""),
+    "request-too-large": (EXIT_USAGE, "ask for less at a time"),
     "too-slow": (EXIT_FAILED, "start it again"),
     # Not 8: the passphrase was not tried, and a script must not take it for a wrong one.
     "throttled": (EXIT_FAILED, "wait, then try again"),
     "vault-damaged": (
         EXIT_FAILED,
         "nothing was repaired or overwritten: put a backup of the vault in its place",
+    ),
+    "vault-stepped-back": (
+        EXIT_FAILED,
+        "if you put back the older copy yourself: backpack-client unlock --accept-older-vault",
     ),
     "backup-damaged": (EXIT_FAILED, "nothing was taken from it"),
     "unavailable": (EXIT_FAILED, "try again"),

@@ -187,6 +187,8 @@ class Process:
         in_tree: True from the caller up to the proposed root.
         may_be_root: True where consent may be given to this process as root instead.
         claimed_command: what it says of itself. A claim.
+        now: empty where `executable` is what it runs now; else what the kernel says of that:
+            `unnamed` (deleted, or in memory only), `hidden`, `nothing` or `ended`.
     """
 
     pid: int
@@ -196,6 +198,7 @@ class Process:
     in_tree: bool
     may_be_root: bool
     claimed_command: str
+    now: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ class NewFile:
     def _sync(self) -> None:
         os.fsync(self._descriptor)
         # The name as well: else a crash may leave a file that nobody finds.
-        directory = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120 - a path as it was typed
+        within = os.path.dirname(self._path) or "."  # noqa: PTH120 - a path as it was typed
+        directory = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
         finally:

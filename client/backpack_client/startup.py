@@ -388,7 +388,8 @@ def _open_log_in(directory: int, home: str) -> int:
 
 def _make_private(log: int, home: str) -> None:
     status = os.fstat(log)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+    # A second name would be that of a file which the log is then written into.
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
         raise Failure(
             f"{LOG_NAME} in {printable(home, 256)} is not a file of yours",
             reason="home-not-usable",
@@ -409,7 +410,15 @@ def _make_directory(path: Path) -> None:
 
 def _tail(home: str, begins: int) -> str:
     path = Path(home, LOG_NAME)
-    with path.open("rb") as log:
+    # As when it was opened to write: by now something else may lie there.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        return f"its log cannot be read: {printable(str(path), 256)}: {_why(error)}"
+    with open(descriptor, "rb") as log:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return f"its log is not a file any more: {printable(str(path), 256)}"
         log.seek(max(begins, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         lines = log.read().decode(errors="replace").splitlines()
     said = [printable(line, 300) for line in lines[-_LOG_LINES:] if line.strip()]

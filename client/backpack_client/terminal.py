@@ -7,8 +7,10 @@ Its rules:
 2. A passphrase is asked for on the controlling terminal (/dev/tty) without echo, never read from
    standard input unless `--passphrase-file -` says so, and never taken from an argument or the
    environment, where other programs could read it.
-3. Before a passphrase or a value is read, this process makes itself undumpable: no core file holds
-   it and no other process of the user can attach.
+3. Before a passphrase or a value is read, this process makes itself undumpable: from then on no
+   other process of the user can attach, open its memory or take a descriptor of it, and no core
+   file holds what it read. That does not undo what was opened before: a process of the user that
+   opened `/proc/PID/mem` between the start of this one and that moment reads on.
 4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
    no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
@@ -17,16 +19,15 @@ Its rules:
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import resource
 import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
 from backpack_client.folding import fold
 from backpack_client.inputs import (
@@ -51,8 +52,6 @@ _ATTEMPTS = 3
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
-_PR_SET_DUMPABLE = 4
-_PT_DENY_ATTACH = 31
 
 
 def say(text: str) -> None:
@@ -164,7 +163,7 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
     Raises:
         Failure: there is no terminal to ask on, or the file cannot be used.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is not None:
         return passphrase_file(path)
     return _ask(prompt, f"add {option} FILE, or - for standard input")
@@ -212,7 +211,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     Raises:
         Failure: as for `passphrase`; also when three times it was too short or the two differed.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is not None:
         return passphrase_file(path)
     hint = f"add {option} FILE, or - for standard input"
@@ -243,7 +242,7 @@ def value(name: str, path: str | None, option: str = "--value-file FILE") -> byt
     Raises:
         Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is None:
         return _ask(f"value of {name}", f"add {option}, or - for standard input")
     with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
@@ -262,7 +261,7 @@ def legacy_key(path: str | None) -> bytes:
     Raises:
         Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     if path is None:
         return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
     with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
@@ -278,29 +277,9 @@ def file_bytes(path: str, limit: int) -> bytes:
     Raises:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
-    make_undumpable()
+    protecting.make_undumpable()
     with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
         return read(descriptor, limit, "a file")
-
-
-def make_undumpable() -> None:
-    """Keep other processes of the user and core files away from this process's memory.
-
-    Raises:
-        Failure: the system refused, so nothing secret is to be read.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if sys.platform == "darwin":
-        result = libc.ptrace(_PT_DENY_ATTACH, 0, None, 0)
-    else:
-        result = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    if result != 0:
-        raise Failure(
-            "cannot keep other programs out of this process: "
-            + os.strerror(ctypes.get_errno()).lower(),
-            reason="not-protected",
-        )
 
 
 def _folded(text: str, stream: TextIO) -> list[str]:

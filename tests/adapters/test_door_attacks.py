@@ -13,10 +13,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from grpc import aio
 
 from backpackd.adapters.door.door import Door
-from backpackd.adapters.door.inner import InnerSocket, name_of_peer
 from backpackd.adapters.door.listener import open_listener
 from backpackd.adapters.processes.linux import PidfdProcess
 from backpackd.core.facts import ProcessId

@@ -155,13 +155,13 @@ async def test_a_deadline_ends_the_call_and_frees_what_it_held(setting: Setting)
         assert not door._shared.turns._calls
 
 
-@pytest.mark.parametrize("timeout", ["50m", "1u", "0S", "00000001n"])
+@pytest.mark.parametrize("deadline", ["50m", "1u", "0S", "00000001n"])
 async def test_the_daemon_itself_ends_a_call_whose_deadline_has_passed(
-    setting: Setting, timeout: str
+    setting: Setting, deadline: str
 ) -> None:
     door = await setting.open()
     client, _ = await setting.connected(door)
-    request = headers(1, fields("/test/Wait") | {"grpc-timeout": timeout})
+    request = headers(1, fields("/test/Wait") | {"grpc-timeout": deadline})
     await send(client, START + request + frame(0, 1, 1, bytes(5)))
     assert (await answer(client)).fields["grpc-status"] == "4"
 
@@ -176,13 +176,13 @@ async def test_a_request_that_never_becomes_whole_ends_with_its_deadline(setting
     assert door._shared.budget.held == 0
 
 
-@pytest.mark.parametrize("timeout", ["", "S", "1", "1s", "-1S", "123456789S", "1.5S"])
+@pytest.mark.parametrize("deadline", ["", "S", "1", "1s", "-1S", "123456789S", "1.5S"])
 async def test_a_malformed_deadline_is_an_error_of_the_caller(
-    setting: Setting, timeout: str
+    setting: Setting, deadline: str
 ) -> None:
     door = await setting.open()
     client, _ = await setting.connected(door)
-    request = headers(1, fields("/test/Echo") | {"grpc-timeout": timeout})
+    request = headers(1, fields("/test/Echo") | {"grpc-timeout": deadline})
     await send(client, START + request + frame(0, 1, 1, bytes(5)))
     assert refusal(await answer(client)) == ("3", "malformed-request")
     assert setting.played.calls == []
@@ -233,7 +233,7 @@ async def test_too_long_a_message_is_refused_by_what_it_announces(setting: Setti
     door = await setting.open()
     announced = frame(0, 0, 1, b"\0" + (1001).to_bytes(4, "big"))
     client, _ = await setting.connected(door, START + begin(1, "/test/Small") + announced)
-    assert refusal(await answer(client)) == ("8", "limit")
+    assert refusal(await answer(client)) == ("8", "request-too-large")
     async with setting.channel() as channel:
         assert await call(channel, "Small", bytes(1000)) == bytes(1000)
         assert told(await failing(call(channel, "Small", bytes(1001))))[0] == "RESOURCE_EXHAUSTED"
@@ -319,7 +319,7 @@ async def test_too_many_bytes_of_headers_are_refused_and_the_connection_goes_on(
     setting: Setting,
 ) -> None:
     await setting.open()
-    async with setting.channel(**{"max_metadata_size": 10**6}) as channel:
+    async with setting.channel(max_metadata_size=10**6) as channel:
         metadata = (("x-long", "v" * HEADER_BYTES),)
         error = await failing(call(channel, "Echo", metadata=metadata))
         assert told(error) == ("RESOURCE_EXHAUSTED", "limit")
@@ -331,7 +331,7 @@ async def test_an_answer_does_not_wait_for_the_rest_of_a_refused_request(setting
     async with setting.channel() as channel:
         for _ in range(20):
             error = await failing(call(channel, "Small", bytes(5 * MIB)))
-            assert told(error) == ("RESOURCE_EXHAUSTED", "limit")
+            assert told(error) == ("RESOURCE_EXHAUSTED", "request-too-large")
         assert await call(channel, "Echo", b"x") == b"x"
 
 

@@ -297,6 +297,32 @@ class TestProcessesContract:
         assert before.executable != after.executable
         process.close()
 
+    def test_running_another_program_is_another_image(self, world: World) -> None:
+        pid = world.spawn()
+        process, _ = world.processes.pin(pid)
+        before = world.processes.attest(process, 0, 0).process.image
+        assert world.processes.attest(process, 0, 0).process.image == before
+        world.exec(pid)
+        assert world.processes.attest(process, 0, 0).process.image != before
+        process.close()
+
+    def test_what_has_ended_is_known_to_have_ended(self, world: World) -> None:
+        pid = world.spawn()
+        process, identity = world.processes.pin(pid)
+        assert not world.processes.ended(identity)
+        assert world.processes.ended(type(identity)(pid, identity.start - 1, identity.unique))
+        world.end(pid)
+        assert world.processes.ended(identity)
+        process.close()
+
+    def test_the_user_that_a_process_runs_as_is_told_while_it_lives(self, world: World) -> None:
+        pid = world.spawn()
+        process, _ = world.processes.pin(pid)
+        assert process.uid() == os.geteuid()
+        world.end(pid)
+        assert process.uid() is None
+        process.close()
+
     def test_a_digest_is_that_of_the_attested_executable(self, world: World) -> None:
         pid = world.spawn()
         process, identity = world.processes.pin(pid)

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,50 +14,11 @@ import pytest
 from backpackd.adapters.processes import known, linux, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import PeerFacts
+from real_processes import NOBODY, Start, attest, python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOBODY = 65534
-
-# A child that does what it is told by code on its arguments, says so, and waits to be ended.
-WAITING = "import sys; exec(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
-
-Start = Callable[..., int]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a command that prints a line when it is ready, and end it after the test."""
-    running: list[subprocess.Popen[str]] = []
-
-    def _start(*command: str | Path) -> int:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        )
-        running.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        return child.pid
-
-    yield _start
-    for child in running:
-        child.kill()
-        child.communicate()
-
-
-def python(code: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", WAITING, textwrap.dedent(code))
-
-
-def attest(pid: int, uid: int | None = None) -> PeerFacts:
-    process = open_process(pid)
-    try:
-        with closing(LinuxProcesses()) as processes:
-            return processes.attest(process, os.geteuid() if uid is None else uid, 0)
-    finally:
-        process.close()
 
 
 @pytest.mark.parametrize("name", [") R 1 1 1", "a b", "x\ny (z) S 1", ")))) 0 0"])

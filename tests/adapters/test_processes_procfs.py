@@ -4,7 +4,7 @@ import pytest
 
 from backpackd.adapters.processes import procfs
 
-STAT_AFTER_NAME = b"S 7 8 9 34816 8 4194304 " + b"0 " * 12 + b"4711 1000 10\n"
+STAT_AFTER_NAME = b"S 7 8 9 34816 8 4194304 " + b"0 " * 12 + b"4711 1000 10 0 94208 0 140736\n"
 
 
 class TestStat:
@@ -24,7 +24,7 @@ class TestStat:
     )
     def test_no_name_passes_for_the_fields_after_it(self, name: bytes) -> None:
         raw = procfs.split_stat(b"5 (" + name + b") " + STAT_AFTER_NAME, 5)
-        assert procfs.parse_stat(raw) == (name, 7, 9, 34816, 4711)
+        assert procfs.parse_stat(raw) == (name, 7, 9, 34816, 4711, (94208, 140736))
 
     @pytest.mark.parametrize(
         "line",

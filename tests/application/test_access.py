@@ -13,6 +13,7 @@ from backpackd.core.errors import (
     LockedError,
     PeerUnknownError,
     StoreError,
+    UserChangedError,
     WaitingError,
 )
 from backpackd.core.facts import ProcessId
@@ -101,6 +102,23 @@ async def test_a_caller_that_has_ended_gets_nothing() -> None:
     world.processes.kill(101)
     with pytest.raises(PeerUnknownError):
         await world.hand_out(connection, "K")
+
+
+async def test_a_caller_that_has_executed_su_gets_nothing() -> None:
+    world = await World().stocked()
+    await world.grant("K")
+    connection = world.connect(101)
+    world.processes.exec(101, "/usr/bin/su", uid=0)
+    with pytest.raises(UserChangedError) as caught:
+        await world.hand_out(connection, "K")
+    assert (caught.value.status.value, caught.value.reason) == ("UNAUTHENTICATED", "user-changed")
+
+
+async def test_a_child_of_what_has_executed_su_is_asked_about_for_itself() -> None:
+    world = await World().stocked()
+    world.processes.exec(100, "/usr/bin/su", uid=0)
+    facts = world.access.attest(world.connect(101))
+    assert facts.root.id.pid == 101
 
 
 async def test_uses_are_spent_before_a_value_leaves() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from agent_worlds import AgentWorld
 from backpackd.application import identities as identities_module
 from backpackd.application.judging import Given
 from backpackd.application.workbench import MOST_WAITING, Workbench
+from backpackd.core.agentlock import strictjson
 from backpackd.core.agentlock.content import Credential
 from backpackd.core.agentlock.document import read
 from backpackd.core.agentlock.errors import LockFileError, RecipientsError, WrongRecipientError
@@ -247,9 +249,10 @@ async def test_saving_a_memory_touches_neither_header_nor_other_layers(ann: Agen
 
 
 async def test_embedded_values_come_out_for_the_names_asked_for_alone(ann: AgentWorld) -> None:
-    document = await ann.lock(A=b"a", B=b"b")
-    found = await ann.agents.embedded(ann.agent, ann.vault.session(), document, ["A", "K", "X"])
-    assert found == {"A": b"a"}
+    document = await ann.lock(A_KEY=b"a", B_KEY=b"b")
+    names = ["A_KEY", "K", "X"]
+    found = await ann.agents.embedded(ann.agent, ann.vault.session(), document, names)
+    assert found == {"A_KEY": b"a"}
 
 
 async def test_embedded_values_do_not_come_out_once_the_vault_was_locked(ann: AgentWorld) -> None:
@@ -281,6 +284,32 @@ async def test_nothing_of_a_lock_comes_out_once_the_vault_was_locked(
     with pytest.raises(LockedError):
         await ann.agents.open(ann.agent, Given(document))
     assert done == which
+
+
+async def test_json_that_a_caller_sends_is_read_beside_the_event_loop(
+    ann: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte of empty lists takes most of a second, which nobody else waits for."""
+    document = await ann.lock()
+    threads: set[int] = set()
+    real = strictjson.loads
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        threads.add(threading.get_ident())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(strictjson, "loads", noting)
+    digest = read(document).mark.memory_digest
+    threads.clear()
+    await ann.agents.update_memory(ann.agent, Given(document), b'{"a":1}', digest)
+    await ann.agents.edit(ann.operator, Given(document), personality=b'{"a":1}')
+    await ann.agents.create(ann.operator, credentials={}, personality=b'{"a":1}', memory=b'{"a":1}')
+    assert (
+        await reason(ann.migrating.migrate(ann.operator, Given(document)), InvalidRequestError)
+        == "already-migrated"
+    )
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_lock_that_does_not_open_leaves_no_mark(ann: AgentWorld, bob: AgentWorld) -> None:

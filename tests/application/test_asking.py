@@ -11,7 +11,6 @@ from backpackd.core.errors import (
     LimitError,
     LockedError,
     PeerUnknownError,
-    RequestChangedError,
     RequestUnknownError,
     ShuttingDownError,
     WaitingError,
@@ -402,79 +401,3 @@ async def test_a_wish_out_of_bounds_is_refused_before_anybody_is_asked(
     with pytest.raises(InvalidRequestError):
         await world.hand_out(world.connect(), "K", **wish)
     assert world.asking.pending() == []
-
-
-@pytest.mark.parametrize("pid", [100, 101])
-async def test_what_runs_another_program_than_was_shown_is_not_approved(pid: int) -> None:
-    world, tasks = await asked()
-    world.processes.exec(pid, "/usr/bin/python3")
-    with pytest.raises(RequestChangedError) as caught:
-        approve(world)
-    assert (caught.value.status.value, caught.value.reason) == (
-        "FAILED_PRECONDITION",
-        "request-changed",
-    )
-    (request,) = world.asking.pending()
-    assert "/usr/bin/python3" in [process.executable for process in request.facts.chain]
-    # It was refused that once: now it is known as it is.
-    approve(world)
-    assert await settled(*tasks) == [{"K": b"k"}]
-
-
-async def test_a_listing_shows_what_runs_by_now_and_who_saw_it_before_approves_nothing() -> None:
-    world, tasks = await asked()
-    (request,) = world.asking.pending()
-    world.asking.look([request])
-    before = request.revision
-    world.processes.exec(100, "/usr/bin/python3")
-    world.clock.pass_(1)
-    event = world.asking.subscribe(None)
-    world.asking.look([request])
-    assert request.facts.root.executable == "/usr/bin/python3"
-    assert event.is_set()
-    with pytest.raises(RequestChangedError):
-        world.asking.approve(request.code, once=False, root_pid=0, revision=before)
-    world.asking.approve(request.code, once=False, root_pid=0, revision=request.revision)
-    assert await settled(*tasks) == [{"K": b"k"}]
-
-
-async def test_many_listings_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, tasks = await asked()
-    looks: list[int] = []
-    pin = world.processes.pin
-
-    def noted(pid: int) -> Any:
-        looks.append(pid)
-        return pin(pid)
-
-    monkeypatch.setattr(world.processes, "pin", noted)
-    for _ in range(5):
-        world.asking.look(world.asking.pending())
-    assert looks == [101]
-    world.asking.close()
-    await settled(*tasks)
-
-
-async def test_the_root_is_looked_at_when_the_caller_has_ended_or_left() -> None:
-    world = await World().stocked()
-    with pytest.raises(WaitingError):
-        await world.get("K")
-    (request,) = world.asking.pending()
-    world.processes.kill(101)
-    world.processes.exec(100, "/usr/bin/python3")
-    with pytest.raises(RequestChangedError):
-        approve(world)
-    # Another process with the pid of the one that has ended is nobody who asked.
-    world.processes.add(101, executable="/usr/bin/other")
-    approve(world)
-    assert request.facts.process.executable == "/usr/bin/tool"
-
-
-async def test_what_hides_itself_after_asking_is_shown_as_it_was_and_approved() -> None:
-    world, tasks = await asked()
-    world.processes.exec(101, None)
-    (request,) = world.asking.pending()
-    world.asking.look([request])
-    assert request.facts.process.executable == "/usr/bin/tool"
-    approve(world)
-    assert await settled(*tasks) == [{"K": b"k"}]

@@ -131,7 +131,9 @@ async def test_wrong_passphrases_are_recorded_while_locked() -> None:
     world.vault.lock()
     for _ in range(2):
         with pytest.raises(WrongPassphraseError):
-            await world.gate.try_one(world.tree(), lambda: world.vault.unlock(WRONG, world.tree()))
+            await world.gate.try_one(
+                world.connect(100), lambda: world.vault.unlock(WRONG, world.tree())
+            )
     await world.vault.unlock(GOOD, world.tree())
     await world.auditing.ready()
     assert (await kinds(world)).count("wrong-passphrase") == 2
@@ -222,9 +224,11 @@ class TestNoLogNoLease:
         await written(world)
         world.store.faults.append(DiskFullError(FULL))
         with pytest.raises(DiskFullError):
-            await world.gate.try_one(world.tree(), lambda: world.vault.unlock(GOOD, world.tree()))
+            await world.gate.try_one(
+                world.connect(100), lambda: world.vault.unlock(GOOD, world.tree())
+            )
         assert state_of(world) is State.LOCKED
-        await world.gate.try_one(world.tree(), lambda: world.vault.unlock(GOOD, world.tree()))
+        await world.gate.try_one(world.connect(100), lambda: world.vault.unlock(GOOD, world.tree()))
         assert await world.keys.list(lambda _: True)
 
     async def test_an_unlock_that_did_not_last_is_told_once(self) -> None:
@@ -358,8 +362,8 @@ class TestWriting:
         await writer.load()
         end, gate, audit_last = writer.head.number, Gate(), world.store.audit_last
 
-        async def slow(kind: int | None = None) -> Any:
-            found = await audit_last(kind)
+        async def slow(kind: int | None = None, before: int | None = None) -> Any:
+            found = await audit_last(kind, before)
             await gate.pass_()
             return found
 

@@ -131,7 +131,7 @@ async def test_a_selector_of_no_known_form_is_refused(selector: str) -> None:
 
 
 async def test_the_number_of_grants_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.granting.MAX_GRANTS", 2)
+    monkeypatch.setattr("backpackd.core.grants.MAX_GRANTS", 2)
     world = await stocked()
     await world.grant("K")
     await world.grant("L")

@@ -4,14 +4,18 @@ import asyncio
 
 import pytest
 
+from backpackd.adapters.processes.memory import MemoryProcess
 from backpackd.application.operators import DURATION, MOST_WAITING
 from backpackd.core.errors import (
     DiskFullError,
     LimitError,
     NotAuthorizedError,
+    NotProtectedError,
     ThrottledError,
+    UserChangedError,
     WrongPassphraseError,
 )
+from backpackd.ports import Connection
 from fakes import GOOD, WRONG, Gate, World, settled
 
 
@@ -19,7 +23,7 @@ async def attempt(world: World, passphrase: bytes, pid: int = 100) -> None:
     """Try a passphrase as `Authorize` does, on a connection of its own."""
     connection = world.connect(pid)
     tree = connection.tree
-    await world.gate.try_one(tree, lambda: world.vault.verify(passphrase, tree))
+    await world.gate.try_one(connection, lambda: world.vault.verify(passphrase, tree))
 
 
 async def test_nobody_has_authority_before_proving_the_passphrase() -> None:
@@ -240,5 +244,85 @@ async def test_a_failure_that_is_no_guess_is_not_counted() -> None:
 
     for _ in range(5):
         with pytest.raises(LimitError):
-            await world.gate.try_one(world.tree(), broken)
+            await world.gate.try_one(world.connect(100), broken)
     await attempt(world, GOOD)
+
+
+def process_of(connection: Connection) -> MemoryProcess:
+    process = connection.peer.process
+    assert isinstance(process, MemoryProcess)
+    return process
+
+
+async def test_a_passphrase_of_a_process_that_others_can_read_is_not_tried() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    process_of(connection).readable = True
+    calls = world.stretcher.calls
+    with pytest.raises(NotProtectedError) as caught:
+        await world.gate.try_one(connection, lambda: world.vault.verify(GOOD, connection.tree))
+    assert (caught.value.status.value, caught.value.reason) == ("UNAUTHENTICATED", "not-protected")
+    assert "PR_SET_DUMPABLE" in caught.value.message
+    assert world.stretcher.calls == calls
+
+
+async def test_a_connection_that_could_be_taken_when_it_was_made_gets_no_authority() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    connection.peer.exposed = True
+    with pytest.raises(NotProtectedError):
+        await world.gate.try_one(connection, lambda: world.vault.verify(GOOD, connection.tree))
+    with pytest.raises(NotProtectedError):
+        world.operators.admit(connection)
+
+
+async def test_a_process_that_opens_itself_loses_its_authority_for_good() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    process_of(connection).readable = True
+    with pytest.raises(NotProtectedError):
+        world.operators.require(connection)
+    # What was taken meanwhile would have it again otherwise.
+    process_of(connection).readable = False
+    assert not world.operators.has(connection)
+    with pytest.raises(NotProtectedError):
+        world.operators.require(connection)
+
+
+async def test_to_have_authority_is_seen_to_end_as_well() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    process_of(connection).readable = True
+    assert not world.operators.has(connection)
+
+
+async def test_roots_processes_need_no_protection_that_root_would_not_heed() -> None:
+    world = await World().unlocked()
+    world.processes.add(300, uid=0)
+    connection = world.connect(300)
+    connection.peer.uid = 0
+    process_of(connection).readable = True
+    world.operators.admit(connection)
+    world.operators.require(connection)
+
+
+async def test_a_process_that_became_another_user_gets_no_authority() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.processes.exec(101, "/usr/bin/su", uid=0)
+    with pytest.raises(UserChangedError):
+        await world.gate.try_one(connection, lambda: world.vault.verify(GOOD, connection.tree))
+    with pytest.raises(UserChangedError):
+        world.operators.admit(connection)
+
+
+async def test_a_process_that_became_another_user_has_none_of_what_it_had() -> None:
+    world = await World().unlocked()
+    connection = world.connect()
+    world.operators.admit(connection)
+    world.processes.exec(101, "/usr/bin/su", uid=0)
+    with pytest.raises(UserChangedError):
+        world.operators.require(connection)
+    assert not world.operators.has(connection)

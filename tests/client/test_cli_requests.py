@@ -49,6 +49,7 @@ def test_requests_as_json_and_as_text(run: Run, fake: FakeDaemon) -> None:
         "in_tree": True,
         "may_be_root": True,
         "claimed_command": "agent --fast",
+        "now": "",
     }
     assert "65 (root) /bin/p65  [claims: agent --fast]" in run("requests").out
     assert fake.requests("Authorize") == []
@@ -265,3 +266,22 @@ def test_the_passphrase_is_asked_for_again_when_authority_has_ended(
         at.type(b"q")
         assert at.end()[0] == 0
     assert len(fake.requests("Authorize")) == 2
+
+
+@pytest.mark.parametrize(
+    ("now", "executable", "shown"),
+    [
+        ("hidden", "/bin/p66", "66 (hidden now) was /bin/p66"),
+        ("ended", "/bin/p66", "66 (ended) was /bin/p66"),
+        ("hidden", "", "66 (program unknown)"),
+        ("unnamed", "", "66 (program without a path: deleted, or in memory only)"),
+    ],
+)
+def test_what_is_not_known_to_run_now_is_not_shown_as_if_it_were(
+    run: Run, fake: FakeDaemon, now: str, executable: str, shown: str
+) -> None:
+    asker = process(66, now=now, executable=executable)
+    fake.answers["ListRequests"] = lambda _: requests_pb2.ListRequestsResponse(
+        requests=[request(chain=[asker, process(65, proposed_root=True)])]
+    )
+    assert shown in run("approve", "K7QF", "--yes", "PASS").err

@@ -27,7 +27,9 @@ from backpack_client.running import environment
         "YARN_YARN_PATH", "APT_CONFIG", "PSModulePath", "MONO_PATH", "MONO_GC_PARAMS",
         "KUBECTL_EXTERNAL_DIFF", "TF_CLI_ARGS", "TF_CLI_ARGS_plan", "ANSIBLE_CONFIG",
         "ANSIBLE_CALLBACK_PLUGINS", "CCACHE_PREFIX", "ESBUILD_BINARY_PATH", "LIBMYSQL_PLUGIN_DIR",
-        "GDK_PIXBUF_MODULE_FILE", "COVERAGE_PROCESS_START", "UV_INDEX_URL", "UV_PYTHON",
+        "GDK_PIXBUF_MODULE_FILE", "LD", "AS", "FC", "GIT_SSH_KEY", "GIT_SSL_KEY", "RUSTDOC",
+        "AGENT_BROWSER_EXECUTABLE_PATH", "LD_SOME_KEY", "PYTHON_TOKEN", "BACKPACK_API_KEY",
+        "COVERAGE_PROCESS_START", "UV_INDEX_URL", "UV_PYTHON",
     ],
 )  # fmt: skip
 def test_a_name_that_changes_how_programs_run_is_refused(name: str) -> None:
@@ -54,7 +56,11 @@ def test_names_that_keys_have_are_let_through(name: str) -> None:
     [
         ("OPENAI_BASE_URL", True), ("ANTHROPIC_BASE_URL", True), ("OPENAI_API_BASE", True),
         ("AZURE_OPENAI_ENDPOINT", True), ("AWS_ENDPOINT_URL_S3", True), ("openai_base_url", True),
-        ("OPENAI_API_KEY", False), ("DATABASE_URL", False), ("BASE_URL_KEY", False),
+        ("OPENAI_API_KEY", False), ("DATABASE_URL", True), ("BASE_URL_KEY", False),
+        ("VAULT_ADDR", True), ("OPENAI_PROXY", True), ("DOCKER_HOSTNAME", True),
+        ("X_REPOSITORY", True),
+        ("REDIS_URI", True), ("LLM_BASE", True), ("MCP_SERVERS", True), ("URL", True),
+        ("CURL", False), ("LOCALHOST", False), ("CMAKE_TOOLCHAIN_FILE", False),
     ],
 )  # fmt: skip
 def test_a_name_that_sends_keys_elsewhere_is_let_through_and_known(name: str, is_one: bool) -> None:
@@ -112,6 +118,9 @@ def test_a_personality_becomes_variables() -> None:
         ("torn", "\ud800"),
         ("master_key", "x"),
         ("Master_Key", "x"),
+        ("browser_executable_path", "./x"),
+        ("Browser_Args", "x"),
+        ("tempdirectory", "x"),
     ],
 )
 def test_what_cannot_be_a_variable_is_left_out_and_named(member: str, value: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from backpack_client import Backpack, Failure, startup
 from daemons import RunningDaemon
 from fake_daemon import fake_daemon, status
+from odd_files import ODD
 
 PATIENCE = 30.0
 
@@ -180,6 +181,40 @@ def test_a_log_that_is_a_link_is_not_written_to(daemon_at: startup.Daemon, tmp_p
         startup.start(daemon_at)
     assert caught.value.reason == "home-not-usable"
     assert victim.read_text() == ""
+
+
+def test_a_log_with_a_second_name_is_not_written_to(
+    daemon_at: startup.Daemon, tmp_path: Path
+) -> None:
+    home = Path(daemon_at.home)
+    home.mkdir(mode=0o700)
+    victim = tmp_path / "victim"
+    victim.write_text("")
+    (home / startup.LOG_NAME).hardlink_to(victim)
+    with pytest.raises(Failure, match="not a file of yours"):
+        startup.start(daemon_at)
+    assert victim.read_text() == ""
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a symbolic link", "a dangling link", "a socket"])
+def test_a_log_that_is_exchanged_meanwhile_neither_holds_up_nor_is_shown(
+    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    log = Path(daemon_at.home, startup.LOG_NAME)
+    real = startup._open_log
+
+    def exchanged(home: str) -> int:
+        descriptor = real(home)
+        log.write_text("not to be shown\n")
+        ODD[kind](log)
+        return descriptor
+
+    monkeypatch.setattr(startup, "_open_log", exchanged)
+    instead_of_daemons(monkeypatch, "print('said')")
+    with pytest.raises(Failure) as caught:
+        startup.start(daemon_at)
+    assert "its log" in caught.value.hint
+    assert "not to be shown" not in caught.value.hint
 
 
 def test_a_log_that_others_can_read_is_made_private(daemon_at: startup.Daemon) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import terminal
+from backpack_client import protecting, terminal
 from backpack_client.failures import Failure
 from pseudo_terminal import Terminal, read_screen
 
@@ -165,7 +165,7 @@ def test_the_process_is_undumpable_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(terminal, "make_undumpable", lambda: order.append("undumpable"))
+    monkeypatch.setattr(protecting, "make_undumpable", lambda: order.append("undumpable"))
     path = private(tmp_path / "p", b"x\n")
     real_open = os.open
 
@@ -183,7 +183,7 @@ def test_the_process_is_undumpable_before_anything_is_read(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the flag with prctl(2)")
 def test_undumpable_means_that_the_kernel_says_so() -> None:
-    terminal.make_undumpable()
+    protecting.make_undumpable()
     assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
 
 

@@ -23,11 +23,22 @@ from backpackd.core.rows import AuditRow
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIT = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
-VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/audit/log.json").read_text())
-VAULT_ID = bytes.fromhex(VECTORS["vault_id"])
-KEYS = {
-    name: bytes.fromhex(VECTORS["keys"][name]) for name in ("private", "signing", "wrap", "verify")
+VECTORS: dict[str, dict[str, Any]] = {
+    name: json.loads((ROOT / f"tests/vectors/audit/{name}.json").read_text())
+    # The first is of a version whose checkpoints name no record: such logs stay readable.
+    for name in ("log", "log-naming-records")
 }
+VAULT_ID = bytes.fromhex(VECTORS["log"]["vault_id"])
+KEYS = {
+    name: bytes.fromhex(VECTORS["log"]["keys"][name])
+    for name in ("private", "signing", "wrap", "verify")
+}
+FAULTS = [
+    pytest.param(fault, id=f"{name}-{fault['fault']}")
+    for name, vectors in VECTORS.items()
+    for fault in vectors["faults"]
+]
+both = pytest.mark.parametrize("vectors", VECTORS.values(), ids=VECTORS)
 
 
 def framed(*parts: bytes) -> bytes:
@@ -54,22 +65,30 @@ def digest(row: tuple[int, int, bytes, bytes]) -> bytes:
     ).digest()
 
 
+def named(checkpoint: dict[str, Any]) -> list[bytes]:
+    """Return what a checkpoint signs of the authority record; nothing in older ones."""
+    if "record" not in checkpoint:
+        return []
+    return [number(checkpoint["generation"]), bytes.fromhex(checkpoint["record"])]
+
+
 def unpadded(data: bytes) -> bytes:
     length = int.from_bytes(data[:4], "big")
     return data[4 : 4 + length]
 
 
-def test_the_log_is_chained_signed_and_opens_as_the_document_says() -> None:
+@both
+def test_the_log_is_chained_signed_and_opens_as_the_document_says(vectors: dict[str, Any]) -> None:
     previous, state, opened = bytes(32), b"", []
     fingerprint = hashlib.sha256(
         framed(b"backpack/v1/audit-public", KEYS["wrap"], KEYS["verify"])
     ).hexdigest()
-    states = iter(VECTORS["first_states"])
-    for place, row in enumerate(read(VECTORS["rows"]), 1):
+    states = iter(vectors["first_states"])
+    for place, row in enumerate(read(vectors["rows"]), 1):
         assert (row[0], row[2]) == (place, previous)
         if row[1] == 1:
             header = json.loads(row[3])
-            assert header["keys"] == fingerprint == VECTORS["keys"]["fingerprint"]
+            assert header["keys"] == fingerprint == vectors["keys"]["fingerprint"]
             info = framed(
                 b"backpack/v1/audit-segment",
                 VAULT_ID,
@@ -97,12 +116,13 @@ def test_the_log_is_chained_signed_and_opens_as_the_document_says() -> None:
                     number(told["at"]),
                     told["why"].encode(),
                     told["known"].encode(),
+                    *named(told),
                 )
                 signature = canonical.from_text(told["signature"])
                 Ed25519PublicKey.from_public_bytes(KEYS["verify"]).verify(signature, statement)
             state = derived(state, b"", b"audit-ratchet")
         previous = digest(row)
-    assert VECTORS["head"] == f"{place}-{previous.hex()}"
+    assert vectors["head"] == f"{place}-{previous.hex()}"
     assert [event["kind"] for event in opened][:2] == ["started", "unlocked"]
     section = AUDIT.partition("## Events")[2].partition("| event |")[0]
     for name in opened[1].keys() | opened[1]["who"].keys():
@@ -117,13 +137,33 @@ def judged(rows: list[list[Any]]) -> Verifier:
     return judge
 
 
-def test_the_verifier_finds_the_log_good() -> None:
-    judge = judged(VECTORS["rows"])
+@both
+def test_the_verifier_finds_the_log_good(vectors: dict[str, Any]) -> None:
+    judge = judged(vectors["rows"])
     assert judge.problem is None
-    assert (judge.head.text, judge.signed) == (VECTORS["head"], VECTORS["signed"])
+    assert (judge.head.text, judge.signed) == (vectors["head"], vectors["signed"])
 
 
-@pytest.mark.parametrize("fault", VECTORS["faults"], ids=lambda fault: fault["fault"])
+def test_the_newest_checkpoint_names_the_record_as_the_document_says() -> None:
+    vectors = VECTORS["log-naming-records"]
+    sealed = bytes.fromhex(vectors["authority"])
+    newest = [json.loads(row[3]) for row in read(vectors["rows"]) if row[1] == 3][-1]
+    digest = hashlib.sha256(framed(b"backpack/v1/authority-record", VAULT_ID, sealed)).hexdigest()
+    assert (newest["record"], newest["generation"]) == (digest, vectors["generation"])
+    judge = judged(vectors["rows"])
+    judge.hold_record(sealed)
+    assert judge.first is None
+    judge.hold_record(bytes.fromhex(vectors["older"]))
+    assert judge.first is not None
+
+
+def test_a_log_of_an_older_version_says_nothing_of_the_record() -> None:
+    judge = judged(VECTORS["log"]["rows"])
+    judge.hold_record(b"any")
+    assert judge.first is None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_verifier_names_the_one_fault_of_each_other_log(fault: dict[str, Any]) -> None:
     found = judged(fault["rows"]).first
     assert found is not None

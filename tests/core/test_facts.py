@@ -47,7 +47,7 @@ AGENT = process(30, session=20, terminal=PTS)
 
 def root_of(*processes: ProcessFacts) -> int:
     chain = chain_of(*processes)
-    return chain[root_index(chain)].id.pid
+    return chain[root_index(chain, chain[0].uid)].id.pid
 
 
 def test_an_agent_typed_into_a_shell_is_the_root_and_the_shell_is_not() -> None:
@@ -147,12 +147,12 @@ def leads_a_terminal(facts: ProcessFacts) -> bool:
 
 @given(chains())
 def test_the_root_is_always_in_the_chain(chain: tuple[ProcessFacts, ...]) -> None:
-    assert 0 <= root_index(chain) < len(chain)
+    assert 0 <= root_index(chain, chain[0].uid) < len(chain)
 
 
 @given(chains())
 def test_a_leader_of_a_terminal_is_the_root_of_nobody_else(chain: tuple[ProcessFacts, ...]) -> None:
-    index = root_index(chain)
+    index = root_index(chain, chain[0].uid)
     assert index == 0 or not leads_a_terminal(chain[index])
 
 
@@ -160,7 +160,7 @@ def test_a_leader_of_a_terminal_is_the_root_of_nobody_else(chain: tuple[ProcessF
 def test_neither_pid_1_nor_another_user_is_the_root_of_anybody_else(
     chain: tuple[ProcessFacts, ...],
 ) -> None:
-    index = root_index(chain)
+    index = root_index(chain, chain[0].uid)
     above = chain[index + 1 :]
     below_strangers = any(facts.uid == chain[0].uid and not facts.manager for facts in above)
     root = chain[index]
@@ -172,13 +172,13 @@ def test_neither_pid_1_nor_another_user_is_the_root_of_anybody_else(
 def test_what_is_not_seen_of_a_chain_never_makes_the_tree_larger(
     chain: tuple[ProcessFacts, ...], seen: int
 ) -> None:
-    assert root_index(chain[:seen]) <= root_index(chain)
+    assert root_index(chain[:seen], chain[0].uid) <= root_index(chain, chain[0].uid)
 
 
 @given(chains(), st.sampled_from(["same session", "own session", "own terminal"]))
 def test_a_child_in_the_tree_has_the_same_root(chain: tuple[ProcessFacts, ...], kind: str) -> None:
-    root, caller = chain[root_index(chain)], chain[0]
-    assume(root != caller or not _leads_terminal(chain, 0))
+    root, caller = chain[root_index(chain, chain[0].uid)], chain[0]
+    assume(root != caller or not _leads_terminal(chain, 0, caller.uid))
     # Without any terminal above, a terminal inside the tree looks like the user's own.
     assume(kind != "own terminal" or root.terminal)
     assume(not caller.manager)
@@ -192,7 +192,7 @@ def test_a_child_in_the_tree_has_the_same_root(chain: tuple[ProcessFacts, ...], 
         parent=caller.id.pid,
     )
     longer = (child, *chain)
-    assert longer[root_index(longer)] == root
+    assert longer[root_index(longer, caller.uid)] == root
 
 
 @given(chains())
@@ -203,7 +203,7 @@ def test_a_process_that_poses_as_a_manager_never_makes_its_tree_larger(
         posing = tuple(
             replace(facts, manager=facts.manager or i == liar) for i, facts in enumerate(chain)
         )
-        assert root_index(posing) <= root_index(chain)
+        assert root_index(posing, chain[0].uid) <= root_index(chain, chain[0].uid)
 
 
 def test_what_an_agent_starts_on_a_terminal_of_its_own_stays_in_the_agents_tree() -> None:
@@ -228,3 +228,73 @@ def test_an_agent_never_makes_the_tree_smaller(chain: tuple[ProcessFacts, ...], 
     rooted = replace(facts, root_at=place)
     assert len(rooted.tree) >= len(facts.tree)
     assert rooted.root in rooted.tree
+
+
+SSHD = process(5, session=5, uid=ROOT)
+
+
+def facts_of(*processes: ProcessFacts) -> PeerFacts:
+    """Make the facts of a peer that connected as `USER`, whatever its uid is by now."""
+    return PeerFacts(USER, USER, chain_of(*processes))
+
+
+def test_a_caller_that_has_executed_su_does_not_make_roots_services_its_own() -> None:
+    became_root = process(30, session=20, terminal=PTS, uid=ROOT)
+    facts = facts_of(became_root, SHELL, SSHD, INIT)
+    assert facts.user_changed
+    assert facts.chain[facts.outermost] == facts.chain[1]
+    assert facts.root.id.pid == 30
+    assert SSHD.id not in [member.id for member in facts.tree]
+
+
+def test_without_anything_of_the_users_above_it_such_a_caller_stands_alone() -> None:
+    facts = facts_of(process(30, uid=ROOT), SSHD, INIT)
+    assert (facts.root.id.pid, facts.outermost, len(facts.tree)) == (30, 0, 1)
+
+
+def test_a_service_of_root_that_was_started_in_the_users_terminal_is_no_root() -> None:
+    # `sudo sshd` at a prompt: whoever logs in there is below it.
+    sudo = process(30, session=20, terminal=PTS, uid=ROOT)
+    server = process(31, session=31, uid=ROOT)
+    login = process(40, session=40, terminal=OTHER_PTS)
+    facts = facts_of(process(41, session=40, terminal=OTHER_PTS), login, server, sudo, SHELL, INIT)
+    assert facts.root.id.pid == 41
+
+
+def test_an_agent_that_has_executed_su_stays_in_the_tree_of_what_it_started() -> None:
+    became_root = replace(AGENT, uid=ROOT)
+    tool = process(31, session=20, terminal=PTS)
+    facts = facts_of(process(32, session=20, terminal=PTS), tool, became_root, SHELL, SSHD, INIT)
+    assert [member.id.pid for member in facts.tree] == [32, 31, 30]
+    assert facts.origin.id == AGENT.id
+    assert facts.root.uid == USER
+
+
+def test_what_the_users_service_manager_started_is_the_users_whatever_it_executed() -> None:
+    became_root = process(30, session=30, uid=ROOT)
+    facts = facts_of(process(31, session=30), became_root, SYSTEMD, INIT)
+    assert facts.chain[facts.outermost].id.pid == 30
+    assert (facts.origin.id.pid, facts.root.id.pid) == (30, 31)
+
+
+@given(chains())
+def test_no_process_of_another_user_is_proposed_as_the_root_of_anybody_else(
+    chain: tuple[ProcessFacts, ...],
+) -> None:
+    index = root_index(chain, USER)
+    assert index == 0 or chain[index].uid == USER
+
+
+@given(chains())
+def test_what_the_caller_has_become_since_it_connected_widens_no_tree(
+    chain: tuple[ProcessFacts, ...],
+) -> None:
+    assume(chain[0].uid == USER)
+    changed = (replace(chain[0], uid=ROOT), *chain[1:])
+    assert root_index(changed, USER) <= root_index(chain, USER)
+
+
+@given(chains())
+def test_the_root_lies_in_the_tree(chain: tuple[ProcessFacts, ...]) -> None:
+    facts = PeerFacts(USER, USER, chain)
+    assert facts.root in facts.tree

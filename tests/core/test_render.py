@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from typing import SupportsIndex
 
 import pytest
 from hypothesis import given, settings
@@ -72,7 +73,8 @@ def test_text_that_just_fits_is_not_cut() -> None:
     assert render("abcdefg", limit=6) == "abc..."
 
 
-def test_a_long_text_is_read_no_further_than_it_is_shown() -> None:
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_a_long_text_is_read_no_further_than_it_is_shown(character: str) -> None:
     read = 0
 
     class Counting(str):
@@ -80,9 +82,18 @@ def test_a_long_text_is_read_no_further_than_it_is_shown() -> None:
 
         def __iter__(self) -> Iterator[str]:
             nonlocal read
-            for character in str.__iter__(self):
-                read += 1
-                yield character
+            for place, each in enumerate(str.__iter__(self), start=1):
+                read = max(read, place)
+                yield each
 
-    render(Counting("x" * 10_000), limit=10)
+        def __getitem__(self, wanted: SupportsIndex | slice) -> str:
+            nonlocal read
+            found = str.__getitem__(self, wanted)
+            read = max(read, len(found))
+            return found
+
+        def isprintable(self) -> bool:
+            raise AssertionError("the whole of it was looked at")
+
+    render(Counting(character * 10_000), limit=10)
     assert 0 < read <= 11

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from backpackd.core.errors import LimitError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.core.requests import FEW, LIFE, MOST, MOST_OF_TREE, Request, RequestTable
 
 
@@ -222,5 +222,53 @@ def test_what_starts_everybodys_programs_cannot_be_a_root() -> None:
         ProcessFacts(tree(1), 0, 0, 0, 0, manager=True),
     )
     asked = replace(request("AAAA"), facts=PeerFacts(1000, 1000, chain))
-    assert [found.id.pid for found in asked.possible_roots] == [22, 21, 20]
+    assert [found.id.pid for found in asked.possible_roots] == [22, 20]
     assert asked.tree in [found.id for found in asked.possible_roots]
+
+
+NAMED = Image(Answer.NAMED, 8, 4711, (0x1000, 0x7000))
+PYTHON = ProcessFacts(tree(21), 20, 0, 0, 1000, "/usr/bin/python3", image=NAMED)
+ASKED = PeerFacts(1000, 1000, (PYTHON, SSHD, INIT))
+CLAIMED = {21: "python3 agent.py", 2: "sshd: listening"}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(PYTHON, executable=None, image=replace(NAMED, answer=Answer.UNNAMED)),
+        replace(PYTHON, image=Image(Answer.HIDDEN)),
+        replace(PYTHON, image=Image(Answer.NOTHING)),
+        replace(PYTHON, image=replace(NAMED, device=9)),
+        replace(PYTHON, image=replace(NAMED, inode=4712)),
+        replace(PYTHON, image=replace(NAMED, layout=(0x1000, 0x8000))),
+        replace(PYTHON, unit="other.service"),
+        replace(PYTHON, uid=0),
+    ],
+)
+def test_whatever_the_kernel_says_otherwise_of_a_program_is_a_change(now: ProcessFacts) -> None:
+    asked = replace(request("AAAA"), facts=ASKED, commands=CLAIMED)
+    facts = replace(ASKED, chain=(now, SSHD, INIT))
+    assert asked.differs(facts, CLAIMED)
+    asked.change(facts, CLAIMED)
+    assert asked.revision == 2
+    assert not asked.differs(facts, CLAIMED)
+
+
+@pytest.mark.parametrize("claims", [{21: "python3 other.py"}, {}])
+def test_another_command_line_is_a_change_and_so_is_none(claims: dict[int, str]) -> None:
+    asked = replace(request("AAAA"), facts=ASKED, commands=CLAIMED)
+    assert asked.differs(ASKED, {**claims, 2: CLAIMED[2]})
+
+
+def test_what_roots_services_write_into_their_command_lines_is_no_change() -> None:
+    asked = replace(request("AAAA"), facts=ASKED, commands=CLAIMED)
+    assert not asked.differs(ASKED, {**CLAIMED, 2: "sshd: somebody [priv]"})
+
+
+def test_a_process_that_has_ended_is_no_change_and_keeps_its_claim() -> None:
+    asked = replace(request("AAAA"), facts=ASKED, commands=CLAIMED)
+    ended = replace(ASKED, chain=(replace(PYTHON, image=Image(Answer.ENDED)), SSHD, INIT))
+    asked.change(ended, {**CLAIMED, 21: "another with its number"})
+    assert asked.revision == 1
+    assert asked.commands == CLAIMED
+    assert asked.facts.process.image.answer is Answer.ENDED

@@ -6,13 +6,19 @@ import pytest
 
 from backpackd.core.canonical import CanonicalError
 from backpackd.core.facts import ProcessId
+from backpackd.core.leftovers import Place
 from backpackd.core.revocations import MOST_TREES, Revocations
 
 KEPT = Revocations("boot", frozenset({ProcessId(20, 200, 7), ProcessId(3, 30)}))
+PLACES = {
+    ProcessId(20, 200, 7): Place(20, "a.scope", ProcessId(5, 50, 1)),
+    ProcessId(3, 30): Place(0, None, ProcessId(3, 30)),
+}
+PLACED = Revocations("boot", KEPT.trees | {ProcessId(4, 40)}, places=PLACES)
 GOOD: dict[str, Any] = {"boot": "b", "everybody": False, "trees": [[1, 2, 3]]}
 
 
-@pytest.mark.parametrize("kept", [Revocations(), KEPT, Revocations("boot", everybody=True)])
+@pytest.mark.parametrize("kept", [Revocations(), KEPT, PLACED, Revocations("boot", everybody=True)])
 def test_what_was_written_is_read_again(kept: Revocations) -> None:
     assert Revocations.decode(kept.encode()) == kept
 
@@ -25,6 +31,14 @@ def test_trees_are_written_in_one_order() -> None:
     assert KEPT.encode()["trees"] == [[3, 30, 0], [20, 200, 7]]
 
 
+def test_where_a_root_ran_follows_its_number() -> None:
+    assert PLACED.encode()["trees"] == [
+        [3, 30, 0, 0, None, 3, 30, 0],
+        [4, 40, 0],
+        [20, 200, 7, 20, "a.scope", 5, 50, 1],
+    ]
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -35,6 +49,11 @@ def test_trees_are_written_in_one_order() -> None:
         {"trees": [[1, 2, True]]},
         {"trees": ["1"]},
         {"trees": [[1, 2, "3"]]},
+        {"trees": [[1, 2, 3, 4]]},
+        {"trees": [[1, 2, 3, 4, "u", 5, 6]]},
+        {"trees": [[1, 2, 3, 4, 5, 5, 6, 7]]},
+        {"trees": [[1, 2, 3, "s", "u", 5, 6, 7]]},
+        {"trees": [[1, 2, 3, 4, "u", 5, 6, 7, 8]]},
         {"trees": [[number, 1, 1] for number in range(MOST_TREES + 1)]},
     ],
 )

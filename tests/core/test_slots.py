@@ -360,6 +360,17 @@ def test_less_memory_than_the_lanes_need_is_refused(lanes: int, memory_kib: int)
 
 
 @pytest.mark.parametrize(
+    ("iterations", "memory_kib"), [(5, 1024 * 1024), (16, 262_145), (9, 500_000)]
+)
+def test_the_time_of_stretching_is_bounded_and_not_only_passes_and_memory_alone(
+    iterations: int, memory_kib: int
+) -> None:
+    with pytest.raises(SlotError):
+        replace(CHEAP, iterations=iterations, memory_kib=memory_kib)
+    replace(CHEAP, iterations=iterations, memory_kib=4 * 1024 * 1024 // iterations)
+
+
+@pytest.mark.parametrize(
     "largest", [{"iterations": 16}, {"lanes": 16, "memory_kib": 128}, {"memory_kib": 1024 * 1024}]
 )
 def test_parameters_at_the_bounds_are_accepted(largest: dict[str, Any]) -> None:

@@ -76,12 +76,25 @@ def test_no_other_member_may_be_missing(name: str) -> None:
         ("locks", {"x": {"mark": MARK.encode(), "path": ""}}),
         ("locks", {"0" * 32: {"mark": {**MARK.encode(), "generation": 0}, "path": ""}}),
         ("locks", {"0" * 32: {"mark": MARK.encode(), "path": 1}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "names": []}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "names": [1]}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "names": ["B", "A"]}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "names": ["A", "A"]}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "names": {}}}),
+        ("locks", {"0" * 32: {"mark": MARK.encode(), "path": "", "more": ["A"]}}),
         ("legacy_key", None),
     ],
 )
 def test_a_member_of_another_form_is_damage(name: str, value: object) -> None:
     with pytest.raises(DamageError):
         Authority.open(MASTER, VAULT_ID, sealed_again({**members(FULL), name: value}))
+
+
+def test_accepted_names_are_kept_and_a_lock_without_any_is_written_as_it_was_before() -> None:
+    without, named = KnownLock(MARK, "p"), KnownLock(MARK, "p", ("CC", "VAULT_ADDR"))
+    assert without.encode() == {"mark": MARK.encode(), "path": "p"}
+    assert KnownLock.decode(without.encode()) == without
+    assert KnownLock.decode(named.encode()) == named
 
 
 def test_a_trusted_author_is_spoken_of_as_its_identity_is() -> None:

@@ -5,8 +5,10 @@ Two hundred kills by default, in shards that run side by side; BACKPACK_KILLS as
 
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 
 from audit_client import AuditClient
 from backpack_proto.v1 import keys_pb2, slots_pb2, slots_pb2_grpc
+from backpackd.core.audit.chain import CHECKPOINT, Checkpoint
+from backpackd.core.audit.record_state import digest_of
 from cheap_vaults import make_cheap
 from daemons import Client, RunningDaemon
 
@@ -164,6 +168,19 @@ def killed(daemon: RunningDaemon, client: Client, told: Told) -> None:
     for worker in workers:
         worker.join()
     daemon.kill()
+    check_record(daemon.home)
+
+
+def check_record(home: Path) -> None:
+    """Hold that the log's newest checkpoint names the record in the file, as the kill left both."""
+    with closing(sqlite3.connect(home / "vault.db")) as connection:
+        vault_id, sealed = connection.execute("SELECT vault_id, authority FROM vault").fetchone()
+        (body,) = connection.execute(
+            "SELECT body FROM audit_log WHERE kind = ? ORDER BY number DESC LIMIT 1", (CHECKPOINT,)
+        ).fetchone()
+    record = Checkpoint.decode(body).record
+    assert record is not None
+    assert record.digest == digest_of(vault_id, sealed)
 
 
 def check(client: Client, home: Path, told: Told, leases: dict[str, str]) -> Told:
@@ -186,6 +203,7 @@ def check(client: Client, home: Path, told: Told, leases: dict[str, str]) -> Tol
     audit = AuditClient(client)
     verdict = audit.verify()
     assert (verdict.problem, verdict.vouched_until) == ("", int(verdict.head.partition("-")[0]))
+    assert not client.status().audit_broken_at_ms
     entries = audit.show()
     assert all(entry.event != "damaged" for entry in entries)
     handed = {entry.lease_id: list(entry.names) for entry in entries if entry.event == "allowed"}

@@ -172,6 +172,235 @@ def test_an_ordinary_user_runs_an_agent_and_ends_it(place: Path) -> None:
     assert stopped.returncode == 0, stopped.stderr
 
 
+class User:
+    """An ordinary user with a daemon, a vault, a key and a passphrase in a file."""
+
+    def __init__(self, place: Path, name: str) -> None:
+        user = place / "user"
+        self.passphrase = user / "passphrase"
+        self.passphrase.write_bytes(PASSPHRASE)
+        self.passphrase.chmod(0o600)
+        os.chown(self.passphrase, _NOBODY, _NOBODY)
+        self._python = place / "venv" / "bin" / "python"
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(user),
+            "BACKPACK_HOME": str(user / f"home-{name}"),
+            "BACKPACK_SOCKET": str(user / f"run-{name}" / "backpackd.sock"),
+            "PASSPHRASE": PASSPHRASE.decode(),
+        }
+
+    def python(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            [self._python, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self._environ,
+            cwd="/",
+            user=_NOBODY,
+            group=_NOBODY,
+            extra_groups=[],
+            timeout=100,
+            check=False,
+        )
+
+    def client(self, *arguments: str, stdin: bytes = b"") -> None:
+        done = self.python("-m", "backpack_client", *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def user(place: Path) -> Iterator[User]:
+    """Return a user whose daemon runs, with K in its vault."""
+    made = User(place, "of-programs")
+    told = ["--passphrase-file", str(made.passphrase)]
+    made.client("init", *told)
+    try:
+        made.client("put", "K", "--value-file", "-", *told, stdin=b"v")
+        yield made
+    finally:
+        made.client("stop")
+
+
+# A client that nobody here wrote: plain gRPC, with or without prctl(PR_SET_DUMPABLE).
+_FOREIGN = """
+import ctypes, os, sys
+import grpc
+from backpack_proto.v1 import keys_pb2, keys_pb2_grpc, vault_pb2, vault_pb2_grpc
+
+def dumpable(yes):
+    assert ctypes.CDLL(None).prctl(4, yes, 0, 0, 0) == 0
+
+def told(call):
+    try:
+        call()
+    except grpc.RpcError as error:
+        return dict(error.trailing_metadata())["backpack-reason"]
+    return "done"
+
+def do(step):
+    if step == "close":
+        dumpable(0)
+    elif step == "open":
+        dumpable(1)
+    elif step == "status":
+        vault.Status(vault_pb2.StatusRequest())
+    elif step == "authorize":
+        print(told(lambda: vault.Authorize(vault_pb2.AuthorizeRequest(passphrase=passphrase))))
+    elif step == "unlock":
+        print(told(lambda: vault.Unlock(vault_pb2.UnlockRequest(passphrase=passphrase))))
+    else:
+        delete = keys_pb2.DeleteKeysRequest(names=["NONE"])
+        print(told(lambda: keys.DeleteKeys(delete)))
+
+passphrase = os.environ["PASSPHRASE"].encode()
+channel = grpc.insecure_channel(
+    "unix:" + os.environ["BACKPACK_SOCKET"], options=[("grpc.default_authority", "localhost")]
+)
+vault, keys = vault_pb2_grpc.VaultStub(channel), keys_pb2_grpc.KeysStub(channel)
+for step in sys.argv[1:]:
+    do(step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ("authorize delete", "not-protected not-authorized"),
+        ("unlock", "not-protected"),
+        # The connection was made, and could have been taken, before.
+        ("status close authorize delete", "not-protected not-authorized"),
+        ("close authorize delete", "done no-such-key"),
+        ("close authorize open delete", "done not-protected"),
+        ("close authorize open delete close delete", "done not-protected not-protected"),
+        ("close authorize open delete close authorize", "done not-protected not-protected"),
+    ],
+)
+def test_a_client_in_any_language_has_authority_only_while_others_are_kept_out(
+    user: User, steps: str, told: str
+) -> None:
+    done = user.python("-c", _FOREIGN, *steps.split())
+    assert (done.stdout.decode().split(), done.returncode) == (told.split(), 0), done.stderr
+
+
+# Looks at the other end of a pipe for a process, and takes every descriptor of it that it gets.
+_TAKES = """
+import ctypes, os, sys
+pidfd = os.pidfd_open(int(sys.argv[1]))
+taken = [fd for fd in range(3, 64) if ctypes.CDLL(None).syscall(438, pidfd, fd, 0) >= 0]
+print(len(taken))
+"""
+_AUTHORIZES = """
+import asyncio, os, subprocess, sys
+from backpack_client import AsyncBackpack, Backpack
+
+def taken():
+    found = subprocess.run(
+        [sys.executable, "-c", sys.argv[1], str(os.getpid())], capture_output=True, check=True
+    )
+    return int(found.stdout)
+
+async def asynchronously():
+    async with AsyncBackpack() as backpack:
+        await backpack.status()
+        before = taken()
+        await backpack.authorize(os.environ["PASSPHRASE"])
+        print(before > 0, taken(), [key.name for key in await backpack.list(all=True)])
+
+def blocking():
+    with Backpack() as backpack:
+        backpack.status()
+        before = taken()
+        backpack.authorize(os.environ["PASSPHRASE"])
+        print(before > 0, taken(), [key.name for key in backpack.list(all=True)])
+
+blocking() if sys.argv[2] == "blocking" else asyncio.run(asynchronously())
+"""
+
+
+@pytest.mark.parametrize("kind", ["blocking", "async"])
+def test_no_other_process_takes_the_connection_that_the_python_api_has_authorized(
+    user: User, kind: str
+) -> None:
+    done = user.python("-c", _AUTHORIZES, _TAKES, kind)
+    assert done.stdout.decode().split() == ["True", "0", "['K']"], done.stderr
+
+
+# An agent that has asked becomes something else while its question stands on the screen. The one
+# who answers has seen it before.
+_AGENT = """
+import ctypes, os, shutil, subprocess, sys
+client = [sys.executable, "-m", "backpack_client", "get", "K", "--wait", "60s"]
+if "AGAIN" not in os.environ:
+    subprocess.Popen(client, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    sys.stdin.readline()
+waits = "echo ready; read line"
+if sys.argv[1] == "in memory":
+    fd = os.memfd_create("sh")
+    with open("/bin/sh", "rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
+        shutil.copyfileobj(source, target)
+    os.execv(f"/proc/self/fd/{fd}", ["sh", "-c", waits])
+elif sys.argv[1] == "unlinked":
+    path = os.path.expanduser(f"~/unlinked-{os.getpid()}")
+    shutil.copy("/bin/sh", path)
+    os.execv(path, ["sh", "-c", f"rm {path}; " + waits])
+elif sys.argv[1] == "another script":
+    other = "print('ready', flush=True); input()"
+    os.execv(sys.executable, [sys.executable, "-c", other])
+elif sys.argv[1] == "the same command line":
+    if "AGAIN" not in os.environ:
+        os.environ["AGAIN"] = "yes"
+        os.execv(sys.executable, sys.orig_argv)
+elif sys.argv[1] == "hidden":
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+print("ready", flush=True)
+input()
+"""
+_ANSWERS = """
+import os, subprocess, sys
+from backpack_client import Backpack
+from backpack_client.failures import Failure
+
+agent = subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=-1, stdout=-1, text=True
+)
+with Backpack() as backpack:
+    backpack.authorize(os.environ["PASSPHRASE"])
+    while not (shown := backpack.requests(all=True)):
+        pass
+    agent.stdin.write("go\\n")
+    agent.stdin.flush()
+    assert agent.stdout.readline() == "ready\\n"
+    try:
+        backpack.approve(shown[0].code, revision=shown[0].revision)
+    except Failure as failure:
+        print(failure.reason)
+    else:
+        print("approved")
+    (root,) = [each for each in backpack.requests(all=True)[0].chain if each.pid == agent.pid]
+    print(root.now or "named")
+    backpack.deny(shown[0].code)
+agent.kill()
+"""
+
+
+@pytest.mark.parametrize(
+    ("becomes", "now"),
+    [
+        ("in memory", "unnamed"),
+        ("unlinked", "unnamed"),
+        ("hidden", "hidden"),
+        ("another script", "named"),
+        ("the same command line", "named"),
+    ],
+)
+def test_what_became_something_else_since_it_was_shown_is_not_approved(
+    user: User, becomes: str, now: str
+) -> None:
+    done = user.python("-c", _ANSWERS, _AGENT, becomes)
+    assert done.stdout.decode().split() == ["request-changed", now], done.stderr
+
+
 _GRABBER = """
 import os, subprocess, sys
 daemon = subprocess.Popen(sys.argv[1:], stderr=subprocess.PIPE)

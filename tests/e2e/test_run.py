@@ -32,7 +32,7 @@ def operator(daemon: RunningDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     operator = daemon.operator()
     operator.put("K", VALUE)
     operator.put("L", b"other")
-    operator.grant("K", "L", "E")
+    operator.grant("K", "L", "E_KEY")
     monkeypatch.chdir(tmp_path)
     for name in ("K", "L"):
         monkeypatch.delenv(name, raising=False)
@@ -367,14 +367,14 @@ def lock(operator: Client, daemon: RunningDaemon, tmp_path: Path) -> Path:
     personality = {"system_prompt": "be brief", "tone": "dry", "limits": [1], "temperature": 0.5}
     with Backpack(str(daemon.socket)) as backpack:
         backpack.authorize(PASSPHRASE)
-        call = agent_calls.create_lock(personality, {"K": None, "E": b"embedded"})
+        call = agent_calls.create_lock(personality, {"K": None, "E_KEY": b"embedded"})
         lockfiles.create(str(path), backpack.call(call).data)
     (tmp_path / "below").mkdir()
     os.chdir(tmp_path / "below")
     return path
 
 
-NAMES = ("K", "L", "E", "AGENT_SYSTEM_PROMPT", "AGENT_TONE", "AGENT_TEMPERATURE")
+NAMES = ("K", "L", "E_KEY", "AGENT_SYSTEM_PROMPT", "AGENT_TONE", "AGENT_TEMPERATURE")
 
 
 def found(output: bytes, *names: str) -> dict[str, str]:
@@ -387,7 +387,7 @@ def test_a_lock_gives_the_agent_its_keys_and_its_personality(lock: Path) -> None
     assert found(done.stdout) == {
         "K": VALUE.decode(),
         "L": "other",
-        "E": "embedded",
+        "E_KEY": "embedded",
         "AGENT_SYSTEM_PROMPT": "be brief",
         "AGENT_TONE": "dry",
         "AGENT_TEMPERATURE": "0.5",
@@ -405,11 +405,11 @@ def test_all_keys_of_a_lock_are_asked_for_with_one_question(lock: Path, operator
         while b"waiting for approval" not in (line := process.stderr.readline()):
             assert line
         (request,) = operator.pending()
-        assert sorted(request.names) == ["E", "K"]
+        assert sorted(request.names) == ["E_KEY", "K"]
         assert [each.pid for each in request.chain if each.proposed_root] == [process.pid]
         operator.approve(request.code)
         out, _ = process.communicate(timeout=PATIENCE)
-    assert found(out, "K", "E") == {"K": VALUE.decode(), "E": "embedded"}
+    assert found(out, "K", "E_KEY") == {"K": VALUE.decode(), "E_KEY": "embedded"}
 
 
 def test_a_question_ends_with_the_process_that_asked_it_and_the_message_says_so(

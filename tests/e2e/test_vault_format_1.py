@@ -5,11 +5,13 @@ The vector is a vault with the keys K and L and the passphrase of `daemons`, mad
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from audit_client import AuditClient
+from backpack_proto.v1 import vault_pb2
 from daemons import PASSPHRASE, RunningDaemon, failure
 
 VECTOR = Path(__file__).resolve().parents[1] / "vectors" / "vault-format-1" / "vault.db"
@@ -46,6 +48,27 @@ def test_it_opens_and_has_a_log_from_its_first_unlock_on(daemon: RunningDaemon) 
     again = daemon.client()
     again.unlock()
     assert AuditClient(again).verify().problem == ""
+
+
+def test_its_record_beside_the_log_that_it_has_since_is_refused(daemon: RunningDaemon) -> None:
+    client = daemon.client()
+    client.unlock()
+    client.authorize()
+    client.delete("K")
+    daemon.kill()
+    with closing(sqlite3.connect(daemon.home / "vault.db", isolation_level=None)) as connection:
+        connection.execute("ATTACH ? AS other", (f"file:{VECTOR}?immutable=1",))
+        for table in ("vault", "slots", "keys"):
+            connection.execute(f"DELETE FROM main.{table}")
+            connection.execute(f"INSERT INTO main.{table} SELECT * FROM other.{table}")
+    daemon.start()
+    client = daemon.client()
+    assert failure(client.unlock) == ("DATA_LOSS", "vault-stepped-back")
+    # Its keys cannot be those of the log, which goes on under new ones where that was meant.
+    client.vault.Unlock(vault_pb2.UnlockRequest(passphrase=PASSPHRASE, accept_older=True))
+    client.authorize()
+    assert sorted(client.list()) == ["K", "L"]
+    assert AuditClient(client).verify().problem
 
 
 def test_its_file_is_of_the_newest_format_afterwards(daemon: RunningDaemon) -> None:

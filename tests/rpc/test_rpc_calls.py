@@ -22,6 +22,7 @@ from backpackd.ports import Call
 from backpackd.rpc.calls import MOST_OPEN, served_methods
 from backpackd.rpc.methods import METHODS as RULES
 from backpackd.rpc.methods import Caller, Rules
+from backpackd.rpc.sizes import size_of
 from served import TREE, serving, told
 
 VAULT = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
@@ -311,15 +312,31 @@ def test_a_service_that_lacks_a_method_cannot_be_served() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=_path)
+async def test_a_call_of_a_process_that_runs_as_another_user_by_now_is_refused(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    answering = Answering(method.containing_service)
+    async with serving(tmp_path, answering) as served:
+        await served.unary("grpc.health.v1.Health/Check")
+        (connection,) = served.door.connections()
+        connection.peer.uid += 1
+        call = served.stream if method.server_streaming else served.unary
+        answer: Any = call(_path(method))
+        found: Any = await failing(drained(answer) if method.server_streaming else answer)
+    assert told(found) == ("UNAUTHENTICATED", "user-changed")
+    assert answering.calls == []
+
+
+@pytest.mark.parametrize("method", METHODS, ids=_path)
 async def test_a_request_longer_than_its_method_takes_is_refused_before_it_is_parsed(
     tmp_path: Path, method: MethodDescriptor
 ) -> None:
     answering = Answering(method.containing_service)
-    longest = RULES[method.full_name].longest
+    longest = size_of(method.input_type).bytes
     async with serving(tmp_path, answering) as served:
         served.door._shared.authorized = lambda _: True
         call = served.stream if method.server_streaming else served.unary
-        for size, expected in ((longest + 1, "limit"), (longest, "malformed-request")):
+        for size, expected in ((longest + 1, "request-too-large"), (longest, "malformed-request")):
             answer: Any = call(_path(method), b"\xff" * size)
             error = await failing(drained(answer) if method.server_streaming else answer)
             assert told(error)[1] == expected
@@ -345,7 +362,7 @@ def test_only_methods_whose_requests_say_all_are_for_all() -> None:
 
 
 def test_rules_are_closed_unless_they_say_otherwise() -> None:
-    assert Rules() == Rules(Caller.ANYONE, locked=False, use=False, longest=64 * 1024)
+    assert Rules() == Rules(Caller.ANYONE, locked=False, use=False, review=False)
 
 
 async def test_open_calls_of_a_tree_are_limited_and_count_until_they_end(tmp_path: Path) -> None:

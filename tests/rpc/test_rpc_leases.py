@@ -8,19 +8,23 @@ from backpack_proto.v1 import leases_pb2
 from backpackd.core.errors import PeerUnknownError
 from backpackd.rpc.leases import LeasesService
 from fakes import World
+from served import guarded
 
 
 async def test_a_watch_tells_nothing_of_a_tree_that_its_caller_has_left() -> None:
     world = await World().stocked()
     await world.grant("K")
-    service = LeasesService(
-        world.vault,
-        world.access,
-        world.operators,
-        world.clock,
-        leasing=world.leasing,
-        revoking=world.revoking,
-        reading=world.reading,
+    service = guarded(
+        world,
+        LeasesService(
+            world.vault,
+            world.access,
+            world.operators,
+            world.clock,
+            leasing=world.leasing,
+            revoking=world.revoking,
+            reading=world.reading,
+        ),
     )
     watch = service.watch_leases(world.connect(101), leases_pb2.WatchLeasesRequest())
     waiting = asyncio.ensure_future(anext(watch))

@@ -8,16 +8,17 @@ import pytest
 from backpack_proto.v1 import requests_pb2
 from backpackd.core.errors import RequestChangedError, WaitingError
 from backpackd.ports import Connection
-from backpackd.rpc.requests import RequestsService
+from backpackd.rpc.requests import MOST_SHOWN_BYTES, RequestsService
 from fakes import World
+from served import guarded
 
 EVERYTHING = requests_pb2.ListRequestsRequest(all=True)
 
 
-async def served() -> tuple[World, RequestsService]:
+async def served() -> tuple[World, Any]:
     world = await World().stocked()
     service = RequestsService(world.vault, world.asking, world.access, world.operators, world.clock)
-    return world, service
+    return world, guarded(world, service)
 
 
 def operator(world: World) -> Connection:
@@ -86,3 +87,24 @@ async def test_who_watches_everything_hears_of_each_change_once() -> None:
     assert not (await anext(watch)).requests
     await asyncio.wait([task])
     await watch.aclose()
+
+
+async def test_requests_of_long_chains_with_long_names_do_not_outgrow_an_answer() -> None:
+    world, service = await served()
+    person = operator(world)
+    for tree in range(32):
+        for depth in range(60):
+            pid = 1000 + 100 * tree + depth
+            # Names that take four bytes a character.
+            path = "/" + "\U00020000" * 250
+            world.processes.add(pid, parent=pid - 1 if depth else 1, executable=path)
+        for name in range(8):
+            await ask(world, f"N{name}", pid)
+    assert len(world.asking.pending()) == 256
+    answer = await service.list_requests(person, EVERYTHING)
+    assert 8 <= len(answer.requests) < 256
+    assert answer.ByteSize() < 2 * MOST_SHOWN_BYTES
+    first = answer.requests[0].code
+    await service.deny_request(person, requests_pb2.DenyRequestRequest(code=first))
+    again = (await service.list_requests(person, EVERYTHING)).requests
+    assert first not in {each.code for each in again}

@@ -25,6 +25,7 @@ from backpackd.rpc.policy import PolicyService
 from backpackd.rpc.requests import RequestsService
 from backpackd.rpc.vault import About, VaultService
 from fakes import GOOD, OTHER, UID, WRONG, Gate, World, settled, state_of
+from served import guarded
 
 
 class Services:
@@ -34,39 +35,43 @@ class Services:
         self.world = World()
         world = self.world
         about = About("1", 7, False, 5, lambda: [Protection("core-dumps", True, "none")])
-        self.vault = VaultService(
-            world.vault,
-            world.access,
-            world.operators,
-            world.gate,
-            leasing=world.leasing,
-            revoking=world.revoking,
-            slots=world.slots,
-            recovery=world.recovery,
-            auditing=world.auditing,
-            deadlines=world.deadlines,
-            clock=world.clock,
-            about=about,
+        self.vault = guarded(
+            world,
+            VaultService(
+                world.vault,
+                world.access,
+                world.operators,
+                world.gate,
+                leasing=world.leasing,
+                revoking=world.revoking,
+                slots=world.slots,
+                recovery=world.recovery,
+                auditing=world.auditing,
+                clock=world.clock,
+                about=about,
+            ),
         )
-        self.keys = KeysService(
-            world.vault, world.keys, world.access, world.operators, world.granting
+        self.keys = guarded(
+            world, KeysService(world.vault, world.keys, world.access, world.granting)
         )
-        self.leases = LeasesService(
-            world.vault,
-            world.access,
-            world.operators,
-            world.clock,
-            leasing=world.leasing,
-            revoking=world.revoking,
-            reading=world.reading,
+        self.leases = guarded(
+            world,
+            LeasesService(
+                world.vault,
+                world.access,
+                world.operators,
+                world.clock,
+                leasing=world.leasing,
+                revoking=world.revoking,
+                reading=world.reading,
+            ),
         )
-        self.grants = GrantsService(
-            world.vault, world.granting, world.access, world.operators, world.keys
+        self.grants = guarded(world, GrantsService(world.granting, world.access, world.keys))
+        self.requests = guarded(
+            world,
+            RequestsService(world.vault, world.asking, world.access, world.operators, world.clock),
         )
-        self.requests = RequestsService(
-            world.vault, world.asking, world.access, world.operators, world.clock
-        )
-        self.policy = PolicyService(world.ruling, world.operators)
+        self.policy = guarded(world, PolicyService(world.ruling))
 
     async def stocked(self) -> "Services":
         await self.vault.init(self.world.connect(), vault_pb2.InitRequest(passphrase=GOOD))

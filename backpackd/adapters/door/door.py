@@ -234,7 +234,7 @@ class Door:
             if told.pidfd >= 0:
                 os.close(told.pidfd)
             raise
-        return Peer(told.uid, told.gid, process)
+        return Peer(told.uid, told.gid, process, exposed=process.readable_by(told.uid))
 
     # Opening and closing.
 

@@ -218,7 +218,10 @@ class Call:
             if data[0]:
                 raise _malformed("a message is marked as compressed, and no encoding was named")
             if end - _PREFIX > method.longest:
-                raise LimitError(f"a message of this call has at most {method.longest} bytes")
+                raise LimitError(
+                    f"the request is too long: this call takes at most {method.longest} bytes",
+                    reason="request-too-large",
+                )
             if len(data) < end:
                 return
             if not method.streaming and (self._messages or len(data) > end):
@@ -275,7 +278,7 @@ class Call:
         """
         if self._announced or not self._open:
             return
-        self._send_headers([(f"backpack-{name}".encode(), text.encode("ascii"))])
+        self._send_headers([(_named(name), text.encode("ascii"))])
         self.connection.flush()
         self._count(in_progress=False)
 
@@ -412,9 +415,7 @@ class Call:
         if error.retry_after is not None:
             delay = str(int(error.retry_after * 1000))
             metadata.append((b"backpack-retry-after-ms", delay.encode()))
-        metadata += [
-            (f"backpack-{name}".encode(), escaped(text)) for name, text in error.facts.items()
-        ]
+        metadata += [(_named(name), escaped(text)) for name, text in error.facts.items()]
         self._finish(error.status.value, error.message, metadata)
 
     def _finish(self, status: str, message: str, metadata: Headers) -> None:
@@ -446,6 +447,10 @@ class Call:
 def escaped(text: str) -> bytes:
     """Percent-encode a text as `grpc-message` wants it: spaces and printable ASCII stay."""
     return _NEEDS_ESCAPE.sub(lambda found: b"%%%02X" % found[0][0], text.encode("utf-8", "replace"))
+
+
+def _named(name: str) -> bytes:
+    return b"backpack-" + name.encode("ascii")
 
 
 def _malformed(message: str) -> InvalidRequestError:

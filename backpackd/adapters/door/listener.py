@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backpackd.adapters.files import UPDATE, UnsafeFileError, open_file
 from backpackd.core.errors import HomeError
 
 FIRST_PASSED_FD = 3
@@ -95,12 +96,9 @@ class _OwnFile:
     def _take_lock(self) -> int:
         name = f"{self.name}.lock"
         try:
-            fd = os.open(
-                name,
-                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                0o600,
-                dir_fd=self.directory,
-            )
+            fd = open_file(name, UPDATE, directory=self.directory)
+        except UnsafeFileError as error:
+            raise HomeError(f"cannot open {self.path!r}.lock: it {error.problem}") from None
         except OSError as error:
             raise HomeError(f"cannot open {self.path!r}.lock: {error.strerror}") from None
         try:

@@ -4,6 +4,8 @@ Every fact is read anew each time; what is remembered only saves making the same
 parent it is, and whether the caller means this process, is for `linux` to prove.
 """
 
+from dataclasses import replace
+
 from backpackd.adapters.processes import procfs
 from backpackd.core.facts import ProcessFacts, ProcessId
 
@@ -48,9 +50,13 @@ class Known:
             OSError: the process has been reaped, or cannot be read.
         """
         files = self._files
-        owner, executable, unit = files.read_uid(), files.read_executable(), files.read_unit()
+        owner, (executable, image), unit = (
+            files.read_uid(),
+            files.read_executable(),
+            files.read_unit(),
+        )
         raw = files.read_stat()
-        read = (raw, owner, executable, unit, uid)
+        read = (raw, owner, executable, image, unit, uid)
         if read == self._read:
             return
         pid, told = files.pid, procfs.parse_stat(raw)
@@ -64,6 +70,7 @@ class Known:
             unit=unit,
             manager=pid == 1 or (told.parent == 1 and owner == uid and told.name == b"systemd"),
             name=told.name.decode("utf-8", "replace"),
+            image=replace(image, layout=told.layout),
         )
         self._read = read
 

@@ -141,6 +141,20 @@ class LinuxProcesses:
         finally:
             pinned.close()
 
+    def ended(self, process: ProcessId) -> bool:
+        """See `ports.Processes`."""
+        try:
+            pinned = open_process(process.pid)
+        except ProcessGoneError:
+            return True
+        try:
+            return self._identify(pinned) != process
+        except ProcessGoneError:
+            # It cannot be read, which a process that lives can bring about.
+            return not pinned.alive()
+        finally:
+            pinned.close()
+
     def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
         """See `ports.Processes`."""
         return claimed_commands(facts)

@@ -3,14 +3,19 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
 
 class MemoryProcess:
-    """A pinned process of `MemoryProcesses`. Implements `ports.PinnedProcess`."""
+    """A pinned process of `MemoryProcesses`. Implements `ports.PinnedProcess`.
+
+    Attributes:
+        readable: whether its user's other processes can read it.
+    """
 
     def __init__(
         self,
@@ -21,6 +26,7 @@ class MemoryProcess:
         self._table = table
         self._identity = identity
         self._signals = signals
+        self.readable = False
         self._callbacks: list[Callable[[], None]] = []
         self._closed = False
 
@@ -38,6 +44,14 @@ class MemoryProcess:
         """Tell whether it still runs and is held."""
         facts = self._table.get(self.pid)
         return not self._closed and facts is not None and facts.id == self._identity
+
+    def uid(self) -> int | None:
+        """Tell as which user it runs now; None when it has ended."""
+        return self._table[self.pid].uid if self.alive() else None
+
+    def readable_by(self, uid: int) -> bool:
+        """Tell what the test has set, of a process that runs as this user."""
+        return not self.alive() or (self.readable and self._table[self.pid].uid == uid)
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the process has ended; at once if it has."""
@@ -93,11 +107,17 @@ class MemoryProcesses:
         session: int = 0,
         terminal: int = 0,
         executable: str | None = None,
-        unit: str | None = None,
+        unit: str | None = "",
         manager: bool = False,
         name: str = "",
     ) -> ProcessFacts:
-        """Start a process, with a start time that no other one has."""
+        """Start a process, with a start time that no other one has.
+
+        Its unit, where the test says nothing, is its parent's. A manager starts each in another.
+        """
+        if unit == "":
+            above = self._table.get(parent)
+            unit = f"{pid}.service" if above is None or above.manager else above.unit
         self._born += 1
         facts = ProcessFacts(
             id=ProcessId(pid, self._born, self._born),
@@ -109,6 +129,7 @@ class MemoryProcesses:
             unit=unit,
             manager=manager,
             name=name,
+            image=_image(executable),
         )
         self._table[pid] = facts
         return facts
@@ -122,13 +143,41 @@ class MemoryProcesses:
             self._pinned.remove(process)
             process.ended()
 
-    def exec(self, pid: int, executable: str | None) -> None:
-        """Let a process run another program: it stays the same process."""
-        self._table[pid] = replace(self._table[pid], executable=executable)
+    def exec(
+        self,
+        pid: int,
+        executable: str | None,
+        *,
+        image: Image | None = None,
+        uid: int | None = None,
+    ) -> None:
+        """Let a process run another program: it stays the same process.
+
+        Args:
+            pid: which.
+            executable: the program's path; None: it has none.
+            image: what the kernel tells of it; None: what the path makes of it.
+            uid: as which user it runs then, as a setuid program does; None: as before.
+        """
+        before = self._table[pid]
+        self._table[pid] = replace(
+            before,
+            executable=executable,
+            image=image or _image(executable),
+            uid=before.uid if uid is None else uid,
+        )
+
+    def claim(self, pid: int, name: str) -> None:
+        """Let a process say something else of itself."""
+        self._table[pid] = replace(self._table[pid], name=name)
 
     def reparent(self, pid: int, parent: int) -> None:
         """Give a process another parent."""
-        self._table[pid] = replace(self._table[pid], parent=parent)
+        self.change(pid, parent=parent)
+
+    def change(self, pid: int, **facts: Any) -> None:
+        """Change facts of a process, which stays the same process."""
+        self._table[pid] = replace(self._table[pid], **facts)
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
         """Read a peer and its ancestors.
@@ -164,9 +213,18 @@ class MemoryProcesses:
             return None
         return hashlib.sha256(executable.encode()).hexdigest()
 
-    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+    def ended(self, process: ProcessId) -> bool:
         """See `ports.Processes`."""
-        return {process.id.pid: process.name for process in facts.chain}
+        facts = self._table.get(process.pid)
+        return facts is None or facts.id != process
+
+    def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
+        """See `ports.Processes`. What a process says of itself here is its name."""
+        return {
+            process.id.pid: self._table[process.id.pid].name
+            for process in facts.chain
+            if process.id.pid in self._table
+        }
 
     def boot_id(self) -> str:
         """Name this boot."""
@@ -175,3 +233,10 @@ class MemoryProcesses:
     def degraded(self) -> str:
         """Say what the test said."""
         return self._degraded
+
+
+def _image(executable: str | None) -> Image:
+    """Make the image of a program out of its path."""
+    if executable is None:
+        return Image(Answer.HIDDEN)
+    return Image(Answer.NAMED, 1, int.from_bytes(hashlib.sha256(executable.encode()).digest()[:4]))

@@ -91,6 +91,32 @@ class PidfdProcess:
         """
         return self._fd >= 0 and not self._poll.poll(0)
 
+    def uid(self) -> int | None:
+        """Tell as which user it runs now (effective uid); None when it has ended or is hidden."""
+        return self._owner(f"/proc/{self._pid}")
+
+    def readable_by(self, uid: int) -> bool:
+        """Tell whether a user's other processes can read its memory and take its descriptors.
+
+        The kernel gives the files of a process in /proc to the process's user while it is dumpable,
+        and to root otherwise (proc(5)). It checks the same flag when another process reads memory,
+        attaches or takes a descriptor (ptrace(2), pidfd_getfd(2)). In a user namespace of the
+        user's own they stay the user's, who may attach there all the same.
+
+        Returns:
+            True also where it cannot be told.
+        """
+        owner = self._owner(f"/proc/{self._pid}/mem")
+        return owner is None or owner == uid
+
+    def _owner(self, path: str) -> int | None:
+        try:
+            owner = os.stat(path).st_uid  # noqa: PTH116 - one system call, for every call
+        except OSError:
+            return None
+        # Read by number: it was the process's own if that still runs afterwards.
+        return owner if self.alive() else None
+
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once from the event loop when the process has ended."""
         self._callbacks.add(callback)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from backpackd.adapters.processes.pinned import ExitCallbacks
 from backpackd.core.errors import HomeError, ProcessGoneError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
 if TYPE_CHECKING:
@@ -82,6 +82,18 @@ class WatchedProcess:
                 return _identify(process) == self._identity and process.status() != "zombie"
         except ProcessGoneError:
             return False
+
+    def uid(self) -> int | None:
+        """Tell as which user it runs now (effective uid); None when it has ended."""
+        try:
+            with _reading(self._identity.pid) as process:
+                return int(process.uids().effective) if self.alive() else None
+        except ProcessGoneError:
+            return None
+
+    def readable_by(self, uid: int) -> bool:  # noqa: ARG002 - the port
+        """Say no: this system has no way to tell whether a process has closed itself."""
+        return False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once from the event loop when the process has ended."""
@@ -161,6 +173,18 @@ class PortableProcesses:
         then puts a trusted one in its place would have the trusted one's digest.
         """
         return None
+
+    def ended(self, process: ProcessId) -> bool:
+        """See `ports.Processes`."""
+        import psutil  # noqa: PLC0415 - as elsewhere in this file
+
+        if not psutil.pid_exists(process.pid):
+            return True
+        try:
+            with _reading(process.pid) as found:
+                return _identify(found) != process or found.status() == "zombie"
+        except ProcessGoneError:
+            return False
 
     def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
         """See `ports.Processes`."""
@@ -253,16 +277,18 @@ def _identify(process: "psutil.Process") -> ProcessId:
 
 def _read(process: "psutil.Process") -> ProcessFacts:
     """Read the facts about one process."""
+    executable, image = _executable(process)
     return ProcessFacts(
         id=_identify(process),
         parent=process.ppid(),
         session=os.getsid(process.pid),
         terminal=_terminal(process),
         uid=process.uids().effective,
-        executable=_executable(process),
+        executable=executable,
         # launchd, pid 1, starts a user's services itself: there is no manager of the user's own.
         manager=process.pid == 1,
         name=process.name(),
+        image=image,
     )
 
 
@@ -281,13 +307,24 @@ def _terminal(process: "psutil.Process") -> int:
     return os.stat(path).st_rdev if path else 0  # noqa: PTH116 - a device, not a file of ours
 
 
-def _executable(process: "psutil.Process") -> str | None:
-    """Read the path of what a process runs; None when the system does not tell."""
+def _executable(process: "psutil.Process") -> tuple[str | None, Image]:
+    """Read the path of what a process runs, None when the system does not tell, and its image.
+
+    The file is the one that stands at the path now: the one that was executed cannot be looked at.
+    """
     import psutil  # noqa: PLC0415 - Linux runs without it
 
     try:
         path = process.exe()
         path.encode("utf-8")
-    except (psutil.AccessDenied, UnicodeEncodeError):
-        return None
-    return path if path.startswith("/") and not path.endswith(" (deleted)") else None
+    except psutil.AccessDenied:
+        return None, Image(Answer.HIDDEN)
+    except UnicodeEncodeError:
+        return None, Image(Answer.UNNAMED)
+    if not path.startswith("/") or path.endswith(" (deleted)"):
+        return None, Image(Answer.UNNAMED)
+    try:
+        file = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return path, Image(Answer.NAMED)
+    return path, Image(Answer.NAMED, file.st_dev, file.st_ino)

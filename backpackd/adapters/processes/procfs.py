@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
 
+from backpackd.core.facts import Answer, Image
+
 # Longer than any line that proc_pid_stat(5) can come to: 52 numbers and a name of 64 bytes.
 _STAT_BYTES = 4096
 # Twelve controllers of version 1 and the one path of version 2, each at most PATH_MAX. Few come to
@@ -17,9 +19,9 @@ _STAT_BYTES = 4096
 _CGROUP_BYTES = 64 * 1024
 _CGROUP_USUAL = 1024
 
-# Where parent, session, terminal and start time stand among the fields after the name, and how many
-# fields there are at least.
-_PARENT, _SESSION, _TERMINAL, _START, _FIELDS = 1, 3, 4, 19, 20
+# Where parent, session, terminal, start time and the beginnings of code and stack stand among the
+# fields after the name, and how many fields there are at least.
+_PARENT, _SESSION, _TERMINAL, _START, _CODE, _STACK, _FIELDS = 1, 3, 4, 19, 23, 25, 26
 
 # systemd.unit(5): the characters of a unit's name, and its two kinds that hold processes.
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.(?:service|scope)")
@@ -34,6 +36,8 @@ class RawStat(NamedTuple):
     session: bytes
     terminal: bytes
     start: bytes
+    code: bytes
+    stack: bytes
 
 
 class Stat(NamedTuple):
@@ -45,6 +49,7 @@ class Stat(NamedTuple):
         session: its session id.
         terminal: its controlling terminal's device number; 0 for none.
         start: clock ticks between boot and its start.
+        layout: where its code and its stack begin; 0 where that is hidden from this user.
     """
 
     name: bytes
@@ -52,6 +57,7 @@ class Stat(NamedTuple):
     session: int
     terminal: int
     start: int
+    layout: tuple[int, int]
 
 
 def split_stat(line: bytes, pid: int) -> RawStat:
@@ -80,6 +86,8 @@ def split_stat(line: bytes, pid: int) -> RawStat:
         fields[_SESSION],
         fields[_TERMINAL],
         fields[_START],
+        fields[_CODE],
+        fields[_STACK],
     )
 
 
@@ -89,15 +97,18 @@ def parse_stat(raw: RawStat) -> Stat:
     Raises:
         ProcessLookupError: they are those of a process being reaped, which has no session any more.
     """
-    name, parent, session, terminal, start = raw
+    name, parent, session, terminal, start, code, stack = raw
     if not (
         parent.isdigit()
         and session.isdigit()
         and start.isdigit()
+        and code.isdigit()
+        and stack.isdigit()
         and terminal.removeprefix(b"-").isdigit()
     ):
         raise ProcessLookupError
-    return Stat(name, int(parent), int(session), int(terminal), int(start))
+    layout = int(code), int(stack)
+    return Stat(name, int(parent), int(session), int(terminal), int(start), layout)
 
 
 # Few units, asked for with every request.
@@ -196,18 +207,26 @@ class ProcessFiles:
         """
         return os.fstat(self.directory).st_uid
 
-    def read_executable(self) -> str | None:
-        """Read the path of what the process runs; None when the kernel does not tell.
+    def read_executable(self) -> tuple[str | None, Image]:
+        """Read the path of what the process runs, and which file it is, named or not.
 
         A path that no longer names the file (` (deleted)` at its end, an unreachable mount) or that
-        is not UTF-8 counts as unknown: it could match what it is not.
+        is not UTF-8 counts as no path: it could match what it is not.
+
+        Returns:
+            The path, None where there is none; and the image, without its layout.
         """
         try:
             path = os.readlink("exe", dir_fd=self.directory)
-            path.encode("utf-8")
-        except (OSError, UnicodeEncodeError):
-            return None
-        return None if path.endswith(" (deleted)") or not path.startswith("/") else path
+            # Through the link, which leads to the file itself, also where it has no name any more.
+            file = os.stat("exe", dir_fd=self.directory)
+        except PermissionError:
+            return None, Image(Answer.HIDDEN)
+        except OSError:
+            return None, Image(Answer.NOTHING)
+        named = path.startswith("/") and not path.endswith(" (deleted)") and _is_text(path)
+        answer = Answer.NAMED if named else Answer.UNNAMED
+        return path if named else None, Image(answer, file.st_dev, file.st_ino)
 
     def read_unit(self) -> str | None:
         """Read the systemd unit that the process runs in; None outside of one."""
@@ -226,6 +245,14 @@ class ProcessFiles:
         for fd in (self.directory, self.stat, self.cgroup):
             if fd >= 0:
                 os.close(fd)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _open_cgroup(directory: int) -> int:

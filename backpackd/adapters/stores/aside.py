@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 
+from backpackd.adapters.files import create_file, remove_file
 from backpackd.core.errors import StoreError
 from backpackd.core.rows import KeyRow
 
@@ -79,11 +80,11 @@ class Aside:
                 connection.execute("DETACH DATABASE aside")
         self._attached = False
         for suffix in _COMPANIONS:
-            self._path.with_name(ASIDE_NAME + suffix).unlink(missing_ok=True)
+            remove_file(self._path.with_name(ASIDE_NAME + suffix))
 
     def _attach(self, connection: sqlite3.Connection) -> None:
         self.drop(connection)
-        os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        create_file(self._path)
         uri = f"file:{urllib.parse.quote(os.fspath(self._path))}?mode=rw"
         connection.execute("ATTACH DATABASE ? AS aside", (uri,))
         self._attached = True

@@ -6,6 +6,7 @@ No message names a path or holds what the file held.
 import errno
 import sqlite3
 
+from backpackd.adapters.files import UnsafeFileError
 from backpackd.core.errors import BackpackError, DamageError, DiskFullError, StoreError
 
 
@@ -14,7 +15,8 @@ def translate(error: sqlite3.Error) -> BackpackError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return DiskFullError("no room on the disk: nothing was stored; make room and try again")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    # Too big: nothing that is written here comes near.
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}:
         return DamageError("the vault file is damaged: restore it from a backup")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreError("another program has the vault file open: close it and try again")
@@ -23,6 +25,11 @@ def translate(error: sqlite3.Error) -> BackpackError:
         f"the vault file cannot be read or written ({name}): nothing was stored; see to the home's "
         "disk and permissions, then try again"
     )
+
+
+def translate_unsafe(error: UnsafeFileError) -> BackpackError:
+    """Turn the refusal of what lies in a file's place into our error."""
+    return StoreError(f"{error}: nothing was stored")
 
 
 def translate_os(error: OSError) -> BackpackError:

@@ -4,14 +4,21 @@ What a row means, and whether it is genuine, is not judged here. One that cannot
 and does not hide the others.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from backpackd.adapters.files import open_file, remove_file
 from backpackd.adapters.stores.failures import translate
 from backpackd.adapters.stores.formats import FORMATS, check_schema
-from backpackd.adapters.stores.vault_file import APPLICATION_ID, FILE_NAME, VaultFile
+from backpackd.adapters.stores.vault_file import (
+    APPLICATION_ID,
+    FILE_NAME,
+    VaultFile,
+    check_vault_files,
+)
 from backpackd.core.errors import BackpackError, DamageError
 from backpackd.core.rows import AuditPublic, AuditRow, KeyRow, SlotRow, StoredVault
 
@@ -27,10 +34,15 @@ class Inspection:
 
     Args:
         home: its directory, which no daemon uses.
+
+    Raises:
+        BackpackError: the file is not safe to open, or cannot be opened at all.
     """
 
     def __init__(self, home: Path) -> None:
         self._path = home / FILE_NAME
+        # Before SQLite has the file open: closing a descriptor of it would drop SQLite's locks.
+        self._head = _head(self._path) if check_vault_files(home) else b""
         self._before = {suffix for suffix in _COMPANIONS if self._beside(suffix).exists()}
         self.problems: list[str] = []
         try:
@@ -44,7 +56,7 @@ class Inspection:
         self._connection.close()
         for suffix in _COMPANIONS:
             if suffix not in self._before:
-                self._beside(suffix).unlink(missing_ok=True)
+                remove_file(self._beside(suffix))
 
     def stored(self) -> StoredVault | None:
         """Return everything but keys and log; None when that cannot be read."""
@@ -132,9 +144,8 @@ class Inspection:
             # Pages that are in the log need not be in the file yet.
             return
         (size,) = self._connection.execute("PRAGMA page_size").fetchone()
-        with self._path.open("rb") as file:
-            # sqlite.org/fileformat2.html, section 1.3: the size in pages.
-            pages = int.from_bytes(file.read(32)[28:], "big")
+        # sqlite.org/fileformat2.html, section 1.3: the size in pages.
+        pages = int.from_bytes(self._head[28:], "big")
         there = self._path.stat().st_size // size
         if there < pages:
             self.problems.append(f"it was cut short: {pages - there} of {pages} pages are missing")
@@ -146,3 +157,9 @@ class Inspection:
 
     def _beside(self, suffix: str) -> Path:
         return self._path.with_name(FILE_NAME + suffix)
+
+
+def _head(path: Path) -> bytes:
+    """Read the beginning of a database file."""
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read(32)

@@ -112,10 +112,13 @@ class MemoryStore:
         self._require()
         return [self.audit[number] for number in sorted(self.audit) if number > after][:most]
 
-    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+    async def audit_last(
+        self, kind: int | None = None, before: int | None = None
+    ) -> AuditRow | None:
         """See `ports.Store`."""
         self._require()
-        rows = [row for row in self.audit.values() if 1 <= row.number <= MOST_NUMBER]
+        last = MOST_NUMBER if before is None else before - 1
+        rows = [row for row in self.audit.values() if 1 <= row.number <= last]
         numbers = [row.number for row in rows if kind in {None, row.kind}]
         return self.audit[max(numbers)] if numbers else None
 

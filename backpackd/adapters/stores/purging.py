@@ -9,6 +9,14 @@ import os
 import sqlite3
 from pathlib import Path
 
+from backpackd.adapters.files import (
+    UPDATE,
+    check_file,
+    open_file,
+    remove_file,
+    sync_directory,
+)
+
 DUE_NAME = "vault.db.purge"
 
 
@@ -24,13 +32,8 @@ class Purging:
 
     def due(self) -> None:
         """Note, durably, that there is going to be something to get rid of."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self._path, flags, 0o600))
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        os.close(open_file(self._path, UPDATE))
+        sync_directory(self._path.parent)
 
     def purge(self, connection: sqlite3.Connection) -> None:
         """Write the vault file anew without what was deleted, and empty its log.
@@ -45,10 +48,14 @@ class Purging:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             connection.execute("PRAGMA temp_store=MEMORY")
-        self._path.unlink(missing_ok=True)
+        remove_file(self._path)
 
     def catch_up(self, connection: sqlite3.Connection) -> None:
-        """Do what a daemon before this one could not; where there is no room, the next one does."""
-        if os.path.lexists(self._path):
+        """Do what a daemon before this one could not; where there is no room, the next one does.
+
+        Raises:
+            UnsafeFileError: what lies in the note's place is not the daemon's.
+        """
+        if check_file(self._path):
             with contextlib.suppress(sqlite3.Error, OSError):
                 self.purge(connection)

@@ -5,14 +5,16 @@ stands in `vault_file`; here is what is read from it and written to it.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from backpackd.adapters.files import UnsafeFileError
 from backpackd.adapters.stores.aside import Aside
-from backpackd.adapters.stores.failures import translate, translate_os
+from backpackd.adapters.stores.failures import translate, translate_os, translate_unsafe
 from backpackd.adapters.stores.formats import FORMATS, Format
 from backpackd.adapters.stores.purging import Purging
 from backpackd.adapters.stores.remembered import Remembered
@@ -28,6 +30,12 @@ from backpackd.core.rows import (
     SlotRow,
     StoredVault,
 )
+
+MOST_SLOTS = 64
+"""That are read: more than a vault may have, so that too many are seen to be too many."""
+MOST_SLOT_BYTES = 64 * 1024
+MOST_ENTRY_BYTES = 2 * 1024 * 1024
+"""Of an entry of the audit log: twice what one about the longest policy takes."""
 
 _Result = TypeVar("_Result")
 
@@ -104,15 +112,18 @@ class SqliteStore:
     async def audit_rows(self, after: int, most: int) -> list[AuditRow]:
         """See `ports.Store`."""
         statement = (
-            "SELECT number, kind, previous, body FROM audit_log WHERE number > ? "
-            "ORDER BY number LIMIT ?"
+            f"SELECT number, kind, previous, {_bounded('body', MOST_ENTRY_BYTES)} "  # noqa: S608
+            "FROM audit_log WHERE number > ? ORDER BY number LIMIT ?"
         )
         return await self._run(
             lambda: [AuditRow(*row) for row in self._open().execute(statement, (after, most))]
         )
 
-    async def audit_last(self, kind: int | None = None) -> AuditRow | None:
+    async def audit_last(
+        self, kind: int | None = None, before: int | None = None
+    ) -> AuditRow | None:
         """See `ports.Store`."""
+        last = MOST_NUMBER if before is None else before - 1
         statement = (
             "SELECT number, kind, previous, body FROM audit_log "
             "WHERE number BETWEEN 1 AND ?2 AND (?1 IS NULL OR kind = ?1) "
@@ -120,7 +131,7 @@ class SqliteStore:
         )
 
         def read() -> AuditRow | None:
-            row = self._open().execute(statement, (kind, MOST_NUMBER)).fetchone()
+            row = self._open().execute(statement, (kind, last)).fetchone()
             return AuditRow(*row) if row is not None else None
 
         return await self._run(read)
@@ -139,8 +150,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See `ports.Store`."""
-        await self._run(self._close)
-        self._thread.shutdown()
+        try:
+            await self._run(self._close)
+        finally:
+            self._thread.shutdown()
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         def guarded() -> _Result:
@@ -148,6 +161,8 @@ class SqliteStore:
                 return work()
             except sqlite3.Error as error:
                 raise translate(error) from error
+            except UnsafeFileError as error:
+                raise translate_unsafe(error) from error
             except OSError as error:
                 raise translate_os(error) from error
 
@@ -159,7 +174,9 @@ class SqliteStore:
         return self._connection
 
     def _close(self) -> None:
-        self._aside.drop(self._connection)
+        # What cannot be removed now, the next start names.
+        with contextlib.suppress(UnsafeFileError, OSError):
+            self._aside.drop(self._connection)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -175,7 +192,11 @@ class SqliteStore:
         row = self._connection.execute("SELECT vault_id, authority FROM vault").fetchone()
         if row is None:
             raise DamageError("the vault file is incomplete: restore it from a backup")
-        slots = self._connection.execute("SELECT slot_id, body FROM slots ORDER BY slot_id")
+        slots = self._connection.execute(
+            f"SELECT slot_id, {_bounded('body', MOST_SLOT_BYTES)} FROM slots "  # noqa: S608
+            "ORDER BY slot_id LIMIT ?",
+            (MOST_SLOTS,),
+        )
         audit = self._connection.execute("SELECT wrap, verify FROM audit_keys").fetchone()
         public = AuditPublic(*audit) if audit is not None else None
         return StoredVault(row[0], row[1], tuple(SlotRow(*slot) for slot in slots), public)
@@ -242,6 +263,14 @@ class SqliteStore:
             return
         with transaction(connection):
             _append(connection, rows)
+
+
+def _bounded(column: str, most: int) -> str:
+    """Return SQL for a column that is empty where the file holds more bytes than there can be.
+
+    What was planted is found to be damaged all the same, and costs no memory.
+    """
+    return f"CASE WHEN length({column}) <= {most} THEN {column} ELSE x'' END"
 
 
 def _put_slots(connection: sqlite3.Connection, slots: Iterable[SlotRow]) -> None:

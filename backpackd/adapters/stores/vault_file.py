@@ -16,11 +16,18 @@ The rules:
 import contextlib
 import os
 import sqlite3
-import stat
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from backpackd.adapters.files import (
+    UnsafeFileError,
+    check_file,
+    create_file,
+    remove_file,
+    sync_directory,
+    sync_file,
+)
 from backpackd.adapters.stores.failures import translate
 from backpackd.adapters.stores.formats import FORMATS, Format, check_schema
 from backpackd.core.errors import AlreadyInitializedError, DamageError
@@ -28,6 +35,9 @@ from backpackd.core.errors import AlreadyInitializedError, DamageError
 FILE_NAME = "vault.db"
 APPLICATION_ID = 0x4250434B
 """`BPCK`, so that file(1) and a restored backup can tell what this is."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Of one value in the file: more than the largest authority record takes. What was planted must not
+be read into memory before anybody looks at it (sqlite.org/limits.html)."""
 
 _DRAFT_NAME = FILE_NAME + ".new"
 _COMPANIONS = ("-wal", "-journal", "-shm")
@@ -52,10 +62,10 @@ class VaultFile:
         Raises:
             DamageError: the file is no vault that can be used. It stays as it is.
         """
-        if not self._present():
-            return None
         # A daemon that was killed just after it made the vault leaves the other name behind.
         self._remove_draft()
+        if not self._present():
+            return None
         return self.connect_checked()
 
     def create(self, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
@@ -67,24 +77,24 @@ class VaultFile:
         Raises:
             AlreadyInitializedError: there is a vault file.
         """
+        self._remove_draft()
         if self._present():
             raise AlreadyInitializedError("there is a vault already; to use it, unlock it")
         draft = self._path.with_name(_DRAFT_NAME)
-        self._remove_draft()
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        create_file(draft)
         try:
             connection = self.connect(draft, "rw")
             try:
                 self._fill(connection, fill)
             finally:
                 connection.close()
-            _sync(draft)
+            sync_file(draft)
             try:
                 # link(2) fails where rename(2) would replace: an existing vault is never lost.
                 os.link(draft, self._path)
             except FileExistsError:
                 raise AlreadyInitializedError("there is a vault already") from None
-            _sync(self._path.parent)
+            sync_directory(self._path.parent)
         finally:
             self._remove_draft()
         return self.connect_checked()
@@ -104,27 +114,13 @@ class VaultFile:
     def _remove_draft(self) -> None:
         # Only one daemon holds the home's lock, so a draft is the rest of one that was killed.
         for suffix in ("", *_COMPANIONS):
-            self._path.with_name(_DRAFT_NAME + suffix).unlink(missing_ok=True)
+            remove_file(self._path.with_name(_DRAFT_NAME + suffix))
 
     def _present(self) -> bool:
         """Tell whether there is a vault file, and refuse one that is not safe to use."""
-        for suffix in ("", *_COMPANIONS):
-            path = self._path.with_name(FILE_NAME + suffix)
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                if suffix == "":
-                    self._refuse_orphans()
-                    return False
-                continue
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise DamageError(f"{path.name} is not a plain file of this user", reason="unsafe")
-            if status.st_mode & 0o077:
-                raise DamageError(
-                    f"others can read or write {path.name}: if that was by mistake, run chmod 600 "
-                    "on it; if they may have read it, change the passphrase and rotate",
-                    reason="unsafe",
-                )
+        if not check_vault_files(self._path.parent):
+            self._refuse_orphans()
+            return False
         if self._path.stat().st_size == 0:
             raise DamageError("the vault file is empty: restore it from a backup")
         return True
@@ -148,7 +144,7 @@ class VaultFile:
             # Checked again, now that nobody else can write, and before the first write of ours.
             version = self._check_format(connection)
             # Left by the look above. No one else has it open: the file is locked.
-            self._path.with_name(FILE_NAME + "-shm").unlink(missing_ok=True)
+            remove_file(self._path.with_name(FILE_NAME + "-shm"))
             connection.execute("PRAGMA journal_mode=WAL")
             self._upgrade(connection, version)
         except BaseException:
@@ -225,6 +221,7 @@ class VaultFile:
             check_same_thread=True,
             timeout=1,
         )
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
         # Locking comes first, before anything reads the file: SQLite then keeps its index of the
         # log in its own memory, which needs no room on the disk. Only a writer can lock.
         locking = ["locking_mode=EXCLUSIVE"] if mode == "rw" else []
@@ -266,9 +263,17 @@ class transaction:  # noqa: N801 - reads as a statement where it is used
                 self._connection.execute("ROLLBACK")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def check_vault_files(home: Path) -> bool:
+    """Check the vault file and what SQLite keeps beside it, before SQLite opens them.
+
+    Returns:
+        Whether there is a vault file.
+
+    Raises:
+        DamageError: one of them is not a plain, private file of this user.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = [check_file(home / (FILE_NAME + suffix)) for suffix in ("", *_COMPANIONS)]
+    except UnsafeFileError as error:
+        raise DamageError(str(error), reason="unsafe") from None
+    return found[0]

@@ -14,16 +14,20 @@ class AuditAnchor:
         keys: the private audit keys, sealed a second time, see `core.audit.keys`.
         head: a place that the log reached before this record was written: a log that lacks it was
             cut or altered.
+        named: whether the log names this record, since it was written together with a checkpoint
+            that does. False only in records from before checkpoints did so.
     """
 
     keys: bytes
     head: Head
+    named: bool = False
 
     def encode(self) -> dict[str, object]:
         """Return it as plain data for canonical JSON."""
         return {
             "digest": self.head.digest.hex(),
             "keys": canonical.to_text(self.keys),
+            "named": self.named,
             "number": self.head.number,
         }
 
@@ -34,8 +38,11 @@ class AuditAnchor:
         Raises:
             ValueError: another shape.
         """
-        found = canonical.members(data, digest=str, keys=str, number=int)
+        if type(data) is dict:
+            data = {"named": False, **data}
+        found = canonical.members(data, digest=str, keys=str, named=bool, number=int)
         digest = bytes.fromhex(found["digest"])
         if len(digest) != HASH_SIZE:
             raise ValueError("not a hash")
-        return cls(canonical.from_text(found["keys"]), Head(found["number"], digest))
+        head = Head(found["number"], digest)
+        return cls(canonical.from_text(found["keys"]), head, found["named"])

@@ -1,13 +1,15 @@
 """The rows of the audit log and what ties them together: hashes, segments, checkpoints.
 
 Every row carries the hash of the row before it. A segment's header begins what one run of the
-daemon wrote; a checkpoint is signed by the vault and vouches for everything before it and for
-itself. What is in an entry is not looked at here. docs/audit.md is the specification.
+daemon wrote; a checkpoint is signed by the vault, vouches for everything before it and for itself,
+and names the authority record that is in force with it. What is in an entry is not looked at here.
+docs/audit.md is the specification.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from backpackd.core import canonical, hybrid
 from backpackd.core.audit.keys import VERIFY_SIZE
 from backpackd.core.audit.ratchet import STATE_SIZE
+from backpackd.core.audit.record_state import DIGEST_SIZE, RecordState
 from backpackd.core.canonical import CanonicalError, context
 from backpackd.core.rows import AuditRow
 
@@ -25,10 +28,14 @@ MOST_NUMBER = 2**62
 EVERY = 100
 """Entries after which an unlocked vault signs."""
 
-UNLOCK, LOCK, REGULAR, BREAK = "unlock", "lock", "regular", "break"
-"""Why a checkpoint was written. `BREAK`: at unlock, the log was not the one that the vault knew."""
-_WHY = frozenset({UNLOCK, LOCK, REGULAR, BREAK})
+UNLOCK, LOCK, REGULAR, CHANGE = "unlock", "lock", "regular", "change"
+BREAK, ACCEPTED = "break", "accepted"
+"""Why a checkpoint was written. `CHANGE`: together with a change of the vault. `BREAK`: at unlock,
+the log was not the one that the vault knew. `ACCEPTED`: at unlock, the operator said that a record
+older than the one that the log names was meant."""
+_WHY = frozenset({UNLOCK, LOCK, REGULAR, CHANGE, BREAK, ACCEPTED})
 _SIGNATURE_SIZE = 64
+_DIGEST = re.compile(rf"[0-9a-f]{{{2 * DIGEST_SIZE}}}", re.ASCII)
 _HEAD = re.compile(r"([1-9][0-9]{0,18})-([0-9a-f]{64})", re.ASCII)
 
 
@@ -143,7 +150,10 @@ class Checkpoint:
         segment: in which it stands.
         at_ms: Unix time in milliseconds.
         why: `unlock`, `lock`, `regular` or `break`.
-        known: with `break`, the head that the vault knew and did not find; else empty.
+        known: with `break`, the head that the vault knew, from which the log does not go on as it
+            did; else empty.
+        record: the authority record in force; None in checkpoints of an older version, which vouch
+            for no record.
         signature: Ed25519, see `statement`.
     """
 
@@ -151,10 +161,13 @@ class Checkpoint:
     at_ms: int
     why: str
     known: str = ""
+    record: RecordState | None = None
     signature: bytes = b""
 
     def statement(self, vault_id: bytes, before: Head) -> bytes:
         """Return what is signed: the vault, the place, the hash of all before, and what it says."""
+        record = self.record
+        named = () if record is None else (record.generation.to_bytes(8, "big"), record.digest)
         return context(
             b"backpack/v1/audit-checkpoint",
             vault_id,
@@ -164,13 +177,13 @@ class Checkpoint:
             self.at_ms.to_bytes(8, "big"),
             self.why.encode("ascii"),
             self.known.encode("ascii"),
+            *named,
         )
 
     def signed(self, key: bytes | memoryview, vault_id: bytes, before: Head) -> "Checkpoint":
         """Return it signed, for the place after `before`."""
         signer = Ed25519PrivateKey.from_private_bytes(key)
-        signature = signer.sign(self.statement(vault_id, before))
-        return Checkpoint(self.segment, self.at_ms, self.why, self.known, signature)
+        return replace(self, signature=signer.sign(self.statement(vault_id, before)))
 
     def genuine(self, verify: bytes, vault_id: bytes, before: Head) -> bool:
         """Tell whether the vault signed it for the place after `before`."""
@@ -183,15 +196,17 @@ class Checkpoint:
 
     def encode(self) -> bytes:
         """Return the body as canonical JSON."""
-        return canonical.encode(
-            {
-                "at": self.at_ms,
-                "known": self.known,
-                "segment": self.segment,
-                "signature": canonical.to_text(self.signature),
-                "why": self.why,
-            }
-        )
+        body: dict[str, Any] = {
+            "at": self.at_ms,
+            "known": self.known,
+            "segment": self.segment,
+            "signature": canonical.to_text(self.signature),
+            "why": self.why,
+        }
+        if self.record is not None:
+            body["generation"] = self.record.generation
+            body["record"] = self.record.digest.hex()
+        return canonical.encode(body)
 
     @classmethod
     def decode(cls, body: bytes) -> "Checkpoint":
@@ -201,9 +216,9 @@ class Checkpoint:
             ChainError: anything else.
         """
         try:
-            found = canonical.members(
-                canonical.decode(body), at=int, known=str, segment=int, signature=str, why=str
-            )
+            data = canonical.decode(body)
+            named = type(data) is dict and "record" in data
+            found = canonical.members(data, **_NAMING if named else _NAMELESS)
             signature = canonical.from_text(found["signature"], size=_SIGNATURE_SIZE)
         except CanonicalError as error:
             raise ChainError("not a checkpoint") from error
@@ -211,6 +226,18 @@ class Checkpoint:
         in_bounds = 1 <= found["segment"] <= MOST_NUMBER and 0 <= found["at"] <= MOST_NUMBER
         if found["why"] not in _WHY or not in_bounds or broken != bool(found["known"]):
             raise ChainError("not a checkpoint")
-        if broken:
+        if broken and found["known"] != Head().text:
             Head.parse(found["known"])
-        return cls(found["segment"], found["at"], found["why"], found["known"], signature)
+        record = _record(found) if named else None
+        return cls(found["segment"], found["at"], found["why"], found["known"], record, signature)
+
+
+_NAMELESS: dict[str, type] = {"at": int, "known": str, "segment": int, "signature": str, "why": str}
+_NAMING = {**_NAMELESS, "generation": int, "record": str}
+
+
+def _record(found: dict[str, Any]) -> RecordState:
+    generation, digest = found["generation"], found["record"]
+    if _DIGEST.fullmatch(digest) is None or not 1 <= generation <= MOST_NUMBER:
+        raise ChainError("not a checkpoint")
+    return RecordState(generation, bytes.fromhex(digest))

@@ -23,6 +23,7 @@ KINDS = (
     "authorized",
     "wrong-passphrase",
     "damage-found",
+    "older-accepted",
     "foreign-user",
     "allowed",
     "withheld",
@@ -132,6 +133,7 @@ class AuditEvent:
         count: of how many equal events it tells.
         details: what else there is, by stable words.
         claimed_reason: what the caller said it was for, a claim.
+        generation: of the authority record that a change of the vault made; 0: it is no change.
     """
 
     kind: str
@@ -144,24 +146,26 @@ class AuditEvent:
     count: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
     claimed_reason: str = ""
+    generation: int = 0
 
     def encode(self) -> bytes:
         """Return the event as canonical JSON."""
         who = self.who
-        return canonical.encode(
-            {
-                "at": self.at_ms,
-                "claimed_reason": self.claimed_reason,
-                "count": self.count,
-                "details": dict(self.details),
-                "grants": list(self.grants),
-                "kind": self.kind,
-                "lease": self.lease,
-                "names": list(self.names),
-                "reason": self.reason,
-                "who": None if who is None else {name: getattr(who, name) for name in _WHO},
-            }
-        )
+        body: dict[str, Any] = {
+            "at": self.at_ms,
+            "claimed_reason": self.claimed_reason,
+            "count": self.count,
+            "details": dict(self.details),
+            "grants": list(self.grants),
+            "kind": self.kind,
+            "lease": self.lease,
+            "names": list(self.names),
+            "reason": self.reason,
+            "who": None if who is None else {name: getattr(who, name) for name in _WHO},
+        }
+        if self.generation:
+            body["generation"] = self.generation
+        return canonical.encode(body)
 
     @classmethod
     def decode(cls, data: bytes) -> "AuditEvent":
@@ -173,6 +177,7 @@ class AuditEvent:
         try:
             found = canonical.decode(data)
             who = found.pop("who", None) if type(found) is dict else None
+            generation = found.pop("generation", 0) if type(found) is dict else 0
             canonical.members(
                 found,
                 at=int,
@@ -189,12 +194,12 @@ class AuditEvent:
         except CanonicalError as error:
             raise EventError("not an event") from error
         texts = [*found["grants"], *found["names"], *found["details"].values()]
-        if any(type(text) is not str for text in texts):
+        if any(type(text) is not str for text in texts) or type(generation) is not int:
             raise EventError("not an event")
-        return _event(found, actor)
+        return _event(found, actor, generation)
 
 
-def _event(found: Mapping[str, Any], who: Actor | None) -> AuditEvent:
+def _event(found: Mapping[str, Any], who: Actor | None, generation: int) -> AuditEvent:
     return AuditEvent(
         found["kind"],
         found["at"],
@@ -206,6 +211,7 @@ def _event(found: Mapping[str, Any], who: Actor | None) -> AuditEvent:
         found["count"],
         found["details"],
         found["claimed_reason"],
+        generation,
     )
 
 

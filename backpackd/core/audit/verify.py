@@ -7,6 +7,9 @@ Behind something that is wrong nothing can be judged, up to the next break: the 
 which the vault said, at an unlock, that the log before it was cut or altered. It is signed for its
 place and for the hash of the row before it, so the log goes on from there, and so does judging.
 Were it not so, one break would hide whatever is done to the log later.
+
+The newest checkpoint names the authority record that was in force. `hold_record` holds the file's
+against it: that finds a vault of which all but the log was put back.
 """
 
 from collections.abc import Sequence
@@ -24,6 +27,7 @@ from backpackd.core.audit.chain import (
     Header,
     head_of,
 )
+from backpackd.core.audit.record_state import RecordState, digest_of
 from backpackd.core.rows import AuditRow
 
 
@@ -62,6 +66,9 @@ class Verifier:
         later: the first problem after `broken`, another break among them.
         head: the last row that could be judged and was good.
         signed: number of the last row that a signature vouches for; 0 for none.
+        record: what the newest genuine checkpoint that names one names, also where the log before
+            it is bad; None: those of an older version name none.
+        stepped: the file's authority record is not that one.
 
     Args:
         vault_id: the vault's 16 bytes.
@@ -83,6 +90,9 @@ class Verifier:
         self.problem: Problem | None = None
         self.broken: Problem | None = None
         self.later: Problem | None = None
+        self.stepped: Problem | None = None
+        self.record: RecordState | None = None
+        self._named_at = 0
         self._place = self.head = Head()
         self.signed = 0
 
@@ -92,7 +102,7 @@ class Verifier:
         broken = self.broken
         if broken is not None and broken.number <= self._accepted:
             broken = None
-        return self.problem or broken or self.later
+        return self.problem or broken or self.later or self.stepped
 
     def feed(self, row: AuditRow) -> None:
         """Take the next row."""
@@ -106,6 +116,19 @@ class Verifier:
             self._note(problem)
             self._lost = True
         self._resume(row, before)
+
+    def hold_record(self, sealed: bytes) -> None:
+        """Hold the file's sealed authority record against the newest checkpoint.
+
+        Args:
+            sealed: the record that was in the file when no row came after those that were fed.
+        """
+        if self.record is not None and self.record.digest != digest_of(self._vault_id, sealed):
+            what = (
+                "names another authority record than the one in the vault file: parts of an older "
+                "copy of the vault were put in place, or the log is a copy of another time"
+            )
+            self.stepped = Problem(self._named_at, what)
 
     def finish(self) -> Problem | None:
         """Judge the end of the log and return the first thing that speaks against it."""
@@ -138,16 +161,13 @@ class Verifier:
     def _resume(self, row: AuditRow, before: Head) -> None:
         """Go on from a break, where this row is one; else only take its place."""
         self._place = head_of(self._vault_id, row)
-        if row.kind != CHECKPOINT or (row.number, row.previous) != (
-            before.number + 1,
-            before.digest,
-        ):
+        checkpoint = genuine_checkpoint(row, self._verify, self._vault_id)
+        if checkpoint is None:
             return
-        try:
-            checkpoint = Checkpoint.decode(row.body)
-        except ChainError:
-            return
-        if checkpoint.why == BREAK and checkpoint.genuine(self._verify, self._vault_id, before):
+        # Who alters a row must not hide by that what is signed behind it.
+        self._name(row.number, checkpoint)
+        follows = (row.number, row.previous) == (before.number + 1, before.digest)
+        if checkpoint.why == BREAK and follows:
             self._lost, self._doubt, self._segment = False, 0, checkpoint.segment
             self._break(row.number, checkpoint)
             self._hold()
@@ -156,11 +176,11 @@ class Verifier:
     def _break(self, number: int, checkpoint: Checkpoint) -> None:
         """Remember a break that the vault signed, whose row vouches for all rows as they are."""
         self.signed = number
-        known = Head.parse(checkpoint.known).number
+        known = checkpoint.known.partition("-")[0]
         told = Problem(
             number,
             "is the vault's own word that the log was cut or altered before it: at that unlock "
-            f"entry {known} was not the one that the vault knew",
+            f"entry {known}, or what was written right after it, was not what the vault knew",
         )
         if self.broken is None:
             self.broken = told
@@ -212,7 +232,27 @@ class Verifier:
             self._verify, self._vault_id, self._place
         ):
             return Problem(row.number, "is a checkpoint that the vault did not sign for this place")
+        self._name(row.number, checkpoint)
         if checkpoint.why == BREAK:
             self._break(row.number, checkpoint)
         self.signed = row.number
         return None
+
+    def _name(self, number: int, checkpoint: Checkpoint) -> None:
+        if checkpoint.record is not None:
+            self._named_at, self.record = number, checkpoint.record
+
+
+def genuine_checkpoint(row: AuditRow, verify: bytes, vault_id: bytes) -> Checkpoint | None:
+    """Return a row's checkpoint if the vault signed it for the place that the row is in.
+
+    Whether the rows before it are there is not looked at: the signature holds without them.
+    """
+    if row.kind != CHECKPOINT or row.number < 1:
+        return None
+    try:
+        checkpoint = Checkpoint.decode(row.body)
+    except ChainError:
+        return None
+    before = Head(row.number - 1, row.previous)
+    return checkpoint if checkpoint.genuine(verify, vault_id, before) else None

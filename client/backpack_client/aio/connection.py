@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address
+from backpack_client import address, protecting
 from backpack_client.aio.lease import AsyncLease
 from backpack_client.aio.watch import being_cancelled
 from backpack_client.calls.call import (
@@ -38,6 +38,8 @@ class Connection:
         self._opening = asyncio.Lock()
         self._target: Target | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._exposed: list[tuple[grpc.aio.Channel, Target]] = []
+        self._undumpable = False
         self._closed = False
         self._leases: set[AsyncLease] = set()
 
@@ -63,12 +65,25 @@ class Connection:
             if self._target is not None:
                 self._target.close()
                 self._target = None
+            for channel, target in self._exposed:
+                await channel.close()
+                target.close()
+            self._exposed.clear()
 
-    async def _open(self) -> "grpc.aio.Channel":
+    async def _open(self, *, passphrase: bool = False) -> "grpc.aio.Channel":
+        """Return the channel, connected; see `api.connection` for what a passphrase needs."""
         async with self._opening:
             if self._closed:
                 raise closed()
+            if passphrase and not protecting.is_undumpable():
+                protecting.make_undumpable()
+                self._undumpable = False
+            if passphrase and self._channel is not None and not self._undumpable:
+                assert self._target is not None
+                self._exposed.append((self._channel, self._target))
+                self._channel = self._target = None
             if self._channel is None:
+                self._undumpable = protecting.is_undumpable()
                 # A daemon with a full queue is waited for, which must not hold up the loop.
                 target = await asyncio.to_thread(check, self._path)
                 self._channel = await open_async_channel(target, self._path, self._timeout)
@@ -76,7 +91,7 @@ class Connection:
             return self._channel
 
     async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        channel = await self._open()
+        channel = await self._open(passphrase=call.passphrase)
         serialize = type(call.request).SerializeToString
         timeout = self._timeout + call.wait
         try:

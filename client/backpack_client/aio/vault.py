@@ -18,9 +18,15 @@ class VaultMethods(Connection):
         """Make a new vault and leave it unlocked; returns the recovery code, if one is wanted."""
         return await self._invoke(calls.init(passphrase, recovery=recovery))
 
-    async def unlock(self, passphrase: str | bytes) -> None:
-        """Unlock the vault. It gives no operator authority."""
-        await self._invoke(calls.unlock(passphrase))
+    async def unlock(self, passphrase: str | bytes, *, accept_older: bool = False) -> None:
+        """Unlock the vault. It gives no operator authority.
+
+        Args:
+            passphrase: or a recovery code.
+            accept_older: unlock also a vault that is older than its audit log (otherwise refused as
+                `vault-stepped-back`), because an older copy was put in place on purpose.
+        """
+        await self._invoke(calls.unlock(passphrase, accept_older=accept_older))
 
     async def lock(self) -> int:
         """Lock the vault; returns how many leases ended with it."""

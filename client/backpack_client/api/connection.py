@@ -4,7 +4,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address
+from backpack_client import address, protecting
 from backpack_client.api.lease import Lease
 from backpack_client.calls.call import (
     DEFAULT_TIMEOUT,
@@ -37,6 +37,8 @@ class Connection:
         self._opening = threading.Lock()
         self._target: Target | None = None
         self._channel: grpc.Channel | None = None
+        self._exposed: list[tuple[grpc.Channel, Target]] = []
+        self._undumpable = False
         self._pid = 0
         self._closed = False
         self._leases: set[Lease] = set()
@@ -63,12 +65,32 @@ class Connection:
             if self._target is not None:
                 self._target.close()
                 self._target = None
+            for channel, target in self._exposed:
+                channel.close()
+                target.close()
+            self._exposed.clear()
 
-    def _open(self) -> "grpc.Channel":
+    def _open(self, *, passphrase: bool = False) -> "grpc.Channel":
+        """Return the channel, connected.
+
+        Args:
+            passphrase: one is to be sent on it. Another process of the user may have taken the
+                descriptor of a connection that was made while this process was open to it, and
+                would have its authority (pidfd_getfd(2)). So a new one is made; calls that are
+                under way end on the old one.
+        """
         with self._opening:
             if self._closed:
                 raise closed()
+            if passphrase and not protecting.is_undumpable():
+                protecting.make_undumpable()
+                self._undumpable = False
+            if passphrase and self._channel is not None and not self._undumpable:
+                assert self._target is not None
+                self._exposed.append((self._channel, self._target))
+                self._channel = self._target = None
             if self._channel is None:
+                self._undumpable = protecting.is_undumpable()
                 target = check(self._path)
                 self._channel = open_channel(target, self._path, self._timeout)
                 self._target = target
@@ -83,7 +105,7 @@ class Connection:
             return self._channel
 
     def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        channel = self._open()
+        channel = self._open(passphrase=call.passphrase)
         serialize = type(call.request).SerializeToString
         timeout = self._timeout + call.wait
         try:

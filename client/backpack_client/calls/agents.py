@@ -210,13 +210,24 @@ def remove_recipient(data: bytes, fingerprint: str) -> Call[ChangedLock]:
     )
 
 
-def trust_lock(data: bytes, author: str, label: str = "", *, path: str = "") -> Call[LockInfo]:
-    """Accept a lock as it is; `author` is the fingerprint that was compared."""
+def trust_lock(
+    data: bytes, author: str, label: str = "", *, path: str = "", names: Sequence[str] = ()
+) -> Call[LockInfo]:
+    """Accept a lock as it is.
+
+    Args:
+        data: the file's bytes.
+        author: the fingerprint that was compared; empty where the author is accepted already.
+        label: what to call the author.
+        path: where the file lies.
+        names: of embedded values, which may be handed out from now on.
+    """
     request = pb.TrustLockRequest(
         agent_lock=data,
         claimed_path=_claimed(path),
         author=text("fingerprint", author),
         label=text("label", label),
+        names=[_name(name) for name in names],
     )
     return Call(
         PACKAGE + "Agents/TrustLock",
@@ -238,7 +249,13 @@ def list_trusted() -> Call[Trusted]:
                 for each in response.authors
             ),
             tuple(
-                KnownLock(each.lock_id, each.generation, each.memory_counter, each.claimed_path)
+                KnownLock(
+                    each.lock_id,
+                    each.generation,
+                    each.memory_counter,
+                    each.claimed_path,
+                    tuple(each.accepted_names),
+                )
                 for each in response.locks
             ),
         ),
@@ -349,4 +366,5 @@ def _info(info: pb.LockInfo) -> LockInfo:
         ),
         credentials=tuple(Credential(each.name, each.embedded) for each in info.credentials),
         warnings=tuple(info.warnings),
+        unaccepted_names=tuple(info.unaccepted_names),
     )

@@ -61,6 +61,7 @@ class AuditEntry:
         count: of how many equal events it tells.
         details: what else there is.
         claimed_reason: what the caller said that it was for, a claim.
+        generation: of the vault's authority record after this change; 0: it is no change.
     """
 
     number: int
@@ -74,6 +75,7 @@ class AuditEntry:
     count: int
     details: Mapping[str, str]
     claimed_reason: str
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,4 +204,5 @@ def _entry(entry: audit_pb2.AuditEntry) -> AuditEntry:
         count=entry.count,
         details=dict(entry.details),
         claimed_reason=entry.claimed_reason,
+        generation=entry.generation,
     )

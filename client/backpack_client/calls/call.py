@@ -54,6 +54,8 @@ class Call(Generic[Answer]):
         streams: True when the daemon answers with a stream of responses.
         names: the key names that are asked for, which a refusal's hint repeats.
         wait: how long the daemon may let it wait for a person, in seconds.
+        passphrase: whether the request holds a passphrase or what stands for one. It is sent only
+            on a connection that was made after this process had closed itself to others.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Call(Generic[Answer]):
     streams: bool = False
     names: tuple[str, ...] = ()
     wait: int = 0
+    passphrase: bool = False
 
 
 def failure_of(

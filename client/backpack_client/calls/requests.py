@@ -70,6 +70,7 @@ def _read_requests(
                     in_tree=process.in_tree,
                     may_be_root=process.may_be_root,
                     claimed_command=process.claimed_command,
+                    now=process.now,
                 )
                 for process in request.chain
             ),

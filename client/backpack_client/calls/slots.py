@@ -116,6 +116,7 @@ def recover(code: bytes, replacement: bytes) -> Call[None]:
         slots_pb2.RecoverRequest(code=code, replacement=passphrase_bytes(replacement)),
         slots_pb2.RecoverResponse.FromString,
         lambda _: None,
+        passphrase=True,
     )
 
 
@@ -126,6 +127,7 @@ def drill_recovery(code: bytes) -> Call[datetime]:
         slots_pb2.DrillRecoveryRequest(code=code),
         slots_pb2.DrillRecoveryResponse.FromString,
         lambda response: moment(response.drilled_at_ms),
+        passphrase=True,
     )
 
 

@@ -25,16 +25,18 @@ def init(passphrase: str | bytes, *, recovery: bool = False) -> Call[str]:
         vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase), recovery=recovery),
         vault_pb2.InitResponse.FromString,
         lambda response: str(response.recovery_code),
+        passphrase=True,
     )
 
 
-def unlock(passphrase: str | bytes) -> Call[None]:
+def unlock(passphrase: str | bytes, *, accept_older: bool = False) -> Call[None]:
     """Load the master key."""
     return Call(
         PACKAGE + "Vault/Unlock",
-        vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase)),
+        vault_pb2.UnlockRequest(passphrase=passphrase_bytes(passphrase), accept_older=accept_older),
         vault_pb2.UnlockResponse.FromString,
         read_nothing,
+        passphrase=True,
     )
 
 
@@ -55,6 +57,7 @@ def authorize(passphrase: str | bytes) -> Call[datetime]:
         vault_pb2.AuthorizeRequest(passphrase=passphrase_bytes(passphrase)),
         vault_pb2.AuthorizeResponse.FromString,
         lambda response: moment(response.authorized_until_ms),
+        passphrase=True,
     )
 
 
@@ -68,6 +71,7 @@ def change_passphrase(current: str | bytes, replacement: str | bytes) -> Call[No
         request,
         vault_pb2.ChangePassphraseResponse.FromString,
         read_nothing,
+        passphrase=True,
     )
 
 

@@ -119,7 +119,7 @@ def init(
 
         made = backpack.call(agent_calls.create_lock(personality, credentials))
         lockfiles.create(path, made.data)
-        note_seen(backpack, made.data, path)
+        note_seen(backpack, made.data, path, made.info, credentials)
         terminal.say(
             f"{shown(path)} is made; it is safe to commit\n"
             f"where git changes line ends, put into .gitattributes: {name} -text"
@@ -158,7 +158,8 @@ def show(
 
     JSON: one object with version, lock_id, generation, author, recipients, layers (the generation
     in which each was sealed; of the memory, its counter), credentials (name, embedded),
-    personality, memory, and warnings. Version 1 has null for what it does not know.
+    personality, memory, unaccepted_names, and warnings. Version 1 has null for what it does not
+    know.
     """
     if file is not None and lock is not None:
         raise click.UsageError("FILE and --lock say the same")
@@ -233,7 +234,7 @@ def set_(
                 now.data, personality=wanted, put=credentials, remove=removed
             )
 
-        changed = change(backpack, seen, make)
+        changed = change(backpack, seen, make, credentials)
         if changed.data == before:
             terminal.say("that is how it was: nothing is changed")
             return

@@ -1,7 +1,7 @@
 """What the agent commands share: which lock is meant, how it is changed, how it is laid out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -57,7 +57,10 @@ def read_lock(named: str | None) -> LockFile:
 
 
 def change(
-    backpack: "Backpack", seen: LockFile, make: "Callable[[LockFile], Call[ChangedLock]]"
+    backpack: "Backpack",
+    seen: LockFile,
+    make: "Callable[[LockFile], Call[ChangedLock]]",
+    typed: Iterable[str] = (),
 ) -> "ChangedLock":
     """Have the daemon make a new version of a lock, and put it in the place of the old one.
 
@@ -68,6 +71,7 @@ def change(
         backpack: with operator authority.
         seen: the file as it was read to begin with.
         make: makes the call for the file as it is now.
+        typed: names of values that the operator embeds by it.
 
     Raises:
         Failure: the daemon refuses, or others write the file all the time; it is as it was.
@@ -81,17 +85,31 @@ def change(
             if failure.reason != "lock-changed" or not left:
                 raise
         else:
-            note_seen(backpack, changed.data, seen.path)
+            note_seen(backpack, changed.data, seen.path, changed.info, typed)
             return changed
     raise AssertionError("the last attempt returns or raises")
 
 
-def note_seen(backpack: "Backpack", data: bytes, path: str) -> None:
-    """Have the daemon remember the version that was just written, so that an older one is found."""
+def note_seen(
+    backpack: "Backpack", data: bytes, path: str, info: "LockInfo", typed: Iterable[str] = ()
+) -> None:
+    """Have the daemon remember the version that was just written, so that an older one is found.
+
+    Args:
+        backpack: with operator authority.
+        data: the file's bytes.
+        path: where it lies.
+        info: what is known of it.
+        typed: names of values that the operator has just embedded. To type one is to accept it.
+    """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
 
+    names = [name for name in info.unaccepted_names if name in set(typed)]
     try:
-        backpack.call(agent_calls.open_lock(data, path=path))
+        if names:
+            backpack.call(agent_calls.trust_lock(data, "", path=path, names=names))
+        else:
+            backpack.call(agent_calls.open_lock(data, path=path))
     except Failure as failure:
         # It is written, and so it stays; it is met the next time that it is opened.
         terminal.say(f"note: the daemon has not looked at the new version: {failure.message}")
@@ -127,6 +145,8 @@ def layout(info: "LockInfo") -> list[str]:
     for number, credential in enumerate(info.credentials):
         title = "" if number else "credentials"
         where = "embedded: its value is sealed in the lock" if credential.embedded else ""
+        if credential.name in info.unaccepted_names:
+            where += "; its name is NOT ACCEPTED"
         lines.append(f"{title:<12} {credential.name}  {where}".rstrip())
     if not info.credentials:
         lines.append("credentials  none")
@@ -160,6 +180,7 @@ def document(info: "LockInfo") -> dict[str, Any]:
         "credentials": [
             {"name": each.name, "embedded": each.embedded} for each in info.credentials
         ],
+        "unaccepted_names": list(info.unaccepted_names),
         "warnings": list(info.warnings),
     }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backpack_client import lockfiles, terminal
+from backpack_client.cli import agent_names
 from backpack_client.cli.agent_files import (
     change,
     layout,
@@ -187,7 +188,14 @@ def rewrap(session: Session, lock: str | None, passphrase_file: str | None) -> N
     help="The author's fingerprint, as its owner told it; without it you are asked.",
 )
 @click.option("--label", metavar="TEXT", default="", help="What to call the author.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--name",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="A name that the lock may set beside credentials; repeat it. Without it you are asked.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask; accepts no names.")
 @click.option("--list", "listing", is_flag=True, help="List accepted authors and known locks.")
 @click.option(
     "--forget", metavar="F", help="Forget the author with this fingerprint, or a lock by its id."
@@ -201,6 +209,7 @@ def trust(
     lock: str | None,
     fingerprint: str | None,
     label: str,
+    names: tuple[str, ...],
     yes: bool,
     listing: bool,
     forget: str | None,
@@ -212,8 +221,11 @@ def trust(
     Needed once for every author that is not yourself, and when a lock steps back or forks, as
     checking out older commits and other branches does.
 
+    A lock may also bring values for names that are not those of credentials, such as addresses.
+    You are asked for these once: an accepted name stays so for this lock, whatever its value.
+
     JSON, with --list: one object with authors (fingerprint, label, trusted_at_ms) and locks
-    (lock_id, generation, memory_counter, claimed_path).
+    (lock_id, generation, memory_counter, claimed_path, accepted_names).
     """
     if as_json and not listing:
         raise click.UsageError("--json is for --list only")
@@ -227,6 +239,7 @@ def trust(
             read_lock(lock),
             fingerprint,
             label,
+            names=names,
             yes=yes,
             passphrase_file=passphrase_file,
         )
@@ -290,7 +303,7 @@ def migrate(
         migrated = backpack.call(call)
         kept = lockfiles.keep_beside(seen, _SUFFIX)
         lockfiles.replace(seen, migrated.data)
-        note_seen(backpack, migrated.data, seen.path)
+        note_seen(backpack, migrated.data, seen.path, migrated.info)
         terminal.say(
             f"{shown(seen.path)} is of version 2 now; the old one is {shown(kept)}: delete it once "
             "nothing reads it any more"
@@ -324,6 +337,7 @@ def _trust(
     fingerprint: str | None,
     label: str,
     *,
+    names: tuple[str, ...],
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
@@ -339,17 +353,25 @@ def _trust(
             )
         author = info.author.fingerprint
         both = (author, _author_digits(seen))
-        if not info.warnings and not label:
-            if fingerprint is not None:
-                _compare(both, fingerprint, "", yes=yes)
+        new = bool(info.warnings or label)
+        if not new and fingerprint is not None:
+            _compare(both, fingerprint, "", yes=yes)
+        if not new and not info.unaccepted_names and not names:
             terminal.say(f"{shown(seen.path)} is accepted already")
             return
         for line in layout(info):
             terminal.say(line)
         warn(info)
-        _compare(both, fingerprint, _question(info), yes=yes)
-        backpack.call(agent_calls.trust_lock(seen.data, author, label, path=seen.path))
+        if new:
+            _compare(both, fingerprint, _question(info), yes=yes)
+        accepted = agent_names.to_accept(info, names, yes=yes)
+        if not new and not accepted:
+            return
+        call = agent_calls.trust_lock(seen.data, author, label, path=seen.path, names=accepted)
+        backpack.call(call)
     terminal.say(f"{shown(seen.path)} is accepted, generation {info.generation} of {author}")
+    if accepted:
+        terminal.say(f"it may set, from now on: {', '.join(accepted)}")
 
 
 def _question(info: "LockInfo") -> str:
@@ -438,6 +460,7 @@ def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> No
                         "generation": each.generation,
                         "memory_counter": each.memory_counter,
                         "claimed_path": each.claimed_path,
+                        "accepted_names": list(each.accepted_names),
                     }
                     for each in trusted.locks
                 ],
@@ -449,9 +472,15 @@ def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> No
         [(each.fingerprint, each.label, local_time(each.trusted_at)) for each in trusted.authors],
     )
     terminal.print_table(
-        ("LOCK", "GENERATION", "MEMORY", "SEEN AT"),
+        ("LOCK", "GENERATION", "MEMORY", "NAMES", "SEEN AT"),
         [
-            (each.lock_id, str(each.generation), str(each.memory_counter), each.claimed_path)
+            (
+                each.lock_id,
+                str(each.generation),
+                str(each.memory_counter),
+                " ".join(each.accepted_names),
+                each.claimed_path,
+            )
             for each in trusted.locks
         ],
     )

@@ -74,7 +74,7 @@ def show(
 
     JSON: one object a line, with number, event, at_ms, actor (null, or uid, pid, executable,
     root_pid, root_executable, unit, terminal, connection, claimed_command), names, lease_id,
-    grant_ids, reason, count, details, claimed_reason.
+    grant_ids, reason, count, details, claimed_reason, generation.
     """
     session: Session = ctx.obj
     begin, end = _when(since), _when(until)
@@ -379,6 +379,7 @@ def _document(entry: "AuditEntry") -> dict[str, object]:
         "count": entry.count,
         "details": dict(entry.details),
         "claimed_reason": entry.claimed_reason,
+        "generation": entry.generation,
     }
 
 

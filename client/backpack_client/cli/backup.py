@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from backpack_client import terminal
+from backpack_client import protecting, terminal
 from backpack_client.cli.identity import identity_line
 from backpack_client.cli.session import Session, count, local_time, passphrase_option
 from backpack_client.failures import Failure, printable, usage
@@ -82,7 +82,7 @@ def export(
             secret = terminal.new_passphrase(
                 "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
             )
-        terminal.make_undumpable()
+        protecting.make_undumpable()
         with (
             NewFile(file) as made,
             backpack.follow(

@@ -20,12 +20,13 @@ class Connection(Backpack):
 
     def follow(self, call: Call[Answer]) -> Watch[Answer]:
         """Carry out a call that streams, one response at a time."""
-        return Watch(call, self._open(), self._failure_of)
+        return Watch(call, self._open(passphrase=call.passphrase), self._failure_of)
 
     def send(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
         """Carry out a call that takes a stream: its own request, then these."""
         serialize = type(call.request).SerializeToString
-        stream = self._open().stream_unary(call.method, serialize, call.parse)
+        channel = self._open(passphrase=call.passphrase)
+        stream = channel.stream_unary(call.method, serialize, call.parse)
         try:
             return call.read(stream(chain([call.request], more)))
         except RpcError as error:

@@ -9,9 +9,10 @@ to approve: for this process and what it becomes and starts, until it ends.
 """
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backpack_client import terminal
+from backpack_client import protecting, terminal
 from backpack_client.cli import request_view
 from backpack_client.failures import Failure
 from backpack_client.model import Request
@@ -46,6 +47,8 @@ def ask(backpack: "Backpack", code: str) -> None:
     Raises:
         Failure: the passphrase was wrong three times, nothing was typed, or it was denied.
     """
+    # Before the daemon is asked: what hides itself afterwards has changed since it was shown.
+    protecting.make_undumpable()
     request = _own(backpack, code)
     if request is None:
         terminal.tell_waiting(code)
@@ -66,5 +69,7 @@ def _own(backpack: "Backpack", code: str) -> Request | None:
     """Find the request as the daemon tells it; only if it is this very process that asks."""
     for request in backpack.requests():
         if request.code == code and request.chain and request.chain[0].pid == os.getpid():
-            return request
+            # What hides is this process, and the person at its terminal has just started it.
+            own = replace(request.chain[0], now="")
+            return replace(request, chain=(own, *request.chain[1:]))
     return None

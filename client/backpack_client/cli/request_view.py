@@ -15,6 +15,7 @@ ROOT = "root"
 KEYS = "bold"
 """The style of the lines of the keys."""
 _COLUMNS = 72
+_NOW = {"hidden": "(hidden now) was ", "ended": "(ended) was "}
 _NAMED = 3
 _DEEPEST = 8
 
@@ -111,4 +112,9 @@ def _process(process: Process, depth: int, *, is_root: bool, inside: bool) -> Li
 
 
 def _program(process: Process) -> str:
-    return process.executable or "(program unknown)"
+    if process.now == "unnamed":
+        return "(program without a path: deleted, or in memory only)"
+    if not process.executable:
+        return "(program unknown)"
+    # Before the path, as the marks are. The path is from before: nobody can tell what runs now.
+    return f"{_NOW.get(process.now, '')}{process.executable}"

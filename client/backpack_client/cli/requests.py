@@ -38,7 +38,7 @@ def requests(
 
     JSON: one object with requests: a list of objects with code, names, claimed_reason, asked_at_ms,
     waiting, and chain: the caller first, then its parent and so on, objects with pid, executable,
-    unit, proposed_root, in_tree, may_be_root, claimed_command.
+    unit, proposed_root, in_tree, may_be_root, claimed_command, now.
     """
     if watch:
         if as_json:
@@ -197,6 +197,7 @@ def _document(request: Request) -> dict[str, object]:
                 "in_tree": process.in_tree,
                 "may_be_root": process.may_be_root,
                 "claimed_command": process.claimed_command,
+                "now": process.now,
             }
             for process in request.chain
         ],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backpack_client import lockfiles, terminal
-from backpack_client.cli import inline
+from backpack_client import lockfiles, protecting, terminal
+from backpack_client.cli import agent_names, inline
 from backpack_client.cli.agent_files import MOST_KEYS, lock_option, warn
 from backpack_client.cli.session import Session
 from backpack_client.failures import Failure
@@ -20,7 +20,7 @@ from backpack_client.lockfiles import LockFile
 from backpack_client.running import becoming, descriptor, environment
 
 if TYPE_CHECKING:
-    from backpack_client.agent_model import Credential
+    from backpack_client.agent_model import OpenedLock
     from backpack_client.api import Backpack
     from backpack_client.calls.call import Call
     from backpack_client.calls.leases import Handout
@@ -89,7 +89,7 @@ def run(
 
     The daemon renews the lease for as long as that process lives. Typed at a shell's prompt, and
     without --wait, it asks for the passphrase right here; else it shows a code and waits, as get
-    does.
+    does. What the lock itself sets beside credentials is asked for once, before the keys.
 
     Before COMMAND has begun, exit codes are those of backpack-client, 126 where COMMAND cannot be
     executed and 127 where it is not found.
@@ -109,12 +109,22 @@ def run(
     with session.connect(float(GRACE)) as backpack:
         named, personality = list(keys), _NOTHING
         embedded: frozenset[str] = frozenset()
+        unaccepted: frozenset[str] = frozenset()
         if seen is not None:
-            found, personality = _open(backpack, seen)
+            opened = _open(backpack, seen)
+            found, personality = opened.info.credentials, opened.personality
+            unaccepted = frozenset(opened.info.unaccepted_names)
             named = [credential.name for credential in found] + named
             embedded = frozenset(each.name for each in found if each.embedded)
             environ[environment.LOCK_VARIABLE.encode()] = seen.path.encode(errors="surrogateescape")
         wanted = _wanted(named, how, environ)
+        if seen is not None:
+            agent_names.have_accepted(
+                [name for name in wanted if name in unaccepted],
+                seen.path,
+                socket=session.named_socket,
+                asks_here=asks_here,
+            )
         if how == _ENV:
             _warn_of_addresses(name for name in wanted if name in embedded)
         variables = environment.of_personality(personality, environ)
@@ -134,9 +144,9 @@ def run(
             )
 
             def on_wait(code: str) -> None:
-                # Not before: the daemon could not read what this process runs, and who approves
-                # would see an unknown program.
-                terminal.make_undumpable()
+                # Still open to the user's other processes: the daemon looks once more at what this
+                # one runs before it lets a person approve it, and what hides has changed. The
+                # passphrase, and the values below, come after it has closed itself.
                 if asks_here:
                     inline.ask(backpack, code)
                 else:
@@ -158,15 +168,13 @@ def _read_lock(named: str | None, *, needed: bool) -> LockFile | None:
     return lockfiles.read(path)
 
 
-def _open(
-    backpack: "Backpack", seen: LockFile
-) -> "tuple[tuple[Credential, ...], Mapping[str, Any]]":
-    """Have the daemon open a lock: the credentials that it asks for, and the personality."""
+def _open(backpack: "Backpack", seen: LockFile) -> "OpenedLock":
+    """Have the daemon open a lock."""
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     opened = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
     warn(opened.info)
-    return opened.info.credentials, opened.personality
+    return opened
 
 
 def _lease(
@@ -185,7 +193,7 @@ def _lease(
             reason=failure.reason,
             hint="run it again with a longer --wait, and have it answered while it waits",
         ) from None
-    terminal.make_undumpable()
+    protecting.make_undumpable()
     return dict(handed.values)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from backpack_client import __version__, address, terminal
+from backpack_client import __version__, address, protecting, terminal
 from backpack_client.failures import Failure, from_status
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class Session:
         """The path of the daemon's socket."""
         return address.socket_path(self._environ, self._socket)
 
+    @property
+    def named_socket(self) -> str | None:
+        """The path of the socket that the command line names; None: it names none."""
+        return self._socket
+
     def connect(self, timeout: float | None = None) -> "Connection":
         """Make the connection to the daemon; nothing is sent yet.
 
@@ -79,6 +84,8 @@ class Session:
         Nobody is asked for a passphrase that could not be used: there must be a daemon, and the
         vault must be unlocked.
         """
+        # First of all: what is opened of this process before that stays open.
+        protecting.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
             self.note_version(status)

@@ -92,16 +92,32 @@ def init(
 @click.command("unlock")
 @passphrase_option
 @_no_start_option
+@click.option(
+    "--accept-older-vault",
+    is_flag=True,
+    help="Unlock a vault that is older than its audit log: an older copy was put back on purpose.",
+)
 @click.pass_obj
-def unlock(session: Session, passphrase_file: str | None, no_start: bool) -> None:
-    """Unlock the vault, so that keys can be leased. Starts the daemon when none runs."""
+def unlock(
+    session: Session, *, passphrase_file: str | None, no_start: bool, accept_older_vault: bool
+) -> None:
+    """Unlock the vault, so that keys can be leased. Starts the daemon when none runs.
+
+    A vault that is older than its audit log is refused: somebody may have put an older copy in
+    place, to have deleted keys, ended grants or an old passphrase in force again. If you did it
+    yourself, say so with --accept-older-vault. The audit log records that you did.
+    """
     ensure(session, no_start)
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
         if status.state == "uninitialized":
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
-        terminal.right_passphrase("passphrase", passphrase_file, backpack.unlock)
+        terminal.right_passphrase(
+            "passphrase",
+            passphrase_file,
+            lambda typed: backpack.unlock(typed, accept_older=accept_older_vault),
+        )
     already = status.state == "unlocked"
     terminal.say("the vault was unlocked already" if already else "the vault is unlocked")
 

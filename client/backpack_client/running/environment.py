@@ -9,6 +9,8 @@ Pure. Its rules:
 2. A variable that is set already wins, also an empty one, and its key is not asked for.
 3. A name that says where a program sends its keys (`OPENAI_BASE_URL`) is not refused, since locks
    have good reasons for one, but named where the lock itself brings the address.
+   That, and every other name that is not one of a credential, the daemon hands out only once the
+   operator has accepted it for the lock. This list holds in addition, whatever was accepted.
 4. Values are bytes. What no variable can hold is refused, never cut or escaped.
 """
 
@@ -26,12 +28,16 @@ KEYS_VARIABLE = "BACKPACK_KEYS_FD"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ADDRESS = re.compile(
-    r".+_(BASE_URL|API_BASE|API_URL|API_HOST|ENDPOINT|ENDPOINT_URL(_.+)?)", re.ASCII
+    r"(.+_)?(URL|URI|ADDR|ADDRESS|HOST|HOSTNAME|ENDPOINT|PROXY|REPOSITORY|REGISTRY|BASE|SERVER"
+    r"|ORIGIN|DOMAIN|DSN|WEBHOOK|PEER|BROKER|GATEWAY|REMOTE)S?"
+    r"|.+_ENDPOINT_URL_.+",
+    re.ASCII,
 )
 
 # Whole families: the dynamic linkers, the C library, interpreters that read many variables, shells,
 # package managers, and what belongs to Backpack or to a service manager.
 _REFUSED_PREFIXES = (
+    "AGENT_BROWSER_",
     "ANSIBLE_",
     "BACKPACK_",
     "BASH_",
@@ -48,6 +54,8 @@ _REFUSED_PREFIXES = (
     "DYLD_",
     "GDK_PIXBUF_",
     "GIT_CONFIG",
+    "GIT_SSH",
+    "GIT_SSL_",
     "GIT_TRACE",
     "GRPC_",
     "GST_PLUGIN",
@@ -90,6 +98,8 @@ _REFUSED = frozenset(
     R_HOME R_LIBS R_LIBS_USER GEM_HOME GEM_PATH TCLLIBPATH ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS
     ERL_LIBS ELIXIR_ERL_OPTIONS GHCRTS GUILE_LOAD_PATH GUILE_LOAD_COMPILED_PATH OCAMLRUNPARAM
     GOFLAGS GOENV GOPROXY GOROOT GOPATH GOTOOLCHAIN CARGO_HOME RUSTFLAGS
+    LD AS FC F77 NM RANLIB STRIP OBJCOPY YACC LEX RUSTDOC RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS
+    GRADLE_USER_HOME MAVEN_ARGS GREP_OPTIONS
     CC CXX CPP AR LINKER CFLAGS CXXFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
     LIBRARY_PATH COMPILER_PATH GCC_EXEC_PREFIX MAKE MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEFILES
     VIRTUAL_ENV CONDA_PREFIX PYTEST_ADDOPTS PYTEST_PLUGINS COVERAGE_PROCESS_START YARN_YARN_PATH
@@ -110,7 +120,8 @@ _REFUSED = frozenset(
     CURL_CA_BUNDLE CURL_HOME REQUESTS_CA_BUNDLE WGETRC NETRC GNUPGHOME KRB5_CONFIG
     DOCKER_HOST DOCKER_CONFIG KUBECONFIG AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_CA_BUNDLE
     CLOUDSDK_PYTHON TF_CLI_CONFIG_FILE PGSERVICEFILE
-    AGENT_MASTER_KEY
+    AGENT_MASTER_KEY AGENT_HOMEDIRECTORY AGENT_ROOTDIRECTORY AGENT_TOOLSDIRECTORY
+    AGENT_TEMPDIRECTORY AGENT_WORKFOLDER AGENT_BUILDDIRECTORY AGENT_PROXYURL
     """.split()  # noqa: SIM905 - as above
 )
 

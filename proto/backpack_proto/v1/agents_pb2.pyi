@@ -45,7 +45,7 @@ class LockCredential(_message.Message):
     def __init__(self, name: _Optional[str] = ..., embedded: _Optional[bool] = ...) -> None: ...
 
 class LockInfo(_message.Message):
-    __slots__ = ("version", "lock_id", "author", "generation", "credentials_generation", "personality_generation", "memory_counter", "memory_hash", "recipients", "credentials", "warnings")
+    __slots__ = ("version", "lock_id", "author", "generation", "credentials_generation", "personality_generation", "memory_counter", "memory_hash", "recipients", "credentials", "warnings", "unaccepted_names")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOCK_ID_FIELD_NUMBER: _ClassVar[int]
     AUTHOR_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class LockInfo(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _ClassVar[int]
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    UNACCEPTED_NAMES_FIELD_NUMBER: _ClassVar[int]
     version: int
     lock_id: str
     author: LockAuthor
@@ -68,7 +69,8 @@ class LockInfo(_message.Message):
     recipients: _containers.RepeatedCompositeFieldContainer[LockRecipient]
     credentials: _containers.RepeatedCompositeFieldContainer[LockCredential]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[int] = ..., lock_id: _Optional[str] = ..., author: _Optional[_Union[LockAuthor, _Mapping]] = ..., generation: _Optional[int] = ..., credentials_generation: _Optional[int] = ..., personality_generation: _Optional[int] = ..., memory_counter: _Optional[int] = ..., memory_hash: _Optional[str] = ..., recipients: _Optional[_Iterable[_Union[LockRecipient, _Mapping]]] = ..., credentials: _Optional[_Iterable[_Union[LockCredential, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    unaccepted_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., lock_id: _Optional[str] = ..., author: _Optional[_Union[LockAuthor, _Mapping]] = ..., generation: _Optional[int] = ..., credentials_generation: _Optional[int] = ..., personality_generation: _Optional[int] = ..., memory_counter: _Optional[int] = ..., memory_hash: _Optional[str] = ..., recipients: _Optional[_Iterable[_Union[LockRecipient, _Mapping]]] = ..., credentials: _Optional[_Iterable[_Union[LockCredential, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., unaccepted_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IdentityRequest(_message.Message):
     __slots__ = ()
@@ -251,16 +253,18 @@ class RemoveRecipientResponse(_message.Message):
     def __init__(self, agent_lock: _Optional[bytes] = ..., info: _Optional[_Union[LockInfo, _Mapping]] = ...) -> None: ...
 
 class TrustLockRequest(_message.Message):
-    __slots__ = ("agent_lock", "claimed_path", "author", "label")
+    __slots__ = ("agent_lock", "claimed_path", "author", "label", "names")
     AGENT_LOCK_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
     AUTHOR_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     agent_lock: bytes
     claimed_path: str
     author: str
     label: str
-    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., author: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, agent_lock: _Optional[bytes] = ..., claimed_path: _Optional[str] = ..., author: _Optional[str] = ..., label: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TrustLockResponse(_message.Message):
     __slots__ = ("info",)
@@ -279,16 +283,18 @@ class TrustedAuthor(_message.Message):
     def __init__(self, fingerprint: _Optional[str] = ..., label: _Optional[str] = ..., trusted_at_ms: _Optional[int] = ...) -> None: ...
 
 class KnownLock(_message.Message):
-    __slots__ = ("lock_id", "generation", "memory_counter", "claimed_path")
+    __slots__ = ("lock_id", "generation", "memory_counter", "claimed_path", "accepted_names")
     LOCK_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     MEMORY_COUNTER_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_PATH_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_NAMES_FIELD_NUMBER: _ClassVar[int]
     lock_id: str
     generation: int
     memory_counter: int
     claimed_path: str
-    def __init__(self, lock_id: _Optional[str] = ..., generation: _Optional[int] = ..., memory_counter: _Optional[int] = ..., claimed_path: _Optional[str] = ...) -> None: ...
+    accepted_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lock_id: _Optional[str] = ..., generation: _Optional[int] = ..., memory_counter: _Optional[int] = ..., claimed_path: _Optional[str] = ..., accepted_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListTrustedRequest(_message.Message):
     __slots__ = ()

@@ -171,7 +171,8 @@ class AgentsServicer:
 
     def TrustLock(self, request, context):
         """Accepts a lock as it is: its author from now on, and this generation as the one that counts,
-        also where it is a step back or a fork. Needs operator authority.
+        also where it is a step back or a fork. With `names`, these names of embedded values, too. Needs
+        operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

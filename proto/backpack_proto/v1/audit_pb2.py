@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61\x63kpack_proto/v1/audit.proto\x12\x0b\x62\x61\x63kpack.v1\"p\n\x10ShowAuditRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x10\n\x08since_ms\x18\x04 \x01(\x03\x12\x10\n\x08until_ms\x18\x05 \x01(\x03\x12\x0e\n\x06newest\x18\x06 \x01(\r\"=\n\x11ShowAuditResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.backpack.v1.AuditEntry\"\xb4\x02\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.backpack.v1.AuditActor\x12\r\n\x05names\x18\x05 \x03(\t\x12\x10\n\x08lease_id\x18\x06 \x01(\t\x12\x11\n\tgrant_ids\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\r\x12\x35\n\x07\x64\x65tails\x18\n \x03(\x0b\x32$.backpack.v1.AuditEntry.DetailsEntry\x12\x16\n\x0e\x63laimed_reason\x18\x0b \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x01\n\nAuditActor\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x12\n\nexecutable\x18\x03 \x01(\t\x12\x10\n\x08root_pid\x18\x04 \x01(\x03\x12\x17\n\x0froot_executable\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x10\n\x08terminal\x18\x07 \x01(\x03\x12\x12\n\nconnection\x18\x08 \x01(\t\x12\x17\n\x0f\x63laimed_command\x18\t \x01(\t\x12\r\n\x05start\x18\n \x01(\x03\x12\x12\n\nroot_start\x18\x0b \x01(\x03\"+\n\x12VerifyAuditRequest\x12\x15\n\rexpected_head\x18\x01 \x01(\t\"a\n\x13VerifyAuditResponse\x12\x0f\n\x07\x63hecked\x18\x01 \x01(\x03\x12\r\n\x05total\x18\x02 \x01(\x03\x12*\n\x07verdict\x18\x03 \x01(\x0b\x32\x19.backpack.v1.AuditVerdict\"\xed\x01\n\x0c\x41uditVerdict\x12\x0c\n\x04head\x18\x01 \x01(\t\x12(\n\x06\x61nchor\x18\x02 \x01(\x0e\x32\x18.backpack.v1.AuditAnchor\x12\x14\n\x0csigned_until\x18\x03 \x01(\x03\x12\x15\n\rvouched_until\x18\x04 \x01(\x03\x12\x11\n\tbad_entry\x18\x05 \x01(\x03\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x14\n\x0c\x62roken_entry\x18\x07 \x01(\x03\x12\x0e\n\x06\x62roken\x18\x08 \x01(\t\x12\x17\n\x0flater_bad_entry\x18\t \x01(\x03\x12\x15\n\rlater_problem\x18\n \x01(\t\"\x15\n\x13GetAuditHeadRequest\"$\n\x14GetAuditHeadResponse\x12\x0c\n\x04head\x18\x01 \x01(\t*u\n\x0b\x41uditAnchor\x12\x1c\n\x18\x41UDIT_ANCHOR_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIT_ANCHOR_VAULT\x10\x01\x12\x15\n\x11\x41UDIT_ANCHOR_FILE\x10\x02\x12\x19\n\x15\x41UDIT_ANCHOR_EXPECTED\x10\x03\x32\xfe\x01\n\x05\x41udit\x12L\n\tShowAudit\x12\x1d.backpack.v1.ShowAuditRequest\x1a\x1e.backpack.v1.ShowAuditResponse0\x01\x12R\n\x0bVerifyAudit\x12\x1f.backpack.v1.VerifyAuditRequest\x1a .backpack.v1.VerifyAuditResponse0\x01\x12S\n\x0cGetAuditHead\x12 .backpack.v1.GetAuditHeadRequest\x1a!.backpack.v1.GetAuditHeadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61\x63kpack_proto/v1/audit.proto\x12\x0b\x62\x61\x63kpack.v1\"p\n\x10ShowAuditRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x10\n\x08since_ms\x18\x04 \x01(\x03\x12\x10\n\x08until_ms\x18\x05 \x01(\x03\x12\x0e\n\x06newest\x18\x06 \x01(\r\"=\n\x11ShowAuditResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.backpack.v1.AuditEntry\"\xc8\x02\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.backpack.v1.AuditActor\x12\r\n\x05names\x18\x05 \x03(\t\x12\x10\n\x08lease_id\x18\x06 \x01(\t\x12\x11\n\tgrant_ids\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\r\x12\x35\n\x07\x64\x65tails\x18\n \x03(\x0b\x32$.backpack.v1.AuditEntry.DetailsEntry\x12\x16\n\x0e\x63laimed_reason\x18\x0b \x01(\t\x12\x12\n\ngeneration\x18\x0c \x01(\x04\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x01\n\nAuditActor\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x12\n\nexecutable\x18\x03 \x01(\t\x12\x10\n\x08root_pid\x18\x04 \x01(\x03\x12\x17\n\x0froot_executable\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x10\n\x08terminal\x18\x07 \x01(\x03\x12\x12\n\nconnection\x18\x08 \x01(\t\x12\x17\n\x0f\x63laimed_command\x18\t \x01(\t\x12\r\n\x05start\x18\n \x01(\x03\x12\x12\n\nroot_start\x18\x0b \x01(\x03\"+\n\x12VerifyAuditRequest\x12\x15\n\rexpected_head\x18\x01 \x01(\t\"a\n\x13VerifyAuditResponse\x12\x0f\n\x07\x63hecked\x18\x01 \x01(\x03\x12\r\n\x05total\x18\x02 \x01(\x03\x12*\n\x07verdict\x18\x03 \x01(\x0b\x32\x19.backpack.v1.AuditVerdict\"\xed\x01\n\x0c\x41uditVerdict\x12\x0c\n\x04head\x18\x01 \x01(\t\x12(\n\x06\x61nchor\x18\x02 \x01(\x0e\x32\x18.backpack.v1.AuditAnchor\x12\x14\n\x0csigned_until\x18\x03 \x01(\x03\x12\x15\n\rvouched_until\x18\x04 \x01(\x03\x12\x11\n\tbad_entry\x18\x05 \x01(\x03\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x14\n\x0c\x62roken_entry\x18\x07 \x01(\x03\x12\x0e\n\x06\x62roken\x18\x08 \x01(\t\x12\x17\n\x0flater_bad_entry\x18\t \x01(\x03\x12\x15\n\rlater_problem\x18\n \x01(\t\"\x15\n\x13GetAuditHeadRequest\"$\n\x14GetAuditHeadResponse\x12\x0c\n\x04head\x18\x01 \x01(\t*u\n\x0b\x41uditAnchor\x12\x1c\n\x18\x41UDIT_ANCHOR_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIT_ANCHOR_VAULT\x10\x01\x12\x15\n\x11\x41UDIT_ANCHOR_FILE\x10\x02\x12\x19\n\x15\x41UDIT_ANCHOR_EXPECTED\x10\x03\x32\xfe\x01\n\x05\x41udit\x12L\n\tShowAudit\x12\x1d.backpack.v1.ShowAuditRequest\x1a\x1e.backpack.v1.ShowAuditResponse0\x01\x12R\n\x0bVerifyAudit\x12\x1f.backpack.v1.VerifyAuditRequest\x1a .backpack.v1.VerifyAuditResponse0\x01\x12S\n\x0cGetAuditHead\x12 .backpack.v1.GetAuditHeadRequest\x1a!.backpack.v1.GetAuditHeadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,28 +33,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITENTRY_DETAILSENTRY']._loaded_options = None
   _globals['_AUDITENTRY_DETAILSENTRY']._serialized_options = b'8\001'
-  _globals['_AUDITANCHOR']._serialized_start=1195
-  _globals['_AUDITANCHOR']._serialized_end=1312
+  _globals['_AUDITANCHOR']._serialized_start=1215
+  _globals['_AUDITANCHOR']._serialized_end=1332
   _globals['_SHOWAUDITREQUEST']._serialized_start=46
   _globals['_SHOWAUDITREQUEST']._serialized_end=158
   _globals['_SHOWAUDITRESPONSE']._serialized_start=160
   _globals['_SHOWAUDITRESPONSE']._serialized_end=221
   _globals['_AUDITENTRY']._serialized_start=224
-  _globals['_AUDITENTRY']._serialized_end=532
-  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_start=486
-  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_end=532
-  _globals['_AUDITACTOR']._serialized_start=535
-  _globals['_AUDITACTOR']._serialized_end=748
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=750
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=793
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=795
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=892
-  _globals['_AUDITVERDICT']._serialized_start=895
-  _globals['_AUDITVERDICT']._serialized_end=1132
-  _globals['_GETAUDITHEADREQUEST']._serialized_start=1134
-  _globals['_GETAUDITHEADREQUEST']._serialized_end=1155
-  _globals['_GETAUDITHEADRESPONSE']._serialized_start=1157
-  _globals['_GETAUDITHEADRESPONSE']._serialized_end=1193
-  _globals['_AUDIT']._serialized_start=1315
-  _globals['_AUDIT']._serialized_end=1569
+  _globals['_AUDITENTRY']._serialized_end=552
+  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_start=506
+  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_end=552
+  _globals['_AUDITACTOR']._serialized_start=555
+  _globals['_AUDITACTOR']._serialized_end=768
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=770
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=813
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=815
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=912
+  _globals['_AUDITVERDICT']._serialized_start=915
+  _globals['_AUDITVERDICT']._serialized_end=1152
+  _globals['_GETAUDITHEADREQUEST']._serialized_start=1154
+  _globals['_GETAUDITHEADREQUEST']._serialized_end=1175
+  _globals['_GETAUDITHEADRESPONSE']._serialized_start=1177
+  _globals['_GETAUDITHEADRESPONSE']._serialized_end=1213
+  _globals['_AUDIT']._serialized_start=1335
+  _globals['_AUDIT']._serialized_end=1589
 # @@protoc_insertion_point(module_scope)

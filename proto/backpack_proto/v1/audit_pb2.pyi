@@ -41,7 +41,7 @@ class ShowAuditResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ...) -> None: ...
 
 class AuditEntry(_message.Message):
-    __slots__ = ("number", "event", "at_ms", "actor", "names", "lease_id", "grant_ids", "reason", "count", "details", "claimed_reason")
+    __slots__ = ("number", "event", "at_ms", "actor", "names", "lease_id", "grant_ids", "reason", "count", "details", "claimed_reason", "generation")
     class DetailsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class AuditEntry(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_REASON_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     number: int
     event: str
     at_ms: int
@@ -71,7 +72,8 @@ class AuditEntry(_message.Message):
     count: int
     details: _containers.ScalarMap[str, str]
     claimed_reason: str
-    def __init__(self, number: _Optional[int] = ..., event: _Optional[str] = ..., at_ms: _Optional[int] = ..., actor: _Optional[_Union[AuditActor, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ..., lease_id: _Optional[str] = ..., grant_ids: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., count: _Optional[int] = ..., details: _Optional[_Mapping[str, str]] = ..., claimed_reason: _Optional[str] = ...) -> None: ...
+    generation: int
+    def __init__(self, number: _Optional[int] = ..., event: _Optional[str] = ..., at_ms: _Optional[int] = ..., actor: _Optional[_Union[AuditActor, _Mapping]] = ..., names: _Optional[_Iterable[str]] = ..., lease_id: _Optional[str] = ..., grant_ids: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., count: _Optional[int] = ..., details: _Optional[_Mapping[str, str]] = ..., claimed_reason: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class AuditActor(_message.Message):
     __slots__ = ("uid", "pid", "executable", "root_pid", "root_executable", "unit", "terminal", "connection", "claimed_command", "start", "root_start")

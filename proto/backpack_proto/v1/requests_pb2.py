@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n backpack_proto/v1/requests.proto\x12\x0b\x62\x61\x63kpack.v1\"\x93\x01\n\x0cProcessFacts\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x12\n\nexecutable\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rproposed_root\x18\x04 \x01(\x08\x12\x0f\n\x07in_tree\x18\x05 \x01(\x08\x12\x13\n\x0bmay_be_root\x18\x06 \x01(\x08\x12\x17\n\x0f\x63laimed_command\x18\x07 \x01(\t\"\xb9\x01\n\x07Request\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12(\n\x05\x63hain\x18\x03 \x03(\x0b\x32\x19.backpack.v1.ProcessFacts\x12\x16\n\x0e\x63laimed_reason\x18\x04 \x01(\t\x12\x13\n\x0b\x61sked_at_ms\x18\x05 \x01(\x03\x12\x0f\n\x07waiting\x18\x06 \x01(\r\x12\x17\n\x0fmax_ttl_seconds\x18\x07 \x01(\r\x12\x10\n\x08revision\x18\x08 \x01(\r\"\"\n\x13ListRequestsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\">\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.backpack.v1.Request\"#\n\x14WatchRequestsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"?\n\x15WatchRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.backpack.v1.Request\"W\n\x15\x41pproveRequestRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04once\x18\x02 \x01(\x08\x12\x10\n\x08root_pid\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\r\"*\n\x16\x41pproveRequestResponse\x12\x10\n\x08root_pid\x18\x01 \x01(\x03\"\"\n\x12\x44\x65nyRequestRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"\x15\n\x13\x44\x65nyRequestResponse2\xe6\x02\n\x08Requests\x12S\n\x0cListRequests\x12 .backpack.v1.ListRequestsRequest\x1a!.backpack.v1.ListRequestsResponse\x12X\n\rWatchRequests\x12!.backpack.v1.WatchRequestsRequest\x1a\".backpack.v1.WatchRequestsResponse0\x01\x12Y\n\x0e\x41pproveRequest\x12\".backpack.v1.ApproveRequestRequest\x1a#.backpack.v1.ApproveRequestResponse\x12P\n\x0b\x44\x65nyRequest\x12\x1f.backpack.v1.DenyRequestRequest\x1a .backpack.v1.DenyRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n backpack_proto/v1/requests.proto\x12\x0b\x62\x61\x63kpack.v1\"\xa0\x01\n\x0cProcessFacts\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x12\n\nexecutable\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rproposed_root\x18\x04 \x01(\x08\x12\x0f\n\x07in_tree\x18\x05 \x01(\x08\x12\x13\n\x0bmay_be_root\x18\x06 \x01(\x08\x12\x17\n\x0f\x63laimed_command\x18\x07 \x01(\t\x12\x0b\n\x03now\x18\x08 \x01(\t\"\xb9\x01\n\x07Request\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12(\n\x05\x63hain\x18\x03 \x03(\x0b\x32\x19.backpack.v1.ProcessFacts\x12\x16\n\x0e\x63laimed_reason\x18\x04 \x01(\t\x12\x13\n\x0b\x61sked_at_ms\x18\x05 \x01(\x03\x12\x0f\n\x07waiting\x18\x06 \x01(\r\x12\x17\n\x0fmax_ttl_seconds\x18\x07 \x01(\r\x12\x10\n\x08revision\x18\x08 \x01(\r\"\"\n\x13ListRequestsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\">\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.backpack.v1.Request\"#\n\x14WatchRequestsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"?\n\x15WatchRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.backpack.v1.Request\"W\n\x15\x41pproveRequestRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04once\x18\x02 \x01(\x08\x12\x10\n\x08root_pid\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\r\"*\n\x16\x41pproveRequestResponse\x12\x10\n\x08root_pid\x18\x01 \x01(\x03\"\"\n\x12\x44\x65nyRequestRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"\x15\n\x13\x44\x65nyRequestResponse2\xe6\x02\n\x08Requests\x12S\n\x0cListRequests\x12 .backpack.v1.ListRequestsRequest\x1a!.backpack.v1.ListRequestsResponse\x12X\n\rWatchRequests\x12!.backpack.v1.WatchRequestsRequest\x1a\".backpack.v1.WatchRequestsResponse0\x01\x12Y\n\x0e\x41pproveRequest\x12\".backpack.v1.ApproveRequestRequest\x1a#.backpack.v1.ApproveRequestResponse\x12P\n\x0b\x44\x65nyRequest\x12\x1f.backpack.v1.DenyRequestRequest\x1a .backpack.v1.DenyRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backpack_proto.v1.requests_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROCESSFACTS']._serialized_start=50
-  _globals['_PROCESSFACTS']._serialized_end=197
-  _globals['_REQUEST']._serialized_start=200
-  _globals['_REQUEST']._serialized_end=385
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=387
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=421
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=423
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=485
-  _globals['_WATCHREQUESTSREQUEST']._serialized_start=487
-  _globals['_WATCHREQUESTSREQUEST']._serialized_end=522
-  _globals['_WATCHREQUESTSRESPONSE']._serialized_start=524
-  _globals['_WATCHREQUESTSRESPONSE']._serialized_end=587
-  _globals['_APPROVEREQUESTREQUEST']._serialized_start=589
-  _globals['_APPROVEREQUESTREQUEST']._serialized_end=676
-  _globals['_APPROVEREQUESTRESPONSE']._serialized_start=678
-  _globals['_APPROVEREQUESTRESPONSE']._serialized_end=720
-  _globals['_DENYREQUESTREQUEST']._serialized_start=722
-  _globals['_DENYREQUESTREQUEST']._serialized_end=756
-  _globals['_DENYREQUESTRESPONSE']._serialized_start=758
-  _globals['_DENYREQUESTRESPONSE']._serialized_end=779
-  _globals['_REQUESTS']._serialized_start=782
-  _globals['_REQUESTS']._serialized_end=1140
+  _globals['_PROCESSFACTS']._serialized_end=210
+  _globals['_REQUEST']._serialized_start=213
+  _globals['_REQUEST']._serialized_end=398
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=400
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=434
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=436
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=498
+  _globals['_WATCHREQUESTSREQUEST']._serialized_start=500
+  _globals['_WATCHREQUESTSREQUEST']._serialized_end=535
+  _globals['_WATCHREQUESTSRESPONSE']._serialized_start=537
+  _globals['_WATCHREQUESTSRESPONSE']._serialized_end=600
+  _globals['_APPROVEREQUESTREQUEST']._serialized_start=602
+  _globals['_APPROVEREQUESTREQUEST']._serialized_end=689
+  _globals['_APPROVEREQUESTRESPONSE']._serialized_start=691
+  _globals['_APPROVEREQUESTRESPONSE']._serialized_end=733
+  _globals['_DENYREQUESTREQUEST']._serialized_start=735
+  _globals['_DENYREQUESTREQUEST']._serialized_end=769
+  _globals['_DENYREQUESTRESPONSE']._serialized_start=771
+  _globals['_DENYREQUESTRESPONSE']._serialized_end=792
+  _globals['_REQUESTS']._serialized_start=795
+  _globals['_REQUESTS']._serialized_end=1153
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ProcessFacts(_message.Message):
-    __slots__ = ("pid", "executable", "unit", "proposed_root", "in_tree", "may_be_root", "claimed_command")
+    __slots__ = ("pid", "executable", "unit", "proposed_root", "in_tree", "may_be_root", "claimed_command", "now")
     PID_FIELD_NUMBER: _ClassVar[int]
     EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class ProcessFacts(_message.Message):
     IN_TREE_FIELD_NUMBER: _ClassVar[int]
     MAY_BE_ROOT_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_COMMAND_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     pid: int
     executable: str
     unit: str
@@ -22,7 +23,8 @@ class ProcessFacts(_message.Message):
     in_tree: bool
     may_be_root: bool
     claimed_command: str
-    def __init__(self, pid: _Optional[int] = ..., executable: _Optional[str] = ..., unit: _Optional[str] = ..., proposed_root: _Optional[bool] = ..., in_tree: _Optional[bool] = ..., may_be_root: _Optional[bool] = ..., claimed_command: _Optional[str] = ...) -> None: ...
+    now: str
+    def __init__(self, pid: _Optional[int] = ..., executable: _Optional[str] = ..., unit: _Optional[str] = ..., proposed_root: _Optional[bool] = ..., in_tree: _Optional[bool] = ..., may_be_root: _Optional[bool] = ..., claimed_command: _Optional[str] = ..., now: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("code", "names", "chain", "claimed_reason", "asked_at_ms", "waiting", "max_ttl_seconds", "revision")

@@ -78,8 +78,9 @@ class RequestsServicer:
     def ApproveRequest(self, request, context):
         """Allows a request; the calls that wait are answered at once. Needs operator authority.
         NOT_FOUND (`no-such-request`) when it was answered or has ended. FAILED_PRECONDITION
-        (`request-changed`) when a process of its chain executes another program by now than was shown,
-        or runs in another unit: nothing was approved, the request is listed as it is now.
+        (`request-changed`) when a process of its chain has executed something since it was shown, has
+        hidden itself, runs in another unit or as another user, or has another command line: nothing
+        was approved, the request is listed as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -75,10 +75,12 @@ class InitResponse(_message.Message):
     def __init__(self, recovery_code: _Optional[str] = ...) -> None: ...
 
 class UnlockRequest(_message.Message):
-    __slots__ = ("passphrase",)
+    __slots__ = ("passphrase", "accept_older")
     PASSPHRASE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_OLDER_FIELD_NUMBER: _ClassVar[int]
     passphrase: bytes
-    def __init__(self, passphrase: _Optional[bytes] = ...) -> None: ...
+    accept_older: bool
+    def __init__(self, passphrase: _Optional[bytes] = ..., accept_older: _Optional[bool] = ...) -> None: ...
 
 class UnlockResponse(_message.Message):
     __slots__ = ()

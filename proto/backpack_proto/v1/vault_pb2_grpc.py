@@ -96,7 +96,8 @@ class VaultServicer:
         """Loads the master key. Unlocking an unlocked vault verifies the passphrase
         and changes nothing else. It gives no operator authority.
         UNAUTHENTICATED (`wrong-passphrase`), RESOURCE_EXHAUSTED (`throttled`)
-        after wrong ones, DATA_LOSS when the stored vault is not what was sealed.
+        after wrong ones, DATA_LOSS when the stored vault is not what was sealed,
+        with `vault-stepped-back` when it is older than its audit log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

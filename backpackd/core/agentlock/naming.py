@@ -1,0 +1,48 @@
+"""Which names the values that a lock embeds may have before the operator has accepted them.
+
+A lock comes with code from elsewhere, and what it embeds becomes variables of the agent and of all
+that the agent starts. Very many variables make a common program run, load or contact something
+(`CMAKE_TOOLCHAIN_FILE`, `VAULT_ADDR`), and no list of them is ever complete. So the list is the
+other way round: a name that has the form of a credential passes, any other waits for the operator,
+who accepts it once for this lock. Pure; what was accepted is kept in `core.trust`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+from backpackd.core.agentlock.content import Credential
+
+# Capitals, as credentials are written: some programs read settings from names in small letters
+# (`npm_config_...`). A prefix is required, since `KEY` and `TOKEN` alone are everybody's variables.
+# Of plurals only one: `..._KEYS` and `..._TOKENS` mostly list what a program trusts.
+_FORM = re.compile(r"[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)", re.ASCII)
+
+# These have the form. Their values say whom a program trusts, or where it finds a file.
+_NO_CREDENTIAL = re.compile(
+    r".*_(PUBLIC|TRUSTED|HOST|ROOT|CA|VERIFY|VERIFICATION|SSL|TLS|CLIENT|CERT|CACHE)_KEY"
+    r"|PASSWORD_STORE_.*|GOOGLE_APPLICATION_CREDENTIALS|AGENT_.*"
+    # Families that belong to the loader, to interpreters, to tools and to Backpack.
+    r"|(BACKPACK|LD|DYLD|GIT_CONFIG|GIT_SSH|GIT_SSL|NPM_CONFIG|PIP)_.*|PYTHON.*",
+    re.ASCII,
+)
+
+
+def has_form(name: str) -> bool:
+    """Tell whether a name has the form of a credential, and is not known to be something else."""
+    return _FORM.fullmatch(name) is not None and _NO_CREDENTIAL.fullmatch(name) is None
+
+
+def unaccepted(credentials: Mapping[str, Credential], accepted: Collection[str]) -> tuple[str, ...]:
+    """Return the names of embedded values that the operator still has to accept, sorted.
+
+    Args:
+        credentials: of a lock.
+        accepted: the names that the operator has accepted for this lock.
+    """
+    return tuple(
+        sorted(
+            name
+            for name, credential in credentials.items()
+            if credential.embedded and name not in accepted and not has_form(name)
+        )
+    )

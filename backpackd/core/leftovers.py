@@ -1,0 +1,106 @@
+"""What a process tree leaves behind: processes that forked twice, and so have nobody above them.
+
+Permission is for a tree. Prohibition is for every process below the root that was revoked, refused
+or denied: whatever terminals, sessions and programs lie in between, that root stands in the chain.
+An orphan has no such root in its chain any more. What a double fork does not change is the session,
+and `setsid` does not change the unit. So an orphan of the same session or unit counts as possibly
+left behind by the tree. It may be somebody else's: therefore it loses only what it has without a
+question, and only while the root lives.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the root of a tree ran.
+
+    A terminal is not part of it: a terminal belongs to one session.
+
+    Attributes:
+        session: its session id; 0 where that is not known.
+        unit: its systemd unit. None outside of one, which counts as one place for all such
+            processes: otherwise `setsid` would be enough to leave it.
+        top: the outermost process above the root that is no manager and no other user's: a terminal
+            program, or the root itself. What runs below it is no orphan.
+    """
+
+    session: int
+    unit: str | None
+    top: ProcessId
+
+
+def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
+    """Say where a process of a chain runs."""
+    return Place(process.session, process.unit, facts.chain[facts.outermost].id)
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What prohibition has to know of a tree when its own processes are not asked any more.
+
+    Attributes:
+        chain: its root and all that stood above it.
+        place: where its root ran.
+    """
+
+    chain: tuple[ProcessId, ...]
+    place: Place
+
+    @classmethod
+    def of(cls, facts: PeerFacts, root: ProcessFacts) -> "Ancestry":
+        """Take it from an attested caller, for a root in its chain."""
+        above = facts.chain[facts.chain.index(root) :]
+        return cls(tuple(process.id for process in above), place_of(facts, root))
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What tells of a caller which trees may have left it behind.
+
+    Attributes:
+        top: the outermost process of its chain that is no manager and no other user's.
+        orphaned: whether that process has only a manager above it, or nothing that could be read.
+        sessions: of its chain up to there.
+        units: likewise.
+        adopted: sessions of processes whose parent is in another session, though they lead none:
+            their real parent has ended, and a subreaper that is no manager has taken them.
+    """
+
+    top: ProcessId
+    orphaned: bool
+    sessions: frozenset[int]
+    units: frozenset[str | None]
+    adopted: frozenset[int] = field(default=frozenset())
+
+    @classmethod
+    def of(cls, facts: PeerFacts) -> "Traces":
+        """Take them from an attested caller."""
+        end = facts.outermost + 1
+        own, above = facts.chain[:end], facts.chain[end : end + 1]
+        return cls(
+            own[-1].id,
+            # Who has come in from outside of the pid namespace has parent 0. An orphan never has.
+            above[0].manager if above else own[-1].parent > 0,
+            frozenset(process.session for process in own) - {0},
+            frozenset(process.unit for process in own),
+            frozenset(_adopted(own)) - {0},
+        )
+
+    def may_be_left_by(self, place: Place) -> bool:
+        """Tell whether a tree that has its root there may have left the caller behind."""
+        if place.session in self.adopted:
+            return True
+        if not self.orphaned or self.top == place.top:
+            return False
+        return place.session in self.sessions or place.unit in self.units
+
+
+def _adopted(chain: tuple[ProcessFacts, ...]) -> Iterator[int]:
+    for child, parent in pairwise(chain):
+        if child.session not in (child.id.pid, parent.session):
+            yield child.session

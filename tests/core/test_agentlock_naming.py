@@ -1,0 +1,47 @@
+"""Which names of embedded values pass by their form, and which wait for the operator."""
+
+import pytest
+
+from backpackd.core.agentlock.content import Credential
+from backpackd.core.agentlock.naming import has_form, unaccepted
+from dangerous_names import CANDIDATES
+
+
+def test_there_are_enough_candidates_and_none_twice() -> None:
+    assert len(CANDIDATES) >= 250
+    assert len(set(CANDIDATES)) == len(CANDIDATES)
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_no_candidate_passes_without_being_named(name: str) -> None:
+    assert unaccepted({name: Credential(b"v")}, ()) == (name,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GITHUB_TOKEN", "GH_TOKEN", "GIT_TOKEN", "HF_TOKEN",
+        "NPM_TOKEN", "NODE_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+        "CLIENT_SECRET", "DB_PASSWORD", "SMTP_PASSWORD", "TWINE_PASSWORD", "CI_CREDENTIALS",
+        "VAULT_TOKEN", "SLACK_BOT_TOKEN", "STRIPE_SECRET_KEY", "CARGO_REGISTRY_TOKEN", "A_KEY",
+        "PATHOLOGY_KEY", "LDAP_PASSWORD", "PIPEDRIVE_TOKEN", "JAVA_SERVICE_KEY", "X2_TOKEN",
+    ],
+)  # fmt: skip
+def test_the_names_of_credentials_pass(name: str) -> None:
+    assert has_form(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["A_KEY\n", "A_KEY ", "É_KEY", "A_KEY.x", "A-B_KEY", "1_KEY", "_A_KEY", "A_KEYS", ""]
+)
+def test_a_name_that_only_looks_like_one_does_not_pass(name: str) -> None:
+    assert not has_form(name)
+
+
+def test_what_the_vault_stores_is_not_asked_about() -> None:
+    assert unaccepted({"CC": Credential(), "A_KEY": Credential(b"v")}, ()) == ()
+
+
+def test_what_was_accepted_is_not_asked_about_and_the_rest_is_in_order() -> None:
+    credentials = {name: Credential(b"v") for name in ("VAULT_ADDR", "LD", "CC", "A_KEY")}
+    assert unaccepted(credentials, ("LD", "GONE")) == ("CC", "VAULT_ADDR")

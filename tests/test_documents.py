@@ -1,6 +1,7 @@
 """What the documents promise about the code, checked against the code."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,8 @@ def subclasses(of: type[BackpackError]) -> Iterator[type[BackpackError]]:
 
 def reasons_of_classes() -> dict[str, str]:
     """Every reason that a class has, with its status; branches that only group have none."""
+    # With the composition root comes every module that defines one.
+    importlib.import_module("backpackd.daemon")
     return {
         one.reason: one.status.value
         for one in subclasses(BackpackError)
@@ -191,8 +194,10 @@ def test_the_table_of_the_readme_is_the_api() -> None:
             str(MOST_OPEN),
         ),
         (
-            "requests under way without operator authority: "
-            "of one connection, of one process tree, of all",
+            (
+                "requests under way without operator authority: of one connection, of one process "
+                "tree, of all"
+            ),
             ", ".join(
                 f"{size >> 20} MiB"
                 for size in (

@@ -16,7 +16,6 @@ from backpackd.adapters.door import places
 from backpackd.adapters.door.limits import (
     ACCEPTS_PER_TURN,
     JOBS_PER_TURN,
-    WAITING_OF_TREE,
 )
 from backpackd.adapters.door.listener import Listener
 from backpackd.core.facts import ProcessId
@@ -142,10 +141,11 @@ async def test_a_process_that_fills_the_queue_is_examined_a_few_times_before_ano
 
 
 async def test_of_one_process_a_bounded_number_waits_to_be_let_in(
-    setting: Setting, caplog: pytest.LogCaptureFixture
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(module, "WAITING_OF_TREE", 20)
     door = await setting.open(start=False)
-    for _ in range(10 * WAITING_OF_TREE):
+    for _ in range(400):
         setting.connect()
     most = 0
     take = door._shared.turns.take
@@ -159,7 +159,7 @@ async def test_of_one_process_a_bounded_number_waits_to_be_let_in(
     door._shared.turns.take = watched  # type: ignore[method-assign]
     door.start()
     await until(lambda: "too many wait" in caplog.text)
-    assert most <= WAITING_OF_TREE
+    assert most <= 20
 
 
 # --- running out of descriptors

@@ -99,6 +99,20 @@ async def test_a_tree_with_its_share_of_calls_runs_nothing_until_one_ends() -> N
     assert await ran.all(2) == [2, 1]
 
 
+async def test_a_tree_that_rests_runs_nothing_until_it_has_rested() -> None:
+    turns, ran = Turns(), Ran()
+    turns.rest("tree")
+    turns.rest("tree")
+    assert not turns.take("tree", ran.job(1))
+    turns.take("other", ran.job(2))
+    await ran.all(1)
+    assert ran.order == [2]
+    while len(ran.order) < 2:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.001)
+    assert ran.order == [2, 1]
+    assert not turns._resting
+
+
 async def test_nothing_is_scheduled_while_only_full_trees_wait() -> None:
     turns, ran = Turns(), Ran()
     for _ in range(CALLS_OF_TREE):

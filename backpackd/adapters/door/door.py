@@ -188,7 +188,7 @@ class Door:
             pid, uid = peer_ids(sock)
             if uid != self._uid:
                 raise ForeignUserError(uid)  # noqa: TRY301  # one place for all that is refused
-            group = self._group(pid)
+            group = ("opening", self._tree_or_group(pid))
             if self._shared.turns.waiting(group) >= WAITING_OF_TREE:
                 sock.close()
                 self._refuse("a connection: too many wait to be let in")
@@ -207,10 +207,10 @@ class Door:
                 self._refuse(f"a connection: {name_of(error)}")
             return self._go_on_after(error)
         else:
-            self._shared.turns.take(group, lambda: self._let_in(sock, peer))
+            self._shared.turns.take(group, lambda: self._let_in(sock, peer, group))
         return True
 
-    def _group(self, pid: int) -> Hashable:
+    def _tree_or_group(self, pid: int) -> Hashable:
         """Guess with which tree a process stands in line, before anything of it is read.
 
         It is the tree that the process was found in last. Of a process that was not seen before it
@@ -238,8 +238,14 @@ class Door:
 
     # Opening and closing.
 
-    def _let_in(self, sock: socket.socket, peer: Peer) -> None:
-        """Open a connection or refuse it."""
+    def _let_in(self, sock: socket.socket, peer: Peer, line: Hashable) -> None:
+        """Open a connection or refuse it.
+
+        Args:
+            sock: the socket, taken over.
+            peer: who connected, taken over.
+            line: in which it has waited.
+        """
         with contextlib.ExitStack() as undo:
             undo.callback(peer.process.close)
             undo.callback(sock.close)
@@ -256,6 +262,8 @@ class Door:
                 return
             self._remember(peer.process.pid, tree)
             verdict: Verdict[Connection] = judge(tree, self._trees)
+            if verdict.refusal is not None or verdict.evict is not None:
+                self._shared.turns.rest(line)
             if verdict.refusal is not None:
                 self._refuse(f"a connection: too many {verdict.refusal}")
                 return

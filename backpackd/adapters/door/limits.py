@@ -20,8 +20,14 @@ ACCEPTS_PER_TURN = 64
 """Connections that are taken from the kernel in one turn of the event loop. To take one and find
 it closed again costs 20 µs, so a full queue of the kernel is through in 16 turns."""
 
-WAITING_OF_TREE = 64
-"""Connections of one tree that were accepted and wait to be opened. More are closed at once."""
+WAITING_OF_TREE = 1024
+"""Connections of one tree that were accepted and wait to be opened. More are closed at once. It is
+as many as the kernel keeps: a flood whose connections wait is quiet, and one whose connections are
+closed connects again at once."""
+
+REST_SECONDS = 0.02
+"""How long no connection of a tree is opened after one for which another one had to make way. A
+tree of more processes than connections would keep the daemon busy with nothing else."""
 
 FIRST_REQUEST_SECONDS = 10.0
 """From the accept to the first request."""

@@ -18,7 +18,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from backpackd.adapters.door.limits import CALLS_OF_TREE, JOBS_OF_TREE, JOBS_PER_TURN
+from backpackd.adapters.door.limits import (
+    CALLS_OF_TREE,
+    JOBS_OF_TREE,
+    JOBS_PER_TURN,
+    REST_SECONDS,
+)
 
 LONG_AGO = 256
 """Jobs after which it does not matter when a tree was served."""
@@ -50,6 +55,7 @@ class Turns:
         self._served: dict[Hashable, int] = {}
         self._count = LONG_AGO
         self._ran: Counter[Hashable] = Counter()
+        self._resting: set[Hashable] = set()
         self._left = JOBS_PER_TURN
         self._next: asyncio.Handle | None = None
 
@@ -65,7 +71,7 @@ class Turns:
             Whether it ran.
         """
         fair = not self._lines and self._left > 0 and self._ran[tree] < JOBS_OF_TREE
-        if fair and self._calls[tree] < CALLS_OF_TREE:
+        if fair and self._may_run(tree):
             self._run(tree, job)
             return True
         line = self._lines.get(tree)
@@ -91,6 +97,12 @@ class Turns:
         if tree in self._lines:
             self._go_on()
 
+    def rest(self, tree: Hashable) -> None:
+        """Run no job of a tree for a moment: it has had more than its part."""
+        if tree not in self._resting:
+            self._resting.add(tree)
+            asyncio.get_running_loop().call_later(REST_SECONDS, self._rested, tree)
+
     def finish(self) -> None:
         """Run every job that waits, in no order: each finds that its connection is closed."""
         jobs = [job for line in self._lines.values() for job in line.jobs]
@@ -100,6 +112,14 @@ class Turns:
             self._next = None
         for job in jobs:
             job()
+
+    def _may_run(self, tree: Hashable) -> bool:
+        return self._calls[tree] < CALLS_OF_TREE and tree not in self._resting
+
+    def _rested(self, tree: Hashable) -> None:
+        self._resting.discard(tree)
+        if tree in self._lines:
+            self._go_on()
 
     def _run(self, tree: Hashable, job: Job) -> None:
         self._count += 1
@@ -132,7 +152,7 @@ class Turns:
 
     def _first(self) -> Hashable | None:
         """Return the tree whose turn it is; None: none that may run waits."""
-        ready = [tree for tree in self._lines if self._calls[tree] < CALLS_OF_TREE]
+        ready = [tree for tree in self._lines if self._may_run(tree)]
         if len(ready) > 1:
             ready = [tree for tree in ready if self._ran[tree] < JOBS_OF_TREE] or ready
         return min(ready, key=self._rank, default=None)

@@ -93,9 +93,9 @@ def frame(kind, flags, stream, payload):
     head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
     return head + payload
 
-# The least that is a request: POST, http, /.
+# The least that is the beginning of a request: POST, http, /, localhost.
 start = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
-         + frame(1, 5, 1, bytes((0x83, 0x86, 0x84))))
+         + frame(1, 4, 1, bytes((0x83, 0x86, 0x84)) + b"\x01\x09localhost"))
 nothing = frame(int(sys.argv[3]), 0, int(sys.argv[4]), b"") * 7281
 ends = {}
 

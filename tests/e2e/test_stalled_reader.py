@@ -31,11 +31,11 @@ def asked(daemon: RunningDaemon) -> socket.socket:
 
 
 def opened(end: socket.socket) -> bytes:
-    """Open the window and read what comes, to the end or the answer's last word."""
+    """Open the window and read what comes, to the end of the connection or of the answer."""
     got = b""
     try:
         end.sendall(frame(8, 0, 1, (1 << 20).to_bytes(4, "big")))
-        while b"grpc-status" not in got:
+        while not ended(got):
             data = end.recv(65536)
             if not data:
                 break
@@ -43,6 +43,16 @@ def opened(end: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return got
+
+
+def ended(got: bytes) -> bool:
+    """Tell whether frames end with the trailers of the answer."""
+    while len(got) >= 9:
+        kind, flags = got[3], got[4]
+        if kind == 1 and flags & 1:
+            return True
+        got = got[9 + int.from_bytes(got[:3], "big") :]
+    return False
 
 
 def stocked(daemon: RunningDaemon) -> None:

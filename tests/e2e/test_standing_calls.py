@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from backpack_proto.v1 import vault_pb2
-from backpackd.adapters.door.limits import Limits
+from backpackd.adapters.door.limits import CONNECTIONS
 from daemons import RunningDaemon
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc")
@@ -79,7 +79,7 @@ def test_another_tree_still_locks_and_panics(daemon: RunningDaemon) -> None:
     first = daemon.client()
     first.init()
     first.close()
-    with watching(daemon, Limits().total):
+    with watching(daemon, CONNECTIONS):
         newcomer = daemon.client()
         newcomer.lock()
         assert newcomer.status().state == vault_pb2.VAULT_STATE_LOCKED

@@ -29,7 +29,6 @@ from doors import (
 from flooding import START
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 
 # --- who is let in
@@ -74,36 +73,6 @@ async def test_a_foreign_uid_never_gets_as_far_as_its_process(
     assert await at_end(setting.connect())
     assert told == [UID]
     assert caplog.messages == [f"refused a connection of uid {UID}"]
-
-
-FOREIGNER = """
-import os, socket, sys
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(sys.argv[1])
-try:
-    sock.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
-    print(repr(sock.recv(100)))
-except (BrokenPipeError, ConnectionResetError):
-    print("b''")
-"""
-
-
-@needs_root
-async def test_a_foreign_uid_is_refused_though_the_modes_let_it_through(
-    setting: Setting, caplog: pytest.LogCaptureFixture
-) -> None:
-    await setting.open()
-    directory = Path(setting.path).parent
-    for path in (Path(setting.path), directory, *list(directory.parents)[:-2]):
-        path.chmod(0o777)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FOREIGNER, setting.path, stdout=asyncio.subprocess.PIPE
-    )
-    assert (await process.communicate())[0] == b"b''\n"
-    assert caplog.messages == ["refused a connection of uid 65534"]
 
 
 async def test_a_peer_that_ended_during_attestation_is_refused(

@@ -37,8 +37,10 @@ from backpackd.core.errors import (
 )
 from backpackd.core.policy import DenyRule
 from backpackd.ports import Connection
+from backpackd.rpc.calls import Guard, snake_case
 from backpackd.rpc.vault import About
 from fakes import GOOD, OTHER, UID, FakeNotifier, FakeTimer, World, turns, unheard
+from served import Guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "agent-lock-v1"
@@ -67,9 +69,11 @@ class Acting:
         self.parts.deadlines.attach(FakeTimer())
         about = About("1", 7, False, 5, list)
         self.methods: dict[str, tuple[Any, Any]] = {}
+        guard = Guard(world.vault, self.parts.operators, self.parts.deadlines)
         for service in daemon._services(self.parts, about):
+            behind = Guarded(guard, service)
             for method in service.descriptor.methods:
-                work = getattr(service, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+                work = getattr(behind, snake_case(method.name))
                 self.methods[f"{service.descriptor.name}/{method.name}"] = (work, method)
         self.connection = world.connect()
 

@@ -18,12 +18,12 @@ from backpackd.rpc.calls import Guard, Service, served_methods, snake_case
 from backpackd.rpc.methods import METHODS
 from backpackd.rpc.standard import standard_services
 from doors import UID, SetClock
-from fakes import PlayedCall, PlayedConnection, World
+from fakes import PlayedCall, World
 
 TREE = ProcessId(100, 1)
 
 
-def stranger() -> PlayedConnection:
+def stranger() -> Connection:
     """Return a connection of nobody in particular."""
     return World().connect(100)
 

@@ -278,8 +278,9 @@ async def test_a_stream_without_a_message_is_no_use(tmp_path: Path) -> None:
             super().__getattr__(name)
 
             async def stream(_: Call, __: object) -> AsyncIterator[Any]:
-                for nothing in ():
-                    yield nothing
+                nothing: tuple[Any, ...] = ()
+                for each in nothing:
+                    yield each
 
             return stream
 

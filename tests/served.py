@@ -23,11 +23,6 @@ from fakes import PlayedCall, World
 TREE = ProcessId(100, 1)
 
 
-def stranger() -> Connection:
-    """Return a connection of nobody in particular."""
-    return World().connect(100)
-
-
 class Around:
     """What a guard asks and tells: vault, operators and deadlines in one.
 

@@ -1,7 +1,10 @@
 """What every test gets: a place of its own, a daemon if it asks, and no way to skip in CI."""
 
 import os
+import random
+import secrets
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -9,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from daemons import RunningDaemon
+from thorough import CI
 
-_CI = os.environ.get("CI", "") not in {"", "0", "false"}
+SEED = os.environ.get("BACKPACK_SEED") or secrets.token_hex(4)
 
 # A shell has what it puts into the background ignore these keys, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,7 +33,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI everything that tests need is installed, so a skipped test is a failed one."""
     report = yield
-    if _CI and report.skipped:
+    if CI and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report
@@ -52,6 +56,16 @@ def _signals_as_they_were() -> Iterator[None]:
     yield
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         assert signal.getsignal(number) == signal.SIG_IGN, f"{number.name} is not ignored any more"
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Return the randomness of one test, which BACKPACK_SEED repeats.
+
+    The seed is printed before the test runs, so pytest shows it with every failure.
+    """
+    sys.stdout.write(f"to repeat what chance chose: BACKPACK_SEED={SEED}\n")
+    return random.Random(f"{SEED} {request.node.nodeid}")
 
 
 @pytest.fixture

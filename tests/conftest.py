@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cheap_vaults import make_cheap
 from daemons import RunningDaemon
 from thorough import CI
 
@@ -69,8 +70,21 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture
+def cheap_vault(tmp_path: Path) -> None:
+    """Have the test's daemon find a vault as it starts, locked, that unlocks in no time.
+
+    For tests in which neither making a vault nor the cost of a passphrase is the property. They use
+    this by a mark, which comes before their other fixtures.
+    """
+    make_cheap(tmp_path / "home")
+
+
+@pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    """Return a real daemon on a throwaway home and socket, running, with no vault yet."""
+    """Return a real daemon on a throwaway home and socket, running.
+
+    It has no vault yet, unless the test uses `cheap_vault`.
+    """
     running = RunningDaemon(tmp_path / "home", tmp_path / "run" / "backpackd.sock")
     running.start()
     try:

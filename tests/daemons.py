@@ -213,10 +213,13 @@ class RunningDaemon:
         return client
 
     def operator(self) -> Client:
-        """Open a connection with operator authority to a new or unlocked vault."""
+        """Open a connection with operator authority, to a vault that is made or unlocked first."""
         client = self.client()
-        if client.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED:
+        state = client.status().state
+        if state == vault_pb2.VAULT_STATE_UNINITIALIZED:
             client.init()
+        elif state == vault_pb2.VAULT_STATE_LOCKED:
+            client.unlock()
         client.authorize()
         return client
 

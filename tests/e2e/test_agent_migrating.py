@@ -293,6 +293,8 @@ def test_the_number_of_iterations_counts(ann: Vault) -> None:
 KILLED = """
 import os, signal, sys
 from backpack_client import lockfiles
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 calls = 0
 at = int(sys.argv[2])
 def dying(name):

@@ -12,6 +12,8 @@ import pytest
 from backpack_proto.v1 import policy_pb2, policy_pb2_grpc, vault_pb2
 from daemons import READY_SECONDS, Client, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 WIDEST = """\
 [policy]
 default = "allow"

@@ -18,6 +18,8 @@ from backpack_proto.v1 import vault_pb2
 from backpackd.core import slots
 from daemons import PASSPHRASE, RunningDaemon
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 NEW_PASSPHRASE = b"nine loud herons fly"
 
 

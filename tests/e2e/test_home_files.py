@@ -158,6 +158,8 @@ from pathlib import Path
 from backpackd import daemon
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.config import Settings
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 daemon._LAST_RESORT = 0.5
 SqliteStore._close = lambda self: threading.Event().wait()
 home = Path(sys.argv[2])

@@ -35,6 +35,8 @@ if os.fork():
 select.select([middle], [], [])
 import grpc
 from backpack_proto.v1 import leases_pb2, leases_pb2_grpc
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 stub = leases_pb2_grpc.LeasesStub(grpc.insecure_channel("unix:" + sys.argv[1]))
 stub.GetKeys(leases_pb2.GetKeysRequest(names=["K"]))
 print(os.getpid(), flush=True)

@@ -6,9 +6,12 @@ import time
 from contextlib import suppress
 
 import grpc
+import pytest
 
 from backpack_proto.v1 import keys_pb2, slots_pb2, slots_pb2_grpc
 from daemons import RunningDaemon
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 
 KEYS = 1500
 ROUNDS = 6

@@ -11,7 +11,10 @@ from backpack_proto.v1 import leases_pb2, vault_pb2
 from daemons import RunningDaemon
 from flooding import START, begin, frame
 
-pytestmark = pytest.mark.skipif(
+pytestmark = [
+    pytest.mark.skipif(,
+    pytest.mark.usefixtures("cheap_vault"),
+]
     sys.platform != "linux", reason="the door that is tested is Linux's"
 )
 

@@ -79,6 +79,21 @@ def cheap_vault(tmp_path: Path) -> None:
     make_cheap(tmp_path / "home")
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """Return a real daemon on a vault that unlocks in no time, not started, for a whole module.
+
+    It leaves the vault in some state once, and each test runs a copy.
+    """
+    place = tmp_path_factory.mktemp("made-once")
+    make_cheap(place / "home")
+    # The environment of a test is not made yet, and the user's is not for tests.
+    environ = {"HOME": str(place), "PATH": os.defpath}
+    running = RunningDaemon(place / "home", place / "run" / "backpackd.sock", environ=environ)
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
     """Return a real daemon on a throwaway home and socket, running.

@@ -429,4 +429,6 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
 # Together with those of the lease table, more than two thousand examples in CI.
 TestAccessAgreesWithAModel = AccessAgreesWithAModel.TestCase
-TestAccessAgreesWithAModel.settings = settings(max_examples=800 if CI else 400, stateful_step_count=18)
+TestAccessAgreesWithAModel.settings = settings(
+    max_examples=800 if CI else 400, stateful_step_count=18
+)

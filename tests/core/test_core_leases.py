@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from backpackd.core import leases
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import Lease, LeaseTable
+from thorough import CI
 
 HOLDER, OTHER = ProcessId(10, 100, 1000), ProcessId(11, 110, 1100)
 

@@ -92,9 +92,7 @@ def test_what_is_no_key_is_refused_and_changes_nothing(
     assert operator.list() == []
 
 
-def test_the_longest_value_comes_back_whole(
-    daemon: RunningDaemon, chance: random.Random
-) -> None:
+def test_the_longest_value_comes_back_whole(daemon: RunningDaemon, chance: random.Random) -> None:
     value = chance.randbytes(65536)
     operator = daemon.operator()
     operator.put("K", value)

@@ -18,6 +18,8 @@ import pytest
 from backpack_proto.v1 import leases_pb2, requests_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 PROMPT_SECONDS = 2.0
 ENDED = leases_pb2.WatchLeasesResponse.KIND_ENDED
 WAITING = ("DEADLINE_EXCEEDED", "waiting-for-approval")
@@ -35,8 +37,6 @@ if os.fork():
 select.select([middle], [], [])
 import grpc
 from backpack_proto.v1 import leases_pb2, leases_pb2_grpc
-
-pytestmark = pytest.mark.usefixtures("cheap_vault")
 stub = leases_pb2_grpc.LeasesStub(grpc.insecure_channel("unix:" + sys.argv[1]))
 stub.GetKeys(leases_pb2.GetKeysRequest(names=["K"]))
 print(os.getpid(), flush=True)

@@ -12,11 +12,9 @@ from daemons import RunningDaemon
 from flooding import START, begin, frame
 
 pytestmark = [
-    pytest.mark.skipif(,
+    pytest.mark.skipif(sys.platform != "linux", reason="the door that is tested is Linux's"),
     pytest.mark.usefixtures("cheap_vault"),
 ]
-    sys.platform != "linux", reason="the door that is tested is Linux's"
-)
 
 VALUE = b"a value that is nobody's any more" * 30
 

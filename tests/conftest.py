@@ -1,16 +1,21 @@
 """What every test gets: a place of its own, a daemon if it asks, and no way to skip in CI."""
 
 import os
+import random
+import secrets
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cheap_vaults import make_cheap
 from daemons import RunningDaemon
+from thorough import CI
 
-_CI = os.environ.get("CI", "") not in {"", "0", "false"}
+SEED = os.environ.get("BACKPACK_SEED") or secrets.token_hex(4)
 
 # A shell has what it puts into the background ignore these keys, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,7 +34,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI everything that tests need is installed, so a skipped test is a failed one."""
     report = yield
-    if _CI and report.skipped:
+    if CI and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report
@@ -55,8 +60,46 @@ def _signals_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Return the randomness of one test, which BACKPACK_SEED repeats.
+
+    The seed is printed before the test runs, so pytest shows it with every failure.
+    """
+    sys.stdout.write(f"to repeat what chance chose: BACKPACK_SEED={SEED}\n")
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture
+def cheap_vault(tmp_path: Path) -> None:
+    """Have the test's daemon find a vault as it starts, locked, that unlocks in no time.
+
+    For tests in which neither making a vault nor the cost of a passphrase is the property. They use
+    this by a mark, which comes before their other fixtures.
+    """
+    make_cheap(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """Return a real daemon on a vault that unlocks in no time, not started, for a whole module.
+
+    It leaves the vault in some state once, and each test runs a copy.
+    """
+    place = tmp_path_factory.mktemp("made-once")
+    make_cheap(place / "home")
+    # The environment of a test is not made yet, and the user's is not for tests.
+    environ = {"HOME": str(place), "PATH": os.defpath}
+    running = RunningDaemon(place / "home", place / "run" / "backpackd.sock", environ=environ)
+    yield running
+    running.close()
+
+
+@pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    """Return a real daemon on a throwaway home and socket, running, with no vault yet."""
+    """Return a real daemon on a throwaway home and socket, running.
+
+    It has no vault yet, unless the test uses `cheap_vault`.
+    """
     running = RunningDaemon(tmp_path / "home", tmp_path / "run" / "backpackd.sock")
     running.start()
     try:

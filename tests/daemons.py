@@ -4,6 +4,7 @@ No client code of ours is used here: what tests the daemon should not stand on w
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -195,6 +196,17 @@ class RunningDaemon:
                 assert self.process.poll() is None, self.log_text()
         raise AssertionError(f"not ready in time: {self.log_text()}")
 
+    def copied(self, place: Path) -> "RunningDaemon":
+        """Return a daemon on a copy of the home and socket directory of this one, which is stopped.
+
+        Making a vault is most of the work of a test that looks at a start. So the tests of a module
+        share a vault that was made once, and each does what it likes to a copy.
+        """
+        assert self.process is None
+        shutil.copytree(self.home, place / "home")
+        shutil.copytree(self.socket.parent, place / "run")
+        return RunningDaemon(place / "home", place / "run" / self.socket.name)
+
     def refused(self) -> str:
         """Start it where it must not start, and return what it says as it ends with status 1."""
         self.log.touch()
@@ -213,10 +225,13 @@ class RunningDaemon:
         return client
 
     def operator(self) -> Client:
-        """Open a connection with operator authority to a new or unlocked vault."""
+        """Open a connection with operator authority, to a vault that is made or unlocked first."""
         client = self.client()
-        if client.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED:
+        state = client.status().state
+        if state == vault_pb2.VAULT_STATE_UNINITIALIZED:
             client.init()
+        elif state == vault_pb2.VAULT_STATE_LOCKED:
+            client.unlock()
         client.authorize()
         return client
 

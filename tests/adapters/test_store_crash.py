@@ -66,14 +66,14 @@ def run(script: str, home: Path) -> tuple[int, bytes]:
     return done.returncode, done.stdout
 
 
-def kill_after(script: str, home: Path, lines: int, most: float) -> list[bytes]:
-    """Kill a script at a random moment after some lines and return all that it acknowledged.
+def kill_after(script: str, home: Path, lines: int, seconds: float) -> list[bytes]:
+    """Kill a script some time after some lines and return all that it acknowledged.
 
     Args:
         script: writes a line for everything that it has done.
         home: its argument.
         lines: how many to wait for.
-        most: seconds within which the moment lies.
+        seconds: how long after the last of them the kill comes.
     """
     command = [sys.executable, "-c", script, os.fspath(home)]
     with subprocess.Popen(
@@ -82,17 +82,19 @@ def kill_after(script: str, home: Path, lines: int, most: float) -> list[bytes]:
         assert child.stdout is not None
         acknowledged = [child.stdout.readline() for _ in range(lines)]
         # Waits for nothing: it picks the moment.
-        time.sleep(random.random() * most)
+        time.sleep(seconds)
         child.send_signal(signal.SIGKILL)
         return acknowledged + child.stdout.readlines()
 
 
-async def test_acknowledged_commits_survive_a_kill_at_any_moment(home: Path) -> None:
+async def test_acknowledged_commits_survive_a_kill_at_any_moment(
+    home: Path, chance: random.Random
+) -> None:
     store = SqliteStore(home)
     await store.create(VAULT)
     await store.close()
     for _ in range(15):
-        lines = kill_after(COMMITTING, home, random.randrange(1, 12), 0.003)
+        lines = kill_after(COMMITTING, home, chance.randrange(1, 12), chance.uniform(0, 0.003))
         acknowledged = int(lines[-1])
         store = SqliteStore(home)
         loaded = await store.load()
@@ -104,11 +106,13 @@ async def test_acknowledged_commits_survive_a_kill_at_any_moment(home: Path) -> 
         await store.close()
 
 
-async def test_a_kill_while_a_vault_is_made_leaves_none_or_all_of_it(tmp_path: Path) -> None:
+async def test_a_kill_while_a_vault_is_made_leaves_none_or_all_of_it(
+    tmp_path: Path, chance: random.Random
+) -> None:
     for attempt in range(12):
         home = tmp_path / str(attempt)
         home.mkdir(mode=0o700)
-        lines = kill_after(CREATING, home, 1, 0.02)
+        lines = kill_after(CREATING, home, 1, chance.uniform(0, 0.02))
         store = SqliteStore(home)
         found = await store.load()
         assert found == VAULT or (found is None and lines == [b"ready\n"])

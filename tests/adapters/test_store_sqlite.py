@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -178,12 +179,14 @@ async def test_a_file_cut_short_anywhere_is_refused_and_never_taken_for_none(hom
         assert (home / FILE_NAME).read_bytes() == whole[:length]
 
 
-async def test_a_damaged_page_is_found_when_the_vault_is_opened(home: Path) -> None:
+async def test_a_damaged_page_is_found_when_the_vault_is_opened(
+    home: Path, chance: random.Random
+) -> None:
     await make(home)
     whole = bytearray((home / FILE_NAME).read_bytes())
     for place in range(4096, len(whole), 4096):
         damaged = bytearray(whole)
-        damaged[place : place + 64] = os.urandom(64)
+        damaged[place : place + 64] = chance.randbytes(64)
         (home / FILE_NAME).write_bytes(damaged)
         store = SqliteStore(home)
         try:

@@ -21,6 +21,7 @@ from backpackd.core.grants import LONGEST_TTL
 from backpackd.core.leases import DEFAULT_TTL, Lease
 from backpackd.core.policy import DenyRule, Policy
 from fakes import UID, World
+from thorough import CI
 
 ROOTS = (100, 200, 300)
 NAMES = ("K", "L")
@@ -426,12 +427,8 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         assert {process.pid for process in self.world.watching._held} == needed
 
 
-class AccessAgreesWithAModelOnceMore(AccessAgreesWithAModel):
-    """The same with other examples, for another core."""
-
-
-# Together with those of the lease table, more than two thousand examples.
-for machine in (AccessAgreesWithAModel, AccessAgreesWithAModelOnceMore):
-    machine.TestCase.settings = settings(max_examples=400, stateful_step_count=18, deadline=None)
+# Together with those of the lease table, more than two thousand examples in CI.
 TestAccessAgreesWithAModel = AccessAgreesWithAModel.TestCase
-TestAccessAgreesWithAModelOnceMore = AccessAgreesWithAModelOnceMore.TestCase
+TestAccessAgreesWithAModel.settings = settings(
+    max_examples=800 if CI else 400, stateful_step_count=18
+)

@@ -23,6 +23,7 @@ from backpackd.core.errors import (
 from backpackd.core.rows import KeyRow
 from fakes import GOOD, OTHER, WRONG, Gate, World, settled
 
+CHANGES = 250
 SEAL = b"thirteen slow camels"
 
 
@@ -118,7 +119,7 @@ async def test_a_backup_taken_while_keys_are_put_is_a_state_that_existed() -> No
     world = await World().unlocked()
 
     async def putting() -> None:
-        for number in range(1000):
+        for number in range(CHANGES):
             # Two keys that always say the same: a mixture of two moments would show.
             value = b"%d" % number
             await world.keys.put([("A", value), (f"N{number}", b"x"), ("Z", value)], replace=True)

@@ -21,10 +21,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def code(daemon: RunningDaemon, run: Run, tmp_path: Path) -> Path:
-    """Make a vault with a recovery code in a file."""
+def code(cheap_vault: None, daemon: RunningDaemon, run: Run, tmp_path: Path) -> Path:
+    """Give a vault a recovery code, and return the file with the code."""
     path = tmp_path / "code"
-    assert run("init", "PASS", "--recovery-code-file", str(path)).code == 0
+    assert run("unlock", "PASS").code == 0
+    assert run("add-slot", "--kind", "recovery", "--secret-file", str(path), "PASS").code == 0
     return path
 
 
@@ -154,7 +155,7 @@ def test_a_rotation_says_what_it_did_and_leases_end_only_when_asked(code: Path, 
 
 
 def test_after_a_rotation_no_old_sealed_byte_is_in_any_file_of_the_home(
-    daemon: RunningDaemon, code: Path, run: Run
+    code: Path, daemon: RunningDaemon, run: Run
 ) -> None:
     import sqlite3  # noqa: PLC0415 - only here
 
@@ -184,7 +185,7 @@ def test_after_a_rotation_no_old_sealed_byte_is_in_any_file_of_the_home(
 
 
 def test_a_backup_goes_into_a_new_home_and_back(
-    daemon: RunningDaemon, code: Path, run: Run, tmp_path: Path
+    code: Path, daemon: RunningDaemon, run: Run, tmp_path: Path
 ) -> None:
     put(run, "K", b"v")
     grant(run)
@@ -247,7 +248,7 @@ def test_plain_text_comes_with_a_warning_and_into_a_private_file(
 
 
 def test_an_export_that_fails_leaves_no_file(
-    daemon: RunningDaemon, code: Path, run: Run, tmp_path: Path
+    code: Path, daemon: RunningDaemon, run: Run, tmp_path: Path
 ) -> None:
     seal = private(tmp_path / "seal", "short")
     file = tmp_path / "backup"
@@ -255,7 +256,7 @@ def test_an_export_that_fails_leaves_no_file(
     assert not file.exists()
 
 
-def test_only_the_operator_may(daemon: RunningDaemon, code: Path) -> None:
+def test_only_the_operator_may(code: Path, daemon: RunningDaemon) -> None:
     from backpack_proto.v1 import (  # noqa: PLC0415 - only here
         backup_pb2,
         backup_pb2_grpc,

@@ -36,8 +36,8 @@ def own_daemon() -> Iterator[startup.Daemon]:
 
 
 @pytest.fixture
-def vault(daemon: RunningDaemon, run: Run) -> RunningDaemon:
-    assert run("init", "PASS").code == 0
+def vault(cheap_vault: None, daemon: RunningDaemon) -> RunningDaemon:
+    daemon.client().unlock()
     return daemon
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -107,12 +108,12 @@ def test_a_full_disk_is_a_failure_that_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_pipe_that_takes_little_at_a_time_gets_everything(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, chance: random.Random
 ) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     monkeypatch.setattr(output, "_STANDARD_OUTPUT", writing)
-    data = os.urandom(1 << 20)
+    data = chance.randbytes(1 << 20)
     got = bytearray()
 
     def read() -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from backpackd.core import leases
 from backpackd.core.facts import ProcessId
 from backpackd.core.leases import Lease, LeaseTable
+from thorough import CI
 
 HOLDER, OTHER = ProcessId(10, 100, 1000), ProcessId(11, 110, 1100)
 
@@ -394,14 +395,10 @@ class LeaseTableAgreesWithAModel(RuleBasedStateMachine):
         assert len(self.table._heap) <= 2 * len(self.model) + 64
 
 
-class LeaseTableAgreesWithAModelOnceMore(LeaseTableAgreesWithAModel):
-    """The same with other examples, for another core."""
-
-
-for machine in (LeaseTableAgreesWithAModel, LeaseTableAgreesWithAModelOnceMore):
-    machine.TestCase.settings = settings(max_examples=700, stateful_step_count=18, deadline=None)
 TestLeaseTableAgreesWithAModel = LeaseTableAgreesWithAModel.TestCase
-TestLeaseTableAgreesWithAModelOnceMore = LeaseTableAgreesWithAModelOnceMore.TestCase
+TestLeaseTableAgreesWithAModel.settings = settings(
+    max_examples=1400 if CI else 700, stateful_step_count=18
+)
 
 
 # What it costs.

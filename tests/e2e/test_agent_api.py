@@ -13,6 +13,8 @@ from backpack_client.cli import agent_memory
 from backpack_client.lockfiles import LOCK_VARIABLE
 from daemons import PASSPHRASE, RunningDaemon
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 
 @pytest.fixture
 def lock(daemon: RunningDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from backpack_client.cli.identity import full_fingerprint
+from cheap_vaults import make_cheap
 from command_line import Run, runner
 from daemons import RunningDaemon
 from two_vaults import Vault
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 
 
 @pytest.fixture
@@ -27,6 +30,7 @@ def ann(daemon: RunningDaemon, run: Run) -> Vault:
 
 @pytest.fixture
 def bob(tmp_path: Path, run: Run) -> Iterator[Vault]:
+    make_cheap(tmp_path / "home-of-bob")
     running = RunningDaemon(tmp_path / "home-of-bob", tmp_path / "run" / "bob.sock")
     running.start()
     yield Vault(running, run)

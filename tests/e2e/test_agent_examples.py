@@ -15,6 +15,8 @@ from command_line import runner
 from daemons import RunningDaemon
 from two_vaults import Vault
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VALUE = b"value-of-the-demo-key"

@@ -21,6 +21,8 @@ from command_line import runner
 from daemons import RunningDaemon
 from two_vaults import Vault
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "agent-lock-v1"
 OLD = sorted(path.name.removesuffix(".agent.lock") for path in VECTORS.glob("*.agent.lock"))
 
@@ -315,7 +317,9 @@ print("done")
 def test_whoever_is_killed_in_the_middle_of_a_write_leaves_the_old_file_or_the_new_one(
     tmp_path: Path,
 ) -> None:
-    path, found = tmp_path / "agent.lock", set()
+    place = tmp_path / "place"
+    place.mkdir()
+    path, found = place / "agent.lock", set()
     for at in range(1, 40):
         path.write_bytes(b"old" * 20000)
         ran = subprocess.run(
@@ -332,4 +336,4 @@ def test_whoever_is_killed_in_the_middle_of_a_write_leaves_the_old_file_or_the_n
         assert ran.returncode == -signal.SIGKILL
     assert ran.stdout == b"done\n", "every call was one to be killed at"
     assert found == {b"old", b"new"}
-    assert list(tmp_path.iterdir()) == [path], "what a killed writer left is cleared up"
+    assert list(place.iterdir()) == [path], "what a killed writer left is cleared up"

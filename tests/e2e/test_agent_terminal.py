@@ -7,8 +7,11 @@ import pytest
 
 from backpack_client import Backpack, lockfiles
 from backpack_client.calls import agents as agent_calls
+from cheap_vaults import make_cheap
 from daemons import PASSPHRASE, RunningDaemon
 from pseudo_terminal import Terminal
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 
 CLIENT = ["-m", "backpack_client"]
 INIT = [*CLIENT, "agent", "init"]
@@ -63,6 +66,7 @@ def test_ctrl_d_in_the_wizard_cancels(place: Path, answered: int) -> None:
 def test_a_lock_of_an_unknown_author_is_shown_to_who_types_the_passphrase(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_cheap(tmp_path / "home-of-bob")
     bob = RunningDaemon(tmp_path / "home-of-bob", tmp_path / "run" / "bob.sock")
     bob.start()
     try:

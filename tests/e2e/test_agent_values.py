@@ -15,7 +15,10 @@ VALUE = b"sk-embedded-0123456789"
 CLIENT = [sys.executable, "-m", "backpack_client"]
 PATIENCE = 120
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 
 @pytest.fixture

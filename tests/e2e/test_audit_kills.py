@@ -58,14 +58,14 @@ class Told:
         self.acts[kind] = self.acts.get(kind, 0) + 1
 
 
-def change(client: Client, told: Told) -> None:
+def change(client: Client, told: Told, chance: random.Random) -> None:
     """Change keys and grants, one after the other, until the daemon is gone."""
     try:
         while True:
-            what = random.choice(CHANGES)
-            name = random.choice(NAMES)
+            what = chance.choice(CHANGES)
+            name = chance.choice(NAMES)
             if what == "put":
-                value = os.urandom(random.choice([8, 3000])).hex().encode()
+                value = chance.randbytes(chance.choice([8, 3000])).hex().encode()
                 told.asked = {name: value}
                 client.put(name, value, replace=True)
                 told.values[name] = value
@@ -81,7 +81,7 @@ def change(client: Client, told: Told) -> None:
                 told.granting = False
                 told.act("granted")
             elif what == "ungrant" and told.grants:
-                told.ungranting = random.choice(sorted(told.grants))
+                told.ungranting = chance.choice(sorted(told.grants))
                 client.ungrant(told.ungranting)
                 told.grants.discard(told.ungranting)
                 told.ungranting = ""
@@ -132,7 +132,9 @@ def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
 
 @pytest.mark.timeout(60 + 20 * KILLS)
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_after_a_kill_nothing_acknowledged_is_missing(daemon: RunningDaemon, shard: int) -> None:
+def test_after_a_kill_nothing_acknowledged_is_missing(
+    daemon: RunningDaemon, chance: random.Random, shard: int
+) -> None:
     daemon.start()
     client = daemon.client()
     client.unlock()
@@ -145,24 +147,26 @@ def test_after_a_kill_nothing_acknowledged_is_missing(daemon: RunningDaemon, sha
     client.keys.PutKeys(keys_pb2.PutKeysRequest(keys=still))
     told, leases = Told(), dict[str, str]()
     for _ in range(KILLS):
-        killed(daemon, client, told)
+        killed(daemon, client, told, chance)
         leases |= told.leases
         daemon.start()
         client = daemon.client()
         client.unlock()
         client.authorize()
-        told = check(client, daemon.home, told, leases)
+        told = check(client, daemon.home, told, leases, sample=chance.sample(sorted(STILL), 3))
 
 
-def killed(daemon: RunningDaemon, client: Client, told: Told) -> None:
+def killed(daemon: RunningDaemon, client: Client, told: Told, chance: random.Random) -> None:
     """Put a daemon under load and kill it at a random moment."""
+    # Drawn before the threads run, so that how far each gets changes nothing in later rounds.
+    moment, changes = chance.uniform(0, LONGEST_LOAD), random.Random(chance.getrandbits(64))
     others = [daemon.client() for _ in range(2)]
-    workers = [threading.Thread(target=change, args=(client, told))]
+    workers = [threading.Thread(target=change, args=(client, told, changes))]
     workers += [threading.Thread(target=lease, args=(other, told)) for other in others]
     for worker in workers:
         worker.start()
     # Waits for nothing: it picks the moment.
-    threading.Event().wait(random.random() * LONGEST_LOAD)
+    threading.Event().wait(moment)
     assert daemon.process is not None
     daemon.process.kill()
     for worker in workers:
@@ -183,12 +187,22 @@ def check_record(home: Path) -> None:
     assert record.digest == digest_of(vault_id, sealed)
 
 
-def check(client: Client, home: Path, told: Told, leases: dict[str, str]) -> Told:
-    """Hold what is there after a restart against what was acknowledged; return what is there."""
+def check(
+    client: Client, home: Path, told: Told, leases: dict[str, str], *, sample: list[str]
+) -> Told:
+    """Hold what is there after a restart against what was acknowledged; return what is there.
+
+    Args:
+        client: has operator authority.
+        home: the daemon's.
+        told: what the run that was killed acknowledged.
+        leases: of all runs.
+        sample: of the keys that only rotations touch, those to read.
+    """
     assert not (home / "vault.db.aside").exists()
     listed = set(client.list())
     assert STILL.keys() <= listed
-    for name in random.sample(sorted(STILL), 3):
+    for name in sample:
         assert client.value(name) == STILL[name]
     stored = listed - STILL.keys() - {"FIXED"}
     found = {name: client.value(name) for name in stored}

@@ -12,6 +12,8 @@ import pytest
 from backpack_proto.v1 import policy_pb2, policy_pb2_grpc, vault_pb2
 from daemons import READY_SECONDS, Client, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 WIDEST = """\
 [policy]
 default = "allow"
@@ -170,7 +172,7 @@ def test_a_named_file_that_vanishes_stays_in_force(tmp_path: Path) -> None:
 
 
 def test_a_daemon_does_not_start_with_a_broken_file(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+    home = tmp_path / "broken"
     home.mkdir(mode=0o700)
     (home / "backpackd.toml").write_text("[policy]\ndefalt = 'deny'\n")
     daemon = RunningDaemon(home, tmp_path / "run" / "backpackd.sock")

@@ -10,7 +10,10 @@ import pytest
 
 from daemons import RunningDaemon
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 # A tool: one call in plain gRPC, that waits for a person. Says which codes it was told and the key.
 TOOL = """

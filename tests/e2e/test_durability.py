@@ -12,6 +12,8 @@ import pytest
 
 from daemons import READY_SECONDS, RunningDaemon
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 NAME = "DURABLE_KEY_OF_THIS_TEST"
 # The response's gRPC frame: not compressed, 2 bytes long, `created: 1`.
 ACKNOWLEDGED = r"\0\0\0\0\2\10\1"

@@ -125,12 +125,21 @@ def test_the_corpus_has_requests_for_every_method(service: ServiceDescriptor) ->
     assert {request.method.name for request in corpus(service)} == set(service.methods_by_name)
 
 
+@pytest.fixture
+def daemon_in(state: str, request: pytest.FixtureRequest) -> RunningDaemon:
+    """Return a daemon that has a vault in all states but the first."""
+    if state != "no vault":
+        request.getfixturevalue("cheap_vault")
+    running: RunningDaemon = request.getfixturevalue("daemon")
+    return running
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("service", services(), ids=lambda service: service.name)
 def test_every_method_answers_whatever_it_is_sent_by_design(
-    daemon: RunningDaemon, service: ServiceDescriptor, state: str
+    daemon_in: RunningDaemon, service: ServiceDescriptor, state: str
 ) -> None:
-    setting = Setting(daemon, state)
+    setting = Setting(daemon_in, state)
     chance = random.Random(f"{SEED} {service.full_name} {state}")
     by_method: dict[str, list[Request]] = defaultdict(list)
     for request in corpus(service):
@@ -148,5 +157,5 @@ def test_every_method_answers_whatever_it_is_sent_by_design(
         if name not in LAST:
             setting.restore()
     assert not faults, f"seed {SEED}:\n" + "\n".join(faults)
-    log = daemon.log_text()
+    log = daemon_in.log_text()
     assert [word for word in ("incident", "Traceback", "internal error") if word in log] == [], log

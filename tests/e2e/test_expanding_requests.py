@@ -10,6 +10,8 @@ import pytest
 
 from daemons import Client, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 MIB = 1024 * 1024
 REQUESTS = 32
 ROOM = 32 * MIB
@@ -51,7 +53,7 @@ def test_a_compressed_request_is_refused_without_being_expanded(
 ) -> None:
     client = daemon.operator() if authorized else daemon.client()
     if not authorized:
-        client.init()
+        client.unlock()
     large = bytes(8 * MIB - 64)
     assert len(gzip.compress(large)) < 9 * 1024
     peak = Peak(daemon)

@@ -1,6 +1,6 @@
 """From nothing to a leased key, on the real daemon."""
 
-import os
+import random
 
 import pytest
 
@@ -92,8 +92,8 @@ def test_what_is_no_key_is_refused_and_changes_nothing(
     assert operator.list() == []
 
 
-def test_the_longest_value_comes_back_whole(daemon: RunningDaemon) -> None:
-    value = os.urandom(65536)
+def test_the_longest_value_comes_back_whole(daemon: RunningDaemon, chance: random.Random) -> None:
+    value = chance.randbytes(65536)
     operator = daemon.operator()
     operator.put("K", value)
     operator.grant("K")

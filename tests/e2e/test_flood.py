@@ -16,14 +16,17 @@ CONNECTIONS = 5
 BOUND_SECONDS = 2.0
 LOG_BYTES = 20_000
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 
 def test_another_tree_locks_in_the_middle_of_a_flood_and_the_log_stays_short(
     daemon: RunningDaemon,
 ) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     with flood(daemon, processes=PROCESSES, connections=CONNECTIONS):
         # The slowest of several is what counts.
         for _ in range(5):
@@ -46,7 +49,7 @@ def test_frames_that_carry_nothing_keep_nobody_waiting(
     daemon: RunningDaemon, frame: tuple[int, int]
 ) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     kind, stream = frame
     with chattering(daemon, connections=60, kind=kind, stream=stream):
         for _ in range(5):

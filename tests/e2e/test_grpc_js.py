@@ -10,6 +10,8 @@ import pytest
 
 from daemons import RunningDaemon
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 _HERE = Path(__file__).parent
 _CLIENT = _HERE / "grpc_js"
 _PROTOS = _HERE.parent.parent / "proto"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from backpack_proto.v1 import slots_pb2, slots_pb2_grpc
 from daemons import PASSPHRASE, READY_SECONDS, Client, RunningDaemon, failure
 from odd_files import ODD
+
+pytestmark = pytest.mark.usefixtures("cheap_vault")
 
 READ = [
     "backpackd.lock",
@@ -25,13 +28,21 @@ READ = [
 LEFTOVERS = ["vault.db.new", "vault.db.new-wal", "vault.db.aside", "vault.db.aside-journal"]
 
 
+@pytest.fixture(scope="module")
+def with_a_key(made_once: RunningDaemon) -> RunningDaemon:
+    made_once.start()
+    made_once.operator().put("K", b"v")
+    assert made_once.terminate() == 0
+    return made_once
+
+
 @pytest.fixture
-def stopped(daemon: RunningDaemon) -> RunningDaemon:
+def stopped(with_a_key: RunningDaemon, tmp_path: Path) -> Iterator[RunningDaemon]:
     """Return a daemon that is not running, with a vault."""
-    operator = daemon.operator()
-    operator.put("K", b"v")
-    assert daemon.terminate() == 0
-    return daemon
+    # Beside its home, tests put what they take out of it.
+    running = with_a_key.copied(tmp_path / "stopped")
+    yield running
+    running.close()
 
 
 def rotate(operator: Client) -> None:

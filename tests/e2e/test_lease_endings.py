@@ -18,6 +18,8 @@ import pytest
 from backpack_proto.v1 import leases_pb2, requests_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 PROMPT_SECONDS = 2.0
 ENDED = leases_pb2.WatchLeasesResponse.KIND_ENDED
 WAITING = ("DEADLINE_EXCEEDED", "waiting-for-approval")

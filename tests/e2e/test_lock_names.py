@@ -18,7 +18,10 @@ CLIENT = [sys.executable, "-m", "backpack_client"]
 PATIENCE = 120
 VARIABLES = ("CMAKE_TOOLCHAIN_FILE", "VAULT_ADDR", "A_KEY", "LD_PRELOAD")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 
 @pytest.fixture

@@ -19,7 +19,10 @@ import pytest
 from backpack_proto.v1 import leases_pb2, policy_pb2
 from daemons import Client, RunningDaemon
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 # Leaves the tree of whoever starts it, then runs what it is told to, line by line.
 AGENT = """

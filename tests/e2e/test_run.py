@@ -23,7 +23,10 @@ VALUE = b"sk-value-0123456789abcdef"
 ECHO = ["sh", "-c", 'echo "$K"; while read line; do echo "$line"; done']
 PATIENCE = 60
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 
 @pytest.fixture

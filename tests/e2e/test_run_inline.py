@@ -10,7 +10,10 @@ import pytest
 from daemons import PASSPHRASE, Client, RunningDaemon
 from shell_terminal import PROMPT, ShellTerminal
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 RUN = f"{sys.executable} -m backpack_client run --key K"
 ASKED = b"passphrase to approve it: "

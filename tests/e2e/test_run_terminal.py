@@ -18,7 +18,10 @@ from backpack_proto.v1 import leases_pb2
 from daemons import Client, RunningDaemon
 from shell_terminal import PROMPT, ShellTerminal
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 RUN = f"{sys.executable} -m backpack_client run --key K --reason test -- "
 AGENT = """

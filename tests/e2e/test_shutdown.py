@@ -10,6 +10,8 @@ import pytest
 from backpack_proto.v1 import leases_pb2, vault_pb2
 from daemons import PASSPHRASE, READY_SECONDS, RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 
 def await_log(daemon: RunningDaemon, text: str) -> None:
     """Wait until the daemon has logged a text."""
@@ -24,7 +26,7 @@ def test_calls_under_way_are_finished_and_new_ones_refused(
     daemon: RunningDaemon, number: signal.Signals
 ) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     client.lock()
     request = vault_pb2.UnlockRequest(passphrase=PASSPHRASE)
     # They take their turns, each with a stretching of its own.

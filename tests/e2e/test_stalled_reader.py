@@ -11,9 +11,10 @@ from backpack_proto.v1 import leases_pb2, vault_pb2
 from daemons import RunningDaemon
 from flooding import START, begin, frame
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the door that is tested is Linux's"
-)
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the door that is tested is Linux's"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 VALUE = b"a value that is nobody's any more" * 30
 

@@ -11,7 +11,10 @@ from backpack_proto.v1 import vault_pb2
 from backpackd.adapters.door.limits import CONNECTIONS
 from daemons import RunningDaemon
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 # Each process is forked twice, so it has no parent here and is the root of a tree of its own. It
 # watches until standard input ends, and answers pings, as a real client would.
@@ -77,7 +80,7 @@ def watching(daemon: RunningDaemon, count: int) -> Iterator[None]:
 
 def test_another_tree_still_locks_and_panics(daemon: RunningDaemon) -> None:
     first = daemon.client()
-    first.init()
+    first.unlock()
     first.close()
     with watching(daemon, CONNECTIONS):
         newcomer = daemon.client()

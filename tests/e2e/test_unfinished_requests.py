@@ -10,7 +10,10 @@ import pytest
 from backpackd.adapters.door.limits import CONNECTIONS, UNFINISHED
 from daemons import RunningDaemon, failure
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.usefixtures("cheap_vault"),
+]
 
 TREES = 8
 ROOM = 350 * 1024 * 1024
@@ -125,7 +128,7 @@ def test_memory_stays_bounded_under_a_door_full_of_requests_that_do_not_end(
     daemon: RunningDaemon,
 ) -> None:
     own = daemon.client()
-    own.init()
+    own.unlock()
     # What the passphrase took while it was stretched is not what this is about.
     Path(f"/proc/{daemon.pid}/clear_refs").write_text("5")
     before = memory(daemon.pid, "VmRSS")
@@ -151,7 +154,7 @@ def test_a_large_request_without_authority_is_refused_by_status_and_the_connecti
     daemon: RunningDaemon,
 ) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     call: Any = client.channel.unary_unary("/backpack.v1.Keys/PutKeys")
     for _ in range(20):
         assert failure(lambda: call(bytes(7 * 1024 * 1024))) == ("RESOURCE_EXHAUSTED", "limit")
@@ -161,7 +164,7 @@ def test_a_large_request_without_authority_is_refused_by_status_and_the_connecti
 
 def test_a_request_of_a_megabyte_needs_no_authority_to_arrive(daemon: RunningDaemon) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     call: Any = client.channel.unary_unary("/backpack.v1.Agents/OpenLock")
     megabyte = b"\xff" * (1024 * 1024)
     assert failure(lambda: call(megabyte)) == ("INVALID_ARGUMENT", "malformed-request")
@@ -180,7 +183,7 @@ def test_with_authority_a_request_may_be_as_long_as_a_message_and_without_it_no_
 
 def test_many_calls_one_after_the_other_are_not_added_up(daemon: RunningDaemon) -> None:
     client = daemon.client()
-    client.init()
+    client.unlock()
     call: Any = client.channel.unary_unary("/backpack.v1.Agents/OpenLock")
     for _ in range(10):
         assert failure(lambda: call(b"\xff" * (1 << 20)))[1] == "malformed-request"

@@ -1,0 +1,8 @@
+"""Whether tests run in CI: there nothing is skipped, and tests that try many cases try more.
+
+The cases in CI are more of the same kind. What a test holds, it holds with the fewer ones too.
+"""
+
+import os
+
+CI = os.environ.get("CI", "") not in {"", "0", "false"}

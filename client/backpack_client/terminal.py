@@ -25,7 +25,7 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
@@ -41,6 +41,8 @@ from backpack_client.inputs import (
     why,
     without_line_end,
 )
+
+Result = TypeVar("Result")
 
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
@@ -183,21 +185,40 @@ def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], obj
     Raises:
         Failure: as for `passphrase` and `check`; `wrong-passphrase` after three wrong ones.
     """
-    for left in reversed(range(_ATTEMPTS)):
+
+    def attempt() -> bytes:
         given = passphrase(prompt, path)
         try:
             check(given)
         except Failure as failure:
-            if failure.reason != "wrong-passphrase":
-                raise
-            # Slots are the daemon's matter; what it says of delays stays.
+            # Slots are the daemon's matter. What the message says about delays stays.
             failure.message = failure.message.replace(": it opens no slot of this vault", "")
-            if path is not None or not left:
+            raise
+        return given
+
+    return retyping("wrong-passphrase", path, attempt)
+
+
+def retyping(reason: str, path: str | None, attempt: Callable[[], Result]) -> Result:
+    """Make an attempt with what a person types, and let the person type again after a mistake.
+
+    Args:
+        reason: the `Failure.reason` of a mistake in what was typed.
+        path: the file that is read instead; with one, there is a single attempt. None: somebody
+            types.
+        attempt: asks and tries.
+
+    Raises:
+        Failure: as `attempt`; for a mistake, after the third one.
+    """
+    for _ in range(_ATTEMPTS - 1 if path is None else 0):
+        try:
+            return attempt()
+        except Failure as failure:
+            if failure.reason != reason:
                 raise
             show_failure(failure)
-        else:
-            return given
-    raise AssertionError("the last attempt returns or raises")
+    return attempt()
 
 
 def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:

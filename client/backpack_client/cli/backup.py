@@ -61,8 +61,6 @@ def export(
     With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
     that are no text). Whoever comes by that file has every key.
     """
-    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - loads the messages, which help does without
-
     if plaintext and backup_passphrase_file is not None:
         raise click.UsageError("a file in plain has no passphrase")
     if plaintext and recipients:
@@ -85,9 +83,7 @@ def export(
         protecting.make_undumpable()
         with (
             NewFile(file) as made,
-            backpack.follow(
-                backup_calls.export_keys(secret, plaintext=plaintext, recipients=lines)
-            ) as pieces,
+            backpack.export(secret, plaintext=plaintext, recipients=lines) as pieces,
         ):
             for piece in pieces:
                 keys, grants = max(keys, piece.keys), max(grants, piece.grants)
@@ -141,8 +137,6 @@ def import_vault(
     Where there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
     policy stay behind unless they are asked for; grants to tree:PID always do.
     """
-    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - as above
-
     if as_recipient and backup_passphrase_file is not None:
         raise click.UsageError(f"--as-recipient takes no {_BACKUP_OPTION}")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
@@ -153,12 +147,15 @@ def import_vault(
                 "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
             )
 
-        def take(*, dry: bool) -> backup_calls.Imported:
+        def take(*, dry: bool) -> "Imported":
             source.seek(0)
-            call = backup_calls.import_keys(
-                secret, on_conflict=on_conflict, dry_run=dry, with_grants=with_grants
+            return backpack.import_vault(
+                source,
+                secret,
+                on_conflict=on_conflict,
+                dry_run=dry,
+                with_grants=with_grants,
             )
-            return backpack.send(call, backup_calls.pieces(source))
 
         done = take(dry=dry_run or with_grants)
         _show(done)

@@ -32,10 +32,8 @@ def slots(session: Session, as_json: bool, passphrase_file: str | None) -> None:
     JSON: a list of objects with id, kind (passphrase, recovery, file, environment), authorizes,
     stretched, created_at_ms, drilled_at_ms (the last two: null where not known or never).
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - loads the messages, which help does without
-
     with session.operator(passphrase_file) as backpack:
-        found = backpack.call(slot_calls.list_slots())
+        found = backpack.slots()
     if as_json:
         terminal.print_json(
             [
@@ -103,8 +101,6 @@ def add_slot(
     or a file that backpackd.toml names) or in the daemon's AGENT_MASTER_KEY unlocks the vault when
     the daemon starts, and gives no authority; every program of yours can then open the vault.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     _check_add(kind, new_passphrase_file, secret_file, from_file)
     terminal.check_standard_input(passphrase_file, new_passphrase_file, from_file)
     drawn = kind != "passphrase" and from_file is None
@@ -118,7 +114,7 @@ def add_slot(
             chosen = terminal.passphrase("key", from_file)
         added = keep_drawn(
             secret_file if drawn else None,
-            lambda: backpack.call(slot_calls.add_slot(kind, chosen)),
+            lambda: backpack.add_slot(kind, chosen),
             lambda slot: slot.drawn.decode("ascii", "replace") if drawn else "",
             _TITLES[kind],
         )
@@ -161,10 +157,8 @@ def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> 
     The last one that is good for everything stays. Who has a copy of the vault's file from before
     can still open that copy with it: rotate, and replace keys at their issuers.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     with session.operator(passphrase_file) as backpack:
-        backpack.call(slot_calls.remove_slot(slot_id))
+        backpack.remove_slot(slot_id)
     terminal.say("the slot is removed; what opened it no longer does")
 
 
@@ -181,12 +175,10 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
 
     JSON: one object with keys, slots, leases_ended, purged, lock_files.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     last = None
     with (
         session.operator(passphrase_file) as backpack,
-        backpack.follow(slot_calls.rotate(end_leases=end_leases)) as progress,
+        backpack.rotate(end_leases=end_leases) as progress,
     ):
         shown = sys.stderr is not None and sys.stderr.isatty() and not as_json
         for last in progress:

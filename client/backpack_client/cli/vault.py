@@ -1,8 +1,6 @@
 """The commands for the vault: init, unlock, lock, status, passwd."""
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 import click
 
@@ -20,15 +18,14 @@ from backpack_client.cli.session import (
     seconds_until,
 )
 from backpack_client.durations import format_duration
-from backpack_client.failures import INIT_HINT, UNLOCK_HINT, Failure, from_status
+from backpack_client.failures import INIT_HINT, UNLOCK_HINT, from_status
 from backpack_client.fastpath import HandOver, ending
 from backpack_client.model import VaultStatus
 
 _no_start_option = click.option(
     "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."
 )
-_ATTEMPTS = 3
-_Result = TypeVar("_Result")
+_WEAK = "weak-passphrase"
 
 
 @click.command("init")
@@ -68,11 +65,12 @@ def init(
             )
         keep_drawn(
             recovery_code_file,
-            lambda: _retyping(
+            lambda: terminal.retyping(
+                _WEAK,
+                passphrase_file,
                 lambda: backpack.init(
                     terminal.new_passphrase("new passphrase", passphrase_file), recovery=recovery
                 ),
-                passphrase_file,
             ),
             str,
             "recovery code",
@@ -221,14 +219,15 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
         current = terminal.right_passphrase(
             "current passphrase", passphrase_file, backpack.authorize
         )
-        _retyping(
+        terminal.retyping(
+            _WEAK,
+            new_passphrase_file,
             lambda: backpack.change_passphrase(
                 current,
                 terminal.new_passphrase(
                     "new passphrase", new_passphrase_file, "--new-passphrase-file"
                 ),
             ),
-            new_passphrase_file,
         )
     terminal.say("the passphrase is changed; that slot opens with the new one only")
 
@@ -251,18 +250,6 @@ def _tree(answer: VaultStatus) -> str:
         # From an interactive shell, whose pid is never swept in: this pid is about to end.
         return "this command alone; what is started from a shell is a tree of its own"
     return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
-
-
-def _retyping(attempt: Callable[[], _Result], path: str | None) -> _Result:
-    """Try; while a person types, let him choose again when the passphrase was too weak."""
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            return attempt()
-        except Failure as failure:
-            if failure.reason != "weak-passphrase" or path is not None or not left:
-                raise
-            terminal.show_failure(failure)
-    raise AssertionError("the last attempt returns or raises")
 
 
 COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd)}

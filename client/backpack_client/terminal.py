@@ -15,7 +15,8 @@ Its rules:
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
    no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
    the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
-6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
+6. Colours, boxes and a pager only where standard output is a terminal; otherwise aligned plain
+   text. NO_COLOR turns colours off (https://no-color.org).
 """
 
 import contextlib
@@ -25,11 +26,12 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
 from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
-from backpack_client.folding import fold
+from backpack_client.folding import CUT, cut, fold, width
 from backpack_client.inputs import (
     PASSPHRASE_LIMIT,
     STANDARD_INPUT,
@@ -44,16 +46,39 @@ from backpack_client.inputs import (
 
 Result = TypeVar("Result")
 
+Part = tuple[str, str]
+"""A piece of a line, and its style."""
+
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
 PASSPHRASE_CHARACTERS = 12
 
 _LINE_LIMIT = 1024
 _CELL_LIMIT = 256
+_STYLES = {
+    "bold": "\x1b[1m",
+    "dim": "\x1b[2m",
+    "red": "\x1b[31m",
+    "green": "\x1b[32m",
+    "yellow": "\x1b[33m",
+}
 _ATTEMPTS = 3
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How wide lines may be, and whether they have colours.
+
+    Attributes:
+        columns: the width; None: no limit, as for a file or a pipe.
+        colours: whether styles are shown.
+    """
+
+    columns: int | None
+    colours: bool
 
 
 def say(text: str) -> None:
@@ -85,6 +110,50 @@ def print_lines(lines: Sequence[str]) -> None:
     with _writing():
         for line in lines:
             sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
+
+
+def print_styled(parts: Sequence[Part], look: Look) -> None:
+    """Write one line to standard output, cut to the width that it may have.
+
+    Args:
+        parts: pieces of the line with the style of each: "", bold, dim, red, green or yellow.
+        look: the width, and whether there are colours, see `standard_look`.
+    """
+    written, room = "", look.columns
+    for text, style in parts:
+        shown = printable(text, _LINE_LIMIT)
+        if room is not None:
+            whole, shown = shown, cut(shown, room) if room >= len(CUT) else shown[:room]
+            room = 0 if shown != whole else room - width(shown)
+        written += f"{_STYLES[style]}{shown}\x1b[0m" if style and look.colours else shown
+    with _writing():
+        sys.stdout.write(written.rstrip() + "\n")
+
+
+def print_block(lines: Sequence[Sequence[Part]], look: Look) -> None:
+    """Write lines that belong together and an empty one to standard output, each line whole.
+
+    Args:
+        lines: as for `print_styled`; of each, the last part is folded if it is too long.
+        look: as for `print_styled`.
+    """
+    for parts in lines:
+        *before, (text, style) = parts
+        shown = printable(text, _LINE_LIMIT)
+        taken = sum(width(each) for each, _ in before)
+        folded = [shown] if look.columns is None else fold(shown, look.columns - taken)
+        for number, piece in enumerate(folded):
+            indent = before if not number else [(" " * taken, "")]
+            print_styled([*indent, (piece, style)], Look(None, colours=look.colours))
+    print_styled([], look)
+
+
+def standard_look() -> Look:
+    """Return how lines on standard output are to look: as wide as its terminal, if it is one."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return Look(None, colours=False)
+    colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Look(_columns(sys.stdout), colours=colours)
 
 
 def print_whole(line: str) -> None:
@@ -307,12 +376,16 @@ def _folded(text: str, stream: TextIO) -> list[str]:
     shown = printable(text, _LINE_LIMIT)
     if not stream.isatty():
         return [shown]
+    return fold(shown, _columns(stream))
+
+
+def _columns(stream: TextIO) -> int:
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except OSError:
         columns = 0
     # A terminal that was never told its size says 0.
-    return fold(shown, columns or 80)
+    return columns or 80
 
 
 def _say_all(text: str) -> None:

@@ -207,6 +207,27 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
     return LockFile(seen.path, data, mode)
 
 
+def check_writable(path: str) -> None:
+    """Return if `create` and `replace` can write beside a path, before anything is done for it.
+
+    Raises:
+        Failure: they cannot, or there is no such directory.
+    """
+    if not Path(path).parent.is_dir():
+        raise Failure(
+            f"there is no directory for {printable(path, _SHOWN)}",
+            reason="lock-io",
+            hint="make it first, or name another file",
+        )
+    fresh = f".{Path(path).name}.{secrets.token_hex(8)}.new"
+    with _directory(path) as directory, _explained(path, "write"):
+        try:
+            _write_new(fresh, b"", _NEW_MODE, directory)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh, dir_fd=directory)
+
+
 def check_beside(seen: LockFile, suffix: str) -> None:
     """Return if `keep_beside` has room, for before anything is done that would stay done.
 

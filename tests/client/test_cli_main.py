@@ -60,6 +60,7 @@ COMMANDS = [
     "export",
     "import-vault",
     "audit",
+    "operate",
 ]
 
 

@@ -76,6 +76,8 @@ def change(
     Raises:
         Failure: the daemon refuses, or others write the file all the time; it is as it was.
     """
+    # The daemon records the change before it answers, so nothing may stand in its way here.
+    lockfiles.check_writable(seen.path)
     for left in reversed(range(_ATTEMPTS)):
         current = lockfiles.read(seen.path)
         changed = backpack.call(make(current))
@@ -102,7 +104,7 @@ def note_seen(
         info: what is known of it.
         typed: names of values that the operator has just embedded. To type one is to accept it.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf, which help does without
 
     names = [name for name in info.unaccepted_names if name in set(typed)]
     try:

@@ -44,7 +44,10 @@ _ANCHORS = {
 
 @click.group("audit")
 def audit() -> None:
-    """Show and verify what happened: which process got which key, when, and by which grant."""
+    """Show what happened, and verify the log.
+
+    The audit log says which process got which key, when, and by which grant.
+    """
 
 
 def _look_options(command: Command) -> Command:

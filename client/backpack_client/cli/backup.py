@@ -46,20 +46,22 @@ def export(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Write everything that is stored into the new FILE, sealed with a passphrase of its own.
+    """Write everything that is stored into a sealed file.
 
-    With --recipient it is sealed to vaults instead: to your own or another, whose operator has sent
-    what identity prints. With a passphrase file as well, either opens it.
+    FILE is new: a file that is there already is never overwritten. It is sealed with a passphrase
+    of its own. With --recipient it is sealed to a vault instead: your own, or a teammate's who has
+    sent you what identity prints. With a passphrase file as well, either opens it.
 
-    It holds keys, grants and the policy as they are at one moment, and is private to you. A FILE
-    that is there already is never overwritten. docs/backup.md has the format.
+    FILE holds keys, grants and the policy of one moment, and is private to you. docs/backup.md has
+    the format.
 
-    It does not hold the vault's identity, the authors that you accepted, and the ways to unlock: a
-    new vault that takes it in cannot open agent.lock files that were sealed for this one. Keep the
-    vault's own file for that, or have them sealed for the new vault while this one still opens.
+    FILE does not hold the vault's identity, the authors that you accepted, or the ways to unlock. A
+    new vault that imports it cannot open agent.lock files that were sealed for this one. Keep the
+    vault's own file for that, or have the locks sealed for the new vault while this one still
+    opens.
 
     With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
-    that are no text). Whoever comes by that file has every key.
+    that are not text). Everybody who gets that file has every key.
     """
     if plaintext and backup_passphrase_file is not None:
         raise click.UsageError("a file in plain has no passphrase")
@@ -132,10 +134,10 @@ def import_vault(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Take the keys of a backup into the vault, all of them or none.
+    """Store the keys of a backup, all of them or none.
 
-    Where there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
-    policy stay behind unless they are asked for; grants to tree:PID always do.
+    If there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
+    policy are left out unless you ask for them; grants to tree:PID always are.
     """
     if as_recipient and backup_passphrase_file is not None:
         raise click.UsageError(f"--as-recipient takes no {_BACKUP_OPTION}")

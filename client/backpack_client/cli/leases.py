@@ -103,10 +103,10 @@ def revoke(
 @passphrase_option
 @click.pass_obj
 def watch(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
-    """Follow what happens to leases, one line each, until interrupted.
+    """Follow what happens to leases, one line each.
 
-    Begins with those that are live. Ends when the vault is locked and, with --all, when operator
-    authority ends after five minutes.
+    Begins with the leases that are live. Ends when you interrupt it, when the vault is locked and,
+    with --all, when operator authority ends after five minutes.
 
     JSON: one object per line with kind (live, issued, renewed, ended), reason (why it ended, else
     empty), and lease: as in leases --json.

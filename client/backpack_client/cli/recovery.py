@@ -28,11 +28,11 @@ def recover(
     recovery_code_file: str | None,
     new_passphrase_file: str | None,
 ) -> None:
-    """Set a new passphrase with the recovery code, and unlock the vault.
+    """Set a new passphrase with the recovery code.
 
-    The new passphrase takes the place of every one that there was; the code goes on to be good.
-    Case, spaces and dashes in the code do not matter. With --drill nothing changes but the date
-    that status shows: do that now and then.
+    This also unlocks the vault. The new passphrase replaces all others; the code stays good. Case,
+    spaces and dashes in the code do not matter. With --drill nothing changes but the date that
+    status shows: do that now and then.
     """
     if drill and new_passphrase_file is not None:
         raise click.UsageError("--drill sets no passphrase")

@@ -152,10 +152,11 @@ def _check_add(
 @passphrase_option
 @click.pass_obj
 def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> None:
-    """Remove a way to unlock the vault; ID as slots shows it.
+    """Remove a way to unlock the vault.
 
-    The last one that is good for everything stays. Who has a copy of the vault's file from before
-    can still open that copy with it: rotate, and replace keys at their issuers.
+    ID is what slots shows. The last slot that is good for everything stays. Somebody who has an
+    older copy of the vault's file can still open that copy with the removed slot: rotate, and
+    replace the keys at their issuers.
     """
     with session.operator(passphrase_file) as backpack:
         backpack.remove_slot(slot_id)
@@ -168,10 +169,11 @@ def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> 
 @passphrase_option
 @click.pass_obj
 def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: str | None) -> None:
-    """Give the vault a new master key, and seal every key anew under it.
+    """Give the vault a new master key.
 
-    Passphrases, codes and key files stay as they are. It happens as a whole or not at all. Leases
-    go on unless they are ended. No value changes: one that got out is replaced at its issuer.
+    Every key is sealed again under it, or nothing is changed. Passphrases, codes and key files stay
+    as they are. Leases go on unless you end them. No value changes: replace a value that got out at
+    its issuer.
 
     JSON: one object with keys, slots, leases_ended, purged, lock_files.
     """

@@ -31,12 +31,10 @@ def cut(text: str, columns: int) -> str:
     """
     if width(text) <= columns:
         return text
-    taken = 0
-    for place, character in enumerate(text):
-        taken += _columns(character)
-        if taken > columns - len(CUT):
-            return text[:place] + CUT
-    raise AssertionError("text that fits was returned above")
+    place, taken = 0, len(CUT)
+    while (taken := taken + _columns(text[place])) <= columns:
+        place += 1
+    return text[:place] + CUT
 
 
 def fold(text: str, columns: int) -> list[str]:

@@ -22,7 +22,7 @@ _FLAGS = "FRX"
 def paged(*, wanted: bool = True) -> Iterator[None]:
     """Send standard output through a pager inside the block, where it is a terminal.
 
-    Ask for passphrases before: the pager reads the keyboard. `terminal.standard_look` has to be
+    Ask for passphrases before: the pager reads the keyboard. `styled.standard_look` has to be
     asked before as well, because standard output is no terminal inside.
 
     Args:

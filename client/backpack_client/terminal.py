@@ -26,12 +26,11 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
 from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
-from backpack_client.folding import CUT, cut, fold, width
+from backpack_client.folding import fold
 from backpack_client.inputs import (
     PASSPHRASE_LIMIT,
     STANDARD_INPUT,
@@ -46,46 +45,23 @@ from backpack_client.inputs import (
 
 Result = TypeVar("Result")
 
-Part = tuple[str, str]
-"""A piece of a line, and its style."""
-
 VALUE_LIMIT = 64 * 1024
 # The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
 PASSPHRASE_CHARACTERS = 12
 
-_LINE_LIMIT = 1024
+LINE_LIMIT = 1024
 _CELL_LIMIT = 256
-_STYLES = {
-    "bold": "\x1b[1m",
-    "dim": "\x1b[2m",
-    "red": "\x1b[31m",
-    "green": "\x1b[32m",
-    "yellow": "\x1b[33m",
-}
 _ATTEMPTS = 3
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
 # BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
 _TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How wide lines may be, and whether they have colours.
-
-    Attributes:
-        columns: the width; None: no limit, as for a file or a pipe.
-        colours: whether styles are shown.
-    """
-
-    columns: int | None
-    colours: bool
-
-
 def say(text: str) -> None:
     """Write lines for a person to standard error."""
     if sys.stderr is None:
         return
-    _say_all("".join(printable(line, _LINE_LIMIT) + "\n" for line in text.split("\n")))
+    _say_all("".join(printable(line, LINE_LIMIT) + "\n" for line in text.split("\n")))
 
 
 def say_line(text: str) -> None:
@@ -107,77 +83,33 @@ def show_failure(failure: Failure) -> None:
 
 def print_lines(lines: Sequence[str]) -> None:
     """Write lines to standard output."""
-    with _writing():
+    with writing():
         for line in lines:
             sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
 
 
-def print_styled(parts: Sequence[Part], look: Look) -> None:
-    """Write one line to standard output, cut to the width that it may have.
-
-    Args:
-        parts: pieces of the line with the style of each: "", bold, dim, red, green or yellow.
-        look: the width, and whether there are colours, see `standard_look`.
-    """
-    written, room = "", look.columns
-    for text, style in parts:
-        shown = printable(text, _LINE_LIMIT)
-        if room is not None:
-            whole, shown = shown, cut(shown, room) if room >= len(CUT) else shown[:room]
-            room = 0 if shown != whole else room - width(shown)
-        written += f"{_STYLES[style]}{shown}\x1b[0m" if style and look.colours else shown
-    with _writing():
-        sys.stdout.write(written.rstrip() + "\n")
-
-
-def print_block(lines: Sequence[Sequence[Part]], look: Look) -> None:
-    """Write lines that belong together and an empty one to standard output, each line whole.
-
-    Args:
-        lines: as for `print_styled`; of each, the last part is folded if it is too long.
-        look: as for `print_styled`.
-    """
-    for parts in lines:
-        *before, (text, style) = parts
-        shown = printable(text, _LINE_LIMIT)
-        taken = sum(width(each) for each, _ in before)
-        folded = [shown] if look.columns is None else fold(shown, look.columns - taken)
-        for number, piece in enumerate(folded):
-            indent = before if not number else [(" " * taken, "")]
-            print_styled([*indent, (piece, style)], Look(None, colours=look.colours))
-    print_styled([], look)
-
-
-def standard_look() -> Look:
-    """Return how lines on standard output are to look: as wide as its terminal, if it is one."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        return Look(None, colours=False)
-    colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Look(_columns(sys.stdout), colours=colours)
-
-
 def print_whole(line: str) -> None:
     """Write one line of any length to standard output."""
-    with _writing():
+    with writing():
         sys.stdout.write(printable(line, len(line)) + "\n")
 
 
 def print_json(document: object) -> None:
     """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
-    with _writing():
+    with writing():
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def print_json_line(document: object) -> None:
     """Write one JSON document as one line to standard output, in ASCII."""
-    with _writing():
+    with writing():
         sys.stdout.write(json.dumps(document) + "\n")
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to standard output: boxed on a terminal, aligned plain text elsewhere."""
     cells = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows]
-    with _writing():
+    with writing():
         if sys.stdout.isatty():
             _print_boxed(headers, cells)
             return
@@ -373,13 +305,14 @@ def file_bytes(path: str, limit: int) -> bytes:
 
 
 def _folded(text: str, stream: TextIO) -> list[str]:
-    shown = printable(text, _LINE_LIMIT)
+    shown = printable(text, LINE_LIMIT)
     if not stream.isatty():
         return [shown]
-    return fold(shown, _columns(stream))
+    return fold(shown, columns_of(stream))
 
 
-def _columns(stream: TextIO) -> int:
+def columns_of(stream: TextIO) -> int:
+    """Return how wide the terminal behind a stream is."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except OSError:
@@ -396,7 +329,12 @@ def _say_all(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
+    """Write to standard output inside the block, and flush it at the end.
+
+    Raises:
+        Failure: it is closed or full (`output-failed`), or nobody reads on (`output-closed`).
+    """
     if sys.stdout is None:
         raise Failure("standard output is closed", reason="output-failed")
     try:
@@ -490,7 +428,7 @@ def show_secret(lines: Sequence[str]) -> None:
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:
-        os.write(terminal, "".join(printable(line, _LINE_LIMIT) + "\n" for line in lines).encode())
+        os.write(terminal, "".join(printable(line, LINE_LIMIT) + "\n" for line in lines).encode())
     except OSError as error:
         raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
     finally:

@@ -111,7 +111,7 @@ def show(
     since: datetime | None = None,
     until: datetime | None = None,
     newest: int = 0,
-) -> Call[list[AuditEntry]]:
+) -> Call[Sequence[AuditEntry]]:
     """Read entries, oldest first, some in each response."""
     if pid is not None and not 0 < pid <= LARGEST_PID:
         raise usage("not a process id", hint="")

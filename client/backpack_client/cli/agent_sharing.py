@@ -115,11 +115,7 @@ def add_recipient(
     with session.operator(passphrase_file) as backpack:
         before = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
         if fresh in {each.fingerprint for each in before.info.recipients}:
-            raise Failure(
-                f"{fresh} is a recipient of {shown(seen.path)} already",
-                reason="invalid-recipients",
-                hint="nothing was changed",
-            )
+            raise Failure(f"{fresh} is a recipient already", reason="invalid-recipients")
         _compare(
             (fresh, digits),
             fingerprint,

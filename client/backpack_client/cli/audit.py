@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from backpack_client import terminal
+from backpack_client import styled, terminal
 from backpack_client.cli.audit_view import ACT, DAMAGED, basis, document, line, long, what_for
 from backpack_client.cli.session import Command, Session, count, json_option, passphrase_option
 from backpack_client.durations import parse_duration
@@ -248,14 +248,14 @@ def _printer(
     last_column: "Callable[[AuditEntry], str]", *, as_json: bool, at_length: bool
 ) -> "Callable[[AuditEntry], None]":
     """Return what prints an entry, for standard output as it is now: before the pager."""
-    look = terminal.standard_look()
+    look = styled.standard_look()
     if as_json:
         return lambda entry: terminal.print_json_line(document(entry))
     if not at_length:
-        return lambda entry: terminal.print_styled(
+        return lambda entry: styled.print_styled(
             line(entry, last_column(entry), look.columns), look
         )
-    return lambda entry: terminal.print_block(long(entry), look)
+    return lambda entry: styled.print_block(long(entry), look)
 
 
 def _number(head: str) -> int:

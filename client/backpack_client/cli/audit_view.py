@@ -11,7 +11,7 @@ from backpack_client.folding import cut, width
 
 if TYPE_CHECKING:
     from backpack_client.calls.audit import Actor, AuditEntry
-    from backpack_client.terminal import Part
+    from backpack_client.styled import Part
 
 DAMAGED = "damaged"
 """The event of an entry that cannot be read. The daemon sends it whatever was asked for."""

@@ -242,7 +242,7 @@ class _Keyboard:
 
     def keep(self, line: str) -> None:
         """Keep a line for the arrow keys."""
-        if readline is not None and line.strip():
+        if line.strip() and readline is not None:
             readline.add_history(line)
 
     def _complete(self, word: str, number: int) -> str | None:
@@ -262,7 +262,7 @@ class _Script:
         self._lines = lines
 
     def __enter__(self) -> Self:
-        sys.stdin = None  # type: ignore[assignment] - what Python itself sets without one
+        sys.stdin = None  # type: ignore[assignment]  # as Python does without one
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -43,11 +43,11 @@ def hostile(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_command_loads_nothing_that_its_surroundings_name(
-    scripts: Path, hostile: Path, tmp_path: Path, name: str, variable: str, linked: bool
+    scripts: Path, hostile: Path, name: str, variable: str, linked: bool
 ) -> None:
     command = scripts / name
     if linked:
-        command = tmp_path / name
+        command = hostile.parent / name
         command.symlink_to(scripts / name)
     done = subprocess.run(
         [command, *COMMANDS[name]],
@@ -60,7 +60,7 @@ def test_a_command_loads_nothing_that_its_surroundings_name(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.lower().startswith(f"usage: {name}")
-    assert not (tmp_path / "loaded").exists()
+    assert not (hostile.parent / "loaded").exists()
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -262,7 +262,7 @@ class _Script:
         self._lines = lines
 
     def __enter__(self) -> Self:
-        sys.stdin = None  # type: ignore[assignment]  # as Python does without one
+        sys.stdin = None
         return self
 
     def __exit__(self, *_: object) -> None:

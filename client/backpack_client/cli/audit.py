@@ -32,6 +32,8 @@ _PROGRESS_FROM = 5000
 """With fewer entries, verifying is over before anybody could read a bar."""
 _EVERY = 2.0
 """How long --follow waits before it looks again, in seconds."""
+_MOST_NEWEST = 10_000
+"""How many of the newest entries the daemon can be asked for; 0 asks for all."""
 _FIRST = 10
 """How many entries --follow begins with, as tail does."""
 _ANCHORS = {
@@ -187,7 +189,8 @@ def _keep_showing(backpack: "Backpack", shown: _Shown, first: int) -> NoReturn:
         head = _number(backpack.audit_head())
         if head > seen:
             # There are at most as many new entries as new rows, whatever the clock says.
-            shown.add(head - seen)
+            new = head - seen
+            shown.add(new if new <= _MOST_NEWEST else 0)
             seen = head
 
 

@@ -46,7 +46,7 @@ from backpack_client.inputs import (
 Result = TypeVar("Result")
 
 VALUE_LIMIT = 64 * 1024
-# The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
+# The daemon's rule, shown before anybody types. The daemon alone decides what else is weak.
 PASSPHRASE_CHARACTERS = 12
 
 LINE_LIMIT = 1024
@@ -156,7 +156,7 @@ def check_nothing_piped(what: str, option: str) -> None:
 
 
 def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
-    """Get a passphrase: out of a file where one is named, else from the person.
+    """Get a passphrase from a file if one is named, otherwise from the person.
 
     Args:
         prompt: what to ask for, such as "passphrase".
@@ -250,7 +250,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
 
 
 def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
-    """Get the value of a key: out of a file where one is named, else from the person.
+    """Get the value of a key from a file if one is named, otherwise from the person.
 
     The line end of a value that is a single line of text is dropped, so that a file made with an
     editor or `echo` gives the value that was meant. A value of several lines (a PEM file) or of
@@ -275,7 +275,7 @@ def value(name: str, path: str | None, option: str = "--value-file FILE") -> byt
 
 
 def legacy_key(path: str | None) -> bytes:
-    """Get the master key of the older tool: out of a file where one is named, else from the person.
+    """Get the master key of the older tool from a file if one is named, otherwise from the person.
 
     Args:
         path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
@@ -322,7 +322,7 @@ def columns_of(stream: TextIO) -> int:
 
 
 def _say_all(text: str) -> None:
-    # There is no other place to tell a person that this one is full or gone.
+    # If standard error is full or gone, there is no other place to say so.
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -341,7 +341,7 @@ def writing() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has had enough: that is no news to anybody.
+        # The reader has had enough, which is no failure to tell anybody about.
         raise Failure("", reason="output-closed") from None
     except OSError as error:
         raise Failure(
@@ -399,7 +399,7 @@ def answer(question: str, default: str = "") -> str:
         os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
         typed = _read_typed(terminal)
         if not typed:
-            # Ctrl-D is no empty line: whoever types it wants out, and not what is usual.
+            # Ctrl-D is not an empty line: the person wants to leave, not the default.
             os.write(terminal, b"\n")
             raise Failure("cancelled: nothing was changed", reason="not-confirmed")
         return typed.decode().strip() or default
@@ -421,10 +421,10 @@ def has_terminal() -> bool:
 
 
 def show_secret(lines: Sequence[str]) -> None:
-    """Write lines to the terminal itself, past whatever standard error leads to.
+    """Write lines to the terminal itself, wherever standard error leads.
 
     Raises:
-        Failure: there is no terminal, or it took them not.
+        Failure: there is no terminal, or it does not take them.
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:
@@ -492,6 +492,6 @@ def _read_typed(terminal: int) -> bytes:
             break
         line += more
     if len(line) > _TYPED_LIMIT:
-        # The terminal may have cut it: better nothing than a part.
+        # The terminal may have cut it, and a part would be worse than nothing.
         raise usage("that is too long to be typed", hint="put it into a file and name that")
     return line

@@ -86,8 +86,7 @@ class LeaseMethods(Connection):
         """End leases: one by its id, those of a key, those of a process tree, or all.
 
         Returns:
-            How many ended, counted for those who may know: leases of the own tree, or every one
-            with operator authority.
+            How many leases of this process tree ended; with operator authority, how many of all.
         """
         return self.call(calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all))
 

@@ -64,8 +64,8 @@ def change(
 ) -> "ChangedLock":
     """Have the daemon make a new version of a lock, and put it in the place of the old one.
 
-    The file is read again, since a passphrase or an answer was typed meanwhile; and once more for
-    every time that an agent has saved its memory in between.
+    The file is read again, since typing a passphrase or an answer took time, and once more every
+    time that an agent has saved its memory in between.
 
     Args:
         backpack: with operator authority.

@@ -45,7 +45,7 @@ def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str
     terminal.say("beside credentials the lock itself brings values for:")
     for name in left:
         terminal.say_line(f"  {described(name)}")
-    terminal.say("whoever signs a version of the lock chooses these values")
+    terminal.say("everybody who signs a version of the lock chooses these values")
     if not terminal.confirm("let this lock set them from now on?"):
         raise Failure("nothing was changed", reason="not-confirmed")
     return tuple(left)

@@ -1,4 +1,4 @@
-"""The commands for sharing locks and taking them over: who can open them, and whom one trusts.
+"""The commands for sharing and migrating locks: who can open them, and which authors are accepted.
 
 agent add-recipient, remove-recipient, rewrap, trust, migrate.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backpack_client.agent_model import LockInfo, OpenedLock
     from backpack_client.api import Backpack
 
-# What the operator may look at, and nobody else may use.
+# The operator may look at such a lock, and no program may use it.
 _LOOKED_AT = frozenset({"unknown-author", "lock-stepped-back", "lock-forked"})
 _SUFFIX = ".v1"
 _LOCK_ID_DIGITS = 32
@@ -276,8 +276,8 @@ def migrate(
 ) -> None:
     """Turn a lock of version 1 into one of version 2.
 
-    The old file stays beside it as FILE.v1. Delete that once nothing reads it any more: whoever has
-    the old master key opens it.
+    The old file stays beside it as FILE.v1. Delete it once nothing reads it any more: everybody who
+    has the old master key can open it.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
@@ -289,7 +289,7 @@ def migrate(
         key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
         _check_names(old.info)
         if old.info.version == 1:
-            # Keys that are stored would stay so where there is no place for the old file.
+            # Otherwise keys would be stored although there is no place for the old file.
             lockfiles.check_beside(seen, _SUFFIX)
         # The daemon records what it has done, so nothing may stand in the way of doing it.
         lockfiles.check_writable(seen.path)
@@ -317,10 +317,10 @@ def migrate(
 
 
 def _check_names(info: "LockInfo") -> None:
-    """Return if every credential of an old lock has a name that a key can have.
+    """Raise unless every credential of an old lock has a name that a key can have.
 
     Raises:
-        Failure: one has not; it is named.
+        Failure: one does not, and is named.
     """
     wrong = [each.name for each in info.credentials if not is_key_name(each.name)]
     if wrong:
@@ -389,7 +389,7 @@ def _author_digits(seen: LockFile) -> str:
 
 
 def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bool) -> None:
-    """Have a fingerprint compared: with the one that was told, else by the person.
+    """Compare a fingerprint with the one that was told, or have the person compare it.
 
     Args:
         found: the fingerprint as people compare it, and all of its digits.

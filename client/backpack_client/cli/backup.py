@@ -71,7 +71,9 @@ def export(
         raise click.UsageError("--yes is for --plaintext only")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
     if plaintext:
-        terminal.say("warning: FILE will hold every value in plain: whoever reads it has every key")
+        terminal.say(
+            "warning: FILE will hold every value in plain: everybody who reads it has every key"
+        )
         if not yes and not terminal.confirm("write every value in plain?"):
             raise Failure("nothing was written", reason="not-confirmed")
     lines = [identity_line(each) for each in recipients]

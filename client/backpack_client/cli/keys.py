@@ -114,9 +114,9 @@ def import_(
 ) -> None:
     """Store the keys of a .env file, all of them or none.
 
-    Lines that npm's dotenv and python-dotenv read in different ways are skipped, each with the
-    reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what is not
-    NAME=value. Values are never shown.
+    Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
+    each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
+    is not NAME=value. Values are never shown.
 
     With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
     (with --replace) or keep (with --skip-existing), and its name.
@@ -221,7 +221,7 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
 @contextmanager
 def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -> Iterator[None]:
-    """Say which keys a refusal is about: the operator may know, and the daemon only counts them."""
+    """Name the keys that a refusal is about: the daemon only counts them, the operator may know."""
     try:
         yield
     except Failure as failure:

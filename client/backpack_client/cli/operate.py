@@ -254,7 +254,7 @@ class _Keyboard:
 
 
 class _Script:
-    """Lines out of standard input, which no command reads meanwhile."""
+    """Lines out of standard input, which no command can read."""
 
     typed = False
 

@@ -47,7 +47,7 @@ def recover(
             at = backpack.drill_recovery(code)
             terminal.say(f"the recovery code opens the vault; noted at {local_time(at)}")
             return
-        # Checked by itself, before a new passphrase is chosen in vain.
+        # Checked alone, before anybody chooses a new passphrase in vain.
         backpack.drill_recovery(code)
         new = terminal.new_passphrase(
             "new passphrase", new_passphrase_file, "--new-passphrase-file"

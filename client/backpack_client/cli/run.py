@@ -220,7 +220,7 @@ def _warn_of_addresses(names: Iterable[str]) -> None:
         if environment.is_address(name):
             terminal.say_line(
                 f"warning: the lock itself sets {name}, an address that keys may be sent to: "
-                "whoever signed the lock has chosen it"
+                "the author of the lock has chosen it"
             )
 
 

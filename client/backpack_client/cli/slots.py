@@ -203,13 +203,13 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
         return
     ended = f"; {count(last.leases_ended, 'lease')} ended" if end_leases else ""
     terminal.say(
-        f"the vault has a new master key: {count(last.keys_total, 'key')} sealed anew, "
+        f"the vault has a new master key: {count(last.keys_total, 'key')} sealed again, "
         f"{count(last.slots, 'slot')} re-wrapped{ended}"
     )
     if not last.purged:
         terminal.say(
-            "there was no room to write the file anew, so old sealed bytes may be left in it: make "
-            "room, then stop and start the daemon, or rotate again"
+            "there was no room to write the file again, so old sealed bytes may be left in it: "
+            "make room, then stop and start the daemon, or rotate again"
         )
     for path in last.lock_files:
         terminal.say_line(
@@ -222,7 +222,7 @@ def _show_progress(done: int, total: int) -> None:
     share = done / total if total else 1.0
     bar = ("#" * round(width * share)).ljust(width, ".")
     end = "\n" if done == total else ""
-    sys.stderr.write(f"\rsealing anew [{bar}] {round(share * _PERCENT):3d} %  {done}/{total}{end}")
+    sys.stderr.write(f"\rsealing again [{bar}] {round(share * _PERCENT):3d} %  {done}/{total}{end}")
     sys.stderr.flush()
 
 

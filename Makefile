@@ -36,7 +36,7 @@ clean:
 	rm -rf $(VENV) $(NODE)/node_modules $(NODE)/.installed .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis build dist
 
-# pip of the venv first: the scripts that older ones make cost every `backpack-client get` 8 ms.
+# pip of the venv first: older ones do not know --group.
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt install python3-venv"; exit 1; }

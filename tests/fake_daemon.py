@@ -16,11 +16,13 @@ from google.protobuf import message_factory
 
 from backpack_proto.v1 import (
     audit_pb2,
+    backup_pb2,
     grants_pb2,
     keys_pb2,
     leases_pb2,
     policy_pb2,
     requests_pb2,
+    slots_pb2,
     vault_pb2,
 )
 
@@ -30,11 +32,13 @@ _METHODS = {
     f"/{service.full_name}/{method.name}": method
     for module in (
         audit_pb2,
+        backup_pb2,
         grants_pb2,
         keys_pb2,
         leases_pb2,
         policy_pb2,
         requests_pb2,
+        slots_pb2,
         vault_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -56,6 +60,8 @@ class RefusalError(Exception):
 
 class FakeDaemon(grpc.GenericRpcHandler):
     """Answers calls out of `answers`, by the method's short name; unknown ones with UNKNOWN.
+
+    A call that sends a stream is answered once all of it, as a list, has come.
 
     Attributes:
         path: its socket.
@@ -83,6 +89,8 @@ class FakeDaemon(grpc.GenericRpcHandler):
         response = message_factory.GetMessageClass(method.output_type)
 
         def answer(message: Any, context: grpc.ServicerContext) -> Any:
+            if method.client_streaming:
+                message = list(message)
             self.seen.append((method.name, message))
             if self.code and method.name == "GetKeys":
                 context.send_initial_metadata((("backpack-request-code", self.code),))
@@ -95,7 +103,9 @@ class FakeDaemon(grpc.GenericRpcHandler):
                 self.calls.put(method.name)
 
         make = (
-            grpc.unary_stream_rpc_method_handler
+            grpc.stream_unary_rpc_method_handler
+            if method.client_streaming
+            else grpc.unary_stream_rpc_method_handler
             if method.server_streaming
             else grpc.unary_unary_rpc_method_handler
         )

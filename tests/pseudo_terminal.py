@@ -24,6 +24,7 @@ def read_screen(screen: int) -> bytes:
 class Terminal:
     """A Python program on a terminal of its own, its standard streams elsewhere.
 
+    `before` is what came on the screen before what was expected last.
     With `screen_out`, standard output is the terminal, as for a live screen; with `screen_in`,
     standard input is.
     """
@@ -43,7 +44,7 @@ class Terminal:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.execv(sys.executable, [sys.executable, *arguments])
         os.close(out)
-        self.shown = b""
+        self.shown = self.before = b""
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +63,7 @@ class Terminal:
             more = read_screen(self.screen)
             assert more, self.shown
             self.shown += more
-        _, _, self.shown = self.shown.partition(text)
+        self.before, _, self.shown = self.shown.partition(text)
 
     def type(self, text: bytes) -> None:
         os.write(self.screen, text)

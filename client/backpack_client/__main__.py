@@ -1,4 +1,4 @@
-"""Entry point of `backpack-client`: a plain `get` takes the fast path, all else the full command.
+"""Entry point of `backpack-client`: a plain `get` takes the fast path, the rest the full one.
 
 Imports for the fast path only: a test holds that neither grpc nor google.protobuf nor click is
 loaded by it.
@@ -28,16 +28,16 @@ def main() -> int:
         except KeyboardInterrupt:
             return _INTERRUPTED
         else:
-            # Python's own way out takes apart what the kernel frees at once. Nothing is lost: the
-            # value went out by write(2), a failure's message was flushed, and no thread, child,
-            # temporary file or exit handler of ours exists.
+            # Python's own way out frees piece by piece what the kernel frees at once. Nothing is
+            # lost: the value went out by write(2), a failure's message was flushed, and no thread,
+            # child, temporary file or exit handler of ours exists.
             os._exit(code)
     from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
 
     code = full_main(arguments)
     _flush()
-    # gRPC's threads go on while Python takes itself apart, and now and then one of them crashes
-    # the process at that point: a command that has done its work must not end with a signal.
+    # gRPC's threads go on while Python shuts down, and now and then one of them crashes the process
+    # at that point. A command that has done its work must not end with a signal.
     os._exit(code)
 
 
@@ -46,7 +46,7 @@ def _flush() -> None:
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            # None or closed from the start, or nobody reads on: the exit code still tells.
+            # It is None or closed, or has no reader: the exit code still says how it ended.
             continue
 
 

@@ -103,7 +103,7 @@ class OpenedLock:
     Attributes:
         info: what is known of it.
         personality: settings of the agent.
-        memory: what the agent remembers. Whoever can open the lock can have written it.
+        memory: what the agent remembers. Everybody who can open the lock can write it.
     """
 
     info: LockInfo

@@ -58,7 +58,7 @@ class _Held:
     def memory(self) -> dict[str, Any]:
         """What it remembers: an ordinary dict of what JSON can write.
 
-        Whoever can open the lock can have written it, so it is input like any other.
+        Everybody who can open the lock can write it, so it is input like any other.
         """
         self._lock()
         return self._memory.current
@@ -130,7 +130,7 @@ class Agent(_Held):
     def save(self) -> None:
         """Save the memory, if it was changed.
 
-        What somebody else has saved meanwhile is kept: entries are joined by their names.
+        What another program has saved in the meantime is kept: entries are joined by their names.
 
         Raises:
             Failure: both changed the same entry (`memory-conflict`), or the file cannot be written.
@@ -256,7 +256,7 @@ class AsyncAgent(_Held):
 
 
 def too_busy() -> Failure:
-    """Make the failure for a save that somebody else was faster than every time."""
+    """Make the failure for a save that lost against another program every time."""
     return Failure(
         "the memory is being saved by others all the time",
         reason="lock-busy",

@@ -1,9 +1,8 @@
 """Opens grpc channels to a daemon that can only be this user's or root's.
 
-The checks are `address`'s; what is added here is how grpc is to behave: one connection of its own
-for every channel, no proxy, no retries, no words on standard error. It makes no calls but the one
-that a channel begins with. Everything in this package that needs grpc gets it from here, so that it
-is quiet from the start.
+`address` does the checks. This module says how grpc behaves: one connection for every channel, no
+proxy, no retries, nothing on standard error. It makes one call for each channel, to see that it is
+connected. Everything in this package gets grpc from here, so that grpc is quiet from the start.
 """
 
 import asyncio
@@ -45,7 +44,7 @@ EOF = grpc.aio.EOF
 MESSAGE_LIMIT = 8 * 1024 * 1024
 
 READY_PATIENCE = 10.0
-"""How long a connection may take to come about, in seconds."""
+"""How long connecting may take, in seconds."""
 
 _CHECK = "/grpc.health.v1.Health/Check"
 
@@ -80,14 +79,14 @@ class Target:
     Attributes:
         name: the target, such as `unix:/run/user/1000/backpack/backpackd.sock`.
         descriptor: the socket's directory, held while the channel lives where the path is too long
-            for a socket address; else -1.
+            for a socket address; otherwise -1.
     """
 
     name: str
     descriptor: int = -1
 
     def close(self) -> None:
-        """Let go of the directory. Closing twice is harmless."""
+        """Close the directory. Closing twice is harmless."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -142,7 +141,7 @@ def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             channel.close()
             target.close()
-            # A daemon that has ended meanwhile is not busy.
+            # A daemon that has ended in the meantime is not busy.
             address.connect(path).close()
             raise _not_ready(path, seconds) from None
     except BaseException:
@@ -173,8 +172,8 @@ async def open_async_channel(target: Target, path: str, patience: float) -> grpc
 
 def _not_ready(path: str, seconds: float) -> Failure:
     return Failure(
-        f"no connection came about within {format_duration(seconds)}: the daemon is too busy, or "
-        f"what listens at {printable(path, 256)} is none",
+        f"could not connect within {format_duration(seconds)}: the daemon is too busy, or "
+        f"{printable(path, 256)} is not a Backpack daemon",
         exit_code=EXIT_NO_DAEMON,
         reason="busy",
         hint="try again; see BACKPACK_SOCKET",

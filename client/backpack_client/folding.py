@@ -1,30 +1,60 @@
-"""Folds lines that are longer than a terminal is wide, so that what goes on is seen to go on.
+"""How wide text is on a terminal: folds lines that are too long, or cuts them.
 
-Left to the terminal, the rest of a long line begins at its left edge like a line of its own: a
+A terminal continues a long line at its left edge, where the rest looks like a line of its own. A
 process could pad its arguments with spaces until they look like another process, or like the root
-that is to be approved. Pure: no terminal is asked.
+that is to be approved. So every line is folded with a mark, or cut, before it is printed. Pure: no
+terminal is asked.
 """
 
 _CONTINUED = "    | "
+CUT = "..."
+"""What stands at the end of text that was cut."""
 NARROWEST = 20
 """Columns: no line is folded for less."""
 
 
-def fold(text: str, columns: int) -> list[str]:
-    """Cut a line into as many as a terminal of that width takes, all but the first marked.
+def width(text: str) -> int:
+    """Return how many columns printable text takes at most.
+
+    Everything but ASCII counts twice, as wide characters do, because terminals differ about the
+    rest. A line that ends too early does no harm.
+    """
+    return sum(map(_columns, text))
+
+
+def cut(text: str, columns: int) -> str:
+    """Cut text to a number of columns; what was cut ends in "...".
 
     Args:
         text: printable.
-        columns: the width. Everything but ASCII counts twice, as wide characters do: too short a
-            line does no harm.
+        columns: at least three.
+    """
+    if width(text) <= columns:
+        return text
+    place, taken = 0, len(CUT)
+    while (taken := taken + _columns(text[place])) <= columns:
+        place += 1
+    return text[:place] + CUT
+
+
+def fold(text: str, columns: int) -> list[str]:
+    """Fold a line into as many as a terminal of that width takes, all but the first marked.
+
+    Args:
+        text: printable.
+        columns: the width of the terminal.
     """
     room = max(columns, NARROWEST)
     lines, line, taken = [], "", 0
     for character in text:
-        width = 1 if character.isascii() else 2
-        if taken + width > room:
+        columns = _columns(character)
+        if taken + columns > room:
             lines.append(line)
             line, taken = _CONTINUED, len(_CONTINUED)
         line += character
-        taken += width
+        taken += columns
     return [*lines, line]
+
+
+def _columns(character: str) -> int:
+    return 1 if character.isascii() else 2

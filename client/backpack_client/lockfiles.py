@@ -5,7 +5,7 @@ The rules, each of which stops something:
 1. A lock file is a regular file. A symbolic link in its place is refused, for reading and for
    writing: a repository could bring one along that leads to another file of the user's.
 2. A file is replaced whole: written beside the old one, synced, renamed over it, the directory
-   synced. Whoever is killed half way leaves the old file or the new one.
+   synced. A writer that is killed half way leaves the old file or the new one.
 3. A file is replaced only while it is byte for byte the one that the change was made from. Writers
    hold the lock (flock) of the file that they replace, so of two only one gets through. A program
    that does not take it (git, an editor) can still slip into the instant between comparing and
@@ -207,6 +207,27 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
     return LockFile(seen.path, data, mode)
 
 
+def check_writable(path: str) -> None:
+    """Return if `create` and `replace` can write beside a path, before anything is done for it.
+
+    Raises:
+        Failure: they cannot, or there is no such directory.
+    """
+    if not Path(path).parent.is_dir():
+        raise Failure(
+            f"there is no directory for {printable(path, _SHOWN)}",
+            reason="lock-io",
+            hint="make it first, or name another file",
+        )
+    fresh = f".{Path(path).name}.{secrets.token_hex(8)}.new"
+    with _directory(path) as directory, _explained(path, "write"):
+        try:
+            _write_new(fresh, b"", _NEW_MODE, directory)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh, dir_fd=directory)
+
+
 def check_beside(seen: LockFile, suffix: str) -> None:
     """Return if `keep_beside` has room, for before anything is done that would stay done.
 
@@ -259,7 +280,7 @@ def _owner(directory: Path) -> int:
 def _planted(directory: Path, candidate: Path) -> bool:
     """Tell whether a name leads to what `read` would refuse for where it lies."""
     try:
-        # Of a symbolic link itself: whoever made it chose where it leads.
+        # Of a symbolic link itself: the one who made it chose where it leads.
         return _foreign(directory.stat(), candidate.lstat())
     except OSError:
         return True
@@ -358,7 +379,7 @@ def _check_same(seen: LockFile, directory: int, held: int) -> None:
 
 def _changed(path: str) -> Failure:
     return Failure(
-        f"{printable(path, _SHOWN)} was changed meanwhile, and was not overwritten",
+        f"{printable(path, _SHOWN)} was changed in the meantime, and was not overwritten",
         reason="lock-changed",
         hint="nothing was lost: do it again",
     )

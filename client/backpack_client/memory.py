@@ -11,7 +11,7 @@ from typing import Any
 from backpack_client.failures import Failure, printable, usage
 
 MOST_ATTEMPTS = 64
-"""How often a save is tried again when somebody else was faster. Each time one got through."""
+"""How often a save is tried again when another program was faster."""
 
 RETRIED = frozenset({"lock-changed", "memory-changed"})
 """The reasons of failures that mean just that."""
@@ -57,7 +57,7 @@ class HeldMemory:
         self.hash = memory_hash
 
     def rebase(self, memory: Mapping[str, Any], memory_hash: str) -> None:
-        """Put the changes made here on top of a memory that somebody else has stored meanwhile.
+        """Put the changes made here on top of a memory that another program has stored since.
 
         Entries are joined by their names on the top level; what is inside of one is one thing.
 

@@ -62,7 +62,7 @@ class NewFile:
 
     def _sync(self) -> None:
         os.fsync(self._descriptor)
-        # The name as well: else a crash may leave a file that nobody finds.
+        # The name as well: otherwise a crash may leave a file without a name.
         within = os.path.dirname(self._path) or "."  # noqa: PTH120 - a path as it was typed
         directory = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

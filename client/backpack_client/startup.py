@@ -1,8 +1,8 @@
-"""Starts and stops the daemon: by the service manager where it is installed, else detached.
+"""Starts and stops the daemon: by the service manager if its unit is installed, otherwise detached.
 
-A detached daemon begins in a new session with an environment of few known variables, so that
-nothing of the shell that happened to start it changes what it loads or where it writes. Nothing
-here polls: readiness is a message from the daemon, an exit is told by the kernel.
+A detached daemon begins in a new session, with a few known variables as its environment, so that
+the shell that happened to start it changes neither what it loads nor where it writes. Nothing here
+polls: the daemon sends a message when it is ready, and the kernel reports its exit.
 """
 
 import os
@@ -63,11 +63,11 @@ class Daemon:
 
 
 def find(environ: Mapping[str, str], explicit: str | None = None) -> Daemon:
-    """Say which daemon is meant.
+    """Return which daemon is meant.
 
     Args:
         environ: the environment.
-        explicit: a socket from the command line, which goes before everything else.
+        explicit: a socket from the command line, which takes precedence.
 
     Raises:
         Failure: a usage failure; a variable is not of the form.
@@ -76,10 +76,10 @@ def find(environ: Mapping[str, str], explicit: str | None = None) -> Daemon:
 
 
 def runs(daemon: Daemon) -> bool:
-    """Tell whether somebody listens at the daemon's socket.
+    """Return whether a daemon listens at the socket.
 
     Raises:
-        Failure: whoever does is not to be trusted.
+        Failure: what listens there is not to be trusted.
     """
     try:
         address.connect(daemon.socket).close()
@@ -97,8 +97,8 @@ def start(daemon: Daemon) -> str:
         How it was started, in a few words for a person.
 
     Raises:
-        Failure: it did not start, with what it said; or no client would use its socket's place,
-            and it was not started.
+        Failure: it did not start (the hint holds what it logged), or clients would refuse the place
+            of its socket, so that it was not started.
     """
     address.check_place(daemon.socket)
     if _managed(daemon):
@@ -260,7 +260,7 @@ def _run_systemctl(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _start_detached(daemon: Daemon) -> int | None:
-    """Start it and wait until it is ready; None: another one had been started meanwhile."""
+    """Start it, wait until it is ready, and return its pid; None: another one started first."""
     log = _open_log(daemon.home)
     try:
         begins = os.fstat(log).st_size
@@ -301,8 +301,8 @@ def _command(daemon: Daemon) -> list[str]:
 
 
 def _private_directory() -> "tempfile.TemporaryDirectory[str]":
-    # mkdtemp makes it 0700: nobody else can send a READY into it. A long TMPDIR does not fit into a
-    # socket address.
+    # mkdtemp makes it 0700: no other user can send a READY into it. A long TMPDIR does not fit into
+    # a socket address.
     short = len(os.fsencode(tempfile.gettempdir())) < _SAFE_PATH // 2
     return tempfile.TemporaryDirectory(prefix="backpack-", dir=None if short else "/tmp")  # noqa: S108 - see above
 
@@ -374,8 +374,8 @@ def _open_log(home: str) -> int:
 
 
 def _open_log_in(directory: int, home: str) -> int:
-    # Not following a link: whoever planted one would choose the file that is written to. Not
-    # waiting: a pipe that nobody reads would hold the start up.
+    # O_NOFOLLOW: somebody who planted a link would choose the file that is written to.
+    # O_NONBLOCK: a pipe without a reader would hold up the start.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     log = os.open(LOG_NAME, flags, 0o600, dir_fd=directory)
     try:

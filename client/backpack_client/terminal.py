@@ -15,7 +15,8 @@ Its rules:
 5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
    no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
    the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
-6. Colours and boxes only where standard output is a terminal; otherwise aligned plain text.
+6. Colours, boxes and a pager only where standard output is a terminal; otherwise aligned plain
+   text. NO_COLOR turns colours off (https://no-color.org).
 """
 
 import contextlib
@@ -25,7 +26,7 @@ import stat
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from backpack_client import protecting
 from backpack_client.failures import Failure, printable, usage, waiting_notice
@@ -42,11 +43,13 @@ from backpack_client.inputs import (
     without_line_end,
 )
 
+Result = TypeVar("Result")
+
 VALUE_LIMIT = 64 * 1024
-# The daemon's rule, told before the typing. What else makes a passphrase weak, only it decides.
+# The daemon's rule, shown before anybody types. The daemon alone decides what else is weak.
 PASSPHRASE_CHARACTERS = 12
 
-_LINE_LIMIT = 1024
+LINE_LIMIT = 1024
 _CELL_LIMIT = 256
 _ATTEMPTS = 3
 # A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
@@ -58,7 +61,7 @@ def say(text: str) -> None:
     """Write lines for a person to standard error."""
     if sys.stderr is None:
         return
-    _say_all("".join(printable(line, _LINE_LIMIT) + "\n" for line in text.split("\n")))
+    _say_all("".join(printable(line, LINE_LIMIT) + "\n" for line in text.split("\n")))
 
 
 def say_line(text: str) -> None:
@@ -80,33 +83,33 @@ def show_failure(failure: Failure) -> None:
 
 def print_lines(lines: Sequence[str]) -> None:
     """Write lines to standard output."""
-    with _writing():
+    with writing():
         for line in lines:
             sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
 
 
 def print_whole(line: str) -> None:
     """Write one line of any length to standard output."""
-    with _writing():
+    with writing():
         sys.stdout.write(printable(line, len(line)) + "\n")
 
 
 def print_json(document: object) -> None:
     """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
-    with _writing():
+    with writing():
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def print_json_line(document: object) -> None:
     """Write one JSON document as one line to standard output, in ASCII."""
-    with _writing():
+    with writing():
         sys.stdout.write(json.dumps(document) + "\n")
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to standard output: boxed on a terminal, aligned plain text elsewhere."""
     cells = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows]
-    with _writing():
+    with writing():
         if sys.stdout.isatty():
             _print_boxed(headers, cells)
             return
@@ -153,7 +156,7 @@ def check_nothing_piped(what: str, option: str) -> None:
 
 
 def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
-    """Get a passphrase: out of a file where one is named, else from the person.
+    """Get a passphrase from a file if one is named, otherwise from the person.
 
     Args:
         prompt: what to ask for, such as "passphrase".
@@ -183,21 +186,40 @@ def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], obj
     Raises:
         Failure: as for `passphrase` and `check`; `wrong-passphrase` after three wrong ones.
     """
-    for left in reversed(range(_ATTEMPTS)):
+
+    def attempt() -> bytes:
         given = passphrase(prompt, path)
         try:
             check(given)
         except Failure as failure:
-            if failure.reason != "wrong-passphrase":
-                raise
-            # Slots are the daemon's matter; what it says of delays stays.
+            # Slots are the daemon's matter. What the message says about delays stays.
             failure.message = failure.message.replace(": it opens no slot of this vault", "")
-            if path is not None or not left:
+            raise
+        return given
+
+    return retyping("wrong-passphrase", path, attempt)
+
+
+def retyping(reason: str, path: str | None, attempt: Callable[[], Result]) -> Result:
+    """Make an attempt with what a person types, and let the person type again after a mistake.
+
+    Args:
+        reason: the `Failure.reason` of a mistake in what was typed.
+        path: the file that is read instead; with one, there is a single attempt. None: somebody
+            types.
+        attempt: asks and tries.
+
+    Raises:
+        Failure: as `attempt`; for a mistake, after the third one.
+    """
+    for _ in range(_ATTEMPTS - 1 if path is None else 0):
+        try:
+            return attempt()
+        except Failure as failure:
+            if failure.reason != reason:
                 raise
             show_failure(failure)
-        else:
-            return given
-    raise AssertionError("the last attempt returns or raises")
+    return attempt()
 
 
 def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
@@ -228,7 +250,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
 
 
 def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
-    """Get the value of a key: out of a file where one is named, else from the person.
+    """Get the value of a key from a file if one is named, otherwise from the person.
 
     The line end of a value that is a single line of text is dropped, so that a file made with an
     editor or `echo` gives the value that was meant. A value of several lines (a PEM file) or of
@@ -253,7 +275,7 @@ def value(name: str, path: str | None, option: str = "--value-file FILE") -> byt
 
 
 def legacy_key(path: str | None) -> bytes:
-    """Get the master key of the older tool: out of a file where one is named, else from the person.
+    """Get the master key of the older tool from a file if one is named, otherwise from the person.
 
     Args:
         path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
@@ -283,33 +305,43 @@ def file_bytes(path: str, limit: int) -> bytes:
 
 
 def _folded(text: str, stream: TextIO) -> list[str]:
-    shown = printable(text, _LINE_LIMIT)
+    shown = printable(text, LINE_LIMIT)
     if not stream.isatty():
         return [shown]
+    return fold(shown, columns_of(stream))
+
+
+def columns_of(stream: TextIO) -> int:
+    """Return how wide the terminal behind a stream is."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except OSError:
         columns = 0
     # A terminal that was never told its size says 0.
-    return fold(shown, columns or 80)
+    return columns or 80
 
 
 def _say_all(text: str) -> None:
-    # There is no other place to tell a person that this one is full or gone.
+    # If standard error is full or gone, there is no other place to say so.
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
+    """Write to standard output inside the block, and flush it at the end.
+
+    Raises:
+        Failure: it is closed or full (`output-failed`), or nobody reads on (`output-closed`).
+    """
     if sys.stdout is None:
         raise Failure("standard output is closed", reason="output-failed")
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has had enough: that is no news to anybody.
+        # The reader has had enough, which is no failure to tell anybody about.
         raise Failure("", reason="output-closed") from None
     except OSError as error:
         raise Failure(
@@ -367,7 +399,7 @@ def answer(question: str, default: str = "") -> str:
         os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
         typed = _read_typed(terminal)
         if not typed:
-            # Ctrl-D is no empty line: whoever types it wants out, and not what is usual.
+            # Ctrl-D is not an empty line: the person wants to leave, not the default.
             os.write(terminal, b"\n")
             raise Failure("cancelled: nothing was changed", reason="not-confirmed")
         return typed.decode().strip() or default
@@ -389,14 +421,14 @@ def has_terminal() -> bool:
 
 
 def show_secret(lines: Sequence[str]) -> None:
-    """Write lines to the terminal itself, past whatever standard error leads to.
+    """Write lines to the terminal itself, wherever standard error leads.
 
     Raises:
-        Failure: there is no terminal, or it took them not.
+        Failure: there is no terminal, or it does not take them.
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:
-        os.write(terminal, "".join(printable(line, _LINE_LIMIT) + "\n" for line in lines).encode())
+        os.write(terminal, "".join(printable(line, LINE_LIMIT) + "\n" for line in lines).encode())
     except OSError as error:
         raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
     finally:
@@ -460,6 +492,6 @@ def _read_typed(terminal: int) -> bytes:
             break
         line += more
     if len(line) > _TYPED_LIMIT:
-        # The terminal may have cut it: better nothing than a part.
+        # The terminal may have cut it, and a part would be worse than nothing.
         raise usage("that is too long to be typed", hint="put it into a file and name that")
     return line

@@ -28,7 +28,10 @@ def test_both_apis_have_the_same_methods_with_the_same_arguments() -> None:
             if not name.startswith("_")
         }
 
-    assert {"status", "put", "lease", "grant", "approve", "policy"} <= set(methods(Backpack))
+    named = {"status", "put", "lease", "grant", "approve", "policy", "identity"}
+    assert named | {"slots", "rotate", "export", "audit", "call", "upload"} <= set(
+        methods(Backpack)
+    )
     assert methods(Backpack) == methods(AsyncBackpack)
 
 

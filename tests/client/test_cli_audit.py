@@ -1,15 +1,22 @@
 """The commands audit show, blame, verify and head, against a daemon of cardboard."""
 
+import contextlib
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backpack_client import styled
+from backpack_client.calls.audit import show as show_call
+from backpack_client.cli.audit_view import line, what_for
+from backpack_client.folding import width
 from backpack_proto.v1 import audit_pb2, vault_pb2
 from command_line import Run, runner
-from fake_daemon import FakeDaemon, fake_daemon, refuse
+from fake_daemon import FakeDaemon, fake_daemon, refuse, status
 
 HEAD = "12-" + "ab" * 32
 
@@ -60,13 +67,122 @@ def verdicts(fake: FakeDaemon, **verdict: Any) -> None:
     ]
 
 
-def test_entries_are_shown_with_claims_in_quotes(run: Run, fake: FakeDaemon) -> None:
-    shows(fake, entry(), entry(8, "denied", count=40, actor=None))
-    lines = run("audit", "show", "PASS").out.splitlines()
-    assert "allowed" in lines[1]
-    assert '66 /bin/tool of tree:65 "tool --fast"' in lines[1]
-    assert 'lease lease-1 grant grant-1 "why"' in lines[1]
-    assert "denied x40" in lines[2]
+def test_an_entry_is_one_line_with_claims_in_quotes(run: Run, fake: FakeDaemon) -> None:
+    shows(
+        fake,
+        entry(actor=audit_pb2.AuditActor(pid=66, executable="/bin/tool", root_pid=65)),
+        entry(8, "denied", count=40, actor=None, reason="no-grant", details={"code": "K7QF"}),
+        entry(9, names=[f"KEY_{number}" for number in range(9)]),
+    )
+    first, second, third = run("audit", "show", "PASS").out.splitlines()
+    assert re.fullmatch(r'[-0-9]{10} [:0-9]{8}  allowed +K +tool\[66\] of \?\[65\] +"why"', first)
+    assert re.search(r'denied x40 +K +the daemon +no-grant "why" code=K7QF$', second)
+    assert "KEY_0 KEY_1 KEY_2 KEY_3 KEY_4 KEY_5 KEY_6 KEY_7 KEY_8" in third, "a pipe is not cut"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"names": ["A_RATHER_LONG_KEY_NAME"] * 20},
+        {"claimed_reason": "x" * 300},
+        {"claimed_reason": "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 99},
+        {"actor": audit_pb2.AuditActor(pid=2**31, executable="/" + "e" * 99, root_pid=7)},
+        {"event": "passphrase-changed", "count": 4_000_000_000},
+    ],
+)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_no_entry_is_wider_than_the_terminal(changes: dict[str, Any], columns: int) -> None:
+    told = show_call().read(audit_pb2.ShowAuditResponse(entries=[entry(**changes)]))[0]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        styled.print_styled(
+            line(told, what_for(told), columns), styled.Look(columns, colours=False)
+        )
+    (printed,) = out.getvalue().splitlines()
+    assert width(printed) <= columns
+    if columns == 100:
+        assert ("..." in printed) == (changes != {} and "event" not in changes)
+
+
+def test_what_comes_from_outside_is_escaped_in_every_column(run: Run, fake: FakeDaemon) -> None:
+    evil = "\x1b[2Ja\nb\u202e"
+    actor = audit_pb2.AuditActor(pid=66, executable=f"/bin/{evil}", claimed_command=evil, unit=evil)
+    shows(fake, entry(names=[evil], claimed_reason=evil, actor=actor, details={evil: evil}))
+    for long in ([], ["--long"]):
+        out = run("audit", "show", *long, "PASS").out
+        assert out.count("\\x1b[2Ja\\x0ab\\u202e") >= 3
+        assert not {"\x1b", "\u202e"} & set(out)
+        assert len(out.splitlines()) == (1 if not long else len(out.split("\n")) - 1)
+
+
+def test_long_shows_everything_about_an_entry(run: Run, fake: FakeDaemon) -> None:
+    shows(fake, entry(), audit_pb2.AuditEntry(number=8, event="damaged"))
+    out = run("audit", "show", "--long", "PASS").out
+    facts = ["entry 7  allowed", "66 /bin/tool", "65 (program unknown)", '"tool --fast"', "lease-1"]
+    assert [fact for fact in [*facts, "grant-1", '"why"', "1000"] if fact not in out] == []
+    assert "entry 8  damaged: it cannot be read" in out
+
+
+def follows(
+    fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, *rounds: list[audit_pb2.AuditEntry]
+) -> None:
+    """Answer with one list of entries after the other; authority ends with the last."""
+    monkeypatch.setattr("backpack_client.cli.audit._EVERY", 0.0)
+    log: list[audit_pb2.AuditEntry] = []
+    left = list(rounds)
+
+    def state(_: object) -> vault_pb2.StatusResponse:
+        # The first question comes before the passphrase, the others before each look.
+        if fake.requests("ShowAudit"):
+            if not left:
+                return status()
+            log.extend(left.pop(0))
+        return status(authorized_until_ms=1)
+
+    fake.answers["Status"] = state
+    fake.answers["GetAuditHead"] = lambda _: audit_pb2.GetAuditHeadResponse(
+        head=f"{log[-1].number}-{'ab' * 32}" if log else ""
+    )
+    fake.answers["ShowAudit"] = lambda request: [
+        audit_pb2.ShowAuditResponse(entries=log[-request.newest :] if request.newest else log)
+    ]
+    log.extend(left.pop(0))
+
+
+def test_follow_shows_each_entry_once_until_authority_ends(
+    run: Run, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [entry(number) for number in range(1, 21)]
+    # The clock is put back in between, and a checkpoint that is shown by nobody takes a number.
+    late = entry(23, at_ms=1_600_000_000_000)
+    follows(fake, monkeypatch, old, [], [entry(21), late], [entry(24)])
+    ran = run("audit", "show", "--follow", "--json", "PASS")
+    numbers = [json.loads(each)["number"] for each in ran.out.splitlines()]
+    assert numbers == [*range(11, 21), 21, 23, 24]
+    assert ran.code == 5
+    assert "operator authority has ended" in ran.err
+    assert len(fake.requests("ShowAudit")) == 3, "where nothing is new, the log is not read"
+
+
+def test_follow_begins_with_what_was_asked_for(
+    run: Run, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asked, begins in ((["--newest", "3"], 3), (["--since", "2h"], 0), ([], 10)):
+        fake.seen.clear()
+        follows(fake, monkeypatch, [entry(number) for number in range(1, 21)])
+        run("audit", "show", "--follow", *asked, "PASS")
+        assert fake.requests("ShowAudit")[0].newest == begins
+
+
+@pytest.mark.parametrize(
+    "options", [("--json", "--long"), ("--follow", "--until", "2h")], ids=" ".join
+)
+def test_options_that_contradict_each_other_are_refused(
+    run: Run, fake: FakeDaemon, options: tuple[str, ...]
+) -> None:
+    assert run("audit", "show", *options, "PASS").code == 2
+    assert fake.seen == []
 
 
 def test_entries_as_json_are_one_object_a_line(run: Run, fake: FakeDaemon) -> None:
@@ -123,7 +239,7 @@ def test_an_answer_out_of_a_damaged_log_says_that_it_may_miss_something(
     shows(fake, entry(), lost)
     ran = run("audit", *command, *as_json, "PASS")
     assert ran.code == 1
-    assert "lease-1" in ran.out
+    assert "why" in ran.out
     assert "entry 8 cannot be read" in " ".join(ran.err.split())
     assert "1970" not in ran.out
     shows(fake, lost, audit_pb2.AuditEntry(number=9, event="damaged"))

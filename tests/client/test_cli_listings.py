@@ -256,3 +256,11 @@ def test_granting_to_a_link_names_the_file_behind_it(
     assert (
         f"exe:{tmp_path / 'agent'}" in run("grant", "K", "--to", f"exe:{tmp_path}/link", "PASS").err
     )
+
+
+def test_of_several_keys_none_is_asked_for_when_one_is_stored_already(
+    run: Run, fake: FakeDaemon
+) -> None:
+    ran = run("put", "A", "K", "B", "PASS", stdin=None)
+    assert (ran.code, "K is stored already" in ran.err) == (1, True)
+    assert fake.requests("PutKeys") == []

@@ -60,6 +60,7 @@ COMMANDS = [
     "export",
     "import-vault",
     "audit",
+    "operate",
 ]
 
 
@@ -86,6 +87,23 @@ def test_help_loads_neither_grpc_nor_rich() -> None:
     assert done.stderr == "0 set()\n"
 
 
+def test_the_help_lists_every_command_once_under_what_it_is_for(run: Run) -> None:
+    listed: dict[str, str] = {}
+    title = ""
+    for line in run("--help").out.splitlines():
+        if line.endswith(":"):
+            title = line
+        elif line.startswith("  ") and (word := line.split()[0]) in COMMANDS:
+            assert word not in listed
+            assert len(line.split()) > 2, "each says what it does"
+            listed[word] = title
+    assert sorted(listed) == sorted(COMMANDS)
+    assert listed["init"] == "Start here:"
+    assert listed["put"] == "Keys:"
+    assert listed["panic"] == "Stop it:"
+    assert len(set(listed.values())) == 8
+
+
 def test_no_command_shows_the_help_and_is_a_usage_error(run: Run) -> None:
     ran = run()
     assert (ran.code, ran.out) == (2, "")
@@ -110,6 +128,9 @@ def test_no_command_shows_the_help_and_is_a_usage_error(run: Run) -> None:
         ["get", "A", "B"],
         ["get", "1A"],
         ["put", "1A"],
+        ["put", "A", "1A"],
+        ["put", "A", "A"],
+        ["put", "A", "B", "--value-file", "x"],
         ["revoke"],
         ["revoke", "ID", "--all"],
         ["revoke", "--key", "a b"],

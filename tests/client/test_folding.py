@@ -1,6 +1,6 @@
 import pytest
 
-from backpack_client.folding import fold
+from backpack_client.folding import cut, fold, width
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,20 @@ def test_no_padding_makes_a_claim_look_like_the_root_that_is_to_be_approved() ->
     first, second = fold(claim, 80)
     assert len(first) == 80
     assert second == "    | *     `- 66 (root) /bin/trusted]"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [
+        ("", 3, ""),
+        ("abcd", 4, "abcd"),
+        ("abcde", 4, "a..."),
+        ("abcd", 3, "..."),
+        ("\u4e2d\u4e2d\u4e2d", 6, "\u4e2d\u4e2d\u4e2d"),
+        ("\u4e2d\u4e2d\u4e2d", 5, "\u4e2d..."),
+        ("\u4e2d\u4e2d\u4e2d", 4, "..."),
+    ],
+)
+def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
+    assert cut(text, columns) == shown
+    assert width(shown) <= columns

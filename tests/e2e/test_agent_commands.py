@@ -1,7 +1,7 @@
 """The agent commands on real daemons: making, showing, changing, sharing and migrating a lock."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -190,6 +190,62 @@ def test_a_recipient_with_another_fingerprint_than_was_told_is_not_added(
     assert (refused.code, path.read_bytes() == before) == (1, True)
     assert ann("agent", "add-recipient", line, "PASS").code == 1, "nobody was there to say yes"
     assert path.read_bytes() == before
+
+
+def acts(vault: Vault, reason: str) -> int:
+    told = vault.ok("audit", "show", "--json", "--event", "operator-act", "PASS").out
+    return [json.loads(line)["reason"] for line in told.splitlines()].count(reason)
+
+
+@pytest.mark.parametrize("refusal", ["another fingerprint", "nobody to ask", "there already"])
+def test_a_recipient_that_was_not_added_is_not_in_the_audit_log(
+    ann: Vault, bob: Vault, refusal: str
+) -> None:
+    path = made(ann)
+    line = bob.ok("identity").out.strip()
+    add = ["agent", "add-recipient", line, "PASS"]
+    before = 0
+    if refusal == "another fingerprint":
+        add += ["--fingerprint", ann.fingerprint]
+    elif refusal == "there already":
+        ann.ok(*add, "--yes")
+        before = 1
+    kept = path.read_bytes()
+    assert ann(*add).code == 1
+    assert path.read_bytes() == kept
+    assert acts(ann, "recipient-added") == before
+
+
+def test_a_recipient_that_was_added_is_in_the_audit_log_once(ann: Vault, bob: Vault) -> None:
+    made(ann)
+    ann.ok("agent", "add-recipient", bob.ok("identity").out.strip(), "--yes", "PASS")
+    assert acts(ann, "recipient-added") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line[:-4],
+        lambda line: line.replace("-v1:", "-v2:"),
+        lambda line: line + "AAAA",
+        lambda line: line[:400] + "%" + line[401:],
+        lambda line: line[:-1] + ("A" if line[-1] != "A" else "B"),
+    ],
+)
+def test_what_is_no_identity_is_refused_and_leaves_no_entry(
+    ann: Vault, bob: Vault, change: Callable[[str], str]
+) -> None:
+    path = made(ann)
+    before = path.read_bytes()
+    refused = ann("agent", "add-recipient", change(bob.ok("identity").out.strip()), "--yes", "PASS")
+    assert (refused.code, path.read_bytes() == before) == (2, True)
+    assert acts(ann, "recipient-added") == 0
+
+
+@pytest.mark.parametrize("where", ["missing/agent.lock", f"{'x' * 250}"])
+def test_a_lock_that_cannot_be_written_is_not_in_the_audit_log(ann: Vault, where: str) -> None:
+    assert ann("agent", "init", "--yes", "--lock", where, "PASS").code == 1
+    assert acts(ann, "lock-created") == 0
 
 
 def test_a_vault_that_is_no_recipient_is_told_so(ann: Vault, bob: Vault) -> None:

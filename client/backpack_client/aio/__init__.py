@@ -4,12 +4,15 @@ The same as `api`, method for method, to be awaited; see there. Nothing here pro
 """
 
 from backpack_client.aio.agents import AgentMethods
+from backpack_client.aio.audit import AuditMethods
+from backpack_client.aio.backup import BackupMethods
 from backpack_client.aio.grants import GrantMethods
 from backpack_client.aio.keys import KeyMethods
 from backpack_client.aio.lease import AsyncLease
 from backpack_client.aio.leases import LeaseMethods
 from backpack_client.aio.policy import PolicyMethods
 from backpack_client.aio.requests import RequestMethods
+from backpack_client.aio.slots import SlotMethods
 from backpack_client.aio.vault import VaultMethods
 from backpack_client.aio.watch import AsyncWatch
 from backpack_client.calls.call import OnWait
@@ -25,6 +28,9 @@ class AsyncBackpack(
     RequestMethods,
     PolicyMethods,
     AgentMethods,
+    SlotMethods,
+    BackupMethods,
+    AuditMethods,
 ):
     """A connection to the daemon, for one event loop.
 

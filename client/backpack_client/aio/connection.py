@@ -1,12 +1,18 @@
-"""The connection to the daemon, for one event loop: opened, used for calls, closed."""
+"""The connection to the daemon, for one event loop: opened, used for calls, closed.
+
+The same as `api.connection`, to be awaited.
+"""
 
 import asyncio
 import os
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from backpack_client import address, protecting
 from backpack_client.aio.lease import AsyncLease
-from backpack_client.aio.watch import being_cancelled
+from backpack_client.aio.watch import AsyncWatch, being_cancelled
 from backpack_client.calls.call import (
     DEFAULT_TIMEOUT,
     Answer,
@@ -21,10 +27,11 @@ from backpack_client.failures import Failure
 
 if TYPE_CHECKING:
     import grpc.aio
+    from google.protobuf.message import Message
 
 
 class Connection:
-    """A connection that carries calls out. `AsyncBackpack` adds what can be asked, by service."""
+    """A connection that carries out calls. `AsyncBackpack` adds a method for each, by service."""
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Say where the daemon is.
@@ -90,7 +97,8 @@ class Connection:
                 self._target = target
             return self._channel
 
-    async def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+    async def call(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        """Carry out a call of `calls`, one request and its answer; see `Backpack.call`."""
         channel = await self._open(passphrase=call.passphrase)
         serialize = type(call.request).SerializeToString
         timeout = self._timeout + call.wait
@@ -110,6 +118,25 @@ class Connection:
             raise self._failure_of(error, call) from None
         except (UsageError, asyncio.CancelledError):
             # What grpc raises when another task closes the channel at the wrong moment.
+            if self._closed and not being_cancelled():
+                raise closed() from None
+            raise
+
+    def follow(self, call: Call[Answer]) -> AsyncWatch[Answer]:
+        """Carry out a call that is answered with a stream, one response at a time."""
+        return AsyncWatch(call, partial(self._open, passphrase=call.passphrase), self._failure_of)
+
+    async def upload(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
+        """Carry out a call that takes a stream; see `Backpack.upload`."""
+        channel = await self._open(passphrase=call.passphrase)
+        serialize = type(call.request).SerializeToString
+        stream = channel.stream_unary(call.method, serialize, call.parse)
+        try:
+            return call.read(await stream(chain([call.request], more)))
+        except RpcError as error:
+            raise self._failure_of(error, call) from None
+        except (UsageError, asyncio.CancelledError):
+            # As in `call`.
             if self._closed and not being_cancelled():
                 raise closed() from None
             raise

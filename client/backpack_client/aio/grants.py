@@ -29,14 +29,14 @@ class GrantMethods(Connection):
             uses: how many leases it allows; None: any number.
             reason: what it is for.
         """
-        return await self._invoke(
+        return await self.call(
             calls.add_grant(names, to, ttl=ttl, valid_for=valid_for, uses=uses, reason=reason)
         )
 
     async def grants(self, *, all: bool = False) -> Sequence[Grant]:  # noqa: A002 - the API's own word
         """List the grants that cover this process tree; all of them needs operator authority."""
-        return await self._invoke(calls.list_grants(every=all))
+        return await self.call(calls.list_grants(every=all))
 
     async def ungrant(self, grant_id: str) -> int:
         """Take a grant back; returns how many leases ended with it. Needs operator authority."""
-        return await self._invoke(calls.remove_grant(grant_id))
+        return await self.call(calls.remove_grant(grant_id))

@@ -39,7 +39,7 @@ class LeaseMethods(Connection):
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
         data = await asyncio.to_thread(lockfiles.to_send, lock)
-        return Values(await self._invoke(calls.with_lock(call, data), on_wait))
+        return Values(await self.call(calls.with_lock(call, data), on_wait))
 
     def lease(
         self,
@@ -63,18 +63,18 @@ class LeaseMethods(Connection):
                 `run` has started this agent with, if it has.
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
-        return AsyncLease(call, on_wait, lock, self._invoke, self._leases)
+        return AsyncLease(call, on_wait, lock, self.call, self._leases)
 
     async def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
         """List the live leases of this process tree; all of them needs operator authority."""
-        return await self._invoke(calls.list_leases(every=all))
+        return await self.call(calls.list_leases(every=all))
 
     def watch_leases(self, *, all: bool = False) -> AsyncWatch[LeaseEvent]:  # noqa: A002 - the API's own word
         """Follow the leases of this process tree, beginning with those that are live.
 
         All of them needs operator authority, and the watch ends with it.
         """
-        return AsyncWatch(calls.watch_leases(every=all), self._open, self._failure_of)
+        return self.follow(calls.watch_leases(every=all))
 
     async def revoke(
         self,
@@ -87,13 +87,12 @@ class LeaseMethods(Connection):
         """End leases: one by its id, those of a key, those of a process tree, or all.
 
         Returns:
-            How many ended, counted for those who may know: leases of the own tree, or every one
-            with operator authority.
+            How many leases of this process tree ended; with operator authority, how many of all.
         """
-        return await self._invoke(
+        return await self.call(
             calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all)
         )
 
     async def revealed(self) -> Sequence[Revealed]:
         """List what was revealed, to whom and when, oldest first. Needs operator authority."""
-        return await self._invoke(calls.list_handouts())
+        return await self.call(calls.list_handouts())

@@ -10,8 +10,8 @@ class PolicyMethods(Connection):
 
     async def policy(self) -> Policies:
         """Ask for the policy, as sealed and as in force. Needs operator authority."""
-        return await self._invoke(calls.get_policy())
+        return await self.call(calls.get_policy())
 
     async def set_policy(self, policy: Policy) -> None:
         """Replace the sealed policy. Needs operator authority."""
-        await self._invoke(calls.set_policy(policy))
+        await self.call(calls.set_policy(policy))

@@ -12,11 +12,11 @@ class VaultMethods(Connection):
 
     async def status(self) -> VaultStatus:
         """Ask for the state of daemon and vault. Never counts as use of the vault."""
-        return await self._invoke(calls.status())
+        return await self.call(calls.status())
 
     async def init(self, passphrase: str | bytes, *, recovery: bool = False) -> str:
         """Make a new vault and leave it unlocked; returns the recovery code, if one is wanted."""
-        return await self._invoke(calls.init(passphrase, recovery=recovery))
+        return await self.call(calls.init(passphrase, recovery=recovery))
 
     async def unlock(self, passphrase: str | bytes, *, accept_older: bool = False) -> None:
         """Unlock the vault. It gives no operator authority.
@@ -26,20 +26,20 @@ class VaultMethods(Connection):
             accept_older: unlock also a vault that is older than its audit log (otherwise refused as
                 `vault-stepped-back`), because an older copy was put in place on purpose.
         """
-        await self._invoke(calls.unlock(passphrase, accept_older=accept_older))
+        await self.call(calls.unlock(passphrase, accept_older=accept_older))
 
     async def lock(self) -> int:
         """Lock the vault; returns how many leases ended with it."""
-        return await self._invoke(calls.lock())
+        return await self.call(calls.lock())
 
     async def authorize(self, passphrase: str | bytes) -> datetime:
         """Give this connection operator authority; returns until when."""
-        return await self._invoke(calls.authorize(passphrase))
+        return await self.call(calls.authorize(passphrase))
 
     async def change_passphrase(self, current: str | bytes, replacement: str | bytes) -> None:
         """Replace the passphrase of the vault."""
-        await self._invoke(calls.change_passphrase(current, replacement))
+        await self.call(calls.change_passphrase(current, replacement))
 
     async def panic(self) -> Panicked:
         """End every lease and request, and lock the vault."""
-        return await self._invoke(calls.panic())
+        return await self.call(calls.panic())

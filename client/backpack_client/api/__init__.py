@@ -5,12 +5,15 @@ is opened in `channel`. Nothing here prompts or prints.
 """
 
 from backpack_client.api.agents import AgentMethods
+from backpack_client.api.audit import AuditMethods
+from backpack_client.api.backup import BackupMethods
 from backpack_client.api.grants import GrantMethods
 from backpack_client.api.keys import KeyMethods
 from backpack_client.api.lease import Lease
 from backpack_client.api.leases import LeaseMethods
 from backpack_client.api.policy import PolicyMethods
 from backpack_client.api.requests import RequestMethods
+from backpack_client.api.slots import SlotMethods
 from backpack_client.api.vault import VaultMethods
 from backpack_client.api.watch import Watch
 from backpack_client.calls.call import OnWait
@@ -26,6 +29,9 @@ class Backpack(
     RequestMethods,
     PolicyMethods,
     AgentMethods,
+    SlotMethods,
+    BackupMethods,
+    AuditMethods,
 ):
     """A connection to the daemon.
 

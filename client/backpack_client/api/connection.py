@@ -1,11 +1,18 @@
-"""The connection to the daemon, which threads may share: opened, used for calls, closed."""
+"""The connection to the daemon, which threads may share: opened, used for calls, closed.
+
+Every call goes through `call`, `follow` or `upload`, whether a method of `Backpack` makes it or a
+command of the command line.
+"""
 
 import os
 import threading
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from backpack_client import address, protecting
 from backpack_client.api.lease import Lease
+from backpack_client.api.watch import Watch
 from backpack_client.calls.call import (
     DEFAULT_TIMEOUT,
     Answer,
@@ -20,10 +27,11 @@ from backpack_client.failures import Failure
 
 if TYPE_CHECKING:
     import grpc
+    from google.protobuf.message import Message
 
 
 class Connection:
-    """A connection that carries calls out. `Backpack` adds what can be asked, by service."""
+    """A connection that carries out calls. `Backpack` adds a method for each call, by service."""
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Say where the daemon is.
@@ -104,7 +112,16 @@ class Connection:
                 )
             return self._channel
 
-    def _invoke(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+    def call(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
+        """Carry out a call of `calls`, one request and its answer.
+
+        Args:
+            call: the call.
+            on_wait: called with the request's code when waiting for a person begins.
+
+        Raises:
+            Failure: the daemon refused, did not answer in time, or is not there.
+        """
         channel = self._open(passphrase=call.passphrase)
         serialize = type(call.request).SerializeToString
         timeout = self._timeout + call.wait
@@ -126,6 +143,26 @@ class Connection:
             if self._closed:
                 raise closed() from None
             raise
+
+    def follow(self, call: Call[Answer]) -> Watch[Answer]:
+        """Carry out a call that is answered with a stream, one response at a time."""
+        return Watch(call, self._open(passphrase=call.passphrase), self._failure_of)
+
+    def upload(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
+        """Carry out a call that takes a stream: first its own request, then the given ones.
+
+        It has no time limit: how long it takes depends on how much is sent.
+
+        Raises:
+            Failure: as for `call`.
+        """
+        channel = self._open(passphrase=call.passphrase)
+        serialize = type(call.request).SerializeToString
+        stream = channel.stream_unary(call.method, serialize, call.parse)
+        try:
+            return call.read(stream(chain([call.request], more)))
+        except RpcError as error:
+            raise self._failure_of(error, call) from None
 
     def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
         return failure_of(

@@ -26,14 +26,14 @@ class KeyMethods(Connection):
             dry_run: check everything, store nothing.
             skip_existing: leave keys that are stored already as they are.
         """
-        return self._invoke(
+        return self.call(
             calls.put_keys(keys, replace=replace, dry_run=dry_run, skip_existing=skip_existing)
         )
 
     def delete(self, *names: str) -> Deleted:
         """Delete keys, all of them or none, and end their leases. Needs operator authority."""
-        return self._invoke(calls.delete_keys(names))
+        return self.call(calls.delete_keys(names))
 
     def list(self, *, all: bool = False) -> Sequence[KeyEntry]:  # noqa: A002 - the API's own word
         """List the keys that this process tree may lease; all of them needs operator authority."""
-        return self._invoke(calls.list_keys(every=all))
+        return self.call(calls.list_keys(every=all))

@@ -38,7 +38,7 @@ class LeaseMethods(Connection):
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
         call = calls.with_lock(call, lockfiles.to_send(lock))
-        return Values(self._invoke(call, on_wait))
+        return Values(self.call(call, on_wait))
 
     def lease(
         self,
@@ -62,18 +62,18 @@ class LeaseMethods(Connection):
                 `run` has started this agent with, if it has.
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
-        return Lease(call, on_wait, lock, self._invoke, self._leases)
+        return Lease(call, on_wait, lock, self.call, self._leases)
 
     def leases(self, *, all: bool = False) -> Sequence[LeaseInfo]:  # noqa: A002 - the API's own word
         """List the live leases of this process tree; all of them needs operator authority."""
-        return self._invoke(calls.list_leases(every=all))
+        return self.call(calls.list_leases(every=all))
 
     def watch_leases(self, *, all: bool = False) -> Watch[LeaseEvent]:  # noqa: A002 - the API's own word
         """Follow the leases of this process tree, beginning with those that are live.
 
         All of them needs operator authority, and the watch ends with it.
         """
-        return Watch(calls.watch_leases(every=all), self._open(), self._failure_of)
+        return self.follow(calls.watch_leases(every=all))
 
     def revoke(
         self,
@@ -86,11 +86,10 @@ class LeaseMethods(Connection):
         """End leases: one by its id, those of a key, those of a process tree, or all.
 
         Returns:
-            How many ended, counted for those who may know: leases of the own tree, or every one
-            with operator authority.
+            How many leases of this process tree ended; with operator authority, how many of all.
         """
-        return self._invoke(calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all))
+        return self.call(calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all))
 
     def revealed(self) -> Sequence[Revealed]:
         """List what was revealed, to whom and when, oldest first. Needs operator authority."""
-        return self._invoke(calls.list_handouts())
+        return self.call(calls.list_handouts())

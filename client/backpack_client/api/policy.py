@@ -10,8 +10,8 @@ class PolicyMethods(Connection):
 
     def policy(self) -> Policies:
         """Ask for the policy, as sealed and as in force. Needs operator authority."""
-        return self._invoke(calls.get_policy())
+        return self.call(calls.get_policy())
 
     def set_policy(self, policy: Policy) -> None:
         """Replace the sealed policy. Needs operator authority."""
-        self._invoke(calls.set_policy(policy))
+        self.call(calls.set_policy(policy))

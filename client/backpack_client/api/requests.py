@@ -13,14 +13,14 @@ class RequestMethods(Connection):
 
     def requests(self, *, all: bool = False) -> Sequence[Request]:  # noqa: A002 - the API's own word
         """List what waits for a person in this process tree; all needs operator authority."""
-        return self._invoke(calls.list_requests(every=all))
+        return self.call(calls.list_requests(every=all))
 
     def watch_requests(self, *, all: bool = False) -> Watch[Sequence[Request]]:  # noqa: A002 - the API's own word
         """Follow the pending requests: all that wait now, and again whenever they change.
 
         All of them needs operator authority, and the watch ends with it.
         """
-        return Watch(calls.watch_requests(every=all), self._open(), self._failure_of)
+        return self.follow(calls.watch_requests(every=all))
 
     def approve(
         self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
@@ -38,8 +38,8 @@ class RequestMethods(Connection):
         Returns:
             The root of the tree that may lease the keys now.
         """
-        return self._invoke(calls.approve(code, once=once, root=root, revision=revision))
+        return self.call(calls.approve(code, once=once, root=root, revision=revision))
 
     def deny(self, code: str) -> None:
         """Refuse a request, now and for as long as its tree lives. Needs operator authority."""
-        self._invoke(calls.deny(code))
+        self.call(calls.deny(code))

@@ -12,11 +12,11 @@ class VaultMethods(Connection):
 
     def status(self) -> VaultStatus:
         """Ask for the state of daemon and vault. Never counts as use of the vault."""
-        return self._invoke(calls.status())
+        return self.call(calls.status())
 
     def init(self, passphrase: str | bytes, *, recovery: bool = False) -> str:
         """Make a new vault and leave it unlocked; returns the recovery code, if one is wanted."""
-        return self._invoke(calls.init(passphrase, recovery=recovery))
+        return self.call(calls.init(passphrase, recovery=recovery))
 
     def unlock(self, passphrase: str | bytes, *, accept_older: bool = False) -> None:
         """Unlock the vault. It gives no operator authority.
@@ -26,20 +26,20 @@ class VaultMethods(Connection):
             accept_older: unlock also a vault that is older than its audit log (otherwise refused as
                 `vault-stepped-back`), because an older copy was put in place on purpose.
         """
-        self._invoke(calls.unlock(passphrase, accept_older=accept_older))
+        self.call(calls.unlock(passphrase, accept_older=accept_older))
 
     def lock(self) -> int:
         """Lock the vault; returns how many leases ended with it."""
-        return self._invoke(calls.lock())
+        return self.call(calls.lock())
 
     def authorize(self, passphrase: str | bytes) -> datetime:
         """Give this connection operator authority; returns until when."""
-        return self._invoke(calls.authorize(passphrase))
+        return self.call(calls.authorize(passphrase))
 
     def change_passphrase(self, current: str | bytes, replacement: str | bytes) -> None:
         """Replace the passphrase of the vault."""
-        self._invoke(calls.change_passphrase(current, replacement))
+        self.call(calls.change_passphrase(current, replacement))
 
     def panic(self) -> Panicked:
         """End every lease and request, and lock the vault."""
-        return self._invoke(calls.panic())
+        return self.call(calls.panic())

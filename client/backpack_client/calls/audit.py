@@ -1,7 +1,4 @@
-"""The calls about the audit log: what happened, whether the log is whole, where it ends.
-
-Like `calls`, which it completes: pure, each request built and each answer read.
-"""
+"""The calls of the service Audit: what happened, whether the log is whole, where it ends."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +29,7 @@ _ANCHORS = {
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something; `claimed_command` is a claim, the rest the kernel's word."""
+    """Who did something. `claimed_command` is a claim; the kernel reported the rest."""
 
     uid: int
     pid: int
@@ -50,18 +47,18 @@ class AuditEntry:
     """One entry of the audit log.
 
     Attributes:
-        number: counts up through the whole log.
+        number: of its row; it counts up through the whole log.
         event: what happened, a stable word.
         at: when.
-        actor: whose doing it was; None: the daemon's own.
-        names: the keys; of a grant the patterns.
+        actor: who did it; None: the daemon itself.
+        names: the keys, or the patterns of a grant.
         lease_id: the lease.
-        grant_ids: what the lease rests on.
+        grant_ids: the grants that the lease rests on.
         reason: why, a stable word.
-        count: of how many equal events it tells.
-        details: what else there is.
-        claimed_reason: what the caller said that it was for, a claim.
-        generation: of the vault's authority record after this change; 0: it is no change.
+        count: how many equal events it stands for.
+        details: further facts, by stable words.
+        claimed_reason: what the caller claims that it was for.
+        generation: of the vault's authority record after this change; 0: nothing was changed.
     """
 
     number: int
@@ -96,7 +93,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """How far a verification has come; the verdict comes with the last one."""
+    """How far a verification has come; the last one holds the verdict."""
 
     checked: int
     total: int
@@ -111,7 +108,7 @@ def show(
     since: datetime | None = None,
     until: datetime | None = None,
     newest: int = 0,
-) -> Call[list[AuditEntry]]:
+) -> Call[Sequence[AuditEntry]]:
     """Read entries, oldest first, some in each response."""
     if pid is not None and not 0 < pid <= LARGEST_PID:
         raise usage("not a process id", hint="")

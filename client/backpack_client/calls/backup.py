@@ -1,4 +1,4 @@
-"""The service `Backup`: everything that is stored, out and in."""
+"""The calls of the service Backup: everything that is stored, out of the vault and into it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ RULES = tuple(_RULES)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a backup: first how much is in it, then bytes of the file."""
+    """A part of a backup: the first says how much is in it, the others are bytes of the file."""
 
     keys: int
     grants: int
@@ -29,7 +29,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What taking a backup in did, or would have done."""
+    """What importing a backup did, or would have done."""
 
     created_at: datetime
     vault_id: str
@@ -44,11 +44,11 @@ class Imported:
 def export_keys(
     passphrase: bytes, *, plaintext: bool = False, recipients: Sequence[str] = ()
 ) -> Call[Piece]:
-    """Write a backup; to be followed.
+    """Write a backup; the answers are its pieces.
 
     Args:
-        passphrase: by which it is to open; empty: by none.
-        plaintext: not sealed at all.
+        passphrase: what opens it; empty: no passphrase does.
+        plaintext: do not seal it at all.
         recipients: identities of vaults that may open it.
     """
     return Call(
@@ -65,7 +65,7 @@ def export_keys(
 def import_keys(
     passphrase: bytes, *, on_conflict: str, dry_run: bool, with_grants: bool
 ) -> Call[Imported]:
-    """Take a backup in, whose bytes follow."""
+    """Import a backup; its bytes follow in further requests, see `pieces`."""
     terms = backup_pb2.ImportTerms(
         passphrase=passphrase,
         on_conflict=_RULES[on_conflict],

@@ -1,4 +1,4 @@
-"""What a call is, and what becomes of the error that one ends with."""
+"""What a call is, and how the error that it ends with becomes a Failure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from backpack_client.failures import (
 Answer = TypeVar("Answer")
 
 OnWait = Callable[[str], None]
-"""Is told the code of the request that a call waits for. Never awaited."""
+"""Is called with the code of the request that a call waits for. Never awaited."""
 
 # How long to wait for an answer, in seconds; unlocking takes part of one, one at a time.
 DEFAULT_TIMEOUT = 30.0
@@ -44,7 +44,7 @@ class RpcError(Protocol):
 class Call(Generic[Answer]):
     """One call, ready to be carried out.
 
-    A watch is a call that streams, whose `read` takes one response at a time.
+    The `read` of a call that is followed takes one response at a time.
 
     Attributes:
         method: its full name, such as `/backpack.v1.Vault/Status`.
@@ -102,13 +102,13 @@ def failure_of(
 
 
 def request_code(metadata: Iterable[Any]) -> str:
-    """Read the code of the request that a call waits for, told ahead of its answer.
+    """Read the code of the request that a call waits for, which comes before the answer.
 
     Args:
         metadata: the initial metadata.
 
     Returns:
-        The code; empty where there is none.
+        The code; empty if there is none.
     """
     code = _facts(metadata or ()).get("backpack-request-code", "")
     return code if is_code(code) else ""
@@ -120,7 +120,7 @@ def closed() -> Failure:
 
 
 def read_nothing(_response: object) -> None:
-    """Read the answer of a call that says no more than that it was done."""
+    """Read an answer that only says that the call was carried out."""
 
 
 def _facts(metadata: Iterable[Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The calls about slots, recovery and the master key. Like `calls`, which it completes."""
+"""The calls of the service Slots: ways to unlock, recovery and the master key."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,9 +15,9 @@ class Slot:
     Attributes:
         id: hexadecimal.
         kind: passphrase, recovery, file or environment.
-        authorizes: whether what opens it makes an operator.
-        stretched: whether what opens it was made up by a person.
-        created_at: None where that is not known.
+        authorizes: whether it gives operator authority.
+        stretched: whether a person made up what opens it, so that it is stretched.
+        created_at: when it was made; None: not known.
         drilled_at: when it was last proven; None: never.
     """
 
@@ -39,16 +39,16 @@ class AddedSlot:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How far a rotation is, and what it did.
+    """How far a rotation has come, and what it did.
 
     Attributes:
-        keys_done: keys that were sealed anew.
-        keys_total: of how many.
+        keys_done: keys that were sealed again.
+        keys_total: how many keys there are.
         done: True in the last one.
-        slots: how many have the new master key.
-        leases_ended: how many ended with it.
-        purged: whether the old bytes are gone from the vault's file.
-        lock_files: agent.lock files that were wrapped for the vault.
+        slots: how many slots have the new master key.
+        leases_ended: how many leases ended with it.
+        purged: whether the old sealed bytes are gone from the vault's file.
+        lock_files: agent.lock files that are wrapped for this vault.
     """
 
     keys_done: int
@@ -71,7 +71,7 @@ def list_slots() -> Call[list[Slot]]:
 
 
 def add_slot(kind: str, secret: bytes = b"") -> Call[AddedSlot]:
-    """Add a slot; without a secret one is drawn."""
+    """Add a slot; without a secret, the daemon draws one."""
     return Call(
         PACKAGE + "Slots/AddSlot",
         slots_pb2.AddSlotRequest(kind=kind, secret=secret),
@@ -91,7 +91,7 @@ def remove_slot(slot_id: str) -> Call[None]:
 
 
 def rotate(*, end_leases: bool) -> Call[Rotation]:
-    """Give the vault a new master key; to be followed."""
+    """Give the vault a new master key; the answers tell the progress."""
     return Call(
         PACKAGE + "Slots/RotateMasterKey",
         slots_pb2.RotateMasterKeyRequest(end_leases=end_leases),
@@ -121,7 +121,7 @@ def recover(code: bytes, replacement: bytes) -> Call[None]:
 
 
 def drill_recovery(code: bytes) -> Call[datetime]:
-    """Prove a recovery code; answers when that was noted."""
+    """Prove a recovery code; the answer is the date that was noted."""
     return Call(
         PACKAGE + "Slots/DrillRecovery",
         slots_pb2.DrillRecoveryRequest(code=code),

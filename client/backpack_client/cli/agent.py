@@ -37,10 +37,11 @@ _FILE_LIMIT = 1024 * 1024
 
 @click.group("agent")
 def agent() -> None:
-    """Make and change an agent's lock: the sealed file that travels with its code.
+    """Make, change and share an agent's lock.
 
-    A lock holds which keys the agent needs, its personality, and its memory, each sealed apart. It
-    is safe to commit. `run` starts an agent with it.
+    The lock is a sealed file that travels with the agent's code and is safe to commit. It says
+    which keys the agent needs, and holds its personality and its memory, each sealed apart. run
+    starts an agent with it.
     """
 
 
@@ -106,6 +107,8 @@ def init(
     _check_one_input(personality_file, embeds, passphrase_file)
     path = lockfiles.absolute(lock or lockfiles.LOCK_NAME)
     _check_free(path)
+    # The daemon records that it has made a lock, so nothing may stand in the way of the file.
+    lockfiles.check_writable(path)
     name = printable(path.rpartition("/")[2], 128)
     if not (prompt or tone or settings or personality_file or keys or embeds or yes):
         prompt, tone, keys = _wizard()
@@ -115,7 +118,7 @@ def init(
     personality |= _personality(prompt, tone, settings)
     credentials = _credentials(keys, embeds)
     with session.operator(passphrase_file) as backpack:
-        from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+        from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
         made = backpack.call(agent_calls.create_lock(personality, credentials))
         lockfiles.create(path, made.data)
@@ -218,7 +221,7 @@ def set_(
     whole = None if personality_file is None else _personality_file(personality_file)
     credentials = _credentials(keys, embeds)
     seen = read_lock(lock)
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
     with session.operator(passphrase_file) as backpack:
         before = seen.data
@@ -294,7 +297,7 @@ def _check_one_input(
 
 
 def _personality_file(path: str) -> dict[str, Any]:
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
     return agent_calls.json_object("personality", terminal.file_bytes(path, _FILE_LIMIT))
 

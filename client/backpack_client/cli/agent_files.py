@@ -64,8 +64,8 @@ def change(
 ) -> "ChangedLock":
     """Have the daemon make a new version of a lock, and put it in the place of the old one.
 
-    The file is read again, since a passphrase or an answer was typed meanwhile; and once more for
-    every time that an agent has saved its memory in between.
+    The file is read again, since typing a passphrase or an answer took time, and once more every
+    time that an agent has saved its memory in between.
 
     Args:
         backpack: with operator authority.
@@ -76,6 +76,8 @@ def change(
     Raises:
         Failure: the daemon refuses, or others write the file all the time; it is as it was.
     """
+    # The daemon records the change before it answers, so nothing may stand in its way here.
+    lockfiles.check_writable(seen.path)
     for left in reversed(range(_ATTEMPTS)):
         current = lockfiles.read(seen.path)
         changed = backpack.call(make(current))
@@ -102,7 +104,7 @@ def note_seen(
         info: what is known of it.
         typed: names of values that the operator has just embedded. To type one is to accept it.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf, which help does without
 
     names = [name for name in info.unaccepted_names if name in set(typed)]
     try:

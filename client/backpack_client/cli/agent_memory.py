@@ -40,7 +40,7 @@ def get(session: Session, lock: str | None) -> None:
 @click.pass_obj
 def put(session: Session, file: str, lock: str | None) -> None:
     """Replace the memory by the JSON object in FILE, or from standard input."""
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
     fresh = agent_calls.json_object("memory", terminal.file_bytes(file, _FILE_LIMIT))
     with session.connect() as backpack:

@@ -45,7 +45,7 @@ def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str
     terminal.say("beside credentials the lock itself brings values for:")
     for name in left:
         terminal.say_line(f"  {described(name)}")
-    terminal.say("whoever signs a version of the lock chooses these values")
+    terminal.say("everybody who signs a version of the lock chooses these values")
     if not terminal.confirm("let this lock set them from now on?"):
         raise Failure("nothing was changed", reason="not-confirmed")
     return tuple(left)
@@ -83,9 +83,9 @@ def have_accepted(names: Sequence[str], lock: str, *, socket: str | None, asks_h
             hint=f"look at them: backpack-client agent trust --lock {printable(lock, 256)}",
         )
     # A process of its own takes the passphrase: this one must stay readable, or the daemon could
-    # not tell whoever approves its keys what it runs. -P: the directory here is the agent's, and
-    # what lies in it must not be loaded.
-    command = [sys.executable, "-P", "-m", "backpack_client"]
+    # not tell the person who approves its keys what it runs. -EP: neither a module in this
+    # directory, which is the agent's, nor one that PYTHONPATH names may be loaded there.
+    command = [sys.executable, "-EP", "-m", "backpack_client"]
     command += ["--socket", socket] if socket is not None else []
     done = subprocess.run([*command, "agent", "trust", "--lock", lock], check=False)
     if done.returncode != 0:

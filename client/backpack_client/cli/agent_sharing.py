@@ -1,4 +1,4 @@
-"""The commands for sharing locks and taking them over: who can open them, and whom one trusts.
+"""The commands for sharing and migrating locks: who can open them, and which authors are accepted.
 
 agent add-recipient, remove-recipient, rewrap, trust, migrate.
 """
@@ -21,7 +21,7 @@ from backpack_client.cli.agent_files import (
     shown,
     warn,
 )
-from backpack_client.cli.identity import full_fingerprint, identity_line
+from backpack_client.cli.identity import full_fingerprint, identity_line, spoken
 from backpack_client.cli.session import Session, count, json_option, local_time, passphrase_option
 from backpack_client.cli.session import milliseconds as as_milliseconds
 from backpack_client.failures import Failure, is_key_name, printable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backpack_client.agent_model import LockInfo, OpenedLock
     from backpack_client.api import Backpack
 
-# What the operator may look at, and nobody else may use.
+# The operator may look at such a lock, and no program may use it.
 _LOOKED_AT = frozenset({"unknown-author", "lock-stepped-back", "lock-forked"})
 _SUFFIX = ".v1"
 _LOCK_ID_DIGITS = 32
@@ -55,7 +55,7 @@ def look(
         passphrase_file: with the passphrase; None: asked for where it is needed, of somebody who
             sits there.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf, which help does without
 
     try:
         with session.connect() as backpack:
@@ -99,26 +99,25 @@ def add_recipient(
 ) -> None:
     """Let a teammate's vault open the lock.
 
-    IDENTITY is the line that `backpack-client identity` prints there, a file with it, or - for
-    standard input. Whoever could swap that line on its way would get in instead: compare the
-    fingerprint over another way.
+    IDENTITY is the line that backpack-client identity prints there, a file with it, or - for
+    standard input. Somebody who can swap that line on its way would get in instead: compare the
+    fingerprint over another channel.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     if label and not trust:
         raise click.UsageError("--label is for --trust only")
     terminal.check_standard_input(identity, passphrase_file)
     line = identity_line(identity)
+    digits = full_fingerprint(line)
+    fresh = spoken(digits)
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
         before = backpack.call(agent_calls.open_lock(seen.data, path=seen.path))
-        tried = backpack.call(agent_calls.add_recipient(seen.data, line))
-        known = {each.fingerprint for each in before.info.recipients}
-        (fresh,) = (
-            each.fingerprint for each in tried.info.recipients if each.fingerprint not in known
-        )
+        if fresh in {each.fingerprint for each in before.info.recipients}:
+            raise Failure(f"{fresh} is a recipient already", reason="invalid-recipients")
         _compare(
-            (fresh, full_fingerprint(line)),
+            (fresh, digits),
             fingerprint,
             f"let {fresh} open {shown(seen.path)}?",
             yes=yes,
@@ -145,7 +144,7 @@ def remove_recipient(
     new lock key. What was opened before, the teammate may have kept: replace embedded values at
     their issuers.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
@@ -171,7 +170,7 @@ def remove_recipient(
 @click.pass_obj
 def rewrap(session: Session, lock: str | None, passphrase_file: str | None) -> None:
     """Give the lock a new lock key, for the recipients that it has."""
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     seen = read_lock(lock)
     with session.operator(passphrase_file) as backpack:
@@ -277,10 +276,10 @@ def migrate(
 ) -> None:
     """Turn a lock of version 1 into one of version 2.
 
-    The old file stays beside it as FILE.v1. Delete that once nothing reads it any more: whoever has
-    the old master key opens it.
+    The old file stays beside it as FILE.v1. Delete it once nothing reads it any more: everybody who
+    has the old master key can open it.
     """
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     terminal.check_standard_input(legacy_key_file, passphrase_file)
     if replace and not store_embedded:
@@ -290,8 +289,10 @@ def migrate(
         key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
         _check_names(old.info)
         if old.info.version == 1:
-            # Keys that are stored would stay so where there is no place for the old file.
+            # Otherwise keys would be stored although there is no place for the old file.
             lockfiles.check_beside(seen, _SUFFIX)
+        # The daemon records what it has done, so nothing may stand in the way of doing it.
+        lockfiles.check_writable(seen.path)
         call = agent_calls.migrate_lock(
             seen.data,
             legacy_key=key,
@@ -316,10 +317,10 @@ def migrate(
 
 
 def _check_names(info: "LockInfo") -> None:
-    """Return if every credential of an old lock has a name that a key can have.
+    """Raise unless every credential of an old lock has a name that a key can have.
 
     Raises:
-        Failure: one has not; it is named.
+        Failure: one does not, and is named.
     """
     wrong = [each.name for each in info.credentials if not is_key_name(each.name)]
     if wrong:
@@ -341,7 +342,7 @@ def _trust(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     with session.operator(passphrase_file) as backpack:
         info = backpack.call(agent_calls.open_lock(seen.data, path=seen.path)).info
@@ -388,7 +389,7 @@ def _author_digits(seen: LockFile) -> str:
 
 
 def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bool) -> None:
-    """Have a fingerprint compared: with the one that was told, else by the person.
+    """Compare a fingerprint with the one that was told, or have the person compare it.
 
     Args:
         found: the fingerprint as people compare it, and all of its digits.
@@ -418,7 +419,7 @@ def _with_legacy_key(
     backpack: "Backpack", seen: LockFile, path: str | None, iterations: int
 ) -> "tuple[bytes, OpenedLock]":
     """Open a lock of version 1: with the key in a file, the one that was kept, or one asked for."""
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     def opened(key: bytes) -> "OpenedLock":
         return backpack.call(
@@ -439,7 +440,7 @@ def _with_legacy_key(
 
 
 def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> None:
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     with session.operator(passphrase_file) as backpack:
         trusted = backpack.call(agent_calls.list_trusted())
@@ -487,7 +488,7 @@ def _list(session: Session, passphrase_file: str | None, *, as_json: bool) -> No
 
 
 def _forget(session: Session, passphrase_file: str | None, what: str) -> None:
-    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads grpc
+    from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     is_lock = len(what) == _LOCK_ID_DIGITS and what.isalnum()
     call = agent_calls.forget(lock_id=what) if is_lock else agent_calls.forget(author=what)

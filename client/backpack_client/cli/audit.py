@@ -1,34 +1,41 @@
 """The commands for the audit log: audit show, verify, blame, head."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from backpack_client import terminal
-from backpack_client.cli.session import (
-    Session,
-    count,
-    json_option,
-    local_time,
-    milliseconds,
-    passphrase_option,
-)
+from backpack_client import styled, terminal
+from backpack_client.cli.audit_view import ACT, DAMAGED, basis, document, line, long, what_for
+from backpack_client.cli.session import Command, Session, count, json_option, passphrase_option
 from backpack_client.durations import parse_duration
-from backpack_client.failures import EXIT_FAILED, EXIT_UNVOUCHED, printable, usage
+from backpack_client.failures import (
+    EXIT_DENIED,
+    EXIT_FAILED,
+    EXIT_UNVOUCHED,
+    Failure,
+    printable,
+    usage,
+)
+from backpack_client.pager import paged
 
 if TYPE_CHECKING:
+    from backpack_client.api import Backpack, Watch
     from backpack_client.calls.audit import AuditEntry, Verdict, Verifying
 
-_ACT = "operator-act"
-_DAMAGED = "damaged"
-"""What the daemon tells an entry as whose content is lost, whatever was asked for."""
 _BAR = 30
 _PROGRESS_FROM = 5000
-"""Entries below which verifying is over before a bar could be read."""
+"""With fewer entries, verifying is over before anybody could read a bar."""
+_EVERY = 2.0
+"""How long --follow waits before it looks again, in seconds."""
+_MOST_NEWEST = 10_000
+"""How many of the newest entries the daemon can be asked for; 0 asks for all."""
+_FIRST = 10
+"""How many entries --follow begins with, as tail does."""
 _ANCHORS = {
     "vault": "the signing key that is sealed in the vault",
     "file": "the signing key in the vault file, which nothing vouches for until the vault is "
@@ -39,16 +46,34 @@ _ANCHORS = {
 
 @click.group("audit")
 def audit() -> None:
-    """Show and verify what happened: who was handed which key, when, and by which grant."""
+    """Show what happened, and verify the log.
+
+    The audit log says which process got which key, when, and by which grant.
+    """
+
+
+def _look_options(command: Command) -> Command:
+    """Add the options that say how entries look."""
+    options = [
+        click.option("--long", "at_length", is_flag=True, help="Show everything about each entry."),
+        click.option("--no-pager", is_flag=True, help="Do not page long output (PAGER, less)."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @audit.command("show")
 @click.option("--key", metavar="NAME", default="", help="Only entries that name this key.")
 @click.option("--pid", type=int, help="Only entries of this process, or of its process tree.")
 @click.option("--event", "events", multiple=True, metavar="EVENT", help="Only these events.")
-@click.option("--since", metavar="WHEN", help="Not before: 2h ago as 2h, or 2026-01-31T09:00.")
+@click.option("--since", metavar="WHEN", help="Not before: an age such as 2h, or 2026-01-31T09:00.")
 @click.option("--until", metavar="WHEN", help="Not after, likewise.")
 @click.option("--newest", type=click.IntRange(1), metavar="N", help="Only the newest N.")
+@click.option(
+    "--follow", is_flag=True, help="Begin with the newest 10, and show new entries as they come."
+)
+@_look_options
 @json_option
 @passphrase_option
 @click.pass_context
@@ -61,16 +86,24 @@ def show(
     since: str | None,
     until: str | None,
     newest: int | None,
+    follow: bool,
+    at_length: bool,
+    no_pager: bool,
     as_json: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Show entries of the audit log, oldest first.
+    """Show entries of the audit log, one on each line, the newest last.
 
-    What stands in quotes is what a process said of itself. EVENT is a word of docs/audit.md:
-    allowed, denied, put, deleted, granted, wrong-passphrase, ... Any other word is refused.
+    A line has the time, the event, the keys, the process and the agent that it belongs to, and what
+    it was for. Text in quotes is a claim that a process made about itself. EVENT is a word of
+    docs/audit.md: allowed, denied, put, deleted, granted, wrong-passphrase, ... Any other word is
+    refused.
 
-    Entries that are damaged are shown whatever was asked for; then the answer may miss something,
-    and the command ends with 1.
+    On a terminal, long output goes through a pager, and NO_COLOR turns colours off. --follow goes
+    on until you interrupt it, or until operator authority ends after five minutes.
+
+    Damaged entries are shown whatever you asked for. The answer may then miss something, and the
+    command ends with 1.
 
     JSON: one object a line, with number, event, at_ms, actor (null, or uid, pid, executable,
     root_pid, root_executable, unit, terminal, connection, claimed_command), names, lease_id,
@@ -78,93 +111,163 @@ def show(
     """
     session: Session = ctx.obj
     begin, end = _when(since), _when(until)
-    damaged: list[int] = []
+    if as_json and at_length:
+        raise click.UsageError("--json and --long exclude each other")
+    if follow and until:
+        raise click.UsageError("--follow and --until exclude each other")
+    show_one = _printer(what_for, as_json=as_json, at_length=at_length)
     with session.operator(passphrase_file) as backpack:
-        from backpack_client import audit_log  # noqa: PLC0415 - loads grpc, which help does without
-
-        found = audit_log.entries(
-            backpack,
-            key=key,
-            pid=pid,
-            events=events,
-            since=begin,
-            until=end,
-            newest=newest or 0,
+        shown = _Shown(
+            lambda most: backpack.audit(
+                key=key, pid=pid, events=events, since=begin, until=end, newest=most
+            ),
+            show_one,
         )
-        rows = []
-        for entry in found:
-            if entry.event == _DAMAGED:
-                damaged.append(entry.number)
-            if as_json:
-                terminal.print_json_line(_document(entry))
-            else:
-                rows.append(_row(entry))
-    if rows:
-        terminal.print_table(("ENTRY", "WHEN", "EVENT", "KEYS", "WHO", "WHAT ELSE"), rows)
-    elif not as_json:
+        if follow:
+            _keep_showing(backpack, shown, newest or (0 if since else _FIRST))
+        with paged(wanted=not no_pager):
+            shown.add(newest or 0)
+    if not shown.last and not as_json:
         terminal.say("no such entries")
-    _warn(ctx, damaged)
+    _warn(ctx, shown.damaged)
+
+
+class _Shown:
+    """What has been shown of the entries that somebody asked for.
+
+    Attributes:
+        last: the number of the last entry that was shown; 0: none was.
+        damaged: the numbers of entries that could not be read.
+    """
+
+    def __init__(
+        self,
+        read: "Callable[[int], Watch[Sequence[AuditEntry]]]",
+        show_one: "Callable[[AuditEntry], None]",
+    ) -> None:
+        self.last = 0
+        self.damaged: list[int] = []
+        self._read = read
+        self._show_one = show_one
+
+    def add(self, newest: int) -> None:
+        """Show those of the newest entries that come after what was shown; 0: of all entries."""
+        shown = self.last
+        with self._read(newest) as responses:
+            for entry in chain.from_iterable(responses):
+                if entry.number > shown:
+                    self.last = entry.number
+                    if entry.event == DAMAGED:
+                        self.damaged.append(entry.number)
+                    self._show_one(entry)
+
+
+def _keep_showing(backpack: "Backpack", shown: _Shown, first: int) -> NoReturn:
+    """Show entries, and look for new ones again and again.
+
+    Args:
+        backpack: with operator authority.
+        shown: what shows them.
+        first: how many to begin with, the newest; 0: all.
+
+    Raises:
+        Failure: operator authority has ended, the vault was locked, or the daemon was stopped.
+    """
+    seen = _number(backpack.audit_head())
+    shown.add(first)
+    while True:
+        time.sleep(_EVERY)
+        if backpack.status().authorized_until is None:
+            raise Failure(
+                "operator authority has ended, and --follow with it",
+                exit_code=EXIT_DENIED,
+                reason="not-authorized",
+                hint="it ends after five minutes and when the vault is locked: to read on, start "
+                "it again",
+            )
+        # Reading opens the log from its beginning, so it happens only when there is something new.
+        head = _number(backpack.audit_head())
+        if head > seen:
+            # There are at most as many new entries as new rows, whatever the clock says.
+            new = head - seen
+            shown.add(new if new <= _MOST_NEWEST else 0)
+            seen = head
 
 
 @audit.command("blame")
 @click.argument("name")
-@click.option("--since", metavar="WHEN", help="Not before: 2h ago as 2h, or 2026-01-31T09:00.")
+@click.option("--since", metavar="WHEN", help="Not before: an age such as 2h, or 2026-01-31T09:00.")
+@_look_options
 @json_option
 @passphrase_option
 @click.pass_context
 def blame(
-    ctx: click.Context, name: str, since: str | None, as_json: bool, passphrase_file: str | None
+    ctx: click.Context,
+    *,
+    name: str,
+    since: str | None,
+    at_length: bool,
+    no_pager: bool,
+    as_json: bool,
+    passphrase_file: str | None,
 ) -> None:
     """Show every process that was handed the key NAME, when, and by which grant.
 
-    Exports of the vault are among them, by the operator and not by a grant. Where entries of the
-    log are damaged the answer may miss something: it says so, and the command ends with 1.
+    Exports of the vault are among them: they are by the operator and not by a grant. If entries of
+    the log are damaged, the answer may miss something: the command says so and ends with 1.
 
     JSON: as with show.
     """
     session: Session = ctx.obj
     begin = _when(since)
-    with session.operator(passphrase_file) as backpack:
-        from backpack_client import audit_log  # noqa: PLC0415 - as above
-
-        events = ("allowed", "not-handed-out", _ACT)
-        found = list(audit_log.entries(backpack, key=name, events=events, since=begin))
-    damaged = [entry.number for entry in found if entry.event == _DAMAGED]
+    if as_json and at_length:
+        raise click.UsageError("--json and --long exclude each other")
+    show_one = _printer(basis, as_json=as_json, at_length=at_length)
+    with (
+        session.operator(passphrase_file) as backpack,
+        backpack.audit(
+            key=name, events=("allowed", "not-handed-out", ACT), since=begin
+        ) as responses,
+    ):
+        found = [entry for response in responses for entry in response]
+    damaged = [entry.number for entry in found if entry.event == DAMAGED]
     failed = {entry.lease_id for entry in found if entry.event == "not-handed-out"}
     handed = [
         entry
         for entry in found
-        if (entry.event == "allowed" and entry.lease_id not in failed) or entry.event == _ACT
+        if (entry.event == "allowed" and entry.lease_id not in failed) or entry.event == ACT
     ]
-    if as_json:
+    with paged(wanted=not no_pager):
         for entry in handed:
-            terminal.print_json_line(_document(entry))
-    elif handed:
-        terminal.print_table(
-            ("WHEN", "TO PROCESS", "OF TREE", "BY GRANT", "LEASE", "CLAIMED REASON"),
-            [
-                (
-                    local_time(entry.at),
-                    _process(entry.actor.pid, entry.actor.executable) if entry.actor else "",
-                    _process(entry.actor.root_pid, entry.actor.root_executable)
-                    if entry.actor
-                    else "",
-                    _basis(entry),
-                    entry.lease_id,
-                    _claim(entry.claimed_reason),
-                )
-                for entry in handed
-            ],
-        )
-    elif damaged:
+            show_one(entry)
+    if damaged and not handed:
         terminal.say("no entry that can be read tells of a process that was handed this key")
-    else:
+    elif not handed and not as_json:
         terminal.say("no process was handed this key")
     _warn(ctx, damaged)
 
 
+def _printer(
+    last_column: "Callable[[AuditEntry], str]", *, as_json: bool, at_length: bool
+) -> "Callable[[AuditEntry], None]":
+    """Return what prints an entry, for standard output as it is now: before the pager."""
+    look = styled.standard_look()
+    if as_json:
+        return lambda entry: terminal.print_json_line(document(entry))
+    if not at_length:
+        return lambda entry: styled.print_styled(
+            line(entry, last_column(entry), look.columns), look
+        )
+    return lambda entry: styled.print_block(long(entry), look)
+
+
+def _number(head: str) -> int:
+    """Return the number of the row that a head stands for; 0 while there is no log."""
+    return int(head.partition("-")[0] or 0)
+
+
 def _warn(ctx: click.Context, damaged: list[int]) -> None:
-    """Say what an answer is worth for which entries could not be read, and end as failed."""
+    """Say that an answer is incomplete because entries could not be read, and end as failed."""
     if not damaged:
         return
     entries = "entry" if len(damaged) == 1 else f"{len(damaged)} entries, the first of them"
@@ -173,12 +276,6 @@ def _warn(ctx: click.Context, damaged: list[int]) -> None:
         "something; see: backpack-client audit verify"
     )
     ctx.exit(EXIT_FAILED)
-
-
-def _basis(entry: "AuditEntry") -> str:
-    if entry.event == _ACT:
-        return f"the operator: {printable(entry.reason, 64)}"
-    return " ".join(entry.grant_ids) or "the policy's default"
 
 
 @audit.command("verify")
@@ -203,10 +300,8 @@ def verify(ctx: click.Context, expect: str, as_json: bool) -> None:
     later_problem (the first bad entry after it).
     """
     session: Session = ctx.obj
-    from backpack_client import audit_log  # noqa: PLC0415 - as above
-
-    with session.connect() as backpack, closing(audit_log.verify(backpack, expect)) as answers:
-        verdict = _follow(answers)
+    with session.connect() as backpack, backpack.verify_audit(expect) as answers:
+        verdict = _verdict_of(answers)
     if as_json:
         terminal.print_json(_verdict_document(verdict))
     else:
@@ -224,17 +319,15 @@ def head(session: Session) -> None:
     `audit verify --expect HEAD` finds from it what was cut or put in place of the log.
     """
     with session.connect() as backpack:
-        from backpack_client import audit_log  # noqa: PLC0415 - as above
-
-        found = audit_log.head(backpack)
+        found = backpack.audit_head()
     if found:
         terminal.print_lines([found])
     else:
         terminal.say("there is no audit log yet")
 
 
-def _follow(answers: "Iterator[Verifying]") -> "Verdict":
-    """Take the answers up to the verdict, with a bar on a terminal where it takes long."""
+def _verdict_of(answers: "Iterable[Verifying]") -> "Verdict":
+    """Read answers up to the verdict, with a bar on a terminal if it takes long."""
     drawn = -1
     for answer in answers:
         if answer.verdict is not None:
@@ -265,7 +358,7 @@ def _tell(verdict: "Verdict") -> None:
     if not verdict.head:
         terminal.print_lines(["there is no audit log yet"])
         return
-    last = int(verdict.head.partition("-")[0])
+    last = _number(verdict.head)
     if verdict.vouched_until < last:
         first = (
             f"consistent, but nothing vouches for entries after {verdict.vouched_until}"
@@ -302,7 +395,7 @@ def _bad(verdict: "Verdict") -> dict[int, str]:
 def _exit_code(verdict: "Verdict") -> int:
     if verdict.problem:
         return EXIT_FAILED
-    last = int(verdict.head.partition("-")[0] or 0)
+    last = _number(verdict.head)
     return EXIT_UNVOUCHED if verdict.vouched_until < last else 0
 
 
@@ -314,73 +407,6 @@ def _when(given: str | None) -> datetime | None:
         return datetime.fromisoformat(given).astimezone()
     except ValueError:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(given))
-
-
-def _row(entry: "AuditEntry") -> tuple[str, ...]:
-    event = entry.event if entry.count <= 1 else f"{entry.event} x{entry.count}"
-    return (
-        str(entry.number),
-        "" if entry.event == _DAMAGED else local_time(entry.at),
-        event,
-        " ".join(entry.names),
-        _who(entry),
-        _further(entry),
-    )
-
-
-def _who(entry: "AuditEntry") -> str:
-    actor = entry.actor
-    if actor is None:
-        return ""
-    tree = f" of tree:{actor.root_pid}" if actor.root_pid not in {0, actor.pid} else ""
-    claim = f" {_claim(actor.claimed_command)}" if actor.claimed_command else ""
-    return _process(actor.pid, actor.executable) + tree + claim
-
-
-def _further(entry: "AuditEntry") -> str:
-    parts = [entry.reason] if entry.reason else []
-    parts += [f"lease {entry.lease_id}"] if entry.lease_id else []
-    parts += [f"grant {' '.join(entry.grant_ids)}"] if entry.grant_ids else []
-    parts += [f"{name}={told}" for name, told in sorted(entry.details.items()) if told]
-    return " ".join([*parts, _claim(entry.claimed_reason)]).strip()
-
-
-def _process(pid: int, executable: str) -> str:
-    return f"{pid} {executable or '(program unknown)'}"
-
-
-def _claim(claimed: str) -> str:
-    return f'"{claimed}"' if claimed else ""
-
-
-def _document(entry: "AuditEntry") -> dict[str, object]:
-    actor = entry.actor
-    return {
-        "number": entry.number,
-        "event": entry.event,
-        "at_ms": milliseconds(entry.at),
-        "actor": None
-        if actor is None
-        else {
-            "uid": actor.uid,
-            "pid": actor.pid,
-            "executable": actor.executable,
-            "root_pid": actor.root_pid,
-            "root_executable": actor.root_executable,
-            "unit": actor.unit,
-            "terminal": actor.terminal,
-            "connection": actor.connection,
-            "claimed_command": actor.claimed_command,
-        },
-        "names": list(entry.names),
-        "lease_id": entry.lease_id,
-        "grant_ids": list(entry.grant_ids),
-        "reason": entry.reason,
-        "count": entry.count,
-        "details": dict(entry.details),
-        "claimed_reason": entry.claimed_reason,
-        "generation": entry.generation,
-    }
 
 
 def _verdict_document(verdict: "Verdict") -> dict[str, object]:

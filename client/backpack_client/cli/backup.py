@@ -46,23 +46,23 @@ def export(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Write everything that is stored into the new FILE, sealed with a passphrase of its own.
+    """Write everything that is stored into a sealed file.
 
-    With --recipient it is sealed to vaults instead: to your own or another, whose operator has sent
-    what identity prints. With a passphrase file as well, either opens it.
+    FILE is new: a file that is there already is never overwritten. It is sealed with a passphrase
+    of its own. With --recipient it is sealed to a vault instead: your own, or a teammate's who has
+    sent you what identity prints. With a passphrase file as well, either opens it.
 
-    It holds keys, grants and the policy as they are at one moment, and is private to you. A FILE
-    that is there already is never overwritten. docs/backup.md has the format.
+    FILE holds keys, grants and the policy of one moment, and is private to you. docs/backup.md has
+    the format.
 
-    It does not hold the vault's identity, the authors that you accepted, and the ways to unlock: a
-    new vault that takes it in cannot open agent.lock files that were sealed for this one. Keep the
-    vault's own file for that, or have them sealed for the new vault while this one still opens.
+    FILE does not hold the vault's identity, the authors that you accepted, or the ways to unlock. A
+    new vault that imports it cannot open agent.lock files that were sealed for this one. Keep the
+    vault's own file for that, or have the locks sealed for the new vault while this one still
+    opens.
 
     With --plaintext: one JSON object on each line, with name and value (or value_base64 for bytes
-    that are no text). Whoever comes by that file has every key.
+    that are not text). Everybody who gets that file has every key.
     """
-    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - loads the messages, which help does without
-
     if plaintext and backup_passphrase_file is not None:
         raise click.UsageError("a file in plain has no passphrase")
     if plaintext and recipients:
@@ -71,7 +71,9 @@ def export(
         raise click.UsageError("--yes is for --plaintext only")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
     if plaintext:
-        terminal.say("warning: FILE will hold every value in plain: whoever reads it has every key")
+        terminal.say(
+            "warning: FILE will hold every value in plain: everybody who reads it has every key"
+        )
         if not yes and not terminal.confirm("write every value in plain?"):
             raise Failure("nothing was written", reason="not-confirmed")
     lines = [identity_line(each) for each in recipients]
@@ -85,9 +87,7 @@ def export(
         protecting.make_undumpable()
         with (
             NewFile(file) as made,
-            backpack.follow(
-                backup_calls.export_keys(secret, plaintext=plaintext, recipients=lines)
-            ) as pieces,
+            backpack.export(secret, plaintext=plaintext, recipients=lines) as pieces,
         ):
             for piece in pieces:
                 keys, grants = max(keys, piece.keys), max(grants, piece.grants)
@@ -136,13 +136,11 @@ def import_vault(
     yes: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Take the keys of a backup into the vault, all of them or none.
+    """Store the keys of a backup, all of them or none.
 
-    Where there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
-    policy stay behind unless they are asked for; grants to tree:PID always do.
+    If there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
+    policy are left out unless you ask for them; grants to tree:PID always are.
     """
-    from backpack_client.calls import backup as backup_calls  # noqa: PLC0415 - as above
-
     if as_recipient and backup_passphrase_file is not None:
         raise click.UsageError(f"--as-recipient takes no {_BACKUP_OPTION}")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
@@ -153,12 +151,15 @@ def import_vault(
                 "passphrase of the backup", backup_passphrase_file, _BACKUP_OPTION
             )
 
-        def take(*, dry: bool) -> backup_calls.Imported:
+        def take(*, dry: bool) -> "Imported":
             source.seek(0)
-            call = backup_calls.import_keys(
-                secret, on_conflict=on_conflict, dry_run=dry, with_grants=with_grants
+            return backpack.import_vault(
+                source,
+                secret,
+                on_conflict=on_conflict,
+                dry_run=dry,
+                with_grants=with_grants,
             )
-            return backpack.send(call, backup_calls.pieces(source))
 
         done = take(dry=dry_run or with_grants)
         _show(done)

@@ -12,8 +12,8 @@ from backpack_client.failures import INIT_HINT, UNLOCK_HINT
 def start(session: Session) -> None:
     """Start the daemon.
 
-    systemd starts it where its user unit is installed; else it runs in the background, with its log
-    in the home.
+    systemd starts it if its user unit is installed. Otherwise it runs in the background, with its
+    log in the home.
     """
     from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
 
@@ -46,7 +46,7 @@ def stop(session: Session) -> None:
 
 
 def ensure(session: Session, no_start: bool) -> None:
-    """Start the daemon where none runs, unless that was forbidden."""
+    """Start the daemon if none runs, unless that was forbidden."""
     from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
 
     daemon = session.daemon

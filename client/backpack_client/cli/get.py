@@ -1,4 +1,4 @@
-"""The command that hands values out, for what the fast path leaves to it: get."""
+"""The command that prints values, for calls that the fast path leaves to it: get."""
 
 import click
 
@@ -46,8 +46,8 @@ def get(
     Writes the value of one key and a newline to standard output. Several keys need --json or
     --export. The lease runs out by itself.
 
-    Where nothing was granted, a person is asked: a code goes to standard error, and the command
-    waits until somebody has approved or denied it. One approval covers the whole process tree.
+    If nothing was granted, a person is asked: a code goes to standard error, and the command waits
+    until somebody has approved or denied the request. One approval covers the whole process tree.
 
     JSON: one object with keys (name to value) and lease: an object with id, expires_at_ms,
     remaining_seconds.

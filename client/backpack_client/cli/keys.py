@@ -1,6 +1,6 @@
 """The commands for keys: put, import, list, delete."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,14 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.failures import Failure, from_status, is_key_name, not_a_key_name, printable
+from backpack_client.failures import (
+    Failure,
+    from_status,
+    is_key_name,
+    not_a_key_name,
+    printable,
+    usage,
+)
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
@@ -34,46 +41,59 @@ _NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list
 
 
 @click.command("put")
-@click.argument("name")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option(
     "--value-file",
     metavar="FILE",
     type=FILE_NAME,
-    help="Read the value from FILE, or - for standard input, instead of asking.",
+    help="Of one key: read the value from FILE, or - for standard input, instead of asking.",
 )
-@click.option("--replace", is_flag=True, help="Give a key that is stored already a new value.")
+@click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
 @passphrase_option
 @click.pass_obj
 def put(
     session: Session,
-    name: str,
+    *,
+    names: tuple[str, ...],
     value_file: str | None,
     replace: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Store the key NAME.
+    """Store keys; you are asked for each value.
 
-    Its value is asked for on the terminal, without echo. Values have up to 64 KiB. From a file or a
-    pipe, the line end of a value that is one line of text is dropped; everything else (PEM files,
-    other bytes) is stored byte for byte.
+    You type the values on the terminal, one after the other, and they are not shown. All keys are
+    stored, or none. A value has up to 64 KiB.
+
+    If a value from a file or a pipe is one line of text, its line end is dropped. Everything else
+    (PEM files, other bytes) is stored byte for byte.
     """
     terminal.check_standard_input(value_file, passphrase_file)
-    if not is_key_name(name):
-        raise not_a_key_name(name)
+    _check_names(names)
+    if len(set(names)) < len(names):
+        raise usage("a key is named twice", hint="name each key once")
+    if value_file is not None and len(names) > 1:
+        raise click.UsageError("--value-file is for one key only")
     if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
-    value = None if value_file is None else terminal.value(name, value_file)
+    keys = {} if value_file is None else {names[0]: terminal.value(names[0], value_file)}
     with session.operator(passphrase_file) as backpack:
-        if value is None:
+        if not keys:
             if not replace:
-                # Before it is typed in vain. The daemon decides the same again.
-                _refuse_stored(backpack, name)
-            value = terminal.value(name, None)
-        with _naming_those(backpack, [name], stored=True):
-            stored = backpack.put({name: value}, replace=replace)
-    terminal.say(f"{name} is {'replaced' if stored.replaced else 'stored'}")
+                # Before anything is typed in vain. The daemon decides the same again.
+                _refuse_stored(backpack, names)
+            keys = {name: terminal.value(name, None) for name in names}
+        with _naming_those(backpack, names, stored=True):
+            stored = backpack.put(keys, replace=replace)
+    if len(names) == 1:
+        terminal.say(f"{names[0]} is {'replaced' if stored.replaced else 'stored'}")
+    else:
+        done = f"{count(stored.created, 'new key')} stored, {stored.replaced} replaced"
+        terminal.say_line(f"{done}: {' '.join(names)}")
     if stored.created:
-        terminal.say(f"to let a process tree lease it: backpack-client grant {name} --to tree:PID")
+        them, which = ("it", names[0]) if len(names) == 1 else ("them", "NAME")
+        terminal.say(
+            f"to let a process tree lease {them}: backpack-client grant {which} --to tree:PID"
+        )
 
 
 @click.command("import")
@@ -94,9 +114,9 @@ def import_(
 ) -> None:
     """Store the keys of a .env file, all of them or none.
 
-    Lines that npm's dotenv and python-dotenv read in different ways are skipped, each with the
-    reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what is not
-    NAME=value. Values are never shown.
+    Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
+    each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
+    is not NAME=value. Values are never shown.
 
     With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
     (with --replace) or keep (with --skip-existing), and its name.
@@ -184,9 +204,7 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
     All of them or none. It cannot be undone.
     """
-    for name in names:
-        if not is_key_name(name):
-            raise not_a_key_name(name)
+    _check_names(names)
     with (
         session.operator(passphrase_file) as backpack,
         _naming_those(backpack, names, stored=False),
@@ -203,7 +221,7 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
 @contextmanager
 def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -> Iterator[None]:
-    """Say which keys a refusal is about: the operator may know, and the daemon only counts them."""
+    """Name the keys that a refusal is about: the daemon only counts them, the operator may know."""
     try:
         yield
     except Failure as failure:
@@ -217,9 +235,23 @@ def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -
         ) from None
 
 
-def _refuse_stored(backpack: "Backpack", name: str) -> None:
-    if name in _stored(backpack):
-        raise from_status("ALREADY_EXISTS", "key-exists", f"{name} is stored already", {})
+def _check_names(names: Sequence[str]) -> None:
+    """Raise unless each is a name that a key can have.
+
+    Raises:
+        Failure: a usage failure. The argument is not shown: it may be a value.
+    """
+    for name in names:
+        if not is_key_name(name):
+            raise not_a_key_name(name)
+
+
+def _refuse_stored(backpack: "Backpack", names: Sequence[str]) -> None:
+    known = _stored(backpack)
+    already = [name for name in names if name in known]
+    if already:
+        told = f"{', '.join(already)} {'is' if len(already) == 1 else 'are'} stored already"
+        raise from_status("ALREADY_EXISTS", "key-exists", told, {})
 
 
 def _stored(backpack: "Backpack") -> set[str]:

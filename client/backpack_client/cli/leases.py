@@ -81,19 +81,19 @@ def revoke(
 ) -> None:
     """End leases.
 
-    The one with this ID, or those that an option names.
+    Ends the lease with this ID, or those that an option names. Needs no passphrase.
 
-    Needs no passphrase, and tells nobody what he may not know: leases of other process trees end,
-    but are not counted. Whoever held one is to ask a person again. Standing grants stay, and other
-    processes that they cover may still lease: see grants and ungrant. A value that was handed out
-    stays known to whoever has it; where that matters, replace it at its issuer.
+    Leases of other process trees end as well, but only those of your own are counted. A process
+    that held a lease has to ask a person again. Standing grants stay, and other processes that they
+    cover may still lease: see grants and ungrant. A value that was handed out stays known to the
+    process that has it. If that matters, replace it at its issuer.
     """
     with session.connect() as backpack:
         ended = backpack.revoke(lease_id, key=key, tree=tree, all=every)
     terminal.say(
         f"done; {count(ended, 'lease')} of your process tree ended\n"
-        "whoever held one has to ask a person again; a grant that stands still allows it to others "
-        f"whom it covers\n{TO_SEE_GRANTS}"
+        "a process that held one has to ask a person again; a standing grant still allows it to "
+        f"the others that it covers\n{TO_SEE_GRANTS}"
     )
 
 
@@ -103,10 +103,10 @@ def revoke(
 @passphrase_option
 @click.pass_obj
 def watch(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
-    """Follow what happens to leases, one line each, until interrupted.
+    """Follow what happens to leases, one line each.
 
-    Begins with those that are live. Ends when the vault is locked and, with --all, when operator
-    authority ends after five minutes.
+    Begins with the leases that are live. Ends when you interrupt it, when the vault is locked and,
+    with --all, when operator authority ends after five minutes.
 
     JSON: one object per line with kind (live, issued, renewed, ended), reason (why it ended, else
     empty), and lease: as in leases --json.

@@ -17,54 +17,68 @@ from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure
 
 PROGRAM = "backpack-client"
 
-_INTERRUPTED = 130
-_HOMES = {
-    "init": "vault",
-    "unlock": "vault",
-    "lock": "vault",
-    "status": "vault",
-    "passwd": "vault",
-    "start": "daemon",
-    "stop": "daemon",
-    "put": "keys",
-    "import": "keys",
-    "list": "keys",
-    "get": "get",
-    "delete": "keys",
-    "run": "run",
-    "grant": "grants",
-    "grants": "grants",
-    "ungrant": "grants",
-    "requests": "requests",
-    "approve": "requests",
-    "deny": "requests",
-    "policy": "policy",
-    "leases": "leases",
-    "revoke": "leases",
-    "watch": "leases",
-    "panic": "panic",
-    "agent": "agent",
-    "identity": "identity",
-    "slots": "slots",
-    "add-slot": "slots",
-    "remove-slot": "slots",
-    "rotate": "slots",
-    "recover": "recovery",
-    "export": "backup",
-    "import-vault": "backup",
-    "audit": "audit",
+INTERRUPTED = 130
+_GROUPS = {
+    "Start here": {"init": "vault", "unlock": "vault", "status": "vault", "operate": "operate"},
+    "Keys": {"put": "keys", "import": "keys", "list": "keys", "get": "get", "delete": "keys"},
+    "Agents": {"run": "run", "agent": "agent", "identity": "identity"},
+    "Answer requests, and allow beforehand": {
+        "requests": "requests",
+        "approve": "requests",
+        "deny": "requests",
+        "grant": "grants",
+        "grants": "grants",
+        "ungrant": "grants",
+        "policy": "policy",
+    },
+    "See what is handed out, and what happened": {
+        "leases": "leases",
+        "watch": "leases",
+        "audit": "audit",
+    },
+    "Stop it": {"revoke": "leases", "lock": "vault", "panic": "panic"},
+    "Take care of the vault": {
+        "passwd": "vault",
+        "slots": "slots",
+        "add-slot": "slots",
+        "remove-slot": "slots",
+        "recover": "recovery",
+        "rotate": "slots",
+        "export": "backup",
+        "import-vault": "backup",
+    },
+    "Run the daemon": {"start": "daemon", "stop": "daemon"},
 }
+"""The commands in the order in which somebody new meets them, each with the file that holds it."""
+_HOMES = {name: home for group in _GROUPS.values() for name, home in group.items()}
+_OUTSIDE = frozenset({"get", "run", "start", "stop", "operate"})
+"""What `operate` does not take: these need a process or a connection of their own."""
+_NAME_COLUMN = max(map(len, _HOMES))
+_SUMMARY_LIMIT = 200
 
 
 class _Commands(click.Group):
     """Finds each command in its file, when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which somebody new meets them."""
-        return list(_HOMES)
+        return [name for name in _HOMES if not (_within_operate(ctx) and name in _OUTSIDE)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands into the help, grouped by what people want to do."""
+        listed = self.list_commands(ctx)
+        for title, group in _GROUPS.items():
+            rows = [
+                (name.ljust(_NAME_COLUMN), command.get_short_help_str(_SUMMARY_LIMIT))
+                for name in group
+                if name in listed and (command := self.get_command(ctx, name)) is not None
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Load one command; None for a name that is none."""
+        """Load one command; None if there is none of that name."""
         if cmd_name not in _HOMES:
             return None
         theme = import_module(f"backpack_client.cli.{_HOMES[cmd_name]}")
@@ -75,17 +89,30 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was typed; for one that is none, name those that look like it."""
-        if not ctx.resilient_parsing and args and args[0] not in _HOMES:
-            raise click.UsageError(_unknown(args[0]), ctx)
+        """Find the command that was typed; if there is none, name those that look like it.
+
+        Raises:
+            UsageError: there is none, or `operate` does not take it.
+        """
+        if not ctx.resilient_parsing and args:
+            if args[0] not in _HOMES:
+                raise click.UsageError(_unknown(args[0]), ctx)
+            if _within_operate(ctx) and args[0] in _OUTSIDE:
+                raise click.UsageError(
+                    f"{args[0]} needs a process of its own: run it outside of operate", ctx
+                )
         return super().resolve_command(ctx, args)
+
+
+def _within_operate(ctx: click.Context) -> bool:
+    return isinstance(ctx.obj, Session) and ctx.obj.shared
 
 
 def _unknown(typed: str) -> str:
     import difflib  # noqa: PLC0415 - only for what was mistyped
 
     if "=" in typed:
-        # NAME=VALUE, perhaps, for put.
+        # It may be NAME=VALUE, meant for put: the value must not be repeated.
         return "no such command"
     message = f"no such command: {printable(typed, 64)}"
     close = difflib.get_close_matches(typed, _HOMES)
@@ -121,39 +148,44 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 )
 @click.pass_context
 def commands(ctx: click.Context, socket: str | None) -> None:
-    """Lease keys to your agents, from a daemon that alone holds them.
+    """Lease keys to your agents, from a daemon that alone holds the keys.
 
-    First steps: init, then put NAME, then in the agent: get NAME, and approve the CODE it shows.
+    First steps: run init, then put NAME. An agent runs get NAME and shows a CODE: run approve CODE.
+    COMMAND --help explains a command.
     """
-    ctx.obj = Session(os.environ, socket)
+    if ctx.obj is None:
+        ctx.obj = Session(os.environ, socket)
+    elif socket is not None:
+        raise click.UsageError("--socket is chosen before operate begins")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], session: Session | None = None) -> int:
     """Run one command; every failure goes to standard error.
 
     Args:
         argv: the arguments, without the program's name.
+        session: the session of `operate` that the command is a part of; None: a new one.
 
     Returns:
         The exit code.
     """
     try:
-        code = commands.main(args=list(argv), prog_name=PROGRAM, standalone_mode=False)
+        code = commands.main(args=list(argv), prog_name=PROGRAM, standalone_mode=False, obj=session)
     except click.ClickException as error:
         return _complain(error)
     except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
+        return INTERRUPTED
     except Failure as failure:
         terminal.show_failure(failure)
         return failure.exit_code
     except OSError as error:
-        # click writes the help and what completes a word by itself, and output may have no room.
+        # click itself writes the help and completions, and the output may have no room.
         if not isinstance(error, BrokenPipeError):
             why = os.strerror(error.errno or 0).lower()
             terminal.show_failure(Failure(f"cannot read or write: {why}", reason="io-failed"))
         return EXIT_FAILED
     except SystemExit as exit_:
-        # Completion ends like this, and so does writing to a pipe that nobody reads any more.
+        # Completion ends like this, and so does writing to a pipe that has no reader.
         return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
     return code if isinstance(code, int) else EXIT_DONE
 
@@ -173,6 +205,6 @@ def _usage_failure(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else PROGRAM
     message = printable(error.format_message(), 256).rstrip(".")
     if "unexpected extra argument" in message:
-        # click repeats them, and what stands there may well be a passphrase or a value.
+        # click repeats the arguments, and one may well be a passphrase or a value.
         message = "too many arguments"
     return usage(message[:1].lower() + message[1:], hint=f"see: {path} --help")

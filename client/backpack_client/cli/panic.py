@@ -25,8 +25,8 @@ from backpack_client.model import Revealed
 def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | None) -> None:
     """End every lease and request and lock the vault, at once.
 
-    Needs no passphrase. A value that was handed out stays known to whoever has it: unlock, see
-    --report, and replace those keys at their issuers.
+    Needs no passphrase. A value that was handed out stays known to the process that has it: unlock,
+    see --report, and replace those keys at their issuers.
 
     The report covers the newest 10,000 handouts of the audit log; audit blame NAME has them all.
 
@@ -44,7 +44,7 @@ def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | 
         return
     terminal.say(
         f"the vault is locked; {count(leases, 'lease')} and {count(requests, 'request')} ended\n"
-        "values that were handed out stay known to whoever has them; to see which, and to whom:\n"
+        "values that were handed out stay known to the processes that have them; to see which:\n"
         "  backpack-client unlock\n"
         "  backpack-client panic --report"
     )

@@ -28,14 +28,12 @@ def recover(
     recovery_code_file: str | None,
     new_passphrase_file: str | None,
 ) -> None:
-    """Set a new passphrase with the recovery code, and unlock the vault.
+    """Set a new passphrase with the recovery code.
 
-    The new passphrase takes the place of every one that there was; the code goes on to be good.
-    Case, spaces and dashes in the code do not matter. With --drill nothing changes but the date
-    that status shows: do that now and then.
+    This also unlocks the vault. The new passphrase replaces all others; the code stays good. Case,
+    spaces and dashes in the code do not matter. With --drill nothing changes but the date that
+    status shows: do that now and then.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - loads the messages, which help does without
-
     if drill and new_passphrase_file is not None:
         raise click.UsageError("--drill sets no passphrase")
     terminal.check_standard_input(recovery_code_file, new_passphrase_file)
@@ -46,15 +44,15 @@ def recover(
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
         code = terminal.passphrase("recovery code", recovery_code_file, _RECOVERY_FILE)
         if drill:
-            at = backpack.call(slot_calls.drill_recovery(code))
+            at = backpack.drill_recovery(code)
             terminal.say(f"the recovery code opens the vault; noted at {local_time(at)}")
             return
-        # Checked by itself, before a new passphrase is chosen in vain.
-        backpack.call(slot_calls.drill_recovery(code))
+        # Checked alone, before anybody chooses a new passphrase in vain.
+        backpack.drill_recovery(code)
         new = terminal.new_passphrase(
             "new passphrase", new_passphrase_file, "--new-passphrase-file"
         )
-        backpack.call(slot_calls.recover(code, new))
+        backpack.recover(code, new)
     terminal.say("the vault is unlocked and has the new passphrase; the old ones open nothing")
 
 

@@ -1,6 +1,6 @@
 """How a request is shown to the person who answers it: as a tree of processes, claims marked.
 
-Lays out lines and knows no terminal; whoever prints them escapes them.
+It lays out lines and knows no terminal; what prints them escapes them.
 """
 
 from collections.abc import Sequence
@@ -95,13 +95,13 @@ def scope(request: Request, root: int) -> str:
 
 
 def _process(process: Process, depth: int, *, is_root: bool, inside: bool) -> Line:
-    # Before the path: whoever names a directory could write such a mark behind it.
+    # Before the path: somebody who names a directory could write such a mark behind it.
     mark = ""
     if is_root:
         mark = "(root) " if process.proposed_root else "(root, picked by you) "
     elif process.proposed_root:
         mark = "(root as proposed) "
-    # Bounded: whoever nests deep enough would push its own line off the screen.
+    # Bounded: a process that nests deep enough would push its own line off the screen.
     branch = f"{'  ' * (min(depth, _DEEPEST) - 1)}`- " if depth else ""
     unit = f"  in {process.unit}" if process.unit and is_root else ""
     claim = f"  [claims: {process.claimed_command}]" if process.claimed_command else ""

@@ -33,8 +33,8 @@ def requests(
 ) -> None:
     """List the requests that wait for a person.
 
-    Without --all: those of your process tree. What a process says of itself is marked as a claim;
-    all else the daemon has read from the kernel.
+    Without --all: those of your process tree. What a process says about itself is marked as a
+    claim; the daemon has read everything else from the kernel.
 
     JSON: one object with requests: a list of objects with code, names, claimed_reason, asked_at_ms,
     waiting, and chain: the caller first, then its parent and so on, objects with pid, executable,

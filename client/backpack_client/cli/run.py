@@ -81,18 +81,19 @@ def run(
     reason: str,
     command: tuple[str, ...],
 ) -> None:
-    """Run an agent with its keys.
+    """Start an agent with its keys.
 
-    Asks once for all keys that agent.lock and --key name, puts them and the lock's personality
+    Asks once for all keys that agent.lock and --key name. Puts them and the lock's personality
     (AGENT_SYSTEM_PROMPT, AGENT_TONE and so on) into the environment, and becomes COMMAND: same
     process, same terminal, its own exit code. Variables that are set already stay as they are.
 
-    The daemon renews the lease for as long as that process lives. Typed at a shell's prompt, and
-    without --wait, it asks for the passphrase right here; else it shows a code and waits, as get
-    does. What the lock itself sets beside credentials is asked for once, before the keys.
+    The daemon renews the lease for as long as that process lives. If you type it at a shell's
+    prompt without --wait, it asks for the passphrase right here. Otherwise it shows a code and
+    waits, as get does. If the lock sets variables that are not credentials, you are asked about
+    those once, before the keys.
 
-    Before COMMAND has begun, exit codes are those of backpack-client, 126 where COMMAND cannot be
-    executed and 127 where it is not found.
+    Until COMMAND begins, exit codes are those of backpack-client, 126 if COMMAND cannot be
+    executed, and 127 if it is not found.
     """
     if lock is not None and no_lock:
         raise click.UsageError("--lock and --no-lock exclude each other")
@@ -131,7 +132,7 @@ def run(
         _report(variables.kept, variables.left_out)
         values: Mapping[str, bytes] = {}
         if wanted:
-            from backpack_client.calls import run as run_calls  # noqa: PLC0415 - loads grpc, as in `session`
+            from backpack_client.calls import run as run_calls  # noqa: PLC0415 - loads protobuf, as in `session`
 
             call = run_calls.start_agent(
                 wanted,
@@ -219,7 +220,7 @@ def _warn_of_addresses(names: Iterable[str]) -> None:
         if environment.is_address(name):
             terminal.say_line(
                 f"warning: the lock itself sets {name}, an address that keys may be sent to: "
-                "whoever signed the lock has chosen it"
+                "the author of the lock has chosen it"
             )
 
 

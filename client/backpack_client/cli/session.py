@@ -1,6 +1,6 @@
 """What every command needs: which daemon is meant, a connection to it, operator authority, options.
 
-It decides when a passphrase is asked for; how is `terminal`'s business.
+It decides when a passphrase is asked for. `terminal` decides how.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,20 +12,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from backpack_client import __version__, address, protecting, terminal
-from backpack_client.failures import Failure, from_status
+from backpack_client.failures import from_status
 
 if TYPE_CHECKING:
-    from backpack_client.cli.connection import Connection
+    from backpack_client.api import Backpack
     from backpack_client.model import VaultStatus
     from backpack_client.startup import Daemon
-
-_ATTEMPTS = 3
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _FileName(click.types.StringParamType):
-    """A file's name, which a shell completes. Nothing is looked at: whoever opens it does that."""
+    """The name of a file, which a shell completes. It is not checked before it is opened."""
 
     name = "file"
 
@@ -43,11 +41,12 @@ FILE_NAME = _FileName()
 
 
 class Session:
-    """One run of the command line."""
+    """What one run of the command line is about: which daemon, and how to reach it."""
 
     def __init__(self, environ: Mapping[str, str], socket: str | None) -> None:
         self._environ = environ
         self._socket = socket
+        self._shared: Backpack | None = None
 
     @property
     def daemon(self) -> "Daemon":
@@ -66,25 +65,52 @@ class Session:
         """The path of the socket that the command line names; None: it names none."""
         return self._socket
 
-    def connect(self, timeout: float | None = None) -> "Connection":
-        """Make the connection to the daemon; nothing is sent yet.
+    @property
+    def shared(self) -> bool:
+        """Whether all commands use one authorized connection, as they do within `operate`."""
+        return self._shared is not None
+
+    @contextmanager
+    def share(self, backpack: "Backpack") -> Iterator[None]:
+        """Have every command inside the block use this authorized connection."""
+        self._shared = backpack
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    @contextmanager
+    def connect(self, timeout: float | None = None) -> "Iterator[Backpack]":
+        """Open a connection to the daemon for the length of a block, or use the shared one.
 
         Args:
             timeout: how long to wait for each answer, in seconds; None: the default.
         """
+        if self._shared is not None:
+            yield self._shared
+            return
+        from backpack_client.api import Backpack  # noqa: PLC0415 - as above
         from backpack_client.calls.call import DEFAULT_TIMEOUT  # noqa: PLC0415 - as above
-        from backpack_client.cli.connection import Connection  # noqa: PLC0415 - as above
 
-        return Connection(self.daemon.socket, timeout or DEFAULT_TIMEOUT)
+        with Backpack(self.daemon.socket, timeout or DEFAULT_TIMEOUT) as backpack:
+            yield backpack
 
     @contextmanager
-    def operator(self, passphrase_file: str | None) -> "Iterator[Connection]":
-        """Open a connection that has operator authority.
+    def operator(self, passphrase_file: str | None) -> "Iterator[Backpack]":
+        """Open a connection with operator authority for the length of a block.
 
-        Nobody is asked for a passphrase that could not be used: there must be a daemon, and the
-        vault must be unlocked.
+        There must be a daemon, and the vault must be unlocked. Otherwise this raises before it asks
+        for a passphrase that could not be used.
+
+        Raises:
+            UsageError: a passphrase was given, and the shared connection has authority already.
         """
-        # First of all: what is opened of this process before that stays open.
+        if self._shared is not None:
+            if passphrase_file is not None:
+                raise click.UsageError("--passphrase-file is not needed within operate")
+            yield self._shared
+            return
+        # First of all: what another process opens of this one before that stays open to it.
         protecting.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
@@ -95,11 +121,11 @@ class Session:
             yield backpack
 
     @contextmanager
-    def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Connection]":
-        """Open a connection for a listing: with operator authority where it covers everything.
+    def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Backpack]":
+        """Open a connection for a listing, with operator authority if it is to cover everything.
 
         Raises:
-            UsageError: a passphrase was given, and it does not cover everything.
+            UsageError: a passphrase was given for a listing that needs none.
         """
         if every:
             with self.operator(passphrase_file) as backpack:
@@ -110,25 +136,17 @@ class Session:
         with self.connect() as backpack:
             yield backpack
 
-    def authorize_again(self, backpack: "Connection") -> None:
+    def authorize_again(self, backpack: "Backpack") -> None:
         """Ask on the terminal for the passphrase of a connection whose authority has ended.
 
         Raises:
-            Failure: it was wrong three times, or the daemon refused for another reason.
+            Failure: the passphrase was wrong three times, or the daemon refused.
         """
-        terminal.say("operator authority has ended after five minutes")
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                backpack.authorize(terminal.passphrase("passphrase", None))
-            except Failure as failure:
-                if failure.reason != "wrong-passphrase" or not left:
-                    raise
-                terminal.show_failure(failure)
-            else:
-                return
+        terminal.say("operator authority has ended; it lasts for five minutes")
+        terminal.right_passphrase("passphrase", None, backpack.authorize)
 
     def note_version(self, status: "VaultStatus") -> None:
-        """Say so on standard error when client and daemon are not of one version."""
+        """Note on standard error that client and daemon are of different versions."""
         if status.daemon_version != __version__:
             terminal.say(
                 f"note: this client is version {__version__}, the daemon {status.daemon_version}: "
@@ -155,7 +173,7 @@ def json_option(command: Command) -> Command:
 
 
 def all_option(what: str) -> Callable[[Command], Command]:
-    """Add --all; `what` says of whom else things are shown then."""
+    """Add --all; `what` says what else is shown with it."""
     return click.option("--all", "every", is_flag=True, help=f"{what}; asks for the passphrase.")
 
 
@@ -175,7 +193,7 @@ def local_time(moment: datetime) -> str:
 
 
 def seconds_until(moment: datetime) -> float:
-    """Tell how long it is until a time, by this machine's clock."""
+    """Return how long it is until a time, by this machine's clock."""
     return (moment - datetime.now(UTC)).total_seconds()
 
 

@@ -32,10 +32,8 @@ def slots(session: Session, as_json: bool, passphrase_file: str | None) -> None:
     JSON: a list of objects with id, kind (passphrase, recovery, file, environment), authorizes,
     stretched, created_at_ms, drilled_at_ms (the last two: null where not known or never).
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - loads the messages, which help does without
-
     with session.operator(passphrase_file) as backpack:
-        found = backpack.call(slot_calls.list_slots())
+        found = backpack.slots()
     if as_json:
         terminal.print_json(
             [
@@ -103,8 +101,6 @@ def add_slot(
     or a file that backpackd.toml names) or in the daemon's AGENT_MASTER_KEY unlocks the vault when
     the daemon starts, and gives no authority; every program of yours can then open the vault.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     _check_add(kind, new_passphrase_file, secret_file, from_file)
     terminal.check_standard_input(passphrase_file, new_passphrase_file, from_file)
     drawn = kind != "passphrase" and from_file is None
@@ -118,7 +114,7 @@ def add_slot(
             chosen = terminal.passphrase("key", from_file)
         added = keep_drawn(
             secret_file if drawn else None,
-            lambda: backpack.call(slot_calls.add_slot(kind, chosen)),
+            lambda: backpack.add_slot(kind, chosen),
             lambda slot: slot.drawn.decode("ascii", "replace") if drawn else "",
             _TITLES[kind],
         )
@@ -156,15 +152,14 @@ def _check_add(
 @passphrase_option
 @click.pass_obj
 def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> None:
-    """Remove a way to unlock the vault; ID as slots shows it.
+    """Remove a way to unlock the vault.
 
-    The last one that is good for everything stays. Who has a copy of the vault's file from before
-    can still open that copy with it: rotate, and replace keys at their issuers.
+    ID is what slots shows. The last slot that is good for everything stays. Somebody who has an
+    older copy of the vault's file can still open that copy with the removed slot: rotate, and
+    replace the keys at their issuers.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     with session.operator(passphrase_file) as backpack:
-        backpack.call(slot_calls.remove_slot(slot_id))
+        backpack.remove_slot(slot_id)
     terminal.say("the slot is removed; what opened it no longer does")
 
 
@@ -174,19 +169,18 @@ def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> 
 @passphrase_option
 @click.pass_obj
 def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: str | None) -> None:
-    """Give the vault a new master key, and seal every key anew under it.
+    """Give the vault a new master key.
 
-    Passphrases, codes and key files stay as they are. It happens as a whole or not at all. Leases
-    go on unless they are ended. No value changes: one that got out is replaced at its issuer.
+    Every key is sealed again under it, or nothing is changed. Passphrases, codes and key files stay
+    as they are. Leases go on unless you end them. No value changes: replace a value that got out at
+    its issuer.
 
     JSON: one object with keys, slots, leases_ended, purged, lock_files.
     """
-    from backpack_client.calls import slots as slot_calls  # noqa: PLC0415 - as above
-
     last = None
     with (
         session.operator(passphrase_file) as backpack,
-        backpack.follow(slot_calls.rotate(end_leases=end_leases)) as progress,
+        backpack.rotate(end_leases=end_leases) as progress,
     ):
         shown = sys.stderr is not None and sys.stderr.isatty() and not as_json
         for last in progress:
@@ -209,13 +203,13 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
         return
     ended = f"; {count(last.leases_ended, 'lease')} ended" if end_leases else ""
     terminal.say(
-        f"the vault has a new master key: {count(last.keys_total, 'key')} sealed anew, "
+        f"the vault has a new master key: {count(last.keys_total, 'key')} sealed again, "
         f"{count(last.slots, 'slot')} re-wrapped{ended}"
     )
     if not last.purged:
         terminal.say(
-            "there was no room to write the file anew, so old sealed bytes may be left in it: make "
-            "room, then stop and start the daemon, or rotate again"
+            "there was no room to write the file again, so old sealed bytes may be left in it: "
+            "make room, then stop and start the daemon, or rotate again"
         )
     for path in last.lock_files:
         terminal.say_line(
@@ -228,7 +222,7 @@ def _show_progress(done: int, total: int) -> None:
     share = done / total if total else 1.0
     bar = ("#" * round(width * share)).ljust(width, ".")
     end = "\n" if done == total else ""
-    sys.stderr.write(f"\rsealing anew [{bar}] {round(share * _PERCENT):3d} %  {done}/{total}{end}")
+    sys.stderr.write(f"\rsealing again [{bar}] {round(share * _PERCENT):3d} %  {done}/{total}{end}")
     sys.stderr.flush()
 
 

@@ -1,8 +1,6 @@
 """The commands for the vault: init, unlock, lock, status, passwd."""
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 import click
 
@@ -20,15 +18,14 @@ from backpack_client.cli.session import (
     seconds_until,
 )
 from backpack_client.durations import format_duration
-from backpack_client.failures import INIT_HINT, UNLOCK_HINT, Failure, from_status
+from backpack_client.failures import INIT_HINT, UNLOCK_HINT, from_status
 from backpack_client.fastpath import HandOver, ending
 from backpack_client.model import VaultStatus
 
 _no_start_option = click.option(
     "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."
 )
-_ATTEMPTS = 3
-_Result = TypeVar("_Result")
+_WEAK = "weak-passphrase"
 
 
 @click.command("init")
@@ -51,8 +48,9 @@ def init(
 ) -> None:
     """Make a new vault, and leave it unlocked.
 
-    Starts the daemon when none runs, then asks twice for a passphrase of at least 12 characters,
-    and shows a recovery code once: the only way in when the passphrase is lost. Keep it on paper.
+    Starts the daemon if none runs. Then asks twice for a passphrase of at least 12 characters, and
+    shows a recovery code once. If you lose the passphrase, the code is the only way in: keep it on
+    paper.
     """
     if recovery_code_file is not None and no_recovery_code:
         raise click.UsageError("--recovery-code-file and --no-recovery-code exclude each other")
@@ -62,24 +60,25 @@ def init(
         status = backpack.status()
         session.note_version(status)
         if status.state != "uninitialized":
-            # Before a passphrase is chosen in vain. The daemon decides the same again.
+            # Before anybody chooses a passphrase in vain. The daemon decides the same again.
             raise from_status(
                 "FAILED_PRECONDITION", "already-initialized", "there is a vault already", {}
             )
         keep_drawn(
             recovery_code_file,
-            lambda: _retyping(
+            lambda: terminal.retyping(
+                _WEAK,
+                passphrase_file,
                 lambda: backpack.init(
                     terminal.new_passphrase("new passphrase", passphrase_file), recovery=recovery
                 ),
-                passphrase_file,
             ),
             str,
             "recovery code",
         )
     if not recovery and not no_recovery_code:
         terminal.say(
-            "there is no recovery code, for want of a terminal to show it on; to add one: "
+            "there is no recovery code, because there is no terminal to show it on; to add one: "
             "backpack-client add-slot --kind recovery"
         )
     terminal.say(
@@ -103,9 +102,9 @@ def unlock(
 ) -> None:
     """Unlock the vault, so that keys can be leased. Starts the daemon when none runs.
 
-    A vault that is older than its audit log is refused: somebody may have put an older copy in
-    place, to have deleted keys, ended grants or an old passphrase in force again. If you did it
-    yourself, say so with --accept-older-vault. The audit log records that you did.
+    A vault that is older than its audit log is refused: somebody may have put back an older copy to
+    bring back deleted keys, ended grants or an old passphrase. If you did it yourself, say so with
+    --accept-older-vault. The audit log records that you did.
     """
     ensure(session, no_start)
     with session.connect() as backpack:
@@ -140,7 +139,7 @@ def lock(session: Session) -> None:
 def status(session: Session, as_json: bool) -> None:
     """Show the state of vault and daemon.
 
-    Also tells which protections are on, and which process tree the daemon takes you for.
+    Also shows which protections are on, and which process tree you belong to.
 
     JSON: one object with state (uninitialized, locked, unlocked), socket, client_version,
     daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
@@ -217,18 +216,19 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
         if state == "locked":
             raise from_status("FAILED_PRECONDITION", "locked", "the vault is locked", {})
-        # Checked by itself, before a new one is chosen in vain.
+        # Checked alone, before anybody chooses a new one in vain.
         current = terminal.right_passphrase(
             "current passphrase", passphrase_file, backpack.authorize
         )
-        _retyping(
+        terminal.retyping(
+            _WEAK,
+            new_passphrase_file,
             lambda: backpack.change_passphrase(
                 current,
                 terminal.new_passphrase(
                     "new passphrase", new_passphrase_file, "--new-passphrase-file"
                 ),
             ),
-            new_passphrase_file,
         )
     terminal.say("the passphrase is changed; that slot opens with the new one only")
 
@@ -248,21 +248,9 @@ def _slot_lines(answer: VaultStatus) -> list[str]:
 
 def _tree(answer: VaultStatus) -> str:
     if answer.tree_pid == os.getpid():
-        # From an interactive shell, whose pid is never swept in: this pid is about to end.
+        # A shell is never part of a tree, so this command is one of its own, and about to end.
         return "this command alone; what is started from a shell is a tree of its own"
     return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
-
-
-def _retyping(attempt: Callable[[], _Result], path: str | None) -> _Result:
-    """Try; while a person types, let him choose again when the passphrase was too weak."""
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            return attempt()
-        except Failure as failure:
-            if failure.reason != "weak-passphrase" or path is not None or not left:
-                raise
-            terminal.show_failure(failure)
-    raise AssertionError("the last attempt returns or raises")
 
 
 COMMANDS = {command.name: command for command in (init, unlock, lock, status, passwd)}

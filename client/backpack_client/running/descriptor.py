@@ -7,9 +7,9 @@ can change it (memfd_create(2)). It holds one JSON object in ASCII:
 
 `keys` has the values that are UTF-8 text, `base64` the others. More members may come.
 
-It stands at its beginning. Whoever reads it moves that place for all who share the descriptor, so
-read with pread(2), or through `/proc/self/fd/N`, which opens it anew. Children of the agent inherit
-it unless the agent closes it or sets close-on-exec.
+It stands at its beginning. Reading it moves that place for all processes that share the descriptor,
+so read with pread(2), or through `/proc/self/fd/N`, which opens it again. Children of the agent
+inherit it unless the agent closes it or sets close-on-exec.
 """
 
 import base64

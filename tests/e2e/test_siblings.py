@@ -62,6 +62,7 @@ while (way := told.recv(100).decode()):
         os.wait()
 """
 
+PYTHON = [sys.executable, "-c"]
 WAYS = [
     "below",
     "beside",
@@ -85,8 +86,7 @@ class Agent:
             fd = str(theirs.fileno())
             command = [sys.executable, str(tool), str(path), str(self._report)]
             self._shell = subprocess.Popen(
-                [sys.executable, "-c", SHELL, fd]
-                + [sys.executable, "-c", AGENT, str(CLONE), fd, *command],
+                [*PYTHON, SHELL, fd, *PYTHON, AGENT, str(CLONE), fd, *command],
                 pass_fds=[theirs.fileno()],
             )
         self.pid = int(self._told.recv(100))

@@ -106,7 +106,8 @@ class PinnedProcess(Protocol):
     def readable_by(self, uid: int) -> bool:
         """Tell whether a user's other processes can read its memory and take its descriptors.
 
-        True also where it cannot be told, on a system that has a way to tell.
+        Or have it give them: a process that another one traces counts as readable. True also where
+        it cannot be told, on a system that has a way to tell.
         """
         ...
 

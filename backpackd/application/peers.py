@@ -43,7 +43,8 @@ def check_protected(peer: Peer) -> None:
     if peer.exposed:
         raise NotProtectedError(
             "other programs of this user can read the calling process and take its connection: "
-            "call prctl(PR_SET_DUMPABLE, 0), then connect again and send the passphrase there"
+            "call prctl(PR_SET_DUMPABLE, 0), with no debugger attached, then connect again and "
+            "send the passphrase there"
         )
 
 

@@ -15,7 +15,7 @@ Invariants:
    then on they hold for every key.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from backpackd.core.facts import PeerFacts, ProcessId
@@ -38,10 +38,13 @@ class Suspended:
     Attributes:
         names: keys that were refused to such a tree or revoked from it, or `EVERY_KEY`.
         selectors: of the rules that denied something to such a tree.
+        beside: the roots that something was revoked from and that may have made the caller, or what
+            it is below, a child of their own parent; each with that parent.
     """
 
     names: frozenset[str]
     selectors: frozenset[Selector]
+    beside: tuple[tuple[ProcessId, ProcessId], ...] = ()
 
 
 class Answers:
@@ -124,10 +127,15 @@ class Answers:
     def suspended(self, facts: PeerFacts) -> Suspended:
         """Return what a caller does not have without a question though it is in no such tree."""
         traces = Traces.of(facts)
-        denied = [which for place, which in self._denied.values() if traces.may_be_left_by(place)]
+        denied = [
+            which
+            for tree, (place, which) in self._denied.items()
+            if traces.may_be_left_by(tree, place)
+        ]
         return Suspended(
             self._refused.left_to(traces) | self._withdrawn.left_to(traces),
             frozenset[Selector]().union(*denied),
+            tuple(self._withdrawn.beside(traces)),
         )
 
     def withdraw(
@@ -295,8 +303,15 @@ class _Remembered:
 
     def left_to(self, traces: Traces) -> frozenset[str]:
         """Return the keys that have a number for a tree that may have left a caller behind."""
-        trees = [tree for tree, place in self.places.items() if traces.may_be_left_by(place)]
+        places = self.places.items()
+        trees = [tree for tree, place in places if traces.may_be_left_by(tree, place)]
         return frozenset[str]().union(*(self._names[tree] for tree in trees))
+
+    def beside(self, traces: Traces) -> Iterator[tuple[ProcessId, ProcessId]]:
+        """Return the roots that a caller stands beside, each with the parent that both have."""
+        for tree, place in self.places.items():
+            if place.parent is not None and traces.beside(tree, place):
+                yield tree, place.parent
 
     def trees(self) -> set[ProcessId]:
         """Return every tree."""

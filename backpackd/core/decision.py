@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from backpackd.core.answers import EVERY_KEY, Answers, Suspended
-from backpackd.core.facts import PeerFacts
+from backpackd.core.facts import PeerFacts, ProcessId
 from backpackd.core.grants import Grant
 from backpackd.core.leases import Lease
 from backpackd.core.names import is_exact
@@ -221,14 +221,28 @@ def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: 
 
     A standing grant stays set aside for as long as the tree lives, a consent only when it was
     given before the revocation. What is given to a `tree:` names this very caller or a process
-    above it, so it counts also where another tree may have left the caller behind.
+    above it, so it counts also where another tree may have left the caller behind. It does not
+    where that tree had it, too: a root that gave its own parent a child is below the same grant.
     """
     if not grant.covers(name):
         return False
-    if grant.selector.kind != "tree" and _suspended(name, rules, suspended):
-        return False
     since = grant.id if grant.consent else ""
+    if grant.selector.kind != "tree":
+        if _suspended(name, rules, suspended):
+            return False
+    elif any(
+        rules.answers.withdrawn(root, name, since=since)
+        for root, parent in suspended.beside
+        if _reaches(grant, facts, parent)
+    ):
+        return False
     return not withdrawn(facts, name, rules, since=since)
+
+
+def _reaches(grant: Grant, facts: PeerFacts, process: ProcessId) -> bool:
+    """Tell whether a grant to a tree is given to a process of a caller's chain or one above it."""
+    from_there = [each.id for each in facts.chain]
+    return grant.selector.process in from_there[from_there.index(process) :]
 
 
 def _asked_about(facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:

@@ -66,10 +66,15 @@ class Revocations:
 
 
 def _encode(tree: ProcessId, place: Place | None) -> list[Any]:
-    root = [tree.pid, tree.start, tree.unique]
+    root = _numbers(tree)
     if place is None:
         return root
-    return [*root, place.session, place.unit, place.top.pid, place.top.start, place.top.unique]
+    where = [*root, place.session, place.unit, *_numbers(place.top)]
+    return where if place.parent is None else [*where, *_numbers(place.parent)]
+
+
+def _numbers(process: ProcessId) -> list[int]:
+    return [process.pid, process.start, process.unique]
 
 
 def _decode(value: object) -> tuple[ProcessId, Place | None]:
@@ -77,8 +82,11 @@ def _decode(value: object) -> tuple[ProcessId, Place | None]:
         raise CanonicalError("not the root of a process tree")
     kinds = [type(part) for part in value]
     root, where = kinds[:3], kinds[3:]
-    known = (where[:1], where[2:]) == ([int], [int] * 3) and where[1] in (str, type(None))
+    known = where[:1] == [int] and where[1:2] in ([str], [type(None)])
+    known = known and where[2:] in ([int] * 3, [int] * 6)
     if root != [int] * 3 or (where and not known):
         raise CanonicalError("not the root of a process tree")
-    place = Place(value[3], value[4], ProcessId(*value[5:])) if where else None
-    return ProcessId(*value[:3]), place
+    if not where:
+        return ProcessId(*value), None
+    parent = ProcessId(*value[8:]) if value[8:] else None
+    return ProcessId(*value[:3]), Place(value[3], value[4], ProcessId(*value[5:8]), parent)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.processes import procfs
+from backpackd.adapters.processes import pinned, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
 from backpackd.core.facts import Answer, ProcessId
 from real_processes import NOBODY, WAITING, Start, attest, python
@@ -138,6 +138,47 @@ def test_whether_others_can_read_a_process_is_told_by_the_kernel(start: Start) -
     with closing(open_process(start(*python(UNDUMPABLE)))) as process:
         assert process.uid() == NOBODY
         assert not process.readable_by(NOBODY)
+
+
+SEIZES = """
+    import ctypes
+    # PTRACE_SEIZE (ptrace(2)): the tracer is this thread, until it ends.
+    assert ctypes.CDLL(None).ptrace(0x4206, {}, 0, 0) == 0
+"""
+TWO_THREADS = f"""
+    import threading
+    {UNDUMPABLE}
+    threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["its first thread", "another thread"])
+def test_a_closed_process_that_is_traced_counts_as_readable(start: Start, which: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to start processes of another user and trace them")
+    pid = start(*python(TWO_THREADS))
+    thread = sorted(int(one.name) for one in Path(f"/proc/{pid}/task").iterdir())[which]
+    with closing(open_process(pid)) as process:
+        assert not process.readable_by(NOBODY)
+        tracer = start(*python(SEIZES.format(thread)))
+        traced = process.readable_by(NOBODY)
+        # First of all: nobody else can wait for what it traces.
+        os.kill(tracer, signal.SIGKILL)
+        os.waitid(os.P_PID, tracer, os.WEXITED | os.WNOWAIT)
+        assert traced
+        assert not process.readable_by(NOBODY)
+
+
+def test_a_process_with_too_many_threads_to_look_at_counts_as_readable(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to start processes of another user")
+    with closing(open_process(start(*python(TWO_THREADS)))) as process:
+        monkeypatch.setattr(pinned, "_MOST_THREADS", 2)
+        assert not process.readable_by(NOBODY)
+        monkeypatch.setattr(pinned, "_MOST_THREADS", 1)
+        assert process.readable_by(NOBODY)
 
 
 def test_a_process_that_has_ended_counts_as_readable_and_as_nobodys(start: Start) -> None:

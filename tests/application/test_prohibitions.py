@@ -247,13 +247,99 @@ async def test_what_runs_under_the_same_terminal_program_is_no_orphan_of_it() ->
     world.processes.add(300, unit="terminal.service", session=300)
     for shell, agent in ((310, 311), (320, 321)):
         world.processes.add(shell, parent=300, session=shell, terminal=shell)
+        world.processes.add(shell + 2, parent=shell, session=shell, terminal=shell)
         world.processes.add(agent, parent=shell, session=shell, terminal=shell)
-    world.processes.add(312, parent=310, session=310, terminal=310)
     world.revoking.lease((await world.lease(pid=311)).id)
     with pytest.raises(WaitingError):
         await world.get("K", pid=311)
     for pid in (312, 321):
         assert await world.get("K", pid=pid) == {"K": b"k"}
+
+
+SIBLINGS: dict[str, dict[str, object]] = {
+    "in its session": {"session": 310, "terminal": 310},
+    "with setsid": {"session": 313},
+    "in another unit": {"session": 313, "unit": "run-1.scope"},
+}
+each_sibling = pytest.mark.parametrize("facts", SIBLINGS.values(), ids=list(SIBLINGS))
+
+
+async def in_a_shell(world: World) -> None:
+    """Have an agent run in a shell, and another command beside it that is older."""
+    world.processes.add(310, session=310, terminal=310)
+    for pid in (312, 311):
+        world.processes.add(pid, parent=310, session=310, terminal=310)
+
+
+def beside_the_agent(world: World, facts: dict[str, object]) -> int:
+    """Have the agent give its shell a child, as clone(2) does with `CLONE_PARENT`."""
+    world.processes.add(313, parent=310)
+    world.processes.change(313, **facts)
+    return 313
+
+
+@each_sibling
+async def test_what_an_agent_makes_a_child_of_its_shell_is_asked_about(
+    facts: dict[str, object],
+) -> None:
+    world = await granted()
+    await in_a_shell(world)
+    world.revoking.lease((await world.lease(pid=311)).id)
+    sibling = beside_the_agent(world, facts)
+    with pytest.raises(WaitingError):
+        await world.get("K", pid=sibling)
+    assert await world.get("L", pid=sibling) == {"L": b"l"}
+    assert await world.get("K", pid=312) == {"K": b"k"}
+    world.processes.kill(311)
+    assert await world.get("K", pid=sibling) == {"K": b"k"}
+
+
+@each_sibling
+async def test_what_an_agent_makes_a_child_of_its_shell_is_refused_what_the_agent_was(
+    facts: dict[str, object],
+) -> None:
+    world = await World().stocked()
+    await in_a_shell(world)
+    await refused(world, pid=311)
+    with pytest.raises(DeniedError) as caught:
+        await world.get("K", pid=beside_the_agent(world, facts))
+    assert caught.value.reason == "refused-by-operator"
+
+
+async def test_a_grant_to_the_shell_of_a_revoked_agent_counts_for_neither_of_them() -> None:
+    world = await World().stocked()
+    await in_a_shell(world)
+    await world.grant("*", to="tree:310")
+    world.revoking.tree(311)
+    sibling = beside_the_agent(world, {})
+    for pid in (311, sibling):
+        with pytest.raises(WaitingError):
+            await world.get("K", pid=pid)
+    assert await world.get("K", pid=312) == {"K": b"k"}
+    await world.grant("K", to=f"tree:{sibling}")
+    assert await world.get("K", pid=sibling) == {"K": b"k"}
+
+
+async def test_consent_for_the_shell_after_the_revocation_counts_for_both() -> None:
+    world = await World().stocked()
+    await in_a_shell(world)
+    world.revoking.tree(311)
+    sibling = beside_the_agent(world, {})
+    asks = world.asks("K", pid=sibling)
+    world.asking.approve((await world.waiting()).code, once=False, root_pid=310)
+    assert await asks == {"K": b"k"}
+    assert await world.get("K", pid=311) == {"K": b"k"}
+
+
+async def test_a_new_daemon_knows_what_stood_beside_a_revoked_agent() -> None:
+    world = await granted()
+    await in_a_shell(world)
+    world.revoking.tree(311)
+    await world.revoking.keep()
+    fresh = await another_daemon(world)
+    await fresh.vault.unlock(GOOD, fresh.tree())
+    with pytest.raises(WaitingError):
+        await fresh.get("K", pid=beside_the_agent(fresh, {}))
 
 
 async def another_daemon(world: World) -> World:

@@ -25,10 +25,25 @@ def test_no_candidate_passes_without_being_named(name: str) -> None:
         "CLIENT_SECRET", "DB_PASSWORD", "SMTP_PASSWORD", "TWINE_PASSWORD", "CI_CREDENTIALS",
         "VAULT_TOKEN", "SLACK_BOT_TOKEN", "STRIPE_SECRET_KEY", "CARGO_REGISTRY_TOKEN", "A_KEY",
         "PATHOLOGY_KEY", "LDAP_PASSWORD", "PIPEDRIVE_TOKEN", "JAVA_SERVICE_KEY", "X2_TOKEN",
+        "GITHUB_KEY", "PUBLIC_API_KEY", "HOSTED_KEY", "SSL_API_KEY", "GOOGLE_CREDENTIALS",
     ],
 )  # fmt: skip
 def test_the_names_of_credentials_pass(name: str) -> None:
     assert has_form(name)
+
+
+@pytest.mark.parametrize("before", ["", "MY_", "A_B_"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PUBLIC_KEY", "PUB_KEY", "TRUSTED_KEY", "AUTHORIZED_KEY", "ALLOWED_KEY", "PINNED_KEY",
+        "PEER_KEY", "SIGNER_KEY", "GPG_KEY", "PGP_KEY", "HOST_KEY", "ROOT_KEY", "CA_KEY",
+        "VERIFY_KEY", "VERIFICATION_KEY", "SSL_KEY", "PGSSL_KEY", "TLS_KEY", "MTLS_KEY",
+        "CLIENT_KEY", "CERT_KEY", "CACHE_KEY", "APPLICATION_CREDENTIALS", "SHARED_CREDENTIALS",
+    ],
+)  # fmt: skip
+def test_whom_to_trust_and_where_a_file_lies_is_asked_about(name: str, before: str) -> None:
+    assert not has_form(before + name)
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,16 @@ PLACE = place_of(IN_TERMINAL, AGENT)
 
 
 def left(*chain: ProcessFacts, place: Place = PLACE) -> bool:
-    return Traces.of(PeerFacts(USER, USER, chain)).may_be_left_by(place)
+    return Traces.of(PeerFacts(USER, USER, chain)).may_be_left_by(AGENT.id, place)
 
 
-def test_a_place_is_the_session_the_unit_and_the_outermost_process() -> None:
-    assert Place(20, "a.scope", TERMINAL.id) == PLACE
+def test_a_place_is_the_session_the_unit_the_outermost_process_and_the_parent() -> None:
+    assert Place(20, "a.scope", TERMINAL.id, SHELL.id) == PLACE
+
+
+def test_a_service_manager_is_no_parent() -> None:
+    orphan = process(40, 40)
+    assert place_of(PeerFacts(USER, USER, (orphan, INIT)), orphan).parent is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,8 @@ def test_an_orphan_of_the_same_session_or_unit_may_be_left_by_a_tree(
 @pytest.mark.parametrize(
     "chain",
     [
-        (process(31, 20, terminal=7), SHELL, TERMINAL, INIT),
+        (process(29, 20, terminal=7), SHELL, TERMINAL, INIT),
+        (process(35, 20), process(29, 20, terminal=7), SHELL, TERMINAL, INIT),
         (process(51, 50, terminal=8), process(50, 50, terminal=8), TERMINAL, INIT),
         (process(60, 60, "backup.service"), INIT),
         (process(61, 60), process(60, 60), SSHD, INIT),
@@ -68,7 +74,8 @@ def test_an_orphan_of_the_same_session_or_unit_may_be_left_by_a_tree(
         (process(60, 60, parent=0),),
     ],
     ids=[
-        "another command of the same shell",
+        "a command that the same shell started before",
+        "what such a command has started since",
         "another shell of the same terminal program",
         "a service",
         "a login over ssh",
@@ -78,6 +85,23 @@ def test_an_orphan_of_the_same_session_or_unit_may_be_left_by_a_tree(
 )
 def test_nobody_else_is(chain: tuple[ProcessFacts, ...]) -> None:
     assert not left(*chain)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (process(31, 20, terminal=7), SHELL, TERMINAL, INIT),
+        (process(31, 31), SHELL, TERMINAL, INIT),
+        (process(31, 31, "b.scope", terminal=8), SHELL, TERMINAL, INIT),
+        (process(33, 33, terminal=8), process(31, 31), SHELL, TERMINAL, INIT),
+    ],
+    ids=["in its session", "with setsid", "elsewhere altogether", "below one of them"],
+)
+def test_a_younger_child_of_its_parent_may_be_left_by_a_tree(
+    chain: tuple[ProcessFacts, ...],
+) -> None:
+    assert left(*chain)
+    assert not left(*chain, place=Place(20, "a.scope", TERMINAL.id))
 
 
 def test_outside_of_every_unit_all_orphans_count_together() -> None:

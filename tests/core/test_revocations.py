@@ -12,7 +12,7 @@ from backpackd.core.revocations import MOST_TREES, Revocations
 KEPT = Revocations("boot", frozenset({ProcessId(20, 200, 7), ProcessId(3, 30)}))
 PLACES = {
     ProcessId(20, 200, 7): Place(20, "a.scope", ProcessId(5, 50, 1)),
-    ProcessId(3, 30): Place(0, None, ProcessId(3, 30)),
+    ProcessId(3, 30): Place(0, None, ProcessId(3, 30), ProcessId(2, 20, 5)),
 }
 PLACED = Revocations("boot", KEPT.trees | {ProcessId(4, 40)}, places=PLACES)
 GOOD: dict[str, Any] = {"boot": "b", "everybody": False, "trees": [[1, 2, 3]]}
@@ -33,7 +33,7 @@ def test_trees_are_written_in_one_order() -> None:
 
 def test_where_a_root_ran_follows_its_number() -> None:
     assert PLACED.encode()["trees"] == [
-        [3, 30, 0, 0, None, 3, 30, 0],
+        [3, 30, 0, 0, None, 3, 30, 0, 2, 20, 5],
         [4, 40, 0],
         [20, 200, 7, 20, "a.scope", 5, 50, 1],
     ]
@@ -54,6 +54,8 @@ def test_where_a_root_ran_follows_its_number() -> None:
         {"trees": [[1, 2, 3, 4, 5, 5, 6, 7]]},
         {"trees": [[1, 2, 3, "s", "u", 5, 6, 7]]},
         {"trees": [[1, 2, 3, 4, "u", 5, 6, 7, 8]]},
+        {"trees": [[1, 2, 3, 4, "u", 5, 6, 7, 8, 9, "1"]]},
+        {"trees": [[1, 2, 3, 4, "u", 5, 6, 7, 8, 9, 1, 2]]},
         {"trees": [[number, 1, 1] for number in range(MOST_TREES + 1)]},
     ],
 )

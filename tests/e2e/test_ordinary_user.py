@@ -283,6 +283,25 @@ def test_a_client_in_any_language_has_authority_only_while_others_are_kept_out(
     assert (done.stdout.decode().split(), done.returncode) == (told.split(), 0), done.stderr
 
 
+# A tracer that has attached while the client was open: it may have it do whatever it likes.
+_TRACES = """
+import ctypes, os, subprocess, sys
+client = subprocess.Popen(
+    [sys.executable, "-c", "input(); exec(__import__('sys').argv.pop(1))", *sys.argv[1:]],
+    stdin=subprocess.PIPE, text=True,
+)
+assert ctypes.CDLL(None).ptrace(0x4206, client.pid, 0, 0) == 0
+client.communicate("go\\n")
+sys.exit(client.returncode)
+"""
+
+
+def test_a_client_that_is_traced_has_no_authority_however_closed_it_is(user: User) -> None:
+    done = user.python("-c", _TRACES, _FOREIGN, "close", "authorize", "delete")
+    told = done.stdout.decode().split()
+    assert (told, done.returncode) == (["not-protected", "not-authorized"], 0), done.stderr
+
+
 # Looks at the other end of a pipe for a process, and takes every descriptor of it that it gets.
 _TAKES = """
 import ctypes, os, sys

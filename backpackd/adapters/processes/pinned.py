@@ -11,12 +11,17 @@ import select
 import signal
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from backpackd.core.errors import ProcessGoneError
 
 # What pidfd_open(2) says of a pid that is nobody's, that is no pid at all, or that names a thread
 # instead of a process (EINVAL before Linux 6.9, ENOENT since).
 _NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+
+
+_MOST_THREADS = 256
+"""Threads that are looked at: each costs some microseconds, in the daemon's one event loop."""
 
 
 class ExitCallbacks:
@@ -103,11 +108,26 @@ class PidfdProcess:
         attaches or takes a descriptor (ptrace(2), pidfd_getfd(2)). In a user namespace of the
         user's own they stay the user's, who may attach there all the same.
 
+        Nothing ends a tracer that had attached before the process closed itself. It cannot read
+        memory any more, but it can still have the process do system calls, such as opening itself
+        for as long as it takes to take a descriptor. It traces single threads, so each is asked.
+
         Returns:
             True also where it cannot be told.
         """
         owner = self._owner(f"/proc/{self._pid}/mem")
-        return owner is None or owner == uid
+        return owner is None or owner == uid or self._traced()
+
+    def _traced(self) -> bool:
+        """Tell whether another process traces a thread of it; True also where it cannot be told."""
+        try:
+            with os.scandir(f"/proc/{self._pid}/task") as threads:
+                for number, thread in enumerate(threads):
+                    if number >= _MOST_THREADS or _is_traced(thread.path):
+                        return True
+        except OSError:
+            return True
+        return not self.alive()
 
     def _owner(self, path: str) -> int | None:
         try:
@@ -142,6 +162,16 @@ class PidfdProcess:
         if fd >= 0:
             self._callbacks.close()
             os.close(fd)
+
+
+def _is_traced(thread: str) -> bool:
+    try:
+        status = Path(thread, "status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended since.
+        return False
+    # A name that holds a line of this kind is written with its line ends escaped.
+    return b"\nTracerPid:\t0\n" not in status
 
 
 def open_process(pid: int) -> PidfdProcess:

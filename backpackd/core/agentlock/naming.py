@@ -19,8 +19,9 @@ _FORM = re.compile(r"[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)", r
 
 # These have the form. Their values say whom a program trusts, or where it finds a file.
 _NO_CREDENTIAL = re.compile(
-    r".*_(PUBLIC|TRUSTED|HOST|ROOT|CA|VERIFY|VERIFICATION|SSL|TLS|CLIENT|CERT|CACHE)_KEY"
-    r"|PASSWORD_STORE_.*|GOOGLE_APPLICATION_CREDENTIALS|AGENT_.*"
+    r"(.*_)?(PUBLIC|PUB|TRUSTED|AUTHORIZED|ALLOWED|PINNED|PEER|SIGNER|GPG|PGP|HOST|ROOT|CA|VERIFY"
+    r"|VERIFICATION|[A-Z]*(SSL|TLS)|CLIENT|CERT|CACHE)_KEY"
+    r"|PASSWORD_STORE_.*|(.*_)?(APPLICATION|SHARED)_CREDENTIALS|AGENT_.*"
     # Families that belong to the loader, to interpreters, to tools and to Backpack.
     r"|(BACKPACK|LD|DYLD|GIT_CONFIG|GIT_SSH|GIT_SSL|NPM_CONFIG|PIP)_.*|PYTHON.*",
     re.ASCII,

@@ -1,0 +1,141 @@
+"""A revoked or refused agent that gives its shell a child (`CLONE_PARENT` in clone(2)).
+
+The child's chain does not hold the agent. It looks like any other command of the shell.
+"""
+
+import os
+import platform
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backpack_proto.v1 import leases_pb2
+from daemons import Client, RunningDaemon
+
+CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or CLONE is None, reason="needs Linux")
+
+TOOL = """
+import sys
+import grpc
+from backpack_proto.v1 import leases_pb2, leases_pb2_grpc
+stub = leases_pb2_grpc.LeasesStub(grpc.insecure_channel("unix:" + sys.argv[1]))
+try:
+    told = stub.GetKeys(leases_pb2.GetKeysRequest(names=["K"])).keys[0].value.decode()
+except grpc.RpcError as error:
+    told = dict(error.trailing_metadata()).get("backpack-reason", str(error))
+with open(sys.argv[2], "w") as report:
+    report.write(told + "\\n")
+"""
+
+# Leads the session of a terminal and starts the agent, as a shell does.
+SHELL = """
+import fcntl, os, subprocess, sys, termios
+os.setsid()
+_, own = os.openpty()
+fcntl.ioctl(own, termios.TIOCSCTTY, 0)
+agent = subprocess.Popen(sys.argv[2:], pass_fds=[int(sys.argv[1])])
+while os.wait()[0] != agent.pid:
+    pass
+"""
+
+AGENT = """
+import ctypes, os, signal, socket, sys
+number, connection, *tool = sys.argv[1:]
+told = socket.socket(fileno=int(connection))
+told.send(str(os.getpid()).encode())
+CLONE_PARENT = 0x8000
+while (way := told.recv(100).decode()):
+    beside = 0 if way == "below" else CLONE_PARENT
+    if ctypes.CDLL(None).syscall(int(number), beside | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        if way == "beside, in a process group of its own":
+            os.setpgid(0, 0)
+        if way == "beside, in a session of its own":
+            os.setsid()
+        os.execv(tool[0], tool)
+    if not beside:
+        os.wait()
+"""
+
+PYTHON = [sys.executable, "-c"]
+WAYS = [
+    "below",
+    "beside",
+    "beside, in a process group of its own",
+    "beside, in a session of its own",
+]
+
+
+class Agent:
+    """An agent in a shell, whose tool asks for K in one way or another."""
+
+    def __init__(self, directory: Path, path: Path) -> None:
+        directory.mkdir()
+        tool = directory / "tool.py"
+        tool.write_text(TOOL)
+        self._report = directory / "report"
+        os.mkfifo(self._report)
+        self._reading = os.open(self._report, os.O_RDWR)
+        self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            fd = str(theirs.fileno())
+            command = [sys.executable, str(tool), str(path), str(self._report)]
+            self._shell = subprocess.Popen(
+                [*PYTHON, SHELL, fd, *PYTHON, AGENT, str(CLONE), fd, *command],
+                pass_fds=[theirs.fileno()],
+            )
+        self.pid = int(self._told.recv(100))
+
+    def get(self, way: str) -> str:
+        """Return the value or the reason."""
+        self._told.send(way.encode())
+        ready, _, _ = select.select([self._reading], [], [], 60)
+        assert ready, "the tool has not reported"
+        return os.read(self._reading, 4096).decode().strip()
+
+    def close(self) -> None:
+        # Ends the agent, and with it the shell.
+        self._told.close()
+        self._shell.wait()
+        os.close(self._reading)
+
+
+@pytest.fixture
+def agent(daemon: RunningDaemon, tmp_path: Path) -> Iterator[Agent]:
+    made = Agent(tmp_path / "agent", daemon.socket)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def operator(daemon: RunningDaemon) -> Client:
+    """Return an operator of a vault with the key K."""
+    made = daemon.operator()
+    made.put("K", b"v")
+    return made
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_revoked_agent_is_asked_about_beside_itself_as_well(
+    daemon: RunningDaemon, operator: Client, agent: Agent, way: str
+) -> None:
+    operator.grant("K")
+    assert agent.get(way) == "v"
+    request = leases_pb2.RevokeLeasesRequest(tree_pid=agent.pid)
+    daemon.client().leases.RevokeLeases(request)
+    assert agent.get(way) == "waiting-for-approval"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_refused_agent_does_not_ask_again_beside_itself(
+    operator: Client, agent: Agent, way: str
+) -> None:
+    assert agent.get("below") == "waiting-for-approval"
+    operator.deny(operator.pending()[0].code)
+    assert agent.get(way) == "refused-by-operator"
+    assert operator.pending() == []

@@ -8,8 +8,8 @@ import gc
 import os
 import sys
 
-from backpackd.adapters.hardening import harden
-from backpackd.adapters.scrubbing import ensure_scrubbed, executed_anew
+from backpackd.adapters.secrets.hardening import harden
+from backpackd.adapters.secrets.scrubbing import ensure_scrubbed, executed_anew
 from backpackd.config import ConfigError, Settings, read_configuration, read_settings
 from backpackd.core.errors import BackpackError, HomeError
 from backpackd.core.render import render

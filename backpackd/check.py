@@ -9,19 +9,19 @@ import sys
 from getpass import getpass
 from pathlib import Path
 
-from backpackd.adapters.files import CREATE, UnsafeFileError, open_file
-from backpackd.adapters.home import open_home
-from backpackd.adapters.key_file import read_key
+from backpackd.adapters.home.files import CREATE, UnsafeFileError, open_file
+from backpackd.adapters.home.home import open_home
 from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.adapters.processes.portable import PortableProcesses
+from backpackd.adapters.secrets.key_file import read_key
+from backpackd.adapters.secrets.stretching import Argon2idStretcher
 from backpackd.adapters.stores.inspection import Inspection
-from backpackd.adapters.stretching import Argon2idStretcher
-from backpackd.application import salvaging
-from backpackd.application.checking import Report, check
+from backpackd.application.vault import damage_report
+from backpackd.application.vault.damage_report import Report, check
 from backpackd.config import Settings
-from backpackd.core import slot_secrets
 from backpackd.core.errors import HomeError
 from backpackd.core.render import render
+from backpackd.core.slots import slot_secrets
 from backpackd.ports import Processes
 
 
@@ -57,7 +57,7 @@ async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | N
         if settings.salvage and not report.opened:
             _say("nothing is saved: what opens the keys could not be had, see above")
         elif settings.salvage and passphrase is not None:
-            file = await salvaging.sealed(report, passphrase, stretcher, tree)
+            file = await damage_report.salvage(report, passphrase, stretcher, tree)
             _write(Path(settings.salvage), file)
             _say(f"{len(report.keys)} keys saved: take them in with backpack-client import-vault")
     finally:

@@ -1,7 +1,7 @@
 """What the daemon is told: command line, environment, and the configuration file.
 
 The user's processes can write all of it. So nothing here widens what is granted: the file's policy
-is laid on top of the sealed one by `core.policy.Policy.tightened`, and its times only lock sooner.
+tightens the sealed one (`core.access.policy.Policy.tightened`), and its times only lock sooner.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from backpackd import __version__
-from backpackd.adapters.files import UNWRITABLE, UnsafeFileError, open_file
-from backpackd.core import policy
+from backpackd.adapters.home.files import UNWRITABLE, UnsafeFileError, open_file
+from backpackd.core.access import policy
+from backpackd.core.access.grants import LONGEST_TTL
+from backpackd.core.access.policy import DenyRule, Policy
 from backpackd.core.errors import HomeError, InvalidRequestError
-from backpackd.core.grants import LONGEST_TTL
-from backpackd.core.policy import DenyRule, Policy
 from backpackd.core.render import render
 
 CONFIG_NAME = "backpackd.toml"

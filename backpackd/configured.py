@@ -8,10 +8,10 @@ import logging
 import signal
 from collections.abc import Callable
 
-from backpackd.application.autolock import AutoLock
+from backpackd.application.access.policy import VaultPolicy
 from backpackd.application.deadlines import Deadlines
-from backpackd.application.ruling import Ruling
-from backpackd.application.vault import Vault
+from backpackd.application.vault.autolock import AutoLock
+from backpackd.application.vault.vault import Vault
 from backpackd.config import ConfigError, Configuration, Settings, read_configuration
 
 _LOG = logging.getLogger("backpackd")
@@ -31,7 +31,7 @@ class Configured:
         self,
         settings: Settings,
         *,
-        ruling: Ruling,
+        vault_policy: VaultPolicy,
         vault: Vault,
         leases: Callable[[], int],
         deadlines: Deadlines,
@@ -40,13 +40,13 @@ class Configured:
 
         Args:
             settings: where it is.
-            ruling: takes the policy.
+            vault_policy: takes the policy.
             vault: is locked after the times that it says.
             leases: tells how many live.
             deadlines: is told of these times.
         """
         self._settings = settings
-        self._ruling = ruling
+        self._vault_policy = vault_policy
         self._vault = vault
         self._leases = leases
         self._deadlines = deadlines
@@ -85,7 +85,7 @@ class Configured:
 
     def _lay(self, found: Configuration | None) -> None:
         configuration = found or Configuration()
-        self._ruling.tighten(configuration.policy)
+        self._vault_policy.tighten(configuration.policy)
         self._autolock = AutoLock(
             self._vault,
             self._leases,

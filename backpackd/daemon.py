@@ -16,63 +16,64 @@ from pathlib import Path
 from typing import Any
 
 from backpackd import __version__
-from backpackd.adapters import hardening, service_manager
-from backpackd.adapters.clock import SystemClock, boot_timer
 from backpackd.adapters.door.door import Door
-from backpackd.adapters.door.listener import Listener, found_listeners
-from backpackd.adapters.home import open_home
-from backpackd.adapters.key_file import credential_path, read_key
-from backpackd.adapters.notifications import notifier
+from backpackd.adapters.home.home import open_home
 from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.adapters.processes.pinned import PidfdProcess
 from backpackd.adapters.processes.portable import PortableProcesses
-from backpackd.adapters.scrubbing import take_key
-from backpackd.adapters.secret_memory import Arena
-from backpackd.adapters.spool import FileSpool
+from backpackd.adapters.secrets import hardening
+from backpackd.adapters.secrets.key_file import credential_path, read_key
+from backpackd.adapters.secrets.scrubbing import take_key
+from backpackd.adapters.secrets.secret_memory import Arena
+from backpackd.adapters.secrets.stretching import Argon2idStretcher
+from backpackd.adapters.stores.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.adapters.stretching import Argon2idStretcher
-from backpackd.application.access import Access
-from backpackd.application.agents import Agents
-from backpackd.application.asking import Asking
-from backpackd.application.audit_reading import AuditReading
-from backpackd.application.auditing import Auditing
-from backpackd.application.backup import Backup
-from backpackd.application.calendar import Calendar
+from backpackd.adapters.system import service_manager
+from backpackd.adapters.system.clock import SystemClock, boot_timer
+from backpackd.adapters.system.listener import Listener, found_listeners
+from backpackd.adapters.system.notifications import notifier
+from backpackd.application.access.access import Access
+from backpackd.application.access.approvals import Approvals
+from backpackd.application.access.grant_clock import GrantClock
+from backpackd.application.access.grants import StandingGrants
+from backpackd.application.access.leases import LiveLeases
+from backpackd.application.access.policy import VaultPolicy
+from backpackd.application.access.review import Review
+from backpackd.application.access.revocation import Revocation
+from backpackd.application.access.started_agents import StartedAgents
+from backpackd.application.agents.agents import Agents
+from backpackd.application.agents.identities import Identities, known_files
+from backpackd.application.agents.lock_verification import LockVerification
+from backpackd.application.agents.migration import Migration
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.audit.reader import AuditReader
+from backpackd.application.backup.backup import Backup
+from backpackd.application.callers.operators import Operators, PassphraseGate
+from backpackd.application.callers.process_watches import ProcessWatches
+from backpackd.application.callers.worker import Worker
 from backpackd.application.deadlines import Deadlines
-from backpackd.application.granting import Granting
-from backpackd.application.identities import Identities, known_files
-from backpackd.application.judging import Judging
-from backpackd.application.keys import Keys
-from backpackd.application.leasing import Leasing
-from backpackd.application.migrating import Migrating
-from backpackd.application.operators import Operators, PassphraseGate
-from backpackd.application.recovery import Recovery
-from backpackd.application.reviewing import Reviewing
-from backpackd.application.revoking import Revoking
-from backpackd.application.rotation import Rotation
-from backpackd.application.ruling import Ruling
-from backpackd.application.running import Running
-from backpackd.application.slots import Slots
 from backpackd.application.unattended import unlock_unattended
-from backpackd.application.vault import Vault
-from backpackd.application.watching import Watching
-from backpackd.application.workbench import Workbench
+from backpackd.application.vault.keys import Keys
+from backpackd.application.vault.recovery import Recovery
+from backpackd.application.vault.rotation import Rotation
+from backpackd.application.vault.slots import Slots
+from backpackd.application.vault.vault import Vault
 from backpackd.config import Configuration, Settings, read_configuration
 from backpackd.configured import Configured
-from backpackd.core import slots
+from backpackd.core.slots import slots
 from backpackd.ports import Clock, PinnedProcess, Processes, Store, Stretcher
-from backpackd.rpc.agents import AgentsService
-from backpackd.rpc.audit import AuditService
-from backpackd.rpc.backup import BackupService
 from backpackd.rpc.calls import Guard, Service, served_methods
-from backpackd.rpc.grants import GrantsService
-from backpackd.rpc.keys import KeysService
-from backpackd.rpc.leases import LeasesService
-from backpackd.rpc.policy import PolicyService
-from backpackd.rpc.requests import RequestsService
-from backpackd.rpc.slots import SlotsService
+from backpackd.rpc.services.agents import AgentsService
+from backpackd.rpc.services.audit import AuditService
+from backpackd.rpc.services.backup import BackupService
+from backpackd.rpc.services.grants import GrantsService
+from backpackd.rpc.services.keys import KeysService
+from backpackd.rpc.services.leases import LeasesService
+from backpackd.rpc.services.policy import PolicyService
+from backpackd.rpc.services.requests import RequestsService
+from backpackd.rpc.services.slots import SlotsService
+from backpackd.rpc.services.vault import About, VaultService
 from backpackd.rpc.standard import standard_services
-from backpackd.rpc.vault import About, VaultService
 
 _LOG = logging.getLogger("backpackd")
 
@@ -104,14 +105,14 @@ class _Application:
     vault: Vault
     keys: Keys
     access: Access
-    leasing: Leasing
-    asking: Asking
-    revoking: Revoking
-    ruling: Ruling
-    auditing: Auditing
-    reading: AuditReading
+    live_leases: LiveLeases
+    approvals: Approvals
+    revocation: Revocation
+    vault_policy: VaultPolicy
+    audit_log: AuditLog
+    reading: AuditReader
     operators: Operators
-    granting: Granting
+    standing_grants: StandingGrants
     gate: PassphraseGate
     slots: Slots
     recovery: Recovery
@@ -119,8 +120,8 @@ class _Application:
     backups: Backup
     identities: Identities
     agents: Agents
-    migrating: Migrating
-    bench: Workbench
+    migration: Migration
+    bench: Worker
     deadlines: Deadlines
     clock: Clock
 
@@ -131,76 +132,88 @@ def _application(
     processes: Processes,
     clock: Clock,
     *,
-    auditing: Auditing,
+    audit_log: AuditLog,
     arena: Arena,
     stretcher: Stretcher,
     home: Path,
 ) -> _Application:
     deadlines = Deadlines(clock)
     keys = Keys(vault, store)
-    watching = Watching(processes)
-    leasing = Leasing(watching, clock, deadlines, auditing)
-    running = Running(processes, leasing, clock, deadlines)
-    calendar = Calendar(vault, clock)
-    asking = Asking(
-        processes, watching, deadlines, clock, notifier(), auditing=auditing, calendar=calendar
+    process_watches = ProcessWatches(processes)
+    live_leases = LiveLeases(process_watches, clock, deadlines, audit_log)
+    started = StartedAgents(processes, live_leases, clock, deadlines)
+    grant_clock = GrantClock(vault, clock)
+    approvals = Approvals(
+        processes,
+        process_watches,
+        deadlines,
+        clock,
+        notifier(),
+        audit_log=audit_log,
+        grant_clock=grant_clock,
     )
-    ruling = Ruling(vault, auditing)
-    operators = Operators(clock, auditing)
-    identities, bench = Identities(vault), Workbench()
-    judging = Judging(vault, identities, operators, bench, auditing)
-    migrating = Migrating(judging, keys)
-    agents = Agents(judging, migrating)
+    vault_policy = VaultPolicy(vault, audit_log)
+    operators = Operators(clock, audit_log)
+    identities, bench = Identities(vault), Worker()
+    verification = LockVerification(vault, identities, operators, bench, audit_log)
+    migration = Migration(verification, keys)
+    agents = Agents(verification, migration)
     access = Access(
         vault,
         keys,
         processes,
         clock,
-        leasing=leasing,
-        asking=asking,
-        auditing=auditing,
-        tightening=ruling.tightening,
-        running=running,
+        live_leases=live_leases,
+        approvals=approvals,
+        audit_log=audit_log,
+        tightening=vault_policy.tightening,
+        started=started,
         embedded=agents,
-        calendar=calendar,
+        grant_clock=grant_clock,
     )
-    granting = Granting(vault, leasing, processes, os.geteuid(), calendar)
-    reviewing = Reviewing(vault, access, leasing, asking)
-    granting.on_add.append(reviewing.granted)
-    ruling.on_change.append(reviewing.ruled)
+    standing_grants = StandingGrants(vault, live_leases, processes, os.geteuid(), grant_clock)
+    review = Review(vault, access, live_leases, approvals)
+    standing_grants.on_add.append(review.granted)
+    vault_policy.on_change.append(review.ruled)
     backups = Backup(vault, store, stretcher, lambda: FileSpool(home), identities.decryption)
-    backups.on_policy.append(ruling.replaced)
+    backups.on_policy.append(vault_policy.replaced)
     slots = Slots(vault, stretcher)
-    for source in (running.expire, leasing.expire, asking.expire, auditing.expire):
+    for source in (started.expire, live_leases.expire, approvals.expire, audit_log.expire):
         deadlines.add(source)
 
     def drop_leases() -> None:
-        leasing.drop_all("locked")
+        live_leases.drop_all("locked")
 
-    auditing.review = deadlines.review
-    vault.on_lock += [drop_leases, asking.drop_all, operators.drop_all, _log_locked]
+    audit_log.review = deadlines.review
+    vault.on_lock += [drop_leases, approvals.drop_all, operators.drop_all, _log_locked]
     return _Application(
         vault=vault,
         keys=keys,
         access=access,
-        leasing=leasing,
-        asking=asking,
-        revoking=Revoking(
-            vault, leasing, asking, processes, watching, running=running, auditing=auditing
+        live_leases=live_leases,
+        approvals=approvals,
+        revocation=Revocation(
+            vault,
+            live_leases,
+            approvals,
+            processes,
+            process_watches,
+            started=started,
+            audit_log=audit_log,
         ),
-        ruling=ruling,
-        auditing=auditing,
-        reading=AuditReading(store, auditing),
+        vault_policy=vault_policy,
+        audit_log=audit_log,
+        reading=AuditReader(store, audit_log),
         operators=operators,
-        granting=granting,
-        gate=PassphraseGate(clock, auditing, stretcher),
+        standing_grants=standing_grants,
+        gate=PassphraseGate(clock, audit_log, stretcher),
         slots=slots,
         recovery=Recovery(vault, slots, store, stretcher),
         rotation=Rotation(vault, store, arena, known_files),
         backups=backups,
         identities=identities,
         agents=agents,
-        migrating=migrating,
+        migration=migration,
         bench=bench,
         deadlines=deadlines,
         clock=clock,
@@ -215,11 +228,11 @@ def _services(parts: _Application, about: About) -> list[Service]:
             access,
             operators,
             parts.gate,
-            leasing=parts.leasing,
-            revoking=parts.revoking,
+            live_leases=parts.live_leases,
+            revocation=parts.revocation,
             slots=parts.slots,
             recovery=parts.recovery,
-            auditing=parts.auditing,
+            audit_log=parts.audit_log,
             clock=parts.clock,
             about=about,
         ),
@@ -230,24 +243,24 @@ def _services(parts: _Application, about: About) -> list[Service]:
             parts.rotation,
             operators=operators,
             gate=parts.gate,
-            leasing=parts.leasing,
+            live_leases=parts.live_leases,
         ),
         BackupService(vault, parts.backups, operators),
-        KeysService(vault, parts.keys, access, parts.granting),
+        KeysService(vault, parts.keys, access, parts.standing_grants),
         LeasesService(
             vault,
             access,
             operators,
             parts.clock,
-            leasing=parts.leasing,
-            revoking=parts.revoking,
+            live_leases=parts.live_leases,
+            revocation=parts.revocation,
             reading=parts.reading,
         ),
-        GrantsService(parts.granting, access, parts.keys),
-        RequestsService(vault, parts.asking, access, operators, parts.clock),
-        PolicyService(parts.ruling),
+        GrantsService(parts.standing_grants, access, parts.keys),
+        RequestsService(vault, parts.approvals, access, operators, parts.clock),
+        PolicyService(parts.vault_policy),
         AuditService(vault, parts.reading, operators),
-        AgentsService(vault, parts.agents, parts.migrating, parts.identities),
+        AgentsService(vault, parts.agents, parts.migration, parts.identities),
     ]
 
 
@@ -267,14 +280,14 @@ async def _serve(settings: Settings) -> None:
         stretcher = Argon2idStretcher()
         stack.callback(stretcher.close)
         vault = Vault(store, arena, stretcher, clock)
-        auditing = await _opened(vault, Auditing(store, arena, processes, clock), stack)
+        audit_log = await _opened(vault, AuditLog(store, arena, processes, clock), stack)
         stack.push_async_callback(vault.settle)
         parts = _application(
             store,
             vault,
             processes,
             clock,
-            auditing=auditing,
+            audit_log=audit_log,
             arena=arena,
             stretcher=stretcher,
             home=home.path,
@@ -282,12 +295,12 @@ async def _serve(settings: Settings) -> None:
         stack.callback(parts.bench.close)
         Configured(
             settings,
-            ruling=parts.ruling,
+            vault_policy=parts.vault_policy,
             vault=parts.vault,
-            leases=parts.leasing.__len__,
+            leases=parts.live_leases.__len__,
             deadlines=parts.deadlines,
         ).listen()
-        await _unlock_unattended(settings, vault, auditing, processes)
+        await _unlock_unattended(settings, vault, audit_log, processes)
         timer = boot_timer(asyncio.get_running_loop(), parts.deadlines.review)
         stack.callback(timer.close)
         parts.deadlines.attach(timer)
@@ -309,7 +322,7 @@ async def _serve(settings: Settings) -> None:
             find=served_methods(guard, [*services, *standard_services(services)]).get,
             clock=clock,
             authorized=parts.operators.has,
-            on_foreign=auditing.foreign,
+            on_foreign=audit_log.foreign,
         )
         vault.on_lock.append(door.drop_unread)
         door.start()
@@ -321,25 +334,25 @@ async def _serve(settings: Settings) -> None:
         if about.supervised:
             # Of a detached daemon, whoever waited for its start has long closed its socket.
             service_manager.notify(os.environ, service_manager.STOPPING)
-        parts.asking.close()
+        parts.approvals.close()
         await door.drain(settings.grace)
         await door.close()
     _LOG.info("stopped")
 
 
-async def _opened(vault: Vault, auditing: Auditing, stack: AsyncExitStack) -> Auditing:
+async def _opened(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> AuditLog:
     """Look at what is stored, and begin the daemon's part of the audit log."""
-    auditing.attach(vault)
+    audit_log.attach(vault)
     await vault.open()
-    await auditing.begin(version=__version__, pid=str(os.getpid()))
-    stack.push_async_callback(auditing.close)
+    await audit_log.begin(version=__version__, pid=str(os.getpid()))
+    stack.push_async_callback(audit_log.close)
     stack.callback(vault.lock)
-    stack.callback(auditing.stopping)
-    return auditing
+    stack.callback(audit_log.stopping)
+    return audit_log
 
 
 async def _unlock_unattended(
-    settings: Settings, vault: Vault, auditing: Auditing, processes: Processes
+    settings: Settings, vault: Vault, audit_log: AuditLog, processes: Processes
 ) -> None:
     """Unlock the vault with what lies ready in the environment or in a file, if it has a slot."""
     process, tree = processes.pin(os.getpid())
@@ -355,7 +368,7 @@ async def _unlock_unattended(
         return read_key(Path(found.unlock_file), credential=False) if found.unlock_file else None
 
     for kind, read in ((slots.ENVIRONMENT, lambda: key), (slots.FILE, from_file)):
-        outcome = await unlock_unattended(vault, auditing, kind, read, tree)
+        outcome = await unlock_unattended(vault, audit_log, kind, read, tree)
         if outcome:
             _LOG.warning("%s", outcome)
 

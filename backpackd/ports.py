@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from backpackd.core.facts import PeerFacts, ProcessId
+from backpackd.core.peer_facts import PeerFacts, ProcessId
 from backpackd.core.rows import AuditRow, Change, KeyRow, RowHead, StoredVault
-from backpackd.core.slots import Argon2idParameters
+from backpackd.core.slots.slots import Argon2idParameters
 
 
 class Clock(Protocol):

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from backpackd.application.agents import Agents
-from backpackd.application.identities import Identities
-from backpackd.application.judging import Given, Judging, Opening
-from backpackd.application.migrating import Migrating
-from backpackd.application.workbench import Workbench
+from backpackd.application.agents.agents import Agents
+from backpackd.application.agents.identities import Identities
+from backpackd.application.agents.lock_verification import Given, LockVerification, Opening
+from backpackd.application.agents.migration import Migration
+from backpackd.application.callers.worker import Worker
 from backpackd.core.agentlock.content import Credential
 from backpackd.ports import Connection
 from fakes import World
@@ -21,13 +21,13 @@ class AgentWorld(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Workbench()
+        self.bench = Worker()
         self.identities = Identities(self.vault)
-        self.judging = Judging(
-            self.vault, self.identities, self.operators, self.bench, self.auditing
+        self.verification = LockVerification(
+            self.vault, self.identities, self.operators, self.bench, self.audit_log
         )
-        self.migrating = Migrating(self.judging, self.keys)
-        self.agents = Agents(self.judging, self.migrating)
+        self.migration = Migration(self.verification, self.keys)
+        self.agents = Agents(self.verification, self.migration)
 
     async def begun(self) -> "AgentWorld":
         """Make the vault and the two connections."""

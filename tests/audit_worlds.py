@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from backpackd.application.audit_reading import Entry, Filter, Verified
+from backpackd.application.audit.reader import Entry, Filter, Verified
 from backpackd.core.audit.chain import Head
 from fakes import World, turns
 
@@ -24,7 +24,7 @@ async def only(world: World, kind: str) -> Entry:
 
 async def written(world: World) -> None:
     """Wait until all that was noted is in the log."""
-    await turns(lambda: world.auditing.writer._task is None)
+    await turns(lambda: world.audit_log.writer._task is None)
 
 
 async def verdict(world: World, expected: Head | None = None) -> Verified:

@@ -7,14 +7,14 @@ import asyncio
 from pathlib import Path
 from unittest.mock import patch
 
-from backpackd.adapters.clock import SystemClock
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets.secret_memory import Arena
+from backpackd.adapters.secrets.stretching import Argon2idStretcher
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.adapters.stretching import Argon2idStretcher
-from backpackd.application.vault import Vault
-from backpackd.core import slots
-from backpackd.core.facts import ProcessId
-from backpackd.core.slots import Argon2idParameters
+from backpackd.adapters.system.clock import SystemClock
+from backpackd.application.vault.vault import Vault
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.slots import slots
+from backpackd.core.slots.slots import Argon2idParameters
 from daemons import PASSPHRASE
 
 

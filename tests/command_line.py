@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import protecting
+from backpack_client import process_protection
 from backpack_client.cli.main import main
 
 PASSPHRASE = "seven quiet otters"
@@ -34,7 +34,7 @@ def runner(
     Standard input is what is given as `stdin`, through a pipe; None: /dev/null.
     """
     # It would also protect the test's own process, which later tests look into.
-    monkeypatch.setattr(protecting, "make_undumpable", lambda: None)
+    monkeypatch.setattr(process_protection, "make_undumpable", lambda: None)
     right = tmp_path / "passphrase"
     right.write_text(PASSPHRASE + "\n")
     right.chmod(0o600)

@@ -15,10 +15,10 @@ from hpack import Decoder
 
 from backpackd.adapters.door.door import Door
 from backpackd.adapters.door.http2 import Connection
-from backpackd.adapters.door.listener import open_listener
 from backpackd.adapters.processes.linux import PidfdProcess
+from backpackd.adapters.system.listener import open_listener
 from backpackd.core.errors import DeniedError
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import Call
 from flooding import START, begin, frame
 

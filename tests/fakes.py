@@ -11,36 +11,36 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from backpackd.adapters.processes.memory import MemoryProcesses
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.adapters.stores.memory import MemoryStore
-from backpackd.application.access import Access, Handout, Wish
-from backpackd.application.asking import Announce, Asking
-from backpackd.application.audit_reading import AuditReading
-from backpackd.application.auditing import Auditing
-from backpackd.application.autolock import AutoLock
-from backpackd.application.calendar import Calendar
+from backpackd.application.access.access import Access, Handout, Wish
+from backpackd.application.access.approvals import Announce, Approvals
+from backpackd.application.access.grant_clock import GrantClock
+from backpackd.application.access.grants import StandingGrants
+from backpackd.application.access.leases import LiveLeases
+from backpackd.application.access.policy import VaultPolicy
+from backpackd.application.access.review import Review
+from backpackd.application.access.revocation import Revocation
+from backpackd.application.access.started_agents import Start, StartedAgents
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.audit.reader import AuditReader
+from backpackd.application.callers.operators import Operators, PassphraseGate
+from backpackd.application.callers.process_watches import ProcessWatches
 from backpackd.application.deadlines import Deadlines
-from backpackd.application.granting import Granting
-from backpackd.application.keys import Keys
-from backpackd.application.leasing import Leasing
-from backpackd.application.operators import Operators, PassphraseGate
-from backpackd.application.recovery import Recovery
-from backpackd.application.reviewing import Reviewing
-from backpackd.application.revoking import Revoking
-from backpackd.application.rotation import Rotation
-from backpackd.application.ruling import Ruling
-from backpackd.application.running import Running, Start
-from backpackd.application.slots import Slots
-from backpackd.application.vault import Session, Vault
-from backpackd.application.watching import Watching
-from backpackd.core import records
-from backpackd.core.facts import ProcessId
-from backpackd.core.grants import Grant
-from backpackd.core.leases import Lease
-from backpackd.core.requests import Request
+from backpackd.application.vault.autolock import AutoLock
+from backpackd.application.vault.keys import Keys
+from backpackd.application.vault.recovery import Recovery
+from backpackd.application.vault.rotation import Rotation
+from backpackd.application.vault.slots import Slots
+from backpackd.application.vault.vault import Session, Vault
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.leases import Lease
+from backpackd.core.access.requests import Request
+from backpackd.core.peer_facts import ProcessId
 from backpackd.core.rows import AuditRow, Change, KeyRow
-from backpackd.core.slots import Argon2idParameters
-from backpackd.core.states import State
+from backpackd.core.slots.slots import Argon2idParameters
+from backpackd.core.vault import records
+from backpackd.core.vault.states import State
 from backpackd.ports import Connection, Peer, Store
 
 GOOD = b"seven quiet otters"
@@ -242,73 +242,77 @@ class World:
         self.processes = MemoryProcesses()
         self.arena = Arena()
         self.vault = Vault(self.store, self.arena, self.stretcher, self.clock)
-        self.auditing = Auditing(self.store, self.arena, self.processes, self.clock)
-        self.auditing.attach(self.vault)
+        self.audit_log = AuditLog(self.store, self.arena, self.processes, self.clock)
+        self.audit_log.attach(self.vault)
         self.slots = Slots(self.vault, self.stretcher)
         self.recovery = Recovery(self.vault, self.slots, self.store, self.stretcher)
         self.rotation = Rotation(self.vault, self.store, self.arena)
         self.deadlines = Deadlines(self.clock)
         self.deadlines.attach(self.timer)
         self.keys = Keys(self.vault, self.store)
-        self.watching = Watching(self.processes)
-        self.leasing = Leasing(self.watching, self.clock, self.deadlines, self.auditing)
-        self.running = Running(self.processes, self.leasing, self.clock, self.deadlines)
+        self.process_watches = ProcessWatches(self.processes)
+        self.live_leases = LiveLeases(
+            self.process_watches, self.clock, self.deadlines, self.audit_log
+        )
+        self.started = StartedAgents(self.processes, self.live_leases, self.clock, self.deadlines)
         self.embedded = FakeEmbedded()
         self.notifier = FakeNotifier()
-        self.calendar = Calendar(self.vault, self.clock)
-        self.asking = Asking(
+        self.grant_clock = GrantClock(self.vault, self.clock)
+        self.approvals = Approvals(
             self.processes,
-            self.watching,
+            self.process_watches,
             self.deadlines,
             self.clock,
             self.notifier,
-            auditing=self.auditing,
-            calendar=self.calendar,
+            audit_log=self.audit_log,
+            grant_clock=self.grant_clock,
         )
-        self.ruling = Ruling(self.vault, self.auditing)
+        self.vault_policy = VaultPolicy(self.vault, self.audit_log)
         self.access = Access(
             self.vault,
             self.keys,
             self.processes,
             self.clock,
-            leasing=self.leasing,
-            asking=self.asking,
-            auditing=self.auditing,
-            tightening=self.ruling.tightening,
-            running=self.running,
+            live_leases=self.live_leases,
+            approvals=self.approvals,
+            audit_log=self.audit_log,
+            tightening=self.vault_policy.tightening,
+            started=self.started,
             embedded=self.embedded,
-            calendar=self.calendar,
+            grant_clock=self.grant_clock,
         )
-        self.revoking = Revoking(
+        self.revocation = Revocation(
             self.vault,
-            self.leasing,
-            self.asking,
+            self.live_leases,
+            self.approvals,
             self.processes,
-            self.watching,
-            running=self.running,
-            auditing=self.auditing,
+            self.process_watches,
+            started=self.started,
+            audit_log=self.audit_log,
         )
-        self.operators = Operators(self.clock, self.auditing)
-        self.granting = Granting(self.vault, self.leasing, self.processes, UID, self.calendar)
-        self.reviewing = Reviewing(self.vault, self.access, self.leasing, self.asking)
-        self.granting.on_add.append(self.reviewing.granted)
-        self.ruling.on_change.append(self.reviewing.ruled)
-        self.reading = AuditReading(self.store, self.auditing)
-        self.gate = PassphraseGate(self.clock, self.auditing, self.stretcher)
-        autolock = AutoLock(self.vault, self.leasing.__len__, idle=idle, longest=longest)
+        self.operators = Operators(self.clock, self.audit_log)
+        self.standing_grants = StandingGrants(
+            self.vault, self.live_leases, self.processes, UID, self.grant_clock
+        )
+        self.review = Review(self.vault, self.access, self.live_leases, self.approvals)
+        self.standing_grants.on_add.append(self.review.granted)
+        self.vault_policy.on_change.append(self.review.ruled)
+        self.reading = AuditReader(self.store, self.audit_log)
+        self.gate = PassphraseGate(self.clock, self.audit_log, self.stretcher)
+        autolock = AutoLock(self.vault, self.live_leases.__len__, idle=idle, longest=longest)
         for source in (
-            self.running.expire,
-            self.leasing.expire,
-            self.asking.expire,
-            self.auditing.expire,
+            self.started.expire,
+            self.live_leases.expire,
+            self.approvals.expire,
+            self.audit_log.expire,
             autolock.expire,
         ):
             self.deadlines.add(source)
 
         def drop_leases() -> None:
-            self.leasing.drop_all("locked")
+            self.live_leases.drop_all("locked")
 
-        self.vault.on_lock += [drop_leases, self.asking.drop_all, self.operators.drop_all]
+        self.vault.on_lock += [drop_leases, self.approvals.drop_all, self.operators.drop_all]
         self.processes.add(100, executable="/usr/bin/agent")
         self.processes.add(101, parent=100, executable="/usr/bin/tool")
         self._names = 0
@@ -316,7 +320,7 @@ class World:
     async def unlocked(self) -> "World":
         """Make the vault."""
         await self.vault.init(GOOD, self.tree())
-        await self.auditing.ready()
+        await self.audit_log.ready()
         return self
 
     def tree(self, pid: int = 100) -> ProcessId:
@@ -332,7 +336,7 @@ class World:
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}
-        return await self.granting.add(patterns, to, **given)
+        return await self.standing_grants.add(patterns, to, **given)
 
     async def hand_out(
         self,
@@ -368,7 +372,7 @@ class World:
         return dict(handout.values)
 
     def renew(self, connection: Connection, lease_id: str, *, ttl: int = 0) -> Lease:
-        return self.leasing.renew(self.access.attest(connection).root.id, lease_id, ttl=ttl)
+        return self.live_leases.renew(self.access.attest(connection).root.id, lease_id, ttl=ttl)
 
     def asks(self, *names: str, pid: int = 101, wait: int = 60) -> "asyncio.Task[dict[str, bytes]]":
         """Begin to get keys, and wait for a person where that is needed."""
@@ -376,8 +380,8 @@ class World:
 
     async def waiting(self, calls: int = 1) -> Request:
         """Let the loop turn until one request is pending, with so many calls; return it."""
-        await turns(lambda: [request.waiting for request in self.asking.pending()] == [calls])
-        return self.asking.pending()[0]
+        await turns(lambda: [request.waiting for request in self.approvals.pending()] == [calls])
+        return self.approvals.pending()[0]
 
     async def stocked(self) -> "World":
         """Make the vault, with the keys K and L, and forget what was asked for meanwhile."""

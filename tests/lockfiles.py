@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from backpackd.core import identity as identities
 from backpackd.core.agentlock import locks
 from backpackd.core.agentlock.content import Contents, Credential
 from backpackd.core.agentlock.document import LockFile
-from backpackd.core.identity import Identity
+from backpackd.core.sealing import identity as identities
+from backpackd.core.sealing.identity import Identity
 
 ANN = identities.generate()
 BEN = identities.generate()

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
-from backpackd.core.facts import PeerFacts
+from backpackd.core.peer_facts import PeerFacts
 
 NOBODY = 65534
 

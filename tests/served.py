@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 
 from backpackd.adapters.door.door import Door
-from backpackd.adapters.door.listener import open_listener
 from backpackd.adapters.processes.linux import PidfdProcess
+from backpackd.adapters.system.listener import open_listener
 from backpackd.core.errors import NotAuthorizedError, ProcessGoneError
-from backpackd.core.facts import ProcessId
-from backpackd.core.states import State
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.vault.states import State
 from backpackd.ports import Connection
 from backpackd.rpc.calls import Guard, Service, served_methods, snake_case
 from backpackd.rpc.methods import METHODS

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import inputs, lockfiles
 from backpack_client.calls import agents as agent_calls
-from backpack_client.cli import agent_files
-from backpackd.application import access, identities, workbench
-from backpackd.core import trust
+from backpack_client.cli.agents import agent_files
+from backpack_client.console import inputs
+from backpack_client.files import lockfiles
+from backpackd.application.access import access
+from backpackd.application.agents import identities
+from backpackd.application.callers import worker
 from backpackd.core.agentlock import content
+from backpackd.core.vault import trust
 
 PROTOCOL = (Path(__file__).resolve().parents[1] / "docs" / "protocol.md").read_text("utf-8")
 
@@ -24,7 +27,7 @@ PROTOCOL = (Path(__file__).resolve().parents[1] / "docs" / "protocol.md").read_t
             f"{trust.MAX_LABEL}, {trust.MAX_PATH} characters",
         ),
         ("old master key", f"{identities.MAX_LEGACY_KEY} bytes"),
-        ("agent locks of one process tree that wait to be opened", str(workbench.MOST_WAITING)),
+        ("agent locks of one process tree that wait to be opened", str(worker.MOST_WAITING)),
     ],
 )
 def test_a_limit_in_the_protocol_is_the_one_that_is_enforced(what: str, limit: str) -> None:

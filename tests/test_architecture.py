@@ -184,7 +184,7 @@ def test_rpc_imports_everything_but_adapters() -> None:
 
 def test_settings_are_read_with_the_core_and_the_one_way_to_open_files_alone() -> None:
     # And the one way to open a file, which the configuration file is opened by as well.
-    allowed = ("backpackd.core", "backpackd.adapters.files", "backpackd.__version__")
+    allowed = ("backpackd.core", "backpackd.adapters.home.files", "backpackd.__version__")
     assert strangers("backpackd.config", *allowed) == []
 
 
@@ -202,13 +202,13 @@ def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
 # Directories, /proc, the running interpreter, and a file without a name: nothing of these is a file
 # that the daemon keeps.
 OPENING_OTHERWISE = {
-    "backpackd.adapters.door.credentials",
-    "backpackd.adapters.door.listener",
+    "backpackd.adapters.processes.credentials",
+    "backpackd.adapters.system.listener",
     "backpackd.adapters.processes.claims",
     "backpackd.adapters.processes.linux",
     "backpackd.adapters.processes.procfs",
-    "backpackd.adapters.spool",
-    "backpackd.adapters.unreadable",
+    "backpackd.adapters.stores.spool",
+    "backpackd.adapters.secrets.closed_interpreter",
 }
 OPENERS = ("open", "os.open", "io.open", "NamedTemporaryFile", "TemporaryFile", "mkstemp")
 
@@ -230,7 +230,7 @@ def test_only_one_module_of_the_daemon_opens_files() -> None:
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and opens_a_file(node)
     }
-    assert opening == OPENING_OTHERWISE | {"backpackd.adapters.files"}
+    assert opening == OPENING_OTHERWISE | {"backpackd.adapters.home.files"}
 
 
 def test_the_daemon_imports_no_grpc() -> None:

@@ -21,9 +21,9 @@ from backpackd.config import (
     read_configuration,
     read_settings,
 )
-from backpackd.core.grants import LONGEST_TTL
-from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
-from backpackd.core.selectors import Selector
+from backpackd.core.access.grants import LONGEST_TTL
+from backpackd.core.access.policy import DEFAULTS, LISTINGS, DenyRule, Policy
+from backpackd.core.access.selectors import Selector
 
 WHOLE = b"""\
 # everything that there is

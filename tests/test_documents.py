@@ -12,15 +12,21 @@ from backpack_client import failures
 from backpack_client.cli.main import _HOMES
 from backpackd import config
 from backpackd.adapters.door import limits
-from backpackd.application import access, asking, audit_writing, keys, leasing, operators, running
-from backpackd.core import grants, leases, names, passphrases, policy, requests, throttle
+from backpackd.application.access import access, approvals, started_agents
+from backpackd.application.access import leases as live_leases
+from backpackd.application.audit import writer
+from backpackd.application.callers import operators
+from backpackd.application.vault import keys
+from backpackd.core import names
+from backpackd.core.access import grants, leases, policy, requests
 from backpackd.core.errors import BackpackError
-from backpackd.rpc import audit as rpc_audit
-from backpackd.rpc import leases as rpc_leases
-from backpackd.rpc import requests as rpc_requests
+from backpackd.core.slots import passphrases, throttle
 from backpackd.rpc import sizes
 from backpackd.rpc.calls import MOST_OPEN
 from backpackd.rpc.methods import METHODS, Caller
+from backpackd.rpc.services import audit as rpc_audit
+from backpackd.rpc.services import leases as rpc_leases
+from backpackd.rpc.services import requests as rpc_requests
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -222,35 +228,41 @@ def test_the_table_of_the_readme_is_the_api() -> None:
         ("keys in a vault", str(keys.MOST_STORED)),
         (
             "live leases of one process tree, of all",
-            f"{leasing.MOST_OF_TREE}, {leasing.MOST_LEASES}",
+            f"{live_leases.MOST_OF_TREE}, {live_leases.MOST_LEASES}",
         ),
         (
             "`WatchLeases` of one process tree, of all without operator authority, of operators",
-            f"{leasing.MOST_WATCHERS_OF_TREE}, {leasing.MOST_WATCHERS}, {leasing.MOST_WATCHERS}",
+            (
+                f"{live_leases.MOST_WATCHERS_OF_TREE}, {live_leases.MOST_WATCHERS}, "
+                f"{live_leases.MOST_WATCHERS}"
+            ),
         ),
         (
             "`WatchRequests` of one process tree, of all without operator authority, of operators",
-            f"{asking.MOST_WATCHERS_OF_TREE}, {asking.MOST_WATCHERS}, {asking.MOST_WATCHERS}",
+            (
+                f"{approvals.MOST_WATCHERS_OF_TREE}, {approvals.MOST_WATCHERS}, "
+                f"{approvals.MOST_WATCHERS}"
+            ),
         ),
         ("waiting for a person", f"{access.LONGEST_WAIT} seconds"),
         ("requests of one process tree, of all", f"{requests.MOST_OF_TREE}, {requests.MOST}"),
         ("requests below one outermost process", str(requests.MOST_OF_CHAIN)),
-        ("calls that wait for one request", str(asking.MOST_WAITING_OF_TREE)),
+        ("calls that wait for one request", str(approvals.MOST_WAITING_OF_TREE)),
         (
             "rules in a policy",
             f"{policy.MAX_RULES}, of 1 to {grants.MAX_PATTERNS} patterns each",
         ),
         (
             "agents of one process tree, of all",
-            f"{running.MOST_AGENTS_OF_TREE}, {running.MOST_AGENTS}",
+            f"{started_agents.MOST_AGENTS_OF_TREE}, {started_agents.MOST_AGENTS}",
         ),
-        ("leases that are kept for one agent", str(running.MOST_LEASES_OF_AGENT)),
-        ("from SIGTERM to SIGKILL for an agent", f"{running.GRACE} seconds"),
+        ("leases that are kept for one agent", str(started_agents.MOST_LEASES_OF_AGENT)),
+        ("from SIGTERM to SIGKILL for an agent", f"{started_agents.GRACE} seconds"),
         ("handouts that are listed, newest entries in `ShowAudit`", str(rpc_leases.MOST_HANDOUTS)),
         ("events in `ShowAudit`", str(rpc_audit.MOST_EVENTS)),
         (
             "audit events that wait while nothing can be written",
-            str(audit_writing.MOST_NOTED),
+            str(writer.MOST_NOTED),
         ),
         ("names in `GetKeys`", f"1 to {access.MOST_NAMES}, each once"),
         ("keys in `PutKeys`, names in `DeleteKeys`", f"1 to {keys.MOST_AT_ONCE}"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.door.listener import LAUNCHD_SOCKETS
+from backpackd.adapters.system.listener import LAUNCHD_SOCKETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOCKET = ROOT / "systemd" / "backpackd.socket"

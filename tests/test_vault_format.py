@@ -19,7 +19,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from backpackd.adapters.stores.formats import FORMATS
 from backpackd.adapters.stores.vault_file import APPLICATION_ID
-from backpackd.core import authority, hybrid, records, rows, slots
+from backpackd.core import rows
+from backpackd.core.sealing import hybrid
+from backpackd.core.slots import slots
+from backpackd.core.vault import authority, records
 
 ROOT = Path(__file__).resolve().parents[1]
 VAULT_FORMAT = (ROOT / "docs" / "vault-format.md").read_text(encoding="utf-8")

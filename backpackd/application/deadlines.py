@@ -6,7 +6,7 @@ Nothing polls, and nothing relies on the alarm alone: whatever has a deadline ch
 
 from collections.abc import Callable
 
-from backpackd.application.auditing import nobody
+from backpackd.application.audit.audit_log import nobody
 from backpackd.ports import Clock, Timer
 
 Source = Callable[[float], float | None]

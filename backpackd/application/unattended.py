@@ -5,9 +5,8 @@ It gives no operator authority, and a key that does not fit leaves the vault loc
 
 from collections.abc import Callable
 
-from backpackd.application.auditing import Auditing
-from backpackd.application.vault import Vault
-from backpackd.core import slot_secrets
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.vault.vault import Vault
 from backpackd.core.errors import (
     BackpackError,
     DamageError,
@@ -15,13 +14,14 @@ from backpackd.core.errors import (
     InvalidRequestError,
     WrongPassphraseError,
 )
-from backpackd.core.facts import ProcessId
-from backpackd.core.states import State
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.slots import slot_secrets
+from backpackd.core.vault.states import State
 
 
 async def unlock_unattended(
     vault: Vault,
-    auditing: Auditing,
+    audit_log: AuditLog,
     kind: str,
     key: Callable[[], bytes | None],
     tree: ProcessId,
@@ -30,7 +30,7 @@ async def unlock_unattended(
 
     Args:
         vault: the vault.
-        auditing: is told of a key that does not fit, and of damage.
+        audit_log: is told of a key that does not fit, and of damage.
         kind: `file` or `environment`.
         key: reads the key as it is kept; None: there is none.
         tree: the daemon's own, for the stretching.
@@ -46,12 +46,12 @@ async def unlock_unattended(
             return f"the vault has a slot of the kind {kind}, and there is no key for it"
         await vault.unlock(slot_secrets.without_line_end(found), tree, kinds={kind})
         # No log, no lease: a vault whose log cannot be used is locked again by now.
-        await auditing.ready()
+        await audit_log.ready()
     except (BackpackError, HomeError) as error:
         if isinstance(error, WrongPassphraseError | InvalidRequestError):
-            auditing.note(auditing.own_event("wrong-passphrase", details={"kind": kind}))
+            audit_log.note(audit_log.own_event("wrong-passphrase", details={"kind": kind}))
         elif isinstance(error, DamageError):
-            auditing.note(auditing.own_event("damage-found", reason=error.reason))
+            audit_log.note(audit_log.own_event("damage-found", reason=error.reason))
         # `str` of ours is its message, which repeats no key.
         return f"not unlocked by {kind}: {error}"
     return f"unlocked by {kind}: every program of yours can open this vault"

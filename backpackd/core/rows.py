@@ -10,7 +10,7 @@ class SlotRow:
 
     Attributes:
         slot_id: 16 random bytes.
-        body: the slot's encoding, see `core.slots`.
+        body: the slot's encoding, see `core.slots.slots`.
     """
 
     slot_id: bytes

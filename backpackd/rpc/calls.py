@@ -15,14 +15,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from backpackd.application.auditing import caller
+from backpackd.application.audit.audit_log import caller
+from backpackd.application.callers.operators import Operators
+from backpackd.application.callers.peers import check_user
 from backpackd.application.deadlines import Deadlines
-from backpackd.application.operators import Operators
-from backpackd.application.peers import check_user
-from backpackd.application.vault import Vault
-from backpackd.core import states
+from backpackd.application.vault.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.vault import states
 from backpackd.ports import Call, Connection
 from backpackd.rpc.methods import METHODS, Caller, Rules
 from backpackd.rpc.sizes import check_size, size_of

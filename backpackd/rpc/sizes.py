@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
 
-from backpackd.application.access import MOST_NAMES
-from backpackd.application.keys import MOST_AT_ONCE
+from backpackd.application.access.access import MOST_NAMES
+from backpackd.application.vault.keys import MOST_AT_ONCE
+from backpackd.core.access.grants import MAX_PATTERNS
+from backpackd.core.access.policy import MAX_RULES
 from backpackd.core.agentlock.content import MAX_CREDENTIALS, MAX_DOCUMENT
 from backpackd.core.errors import InvalidRequestError, LimitError
-from backpackd.core.grants import MAX_PATTERNS
-from backpackd.core.policy import MAX_RULES
 
 MAX_MESSAGE: Final = 8 * 1024 * 1024
 """The longest request or response of all, in bytes: 64 values of 64 KiB and room to spare."""

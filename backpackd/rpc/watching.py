@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from backpackd.application.operators import Operators
-from backpackd.application.vault import Session
+from backpackd.application.callers.operators import Operators
+from backpackd.application.vault.vault import Session
 from backpackd.ports import Connection
 
 _Result = TypeVar("_Result")

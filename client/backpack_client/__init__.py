@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from backpack_client.agent_model import Identity as Identity
     from backpack_client.agent_model import LockInfo as LockInfo
-    from backpack_client.agents import Agent as Agent
-    from backpack_client.agents import AsyncAgent as AsyncAgent
     from backpack_client.aio import AsyncBackpack as AsyncBackpack
     from backpack_client.aio import AsyncLease as AsyncLease
     from backpack_client.aio import AsyncWatch as AsyncWatch
@@ -22,7 +20,10 @@ if TYPE_CHECKING:
     from backpack_client.api import Lease as Lease
     from backpack_client.api import Watch as Watch
     from backpack_client.failures import Failure as Failure
-    from backpack_client.held import Values as Values
+    from backpack_client.handles.agent import Agent as Agent
+    from backpack_client.handles.agent import AsyncAgent as AsyncAgent
+    from backpack_client.handles.lease_values import Values as Values
+    from backpack_client.launch.key_descriptor import handed_keys as handed_keys
     from backpack_client.model import Deleted as Deleted
     from backpack_client.model import DenyRule as DenyRule
     from backpack_client.model import Grant as Grant
@@ -41,13 +42,12 @@ if TYPE_CHECKING:
     from backpack_client.model import Stored as Stored
     from backpack_client.model import VaultState as VaultState
     from backpack_client.model import VaultStatus as VaultStatus
-    from backpack_client.running.descriptor import handed_keys as handed_keys
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Agent": "agents",
-    "AsyncAgent": "agents",
+    "Agent": "handles.agent",
+    "AsyncAgent": "handles.agent",
     "AsyncBackpack": "aio",
     "AsyncLease": "aio",
     "AsyncWatch": "aio",
@@ -72,11 +72,11 @@ _HOMES = {
     "Request": "model",
     "Revealed": "model",
     "Stored": "model",
-    "Values": "held",
+    "Values": "handles.lease_values",
     "VaultState": "model",
     "VaultStatus": "model",
     "Watch": "api",
-    "handed_keys": "running.descriptor",
+    "handed_keys": "launch.key_descriptor",
 }
 
 __all__ = [

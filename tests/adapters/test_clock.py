@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from backpackd.adapters.clock import BootTimer, RecheckingTimer, SystemClock, boot_timer
+from backpackd.adapters.system.clock import BootTimer, RecheckingTimer, SystemClock, boot_timer
 from backpackd.ports import Timer
 
 # A bound on what would otherwise hang, not a measurement.

@@ -17,8 +17,8 @@ from backpackd.adapters.door.limits import (
     ACCEPTS_PER_TURN,
     JOBS_PER_TURN,
 )
-from backpackd.adapters.door.listener import Listener
-from backpackd.core.facts import ProcessId
+from backpackd.adapters.system.listener import Listener
+from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import Peer
 from doors import (
     PING,

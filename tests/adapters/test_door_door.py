@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from backpackd.adapters.door import http2
-from backpackd.adapters.door.credentials import Credentials
+from backpackd.adapters.processes.credentials import Credentials
 from backpackd.adapters.processes.linux import PidfdProcess
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import Peer
 from descriptors import descriptors
 from doors import (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpackd.adapters.door.places import judge, longest_idle
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 
 ONE = ProcessId(1, 1)
 TWO = ProcessId(2, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.files import (
+from backpackd.adapters.home.files import (
     CREATE,
     READ,
     UNWRITABLE,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters import hardening
-from backpackd.adapters.hardening import protections
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets import hardening
+from backpackd.adapters.secrets.hardening import protections
+from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.core.protections import Protection
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc
 # process undumpable, which is what is to be shown, so it is undone before.
 BEGIN = """
 import ctypes, os, resource, sys
-from backpackd.adapters import hardening
+from backpackd.adapters.secrets import hardening
 from backpackd.core.errors import HomeError
 if os.geteuid() == 0:
     os.setgroups([])
@@ -80,7 +80,7 @@ def arena() -> Iterator[Arena]:
 def report(code: str) -> dict[str, bool]:
     """Return what a process that ran `code` reports of itself."""
     script = (
-        "from backpackd.adapters.secret_memory import Arena\n"
+        "from backpackd.adapters.secrets.secret_memory import Arena\n"
         f"{BEGIN}{code}\n"
         "for each in hardening.protections(Arena(), ''):\n"
         "    print(each.name, int(each.on))\n"
@@ -138,7 +138,10 @@ def test_no_privileges_can_be_gained_any_more() -> None:
 
 
 def test_new_files_are_for_the_user_alone(tmp_path: Path) -> None:
-    run("from backpackd.adapters.hardening import harden\nharden()\nopen('new', 'w')", cwd=tmp_path)
+    run(
+        "from backpackd.adapters.secrets.hardening import harden\nharden()\nopen('new', 'w')",
+        cwd=tmp_path,
+    )
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
 
 

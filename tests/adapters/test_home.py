@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters import home as homes
-from backpackd.adapters.home import LOCK_NAME, kind_of_mount, open_home
+from backpackd.adapters.home import home as homes
+from backpackd.adapters.home.home import LOCK_NAME, kind_of_mount, open_home
 from backpackd.core.errors import HomeError
 
 MOUNTS = b"""\
@@ -173,7 +173,7 @@ def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_second_daemon_is_refused_and_told_who_holds_the_home(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys; from backpackd.adapters.home import open_home;"
+        "import pathlib, sys; from backpackd.adapters.home.home import open_home;"
         "home = open_home(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     path = tmp_path / "home"

@@ -16,8 +16,8 @@ from jeepney import HeaderFields, MessageType, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
-from backpackd.adapters import notifications
-from backpackd.adapters.notifications import DesktopNotifier, NoNotifier, notifier
+from backpackd.adapters.system import notifications
+from backpackd.adapters.system.notifications import DesktopNotifier, NoNotifier, notifier
 from daemons import RunningDaemon, failure
 
 NAME = "org.freedesktop.Notifications"

@@ -12,7 +12,7 @@ import pytest
 
 from backpackd.adapters.processes import pinned, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
-from backpackd.core.facts import Answer, ProcessId
+from backpackd.core.peer_facts import Answer, ProcessId
 from real_processes import NOBODY, WAITING, Start, attest, python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

@@ -13,7 +13,7 @@ import pytest
 
 from backpackd.adapters.processes import procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
-from backpackd.core.facts import PeerFacts, ProcessFacts
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts
 from descriptors import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

@@ -11,7 +11,7 @@ import pytest
 from backpackd.adapters.processes import portable
 from backpackd.adapters.processes.portable import PortableProcesses
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import ProcessFacts
+from backpackd.core.peer_facts import ProcessFacts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from backpackd.adapters.scrubbing import clean_environment
+from backpackd.adapters.secrets.scrubbing import clean_environment
 
 # Stands in for the interpreter, so that what is executed anew is PROBE and not the daemon.
 SHEBANG = "#!{python} {probe}\n"
 START = """
 import os, sys
-from backpackd.adapters import scrubbing
+from backpackd.adapters.secrets import scrubbing
 if {broken}:
     scrubbing._SCRUB = {{}}
 sys.executable = {interpreter!r}
@@ -25,7 +25,7 @@ scrubbing.ensure_scrubbed(sys.argv[1:])
 PROBE = """
 import json, os, sys
 from pathlib import Path
-from backpackd.adapters import scrubbing
+from backpackd.adapters.secrets import scrubbing
 if {broken}:
     scrubbing._SCRUB = {{}}
 scrubbing.ensure_scrubbed(["never", "again"])
@@ -38,7 +38,7 @@ print(json.dumps({{
     "passed": os.path.exists("/proc/self/fd/3") and os.readlink("/proc/self/fd/3"),
 }}))
 """
-FOUND = "from backpackd.adapters.scrubbing import scrubbed; print(scrubbed())"
+FOUND = "from backpackd.adapters.secrets.scrubbing import scrubbed; print(scrubbed())"
 
 # musl has no such tunables.
 glibc = pytest.mark.skipif(
@@ -100,7 +100,7 @@ def test_half_a_measure_is_not_taken_for_scrubbing(environ: dict[str, str]) -> N
 def test_a_forged_mark_does_not_make_the_daemon_believe_that_it_is_scrubbed() -> None:
     script = (
         "import os\n"
-        "from backpackd.adapters import scrubbing\n"
+        "from backpackd.adapters.secrets import scrubbing\n"
         "os.environ[scrubbing._MARKER] = str(os.getpid())\n"
         "scrubbing.ensure_scrubbed([])\n"
         "print(scrubbing.scrubbed())\n"
@@ -114,7 +114,7 @@ def test_a_forged_mark_does_not_make_the_daemon_believe_that_it_is_scrubbed() ->
 def test_a_forged_mark_does_not_let_a_variable_through() -> None:
     script = (
         "import os\n"
-        "from backpackd.adapters import scrubbing\n"
+        "from backpackd.adapters.secrets import scrubbing\n"
         "os.environ[scrubbing._MARKER] = str(os.getpid())\n"
         "scrubbing.ensure_scrubbed([])\n"
         "print(sorted({'HOME', 'GRPC_TRACE', scrubbing._MARKER} & set(os.environ)))\n"
@@ -201,7 +201,7 @@ def test_cleaning_a_clean_environment_changes_nothing() -> None:
 def test_an_interpreter_that_is_gone_is_said_so() -> None:
     script = (
         "import sys\n"
-        "from backpackd.adapters.scrubbing import ensure_scrubbed\n"
+        "from backpackd.adapters.secrets.scrubbing import ensure_scrubbed\n"
         "from backpackd.core.errors import HomeError\n"
         "for sys.executable in ('/nonexistent/python', '', None):\n"
         "    try:\n"

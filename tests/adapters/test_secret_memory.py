@@ -17,15 +17,15 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from backpackd.adapters import secret_memory
-from backpackd.adapters.secret_memory import SLOT_SIZE, Arena
+from backpackd.adapters.secrets import secret_memory
+from backpackd.adapters.secrets.secret_memory import SLOT_SIZE, Arena
 from backpackd.core.errors import HomeError, LimitError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 HOLDER = """
 import json, os, sys
-from backpackd.adapters import secret_memory
+from backpackd.adapters.secrets import secret_memory
 if sys.argv[1] == "mlock":
     def missing():
         raise OSError(38, "not there")
@@ -272,7 +272,7 @@ def test_a_forked_child_has_no_such_memory(kind: str) -> None:
 def test_without_any_lockable_memory_the_daemon_is_told_what_to_do() -> None:
     script = (
         "import os, resource\n"
-        "from backpackd.adapters.secret_memory import Arena\n"
+        "from backpackd.adapters.secrets.secret_memory import Arena\n"
         "from backpackd.core.errors import HomeError\n"
         "resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))\n"
         "if os.geteuid() == 0:\n"

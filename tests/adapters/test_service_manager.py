@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.service_manager import (
+from backpackd.adapters.system.service_manager import (
     READY,
     WATCHDOG,
     notify,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.spool import FileSpool
+from backpackd.adapters.stores.spool import FileSpool
 from backpackd.core.errors import DiskFullError
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.adapters.stores.aside import ASIDE_NAME
 from backpackd.adapters.stores.memory import MemoryStore
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.application.keys import Keys
-from backpackd.application.rotation import Rotation
-from backpackd.application.slots import Slots
-from backpackd.application.vault import Vault
-from backpackd.core import slots
+from backpackd.application.vault.keys import Keys
+from backpackd.application.vault.rotation import Rotation
+from backpackd.application.vault.slots import Slots
+from backpackd.application.vault.vault import Vault
 from backpackd.core.errors import DiskFullError, StoreError
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from backpackd.core.rows import Change, KeyRow, SlotRow, StoredVault
+from backpackd.core.slots import slots
 from fakes import GOOD, OTHER, FakeClock, FakeStretcher
 
 VAULT = StoredVault(b"v" * 16, b"authority 0", (SlotRow(b"a" * 16, b"slot"),))

@@ -8,7 +8,7 @@ import pytest
 
 from backpackd.adapters.stores.sqlite import MOST_ENTRY_BYTES, MOST_SLOTS, SqliteStore
 from backpackd.adapters.stores.vault_file import FILE_NAME, MOST_BYTES
-from backpackd.application import opening
+from backpackd.application.vault import stored_vault
 from backpackd.core.errors import DamageError
 from backpackd.core.rows import SlotRow, StoredVault
 
@@ -51,7 +51,7 @@ async def test_of_thousands_of_planted_slots_only_so_many_are_read_that_they_are
     loaded = await store.load()
     await store.close()
     assert loaded is not None
-    assert opening.MOST_SLOTS < len(loaded.slots) == MOST_SLOTS
+    assert stored_vault.MOST_SLOTS < len(loaded.slots) == MOST_SLOTS
 
 
 async def test_a_planted_record_of_hundreds_of_megabytes_is_damage(home: Path) -> None:

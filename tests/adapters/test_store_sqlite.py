@@ -179,9 +179,7 @@ async def test_a_file_cut_short_anywhere_is_refused_and_never_taken_for_none(hom
         assert (home / FILE_NAME).read_bytes() == whole[:length]
 
 
-async def test_a_damaged_page_is_found_when_the_vault_is_opened(
-    home: Path, chance: random.Random
-) -> None:
+async def test_a_damaged_page_is_found_at_opening(home: Path, chance: random.Random) -> None:
     await make(home)
     whole = bytearray((home / FILE_NAME).read_bytes())
     for place in range(4096, len(whole), 4096):
@@ -452,9 +450,7 @@ class TestRemembered:
         assert read == [one, two, none]
         await store.close()
 
-    async def test_a_row_that_is_put_or_deleted_is_what_the_change_made_it(
-        self, home: Path
-    ) -> None:
+    async def test_a_row_that_is_put_or_deleted_is_as_the_change_made_it(self, home: Path) -> None:
         await make(home)
         store, index = SqliteStore(home), (1).to_bytes(32, "big")
         await store.load()

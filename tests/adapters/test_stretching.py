@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from backpackd.adapters import stretching
-from backpackd.adapters.stretching import MOST_FAVORED, MOST_TREES, MOST_WAITING, Argon2idStretcher
+from backpackd.adapters.secrets import stretching
+from backpackd.adapters.secrets.stretching import (
+    MOST_FAVORED,
+    MOST_TREES,
+    MOST_WAITING,
+    Argon2idStretcher,
+)
 from backpackd.core.errors import LimitError
-from backpackd.core.facts import ProcessId
-from backpackd.core.slots import Argon2idParameters
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.slots.slots import Argon2idParameters
 from fakes import settled, turns
 
 A, B, C = (ProcessId(pid, pid) for pid in (1, 2, 3))

@@ -5,6 +5,9 @@ import hashlib
 
 import pytest
 
+from backpackd.core.access.leases import DEFAULT_TTL
+from backpackd.core.access.policy import DenyRule, Policy
+from backpackd.core.access.selectors import parse
 from backpackd.core.errors import (
     DeniedError,
     InvalidRequestError,
@@ -16,11 +19,8 @@ from backpackd.core.errors import (
     UserChangedError,
     WaitingError,
 )
-from backpackd.core.facts import ProcessId
-from backpackd.core.leases import DEFAULT_TTL
-from backpackd.core.policy import DenyRule, Policy
-from backpackd.core.records import KeyHead
-from backpackd.core.selectors import parse
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.vault.records import KeyHead
 from fakes import UID, Gate, World, settled, turns
 
 AGENT = "/usr/bin/agent"
@@ -71,7 +71,7 @@ async def test_several_names_are_all_or_nothing() -> None:
     await world.grant("K")
     with pytest.raises(WaitingError):
         await world.get("K", "L")
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_missing_key_is_told_where_it_is_granted() -> None:
@@ -79,7 +79,7 @@ async def test_a_missing_key_is_told_where_it_is_granted() -> None:
     await world.grant("*")
     with pytest.raises(KeyUnknownError):
         await world.get("K", "MISSING")
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 @pytest.mark.parametrize("names", [[], ["K", "K"], ["1"], [f"K{n}" for n in range(65)]])
@@ -136,7 +136,7 @@ async def test_of_two_callers_at_once_one_gets_the_last_use() -> None:
     outcome = await settled(*gets)
     assert {"K": b"k"} in outcome
     assert [type(found) for found in outcome if isinstance(found, Exception)] == [DeniedError]
-    assert len(world.leasing) == 1
+    assert len(world.live_leases) == 1
 
 
 async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
@@ -145,7 +145,7 @@ async def test_a_use_that_cannot_be_stored_hands_out_nothing() -> None:
     world.store.faults.append(StoreError("broken"))
     with pytest.raises(StoreError):
         await world.get("K")
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
     assert world.vault.session().authority.grants[grant.id].uses_left == 1
 
 
@@ -163,11 +163,11 @@ async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> No
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.get("K"))
     await world.store.after_rows.reached()
-    await world.granting.remove(grant.id)
+    await world.standing_grants.remove(grant.id)
     world.store.after_rows.open()
     with pytest.raises(DeniedError):
         await getting
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> None:
@@ -177,7 +177,7 @@ async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> Non
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
-    await world.granting.remove(free.id)
+    await world.standing_grants.remove(free.id)
     world.store.after_rows.open()
     assert (await getting).grant_ids == (counted.id,)
     assert world.vault.session().authority.grants[counted.id].uses_left == 0
@@ -190,7 +190,7 @@ async def test_the_longest_life_is_that_of_the_grant_the_lease_rests_on() -> Non
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
-    await world.granting.remove(long.id)
+    await world.standing_grants.remove(long.id)
     world.store.after_rows.open()
     found = await getting
     assert found.max_expires_at - found.issued_at == 100
@@ -208,7 +208,7 @@ async def test_a_key_deleted_while_a_use_is_spent_is_not_handed_over() -> None:
     got, deleted = await settled(getting, deleting)
     # Either the lease came first and ended with the key, or it never came.
     assert isinstance(got, KeyUnknownError) or deleted == 1
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_key_deleted_before_a_use_is_spent_costs_no_use() -> None:
@@ -235,7 +235,7 @@ async def test_a_lock_while_a_use_is_spent_hands_out_nothing() -> None:
     world.store.after_commit.open()
     with pytest.raises(LockedError):
         await getting
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> None:
@@ -248,7 +248,7 @@ async def test_a_lock_and_unlock_while_a_value_is_read_hands_out_nothing() -> No
     world.store.after_rows.open()
     with pytest.raises(LockedError):
         await getting
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_lease_is_short_unless_asked_otherwise_and_no_longer_than_granted() -> None:
@@ -285,11 +285,11 @@ async def test_a_grant_that_expires_while_its_use_is_spent_hands_out_nothing() -
     world.store.after_commit.open()
     with pytest.raises(DeniedError):
         await getting
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.leasing.MOST_LEASES", 2)
+    monkeypatch.setattr("backpackd.application.access.leases.MOST_LEASES", 2)
     world = await World().stocked()
     grant = await world.grant("K", uses=3)
     await world.get("K")
@@ -302,7 +302,7 @@ async def test_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_leases_of_one_tree_are_limited_and_others_are_not_kept_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backpackd.application.leasing.MOST_OF_TREE", 2)
+    monkeypatch.setattr("backpackd.application.access.leases.MOST_OF_TREE", 2)
     world = await World().stocked()
     await world.grant("K")
     world.processes.add(200)
@@ -328,7 +328,7 @@ async def test_executables_are_read_only_when_a_grant_asks_for_their_digest(
     grant = await world.grant("K")
     await world.get("K")
     assert read == []
-    await world.granting.remove(grant.id)
+    await world.standing_grants.remove(grant.id)
     await world.grant("K", to=f"sha256:{hashlib.sha256(AGENT.encode()).hexdigest()}")
     await world.get("K")
     assert read == ["/usr/bin/tool", AGENT]
@@ -354,7 +354,7 @@ async def test_a_default_that_denies_is_told_apart_from_a_rule_against_which_no_
     assert caught.value.reason == "no-grant"
     await world.grant("K")
     assert await world.get("K") == {"K": b"k"}
-    world.ruling.tighten(Policy("allow", "all", (DenyRule(("K",)),)))
+    world.vault_policy.tighten(Policy("allow", "all", (DenyRule(("K",)),)))
     with pytest.raises(DeniedError) as caught:
         await world.get("K")
     assert caught.value.reason == "denied-by-rule"
@@ -368,7 +368,7 @@ async def test_a_policy_that_allows_needs_no_grant() -> None:
 
 
 async def _set_default(world: World, default: str) -> None:
-    await world.ruling.replace(Policy(default=default))
+    await world.vault_policy.replace(Policy(default=default))
 
 
 async def test_a_listing_for_whom_nothing_is_granted_looks_nothing_up(
@@ -397,7 +397,7 @@ async def test_a_listing_for_whom_nothing_is_granted_looks_nothing_up(
 async def test_a_listing_of_named_keys_leaves_out_what_is_denied_or_not_stored() -> None:
     world = await World().stocked()
     await world.grant("K", "L", "M")
-    await world.ruling.replace(Policy(deny=(DenyRule(("L",)),)))
+    await world.vault_policy.replace(Policy(deny=(DenyRule(("L",)),)))
     assert [head.name for head in await world.access.listed(world.connect())] == ["K"]
 
 
@@ -413,7 +413,7 @@ async def test_executables_are_hashed_only_where_it_matters_for_the_keys_asked_f
     monkeypatch.setattr(world.processes, "digest", counted)
     await world.grant("K", to=f"sha256:{'0' * 64}")
     rule = DenyRule(("M",), parse(f"sha256:{'0' * 64}"))
-    await world.ruling.replace(Policy(deny=(rule,)))
+    await world.vault_policy.replace(Policy(deny=(rule,)))
     await world.grant("L")
     await world.get("L")
     assert read == []

@@ -11,7 +11,7 @@ from backpackd.core.errors import (
     LimitError,
     PeerUnknownError,
 )
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from fakes import Gate, World, settled
 
 
@@ -21,8 +21,8 @@ async def test_leases_end_with_their_holder() -> None:
     await world.get("K")
     await world.get("L")
     world.processes.kill(100)
-    assert len(world.leasing) == 0
-    assert world.watching._held == {}
+    assert len(world.live_leases) == 0
+    assert world.process_watches._held == {}
 
 
 async def test_leases_outlive_the_tool_that_asked() -> None:
@@ -30,7 +30,7 @@ async def test_leases_outlive_the_tool_that_asked() -> None:
     await world.grant("K")
     await world.get("K", pid=101)
     world.processes.kill(101)
-    assert len(world.leasing) == 1
+    assert len(world.live_leases) == 1
 
 
 async def test_leases_end_with_the_process_that_their_grant_names() -> None:
@@ -38,10 +38,10 @@ async def test_leases_end_with_the_process_that_their_grant_names() -> None:
     await world.grant("K", to="tree:101")
     await world.get("K", pid=101)
     world.processes.kill(101)
-    assert len(world.leasing) == 0
-    assert [process.pid for process in world.watching._held] == [100]
+    assert len(world.live_leases) == 0
+    assert [process.pid for process in world.process_watches._held] == [100]
     world.processes.kill(100)
-    assert world.watching._held == {}
+    assert world.process_watches._held == {}
 
 
 async def test_a_root_that_ends_between_attesting_and_issuing_gets_nothing() -> None:
@@ -54,7 +54,7 @@ async def test_a_root_that_ends_between_attesting_and_issuing_gets_nothing() -> 
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_process_named_by_a_grant_that_ends_before_issuing_gets_nothing() -> None:
@@ -67,8 +67,8 @@ async def test_a_process_named_by_a_grant_that_ends_before_issuing_gets_nothing(
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert len(world.leasing) == 0
-    assert world.watching._held == {}
+    assert len(world.live_leases) == 0
+    assert world.process_watches._held == {}
 
 
 async def test_a_recycled_pid_of_a_root_gets_nothing() -> None:
@@ -82,8 +82,8 @@ async def test_a_recycled_pid_of_a_root_gets_nothing() -> None:
     world.store.after_rows.open()
     with pytest.raises(PeerUnknownError):
         await getting
-    assert len(world.leasing) == 0
-    assert world.watching._held == {}
+    assert len(world.live_leases) == 0
+    assert world.process_watches._held == {}
 
 
 async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> None:
@@ -102,7 +102,7 @@ async def test_a_known_root_whose_end_was_not_yet_heard_of_gets_nothing() -> Non
         await getting
     world.processes._table[100] = root
     world.processes.kill(100)
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,21 +116,21 @@ async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(world.processes, "pin", pin)
     with pytest.raises(LimitError):
         await world.hand_out(connection, "K")
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_holder_is_watched_once_and_until_it_ends_or_the_vault_is_locked() -> None:
     world = await World().stocked()
     await world.grant("*")
     first, second = await world.lease("K"), await world.lease("L")
-    assert len(world.watching._held) == 1
-    world.revoking.give_back(first.holder, first.id)
-    assert len(world.watching._held) == 1
-    world.revoking.give_back(second.holder, second.id)
+    assert len(world.process_watches._held) == 1
+    world.revocation.give_back(first.holder, first.id)
+    assert len(world.process_watches._held) == 1
+    world.revocation.give_back(second.holder, second.id)
     # A revocation would still mean it: it had the keys.
-    assert len(world.watching._held) == 1
+    assert len(world.process_watches._held) == 1
     world.vault.lock()
-    assert world.watching._held == {}
+    assert world.process_watches._held == {}
 
 
 async def test_a_lease_expires_by_the_timer() -> None:
@@ -140,7 +140,7 @@ async def test_a_lease_expires_by_the_timer() -> None:
     assert world.timer.deadline == world.clock.boot() + 60
     world.clock.pass_(60)
     world.deadlines.review()
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_lease_that_is_due_is_over_before_the_timer_rings() -> None:
@@ -149,8 +149,8 @@ async def test_a_lease_that_is_due_is_over_before_the_timer_rings() -> None:
     connection = world.connect()
     found = await world.lease(ttl=60)
     world.clock.pass_(60)
-    assert world.leasing.all() == []
-    assert world.leasing.of(world.tree()) == []
+    assert world.live_leases.all() == []
+    assert world.live_leases.of(world.tree()) == []
     with pytest.raises(LeaseUnknownError):
         world.renew(connection, found.id)
 
@@ -185,8 +185,8 @@ async def test_locking_ends_every_lease() -> None:
     connection = world.connect()
     found = await world.lease()
     world.vault.lock()
-    assert len(world.leasing) == 0
-    assert world.watching._held == {}
+    assert len(world.live_leases) == 0
+    assert world.process_watches._held == {}
     await world.vault.unlock(b"seven quiet otters", world.tree())
     with pytest.raises(LeaseUnknownError):
         world.renew(connection, found.id)
@@ -205,17 +205,17 @@ async def test_revoking_ends_what_it_names_and_nothing_else(what: str, left: int
     await world.lease("K", pid=200)
     match what:
         case "id":
-            ended = world.revoking.lease(found.id)
+            ended = world.revocation.lease(found.id)
         case "key":
-            ended = world.revoking.key("K")
+            ended = world.revocation.key("K")
         case "tree":
-            ended = world.revoking.tree(100)
+            ended = world.revocation.tree(100)
         case "grant":
-            ended = world.leasing.end_grant(on_k.id, "grant-gone")
+            ended = world.live_leases.end_grant(on_k.id, "grant-gone")
         case _:
-            ended = world.revoking.all()
+            ended = world.revocation.all()
     assert len(ended) == 4 - left
-    assert len(world.leasing) == left
+    assert len(world.live_leases) == left
 
 
 async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
@@ -225,7 +225,7 @@ async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
     await world.get("K", "L")
     await world.get("L")
     assert await world.access.delete_keys(["K"]) == 2
-    assert len(world.leasing) == 1
+    assert len(world.live_leases) == 1
 
 
 async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -> None:
@@ -239,4 +239,4 @@ async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -
     world.store.before_commit.open()
     await settled(deleting)
     await world.vault.settle()
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from backpackd.core.access.grants import LONGEST_TTL
+from backpackd.core.access.leases import DEFAULT_TTL, Lease
+from backpackd.core.access.policy import DenyRule, Policy
 from backpackd.core.errors import DeniedError, LeaseUnknownError, WaitingError
-from backpackd.core.grants import LONGEST_TTL
-from backpackd.core.leases import DEFAULT_TTL, Lease
-from backpackd.core.policy import DenyRule, Policy
 from fakes import UID, World
 from thorough import CI
 
@@ -230,24 +230,24 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.held[lease.id] = Held(root, names, rests_on, self.now + life, bound, life, self.now)
         self.had |= {(root, name) for name in names}
 
-    @precondition(lambda self: self.world.asking.pending())
+    @precondition(lambda self: self.world.approvals.pending())
     @rule(pick=st.integers(0, 20), once=st.booleans())
     def approve(self, pick: int, once: bool) -> None:
-        pending = self.world.asking.pending()
+        pending = self.world.approvals.pending()
         request = pending[pick % len(pending)]
-        self.step(lambda: self.world.asking.approve(request.code, once=once, root_pid=0))
-        (made,) = [c for c in self.world.asking.answers.consents() if c.id not in self.consents]
+        self.step(lambda: self.world.approvals.approve(request.code, once=once, root_pid=0))
+        (made,) = [c for c in self.world.approvals.consents.in_force() if c.id not in self.consents]
         root, names = request.tree.pid, request.names
         until = self.now + 600 if once else None
         self.consents[made.id] = Consented(made.id, root, names, 1 if once else None, until)
         self.refused -= {(root, name) for name in names}
 
-    @precondition(lambda self: self.world.asking.pending())
+    @precondition(lambda self: self.world.approvals.pending())
     @rule(pick=st.integers(0, 20))
     def deny(self, pick: int) -> None:
-        pending = self.world.asking.pending()
+        pending = self.world.approvals.pending()
         request = pending[pick % len(pending)]
-        self.step(lambda: self.world.asking.deny(request.code))
+        self.step(lambda: self.world.approvals.deny(request.code))
         self.refused |= {(request.tree.pid, name) for name in request.names}
 
     @precondition(lambda self: self.held)
@@ -275,7 +275,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def give_back(self, pick: int) -> None:
         lease_id = sorted(self.held)[pick % len(self.held)]
         held = self.held.pop(lease_id)
-        self.step(lambda: self.world.revoking.give_back(self.world.tree(held.root), lease_id))
+        self.step(lambda: self.world.revocation.give_back(self.world.tree(held.root), lease_id))
 
     @rule(
         what=st.sampled_from(["lease", "key", "tree", "all"]),
@@ -288,16 +288,16 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.step(self.world.deadlines.review)
         chosen = sorted(self.held)[pick % len(self.held)] if self.held else ""
         if what == "lease":
-            self.step(lambda: self.world.revoking.lease(chosen))
+            self.step(lambda: self.world.revocation.lease(chosen))
             hit = {lease_id: held for lease_id, held in self.held.items() if lease_id == chosen}
         elif what == "key":
-            self.step(lambda: self.world.revoking.key(name))
+            self.step(lambda: self.world.revocation.key(name))
             hit = {lease_id: held for lease_id, held in self.held.items() if name in held.names}
         elif what == "tree":
-            self.step(lambda: self.world.revoking.tree(root))
+            self.step(lambda: self.world.revocation.tree(root))
             hit = {lease_id: held for lease_id, held in self.held.items() if held.root == root}
         else:
-            self.step(self.world.revoking.all)
+            self.step(self.world.revocation.all)
             hit = dict(self.held)
         pairs = {(held.root, key) for held in hit.values() for key in held.names}
         if what == "key":
@@ -322,10 +322,10 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     @precondition(lambda self: self.grants)
     @rule(pick=st.integers(0, 20))
     def take_back(self, pick: int) -> None:
-        standing = sorted(grant.id for grant in self.world.granting.all())
+        standing = sorted(grant.id for grant in self.world.standing_grants.all())
         if standing:
             gone = standing[pick % len(standing)]
-            self.run(self.world.granting.remove(gone))
+            self.run(self.world.standing_grants.remove(gone))
             del self.grants[gone]
             self.end(lambda held: gone in held.rests_on)
 
@@ -356,7 +356,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def rule_otherwise(self, default: str, longest: int) -> None:
         before, self.policy = self.policy, Policy(default=default, max_ttl=longest)
         self.due()
-        self.run(self.world.ruling.replace(self.policy))
+        self.run(self.world.vault_policy.replace(self.policy))
         if longest < before.max_ttl:
             for held in self.held.values():
                 held.shorten(held.issued + longest)
@@ -373,7 +373,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def edit_the_file(self, denied: set[str]) -> None:
         # It says allow, as an agent that edits it would: that must not count for anything.
         rules = tuple(DenyRule((name,)) for name in sorted(denied))
-        self.step(lambda: self.world.ruling.tighten(Policy("allow", "all", rules)))
+        self.step(lambda: self.world.vault_policy.tighten(Policy("allow", "all", rules)))
         new, self.denied_by_file = denied - self.denied_by_file, denied
         self.end(lambda held: new & set(held.names))
 
@@ -382,9 +382,9 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         if unlock:
             self.run(self.world.opened_again())
         else:
-            self.step(self.world.revoking.panic)
+            self.step(self.world.revocation.panic)
             self.withdrawn |= self.had
-            assert len(self.world.leasing) == 0
+            assert len(self.world.live_leases) == 0
             self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
         self.held.clear()
         self.consents.clear()
@@ -398,7 +398,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     @invariant()
     def exactly_the_leases_that_should_live_do(self) -> None:
         self.due()
-        live = {lease.id: lease for lease in self.world.leasing.all()}
+        live = {lease.id: lease for lease in self.world.live_leases.all()}
         assert live.keys() == self.held.keys()
         for lease_id, held in self.held.items():
             lease = live[lease_id]
@@ -407,15 +407,15 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_of_what_was_revoked(self) -> None:
-        answers = self.world.asking.answers
-        assert {consent.id for consent in answers.consents()} == self.consents.keys()
-        assert answers._given.keys() == self.consents.keys()
+        consents = self.world.approvals.consents
+        assert {consent.id for consent in consents.in_force()} == self.consents.keys()
+        assert consents._given.keys() == self.consents.keys()
 
     @invariant()
     def only_what_matters_is_watched(self) -> None:
         self.step(self.world.deadlines.review)
         needed = {held.root for held in self.held.values()}
-        needed |= {request.tree.pid for request in self.world.asking.pending()}
+        needed |= {request.tree.pid for request in self.world.approvals.pending()}
         needed |= {root for root, _ in self.withdrawn | self.refused | self.had}
         needed |= {consent.root for consent in self.consents.values()}
         grants = {g.id: g for g in self.grants.values() if g.root is not None}
@@ -424,7 +424,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
             for held in self.held.values()
             for grant_id in held.rests_on & grants.keys()
         }
-        assert {process.pid for process in self.world.watching._held} == needed
+        assert {process.pid for process in self.world.process_watches._held} == needed
 
 
 # Together with those of the lease table, more than two thousand examples in CI.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from backpackd.core.access.policy import DenyRule, Policy, make_rule
 from backpackd.core.errors import DeniedError, PeerUnknownError, RequestUnknownError
-from backpackd.core.policy import DenyRule, Policy, make_rule
 from fakes import Gate, World, settled, turns
 
 
@@ -31,10 +31,10 @@ async def in_commit(world: World, *names: str) -> tuple["asyncio.Task[dict[str, 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda world: world.revoking.key("K"),
-        lambda world: world.revoking.tree(100),
-        lambda world: world.revoking.all(),
-        lambda world: world.ruling.tighten(Policy("allow", "all", (DenyRule(("K",)),))),
+        lambda world: world.revocation.key("K"),
+        lambda world: world.revocation.tree(100),
+        lambda world: world.revocation.all(),
+        lambda world: world.vault_policy.tighten(Policy("allow", "all", (DenyRule(("K",)),))),
     ],
 )
 @pytest.mark.parametrize("before", [False, True])
@@ -50,7 +50,7 @@ async def test_what_comes_while_a_use_is_spent_overtakes_the_call(
     gate.open()
     (found,) = await settled(task)
     assert isinstance(found, DeniedError)
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_lower_ceiling_that_comes_while_a_use_is_spent_holds_for_the_lease() -> None:
@@ -60,7 +60,7 @@ async def test_a_lower_ceiling_that_comes_while_a_use_is_spent_holds_for_the_lea
     task = asyncio.create_task(world.lease("K", ttl=86400))
     await gate.reached()
     world.store.after_commit = None
-    world.ruling.tighten(Policy("allow", "all", (), 60))
+    world.vault_policy.tighten(Policy("allow", "all", (), 60))
     gate.open()
     lease = await task
     assert lease.max_expires_at - lease.issued_at == 60
@@ -70,7 +70,7 @@ async def test_the_last_use_of_a_grant_is_handed_out() -> None:
     world = await World().stocked()
     await world.grant("K", uses=1)
     assert await world.get("K") == {"K": b"k"}
-    assert [grant.uses_left for grant in world.granting.all()] == [0]
+    assert [grant.uses_left for grant in world.standing_grants.all()] == [0]
 
 
 async def test_a_rule_by_digest_that_comes_under_way_is_looked_at() -> None:
@@ -80,19 +80,19 @@ async def test_a_rule_by_digest_that_comes_under_way_is_looked_at() -> None:
     assert caller.executable is not None
     digest = world.processes.digest(caller.id, caller.executable)
     task, gate = await under_way(world, "K")
-    world.ruling.tighten(Policy("allow", "all", (make_rule(["K"], f"sha256:{digest}"),)))
+    world.vault_policy.tighten(Policy("allow", "all", (make_rule(["K"], f"sha256:{digest}"),)))
     gate.open()
     (found,) = await settled(task)
     assert isinstance(found, DeniedError)
     assert found.reason == "denied-by-rule"
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_rule_by_digest_of_another_program_keeps_nobody_from_a_key() -> None:
     world = await World().stocked()
     await world.grant("K")
     task, gate = await under_way(world, "K")
-    world.ruling.tighten(Policy("allow", "all", (make_rule(["K"], "sha256:" + "0" * 64),)))
+    world.vault_policy.tighten(Policy("allow", "all", (make_rule(["K"], "sha256:" + "0" * 64),)))
     gate.open()
     assert await task == {"K": b"k"}
 
@@ -100,9 +100,9 @@ async def test_a_rule_by_digest_of_another_program_keeps_nobody_from_a_key() -> 
 @pytest.mark.parametrize(
     "revoke",
     [
-        lambda world: world.revoking.key("K"),
-        lambda world: world.revoking.tree(100),
-        lambda world: world.revoking.all(),
+        lambda world: world.revocation.key("K"),
+        lambda world: world.revocation.tree(100),
+        lambda world: world.revocation.all(),
     ],
 )
 @pytest.mark.parametrize("consented", [False, True])
@@ -112,7 +112,7 @@ async def test_a_revocation_overtakes_a_call_that_was_decided_on(
     world = await World().stocked()
     if consented:
         task = world.asks("K")
-        world.asking.approve((await world.waiting()).code, once=False, root_pid=0)
+        world.approvals.approve((await world.waiting()).code, once=False, root_pid=0)
         await task
     else:
         await world.grant("K")
@@ -122,31 +122,31 @@ async def test_a_revocation_overtakes_a_call_that_was_decided_on(
     gate.open()
     with pytest.raises(DeniedError):
         await task
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_new_rule_overtakes_a_call_that_was_decided_on() -> None:
     world = await World().stocked()
     await world.grant("K")
     task, gate = await under_way(world, "K")
-    world.ruling.tighten(Policy(deny=(DenyRule(("K",)),)))
+    world.vault_policy.tighten(Policy(deny=(DenyRule(("K",)),)))
     gate.open()
     with pytest.raises(DeniedError) as caught:
         await task
     assert caught.value.reason == "denied-by-rule"
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_of_two_calls_with_one_use_of_a_consent_one_gets_it() -> None:
     world = await World().stocked()
     first = world.asks("K")
-    world.asking.approve((await world.waiting()).code, once=True, root_pid=0)
+    world.approvals.approve((await world.waiting()).code, once=True, root_pid=0)
     # In the moment of the answer another call of the tree is faster than the one that waited.
     second = world.asks("K")
     await turns(lambda: first.done() or second.done())
     # The other one is a question again.
     await world.waiting()
-    assert len(world.leasing) == 1
+    assert len(world.live_leases) == 1
     world.vault.lock()
     await settled(first, second)
 
@@ -154,8 +154,8 @@ async def test_of_two_calls_with_one_use_of_a_consent_one_gets_it() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda world, code: world.asking.approve(code, once=False, root_pid=0),
-        lambda world, code: world.asking.deny(code),
+        lambda world, code: world.approvals.approve(code, once=False, root_pid=0),
+        lambda world, code: world.approvals.deny(code),
     ],
 )
 async def test_a_tree_that_ends_while_a_person_types_is_answered_for_nobody(
@@ -170,8 +170,8 @@ async def test_a_tree_that_ends_while_a_person_types_is_answered_for_nobody(
         answer(world, code)
     (error,) = await settled(task)
     assert isinstance(error, PeerUnknownError)
-    assert world.asking.answers.consents() == []
-    assert world.watching._held == {}
+    assert world.approvals.consents.in_force() == []
+    assert world.process_watches._held == {}
 
 
 async def test_renewing_at_the_ceiling_again_and_again_moves_nothing_and_keeps_nothing() -> None:
@@ -183,6 +183,6 @@ async def test_renewing_at_the_ceiling_again_and_again_moves_nothing_and_keeps_n
     world.clock.pass_(30)
     for _ in range(1000):
         assert world.renew(connection, lease.id, ttl=10**6).expires_at == until
-    assert len(world.leasing._table._heap) < 100
+    assert len(world.live_leases._table._heap) < 100
     world.clock.pass_(30)
-    assert world.leasing.all() == []
+    assert world.live_leases.all() == []

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from agent_worlds import AgentWorld
-from backpackd.application import identities as identities_module
-from backpackd.application.judging import Given
+from backpackd.application.agents import identities as identities_module
+from backpackd.application.agents.lock_verification import Given
 from backpackd.core.agentlock.content import Credential
 from backpackd.core.agentlock.errors import LockContentError
 from backpackd.core.errors import LimitError, LockNamesError, NotAuthorizedError

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent_worlds import AgentWorld
-from backpackd.application import identities as identities_module
-from backpackd.application.judging import Given
-from backpackd.application.workbench import MOST_WAITING, Workbench
+from backpackd.application.agents import identities as identities_module
+from backpackd.application.agents.lock_verification import Given
+from backpackd.application.callers.worker import MOST_WAITING, Worker
 from backpackd.core.agentlock import strictjson
 from backpackd.core.agentlock.content import Credential
 from backpackd.core.agentlock.document import read
@@ -85,7 +85,7 @@ async def test_what_signs_needs_the_operator(ann: AgentWorld) -> None:
         agents.add_recipient(ann.agent, given, await ann.text()),
         agents.remove_recipient(ann.agent, given, await ann.spoken()),
         agents.trust(ann.agent, given, "", ""),
-        ann.migrating.migrate(ann.agent, given),
+        ann.migration.migrate(ann.agent, given),
     ]
     for call in calls:
         assert await reason(call, NotAuthorizedError) == "not-authorized"
@@ -305,7 +305,7 @@ async def test_json_that_a_caller_sends_is_read_beside_the_event_loop(
     await ann.agents.edit(ann.operator, Given(document), personality=b'{"a":1}')
     await ann.agents.create(ann.operator, credentials={}, personality=b'{"a":1}', memory=b'{"a":1}')
     assert (
-        await reason(ann.migrating.migrate(ann.operator, Given(document)), InvalidRequestError)
+        await reason(ann.migration.migrate(ann.operator, Given(document)), InvalidRequestError)
         == "already-migrated"
     )
     assert threads
@@ -385,7 +385,7 @@ async def test_what_is_no_lock_is_an_error_of_its_own(ann: AgentWorld) -> None:
 
 
 async def test_one_tree_has_only_so_many_pieces_in_the_line(ann: AgentWorld) -> None:
-    bench = Workbench()
+    bench = Worker()
     trees = [ann.tree(100), replace(ann.tree(100), pid=1)]
     work = [asyncio.create_task(bench.do(trees[0], lambda: 1)) for _ in range(MOST_WAITING)]
     await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """The vault locks by itself: after its longest time, and when it is idle without a lease."""
 
-from backpackd.core.states import State
+from backpackd.core.vault.states import State
 from fakes import World, state_of
 
 
@@ -65,7 +65,7 @@ async def test_the_vault_locks_after_its_longest_time_used_or_not() -> None:
     world.vault.touch()
     world.deadlines.review()
     assert state_of(world) is State.LOCKED
-    assert len(world.leasing) == 0
+    assert len(world.live_leases) == 0
 
 
 async def test_a_forgotten_agent_that_renews_does_not_outlast_the_longest_time() -> None:

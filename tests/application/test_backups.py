@@ -7,9 +7,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backpackd.application.audit_reading import Filter
-from backpackd.application.backup import FAIL, KEEP, REPLACE, Backup, Exported, Imported, Terms
-from backpackd.core import hybrid
+from backpackd.application.audit.reader import Filter
+from backpackd.application.backup.backup import (
+    FAIL,
+    KEEP,
+    REPLACE,
+    Backup,
+    Exported,
+    Imported,
+    Terms,
+)
 from backpackd.core.errors import (
     BackupError,
     DamageError,
@@ -21,6 +28,7 @@ from backpackd.core.errors import (
     WrongPassphraseError,
 )
 from backpackd.core.rows import KeyRow
+from backpackd.core.sealing import hybrid
 from fakes import GOOD, OTHER, WRONG, Gate, World, settled
 
 CHANGES = 250

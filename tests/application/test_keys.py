@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from backpackd.application.keys import PutResult
+from backpackd.application.vault.keys import PutResult
 from backpackd.core.errors import (
     DamageError,
     InvalidRequestError,
@@ -13,7 +13,7 @@ from backpackd.core.errors import (
     LimitError,
     LockedError,
 )
-from backpackd.core.records import KeyHead
+from backpackd.core.vault.records import KeyHead
 from fakes import Gate, World, settled
 
 
@@ -106,7 +106,7 @@ async def test_a_dry_run_refuses_what_would_be_refused() -> None:
 
 
 async def test_a_full_vault_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.keys.MOST_STORED", 2)
+    monkeypatch.setattr("backpackd.application.vault.keys.MOST_STORED", 2)
     world = await World().unlocked()
     await world.keys.put([("A", b"v"), ("B", b"v")])
     with pytest.raises(LimitError):
@@ -242,7 +242,7 @@ async def test_a_lock_in_the_middle_of_a_get_ends_it() -> None:
 
 
 async def test_a_lock_in_the_middle_of_a_list_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backpackd.application.keys._BATCH", 1)
+    monkeypatch.setattr("backpackd.application.vault.keys._BATCH", 1)
     world = await World().unlocked()
     await world.keys.put([(f"K{number}", b"v") for number in range(5)])
     seen: list[str] = []

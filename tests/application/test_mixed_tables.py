@@ -17,12 +17,12 @@ import pytest
 from audit_worlds import shown, verdict, written
 from backpackd.adapters.stores.inspection import Inspection
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.application.checking import check
 from backpackd.application.unattended import unlock_unattended
+from backpackd.application.vault.damage_report import check
 from backpackd.core.audit.chain import ACCEPTED, Head
 from backpackd.core.errors import BackpackError, DamageError
-from backpackd.core.slots import AUTHORIZING
-from backpackd.core.states import State
+from backpackd.core.slots.slots import AUTHORIZING
+from backpackd.core.vault.states import State
 from fakes import GOOD, OTHER, World, state_of
 
 TABLES = ("vault", "slots", "keys", "audit_keys", "audit_log")
@@ -67,7 +67,7 @@ async def opened(home: Path) -> World:
     """Start a daemon's parts on a file."""
     world = World(store=SqliteStore(home))
     await world.vault.open()
-    await world.auditing.begin()
+    await world.audit_log.begin()
     return world
 
 
@@ -75,7 +75,7 @@ async def unlocked(world: World, passphrase: bytes, *, accept_older: bool = Fals
     """Unlock, and return the reason where that is refused."""
     try:
         await world.vault.unlock(passphrase, world.tree(), accept_older=accept_older)
-        await world.auditing.ready()
+        await world.audit_log.ready()
     except BackpackError as error:
         assert state_of(world) is State.LOCKED
         return error.reason
@@ -85,7 +85,7 @@ async def unlocked(world: World, passphrase: bytes, *, accept_older: bool = Fals
 async def closed(world: World) -> None:
     if state_of(world) is State.UNLOCKED:
         world.vault.lock()
-    await world.auditing.close()
+    await world.audit_log.close()
     await world.store.close()
 
 
@@ -97,7 +97,7 @@ async def replaced(world: World) -> None:
     """Take back all that somebody could want to have again."""
     await world.slots.change_passphrase(GOOD, OTHER, world.tree())
     for grant in list(world.vault.session().authority.grants):
-        await world.granting.remove(grant)
+        await world.standing_grants.remove(grant)
     await world.access.delete_keys(["K"])
 
 
@@ -110,8 +110,8 @@ async def rotated(world: World) -> None:
 async def revoked(world: World) -> None:
     """Change the record alone, and without an entry of its own."""
     lease = await world.lease("K")
-    world.revoking.lease(lease.id)
-    await world.revoking.keep()
+    world.revocation.lease(lease.id)
+    await world.revocation.keep()
 
 
 History = Callable[[World], Awaitable[None]]
@@ -122,7 +122,7 @@ async def made(path: Path, history: History) -> Files:
     files = Files(path)
     files.home("today").mkdir(mode=0o700)
     world = World(store=SqliteStore(files.home("today")))
-    await world.auditing.begin()
+    await world.audit_log.begin()
     await world.unlocked()
     await world.keys.put([("K", b"k"), ("L", b"l")])
     await world.grant("K", "L")
@@ -159,7 +159,7 @@ async def test_no_subset_of_yesterdays_tables_brings_back_what_was_taken_back(
                 assert (passphrase, await names(world)) == (
                     (GOOD, ["K", "L"]) if whole else (OTHER, ["L"])
                 )
-                assert bool(world.auditing.broken_ms) == (older - SAME == {"audit_log"})
+                assert bool(world.audit_log.broken_ms) == (older - SAME == {"audit_log"})
                 if not whole:
                     with pytest.raises(BackpackError):
                         await world.get("K", "L")
@@ -230,7 +230,7 @@ async def test_what_unlocks_without_a_person_never_accepts_an_older_vault(tmp_pa
     files = await made(tmp_path, replaced)
     world = await opened(files.mixed({"vault", "slots", "keys"}))
     said = await unlock_unattended(
-        world.vault, world.auditing, "file", lambda: files.key, world.tree()
+        world.vault, world.audit_log, "file", lambda: files.key, world.tree()
     )
     assert "older than its audit log" in said
     assert state_of(world) is State.LOCKED
@@ -247,9 +247,9 @@ async def test_a_drill_of_an_older_vault_is_refused_and_does_not_make_it_the_new
     path = tmp_path / "home"
     path.mkdir(mode=0o700)
     world = World(store=SqliteStore(path))
-    await world.auditing.begin()
+    await world.audit_log.begin()
     code = (await world.vault.init(GOOD, world.tree(), recovery=True)).encode()
-    await world.auditing.ready()
+    await world.audit_log.ready()
     await closed(world)
     files = Files(tmp_path)
     files.copy("home", "yesterday")
@@ -257,7 +257,7 @@ async def test_a_drill_of_an_older_vault_is_refused_and_does_not_make_it_the_new
     await world.recovery.drill(code, world.tree())
     assert (await verdict(world)).problem is None
     assert await unlocked(world, GOOD) == ""
-    assert not world.auditing.broken_ms
+    assert not world.audit_log.broken_ms
     await closed(world)
     world = await opened(files.mixed({"vault"}, base="home"))
     with pytest.raises(DamageError):
@@ -280,7 +280,7 @@ async def test_a_log_cut_by_the_last_change_alone_is_a_break(tmp_path: Path) -> 
     world = await opened(files.home("today"))
     assert (await verdict(world)).problem is not None
     assert await unlocked(world, OTHER) == ""
-    assert world.auditing.broken_ms
+    assert world.audit_log.broken_ms
     problem = (await verdict(world)).problem
     assert problem is not None
     assert "cut or altered" in problem.what
@@ -292,7 +292,7 @@ async def test_a_log_that_was_emptied_when_the_vault_was_new_is_a_break(tmp_path
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     world = World(store=SqliteStore(home))
-    await world.auditing.begin()
+    await world.audit_log.begin()
     await world.unlocked()
     await closed(world)
     with closing(sqlite3.connect(home / "vault.db")) as connection:
@@ -300,7 +300,7 @@ async def test_a_log_that_was_emptied_when_the_vault_was_new_is_a_break(tmp_path
         connection.commit()
     world = await opened(home)
     assert await unlocked(world, GOOD) == ""
-    assert world.auditing.broken_ms
+    assert world.audit_log.broken_ms
     problem = (await verdict(world)).problem
     assert problem is not None
     assert "cut or altered" in problem.what
@@ -381,7 +381,7 @@ async def test_what_an_unlock_found_is_not_signed_away_by_a_lock_that_follows_at
         if turns:
             world.vault.lock()
         with suppress(BackpackError):
-            await world.auditing.ready()
+            await world.audit_log.ready()
         await closed(world)
         world = await opened(home)
         reason = await unlocked(world, passphrase)

@@ -25,9 +25,10 @@ from backpack_proto.v1 import (
     vault_pb2,
 )
 from backpackd import daemon
-from backpackd.application.access import Wish
-from backpackd.application.audit_reading import Filter
-from backpackd.application.auditing import caller
+from backpackd.application.access.access import Wish
+from backpackd.application.audit.audit_log import caller
+from backpackd.application.audit.reader import Filter
+from backpackd.core.access.policy import DenyRule
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import (
     BackpackError,
@@ -35,10 +36,9 @@ from backpackd.core.errors import (
     InvalidRequestError,
     NotAuthorizedError,
 )
-from backpackd.core.policy import DenyRule
 from backpackd.ports import Connection
 from backpackd.rpc.calls import Guard, snake_case
-from backpackd.rpc.vault import About
+from backpackd.rpc.services.vault import About
 from fakes import GOOD, OTHER, UID, FakeNotifier, FakeTimer, World, turns, unheard
 from served import Guarded
 
@@ -61,7 +61,7 @@ class Acting:
             world.vault,
             world.processes,
             world.clock,
-            auditing=world.auditing,
+            audit_log=world.audit_log,
             arena=world.arena,
             stretcher=world.stretcher,
             home=home,
@@ -96,7 +96,7 @@ class Acting:
         return await answer
 
     async def entries(self) -> list[AuditEvent]:
-        await turns(lambda: self.world.auditing.writer._task is None)
+        await turns(lambda: self.world.audit_log.writer._task is None)
         found = self.parts.reading.entries(self.world.vault.session(), Filter())
         return [entry.event async for entry in found]
 
@@ -114,12 +114,12 @@ class Acting:
     async def asked(self) -> str:
         """Let a process ask for a key, and return the code of what waits."""
         wish = Wish(("K",), wait=60)
-        asking = asyncio.create_task(
+        approvals = asyncio.create_task(
             self.parts.access.get_keys(self.world.connect(), wish, unheard)
         )
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await turns(lambda: bool(self.parts.asking.pending()))
-        return self.parts.asking.pending()[0].code
+        approvals.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await turns(lambda: bool(self.parts.approvals.pending()))
+        return self.parts.approvals.pending()[0].code
 
 
 async def _stream(requests: tuple[Message, ...]) -> AsyncIterator[Message]:
@@ -192,7 +192,7 @@ async def denying(acting: Acting) -> list[Message]:
     return [requests_pb2.DenyRequestRequest(code=await acting.asked())]
 
 
-async def migrating(_: Acting) -> list[Message]:
+async def migration(_: Acting) -> list[Message]:
     document = (VECTORS / "basic.agent.lock").read_bytes()
     legacy = agents_pb2.LegacyKey(key=b"correct-horse-battery-staple-0123456789")
     return [agents_pb2.MigrateLockRequest(agent_lock=document, legacy=legacy)]
@@ -270,7 +270,7 @@ ACTS = {
         ("lock-edited",),
         with_lock(lambda document: agents_pb2.EditLockRequest(agent_lock=document)),
     ),
-    "Agents/MigrateLock": Act(("lock-migrated",), migrating),
+    "Agents/MigrateLock": Act(("lock-migrated",), migration),
     "Agents/RewrapLock": Act(
         ("lock-rewrapped",),
         with_lock(lambda document: agents_pb2.RewrapLockRequest(agent_lock=document)),
@@ -383,7 +383,7 @@ async def test_a_drill_of_a_locked_vault_is_in_the_log(
     acting.world.vault.lock()
     await acting.call("Slots/DrillRecovery", slots_pb2.DrillRecoveryRequest(code=code.drawn))
     await acting.world.vault.unlock(GOOD, acting.world.tree())
-    await acting.world.auditing.ready()
+    await acting.world.audit_log.ready()
     (event,) = [event for event in await acting.entries() if word(event) == "recovery-drilled"]
     assert event.details == {"slot": code.id}
     assert event.who is not None
@@ -398,7 +398,7 @@ async def test_an_unlock_says_by_which_slot(
     added = await acting.slot("file")
     acting.world.vault.lock()
     await acting.world.vault.unlock(added.drawn, acting.world.tree(), kinds={"file"})
-    await acting.world.auditing.ready()
+    await acting.world.audit_log.ready()
     (event,) = [event for event in await acting.entries() if event.kind == "unlocked"]
     assert event.details == {"slot": added.id, "kind": "file"}
 
@@ -421,15 +421,17 @@ async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acting = await Acting(tmp_path, monkeypatch).begun()
-    usual = acting.parts.ruling.sealed()
-    await acting.parts.ruling.replace(replace(usual, deny=(DenyRule(("K",)),)))
+    usual = acting.parts.vault_policy.sealed()
+    await acting.parts.vault_policy.replace(replace(usual, deny=(DenyRule(("K",)),)))
     requests = await importing(acting)
-    await acting.parts.ruling.replace(usual)
-    await acting.parts.granting.add(("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason="")
+    await acting.parts.vault_policy.replace(usual)
+    await acting.parts.standing_grants.add(
+        ("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason=""
+    )
     for name in ("K", "L"):
         await acting.parts.access.get_keys(acting.world.connect(), Wish((name,)), unheard)
     await acting.call("Backup/ImportKeys", *requests)
-    assert [lease.names for lease in acting.parts.leasing.all()] == [("L",)]
+    assert [lease.names for lease in acting.parts.live_leases.all()] == [("L",)]
     events = await acting.entries()
     imported = [event for event in events if event.reason == "imported"]
     assert [event.kind for event in imported] == ["put", "policy-changed"]

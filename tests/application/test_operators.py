@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from backpackd.adapters.processes.memory import MemoryProcess
-from backpackd.application.operators import DURATION, MOST_WAITING
+from backpackd.application.callers.operators import DURATION, MOST_WAITING
 from backpackd.core.errors import (
     DiskFullError,
     LimitError,
@@ -101,7 +101,7 @@ async def test_wrong_passphrases_of_a_tree_delay_it_on_every_connection() -> Non
 
 async def test_a_wrong_passphrase_is_on_the_disk_before_anybody_is_told() -> None:
     world = await World().unlocked()
-    await world.auditing.written()
+    await world.audit_log.written()
     writes = world.store.writes
     with pytest.raises(WrongPassphraseError):
         await attempt(world, WRONG)
@@ -110,14 +110,14 @@ async def test_a_wrong_passphrase_is_on_the_disk_before_anybody_is_told() -> Non
 
 async def test_a_full_disk_changes_no_answer_to_a_wrong_passphrase() -> None:
     world = await World().unlocked()
-    await world.auditing.written()
+    await world.audit_log.written()
     world.store.faults.append(DiskFullError("no room"))
     with pytest.raises(WrongPassphraseError):
         await attempt(world, WRONG)
     assert world.store.faults == []
     # Kept until there is room.
     writes = world.store.writes
-    await world.auditing.written()
+    await world.audit_log.written()
     assert world.store.writes == writes + 1
 
 
@@ -139,7 +139,7 @@ async def test_a_delay_begins_when_the_answer_goes_out_however_slow_the_disk_is(
 
 async def test_whoever_hangs_up_while_a_wrong_try_is_written_has_tried() -> None:
     world = await World().unlocked()
-    await world.auditing.written()
+    await world.audit_log.written()
     for _ in range(3):
         trying = asyncio.create_task(attempt(world, WRONG))
         gate = world.store.before_append = Gate()

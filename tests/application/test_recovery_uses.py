@@ -2,14 +2,14 @@
 
 import pytest
 
-from backpackd.core import recovery_code
 from backpackd.core.errors import (
     DamageError,
     InvalidRequestError,
     UninitializedError,
     WrongPassphraseError,
 )
-from backpackd.core.states import State
+from backpackd.core.slots import recovery_code
+from backpackd.core.vault.states import State
 from fakes import GOOD, OTHER, World, state_of
 
 STRANGE = recovery_code.encode(b"another sixteen!").encode()

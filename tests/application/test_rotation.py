@@ -6,9 +6,8 @@ from itertools import product
 
 import pytest
 
-from backpackd.adapters.secret_memory import Arena
-from backpackd.application import rotation
-from backpackd.core import records, slots
+from backpackd.adapters.secrets.secret_memory import Arena
+from backpackd.application.vault import rotation
 from backpackd.core.errors import (
     BackpackError,
     DamageError,
@@ -18,7 +17,9 @@ from backpackd.core.errors import (
     WrongPassphraseError,
 )
 from backpackd.core.rows import KeyRow
-from backpackd.core.states import State
+from backpackd.core.slots import slots
+from backpackd.core.vault import records
+from backpackd.core.vault.states import State
 from fakes import GOOD, OTHER, Gate, World, settled, state_of
 
 # Three full steps and one that is cut short in the middle of a slice.
@@ -52,7 +53,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     def noted(arena: Arena, secret: bytes) -> object:
         slot = real(arena, secret)
         caller = sys._getframe(1).f_code.co_filename
-        if caller.endswith(("rotation.py", "application/vault.py")):
+        if caller.endswith(("rotation.py", "application/vault/vault.py")):
             kept.append(slot)
         return slot
 
@@ -120,7 +121,7 @@ async def test_leases_live_on() -> None:
     world = await filled()
     lease = await world.lease("K")
     await world.rotation.rotate(quiet)
-    assert world.leasing.find(lease.id) is not None
+    assert world.live_leases.find(lease.id) is not None
 
 
 async def unharmed(world: World, before: tuple[object, ...]) -> None:
@@ -180,7 +181,7 @@ async def test_a_lock_or_panic_in_the_middle_ends_it_and_leaves_the_old_key(
 
     def stop(done: int, _: int) -> None:
         if done == 200:
-            (world.vault.lock if how == "lock" else world.revoking.panic)()
+            (world.vault.lock if how == "lock" else world.revocation.panic)()
 
     with pytest.raises(LockedError):
         await world.rotation.rotate(stop)
@@ -329,9 +330,9 @@ async def test_the_loop_turns_between_slices(monkeypatch: pytest.MonkeyPatch) ->
             turns, most = turns + 1, 0
             await asyncio.sleep(0)
 
-    from backpackd.core import carrying  # noqa: PLC0415 - only to be watched here
+    from backpackd.core.vault import rekeying  # noqa: PLC0415 - only to be watched here
 
-    monkeypatch.setattr(carrying, "open_value", counted)
+    monkeypatch.setattr(rekeying, "open_value", counted)
     other = asyncio.create_task(turning())
     await world.rotation.rotate(quiet)
     other.cancel()

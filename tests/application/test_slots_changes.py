@@ -2,7 +2,6 @@
 
 import pytest
 
-from backpackd.core import slots
 from backpackd.core.errors import (
     DamageError,
     InvalidRequestError,
@@ -10,7 +9,8 @@ from backpackd.core.errors import (
     SlotUnknownError,
     WrongPassphraseError,
 )
-from backpackd.core.states import State
+from backpackd.core.slots import slots
+from backpackd.core.vault.states import State
 from fakes import GOOD, OTHER, World, state_of
 
 CHOSEN = b"twelve brown bears ran"

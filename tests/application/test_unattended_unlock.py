@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from backpackd.application.audit_reading import Filter
+from backpackd.application.audit.reader import Filter
 from backpackd.application.unattended import unlock_unattended
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import HomeError
 from backpackd.core.rows import AuditPublic
-from backpackd.core.states import State
+from backpackd.core.vault.states import State
 from fakes import GOOD, World, state_of, turns
 
 
@@ -17,18 +17,18 @@ async def locked() -> tuple[World, bytes]:
     world = await World().stocked()
     key = (await world.slots.add("file", b"", world.tree())).secret
     world.vault.lock()
-    await turns(lambda: world.auditing.writer._task is None)
+    await turns(lambda: world.audit_log.writer._task is None)
     return world, key
 
 
 async def attempt(world: World, key: Callable[[], bytes | None]) -> str:
-    return await unlock_unattended(world.vault, world.auditing, "file", key, world.tree())
+    return await unlock_unattended(world.vault, world.audit_log, "file", key, world.tree())
 
 
 async def recorded(world: World, kind: str) -> list[AuditEvent]:
     if state_of(world) is State.LOCKED:
         await world.vault.unlock(GOOD, world.tree())
-        await world.auditing.ready()
+        await world.audit_log.ready()
     found = world.reading.entries(world.vault.session(), Filter(kinds=frozenset({kind})))
     return [entry.event async for entry in found]
 
@@ -73,9 +73,9 @@ async def test_damage_is_recorded() -> None:
 
 async def test_planted_audit_keys_are_not_called_an_unlock() -> None:
     world, key = await locked()
-    public = world.auditing.writer.public
+    public = world.audit_log.writer.public
     assert public is not None
-    world.auditing.writer.public = AuditPublic(public.wrap, b"p" * 32)
+    world.audit_log.writer.public = AuditPublic(public.wrap, b"p" * 32)
     said = await attempt(world, lambda: key)
     assert "not unlocked by file" in said
     assert state_of(world) is State.LOCKED

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from backpackd.application.vault import Draft, Session
+from backpackd.application.vault.vault import Draft, Session
 from backpackd.core.errors import (
     AlreadyInitializedError,
     DamageError,
@@ -18,8 +18,8 @@ from backpackd.core.errors import (
     UninitializedError,
     WrongPassphraseError,
 )
-from backpackd.core.slots import Slot
-from backpackd.core.states import State
+from backpackd.core.slots.slots import Slot
+from backpackd.core.vault.states import State
 from fakes import GOOD, OTHER, WRONG, Gate, World, settled, state_of, turns
 
 
@@ -119,7 +119,7 @@ async def test_of_two_unlocks_at_once_both_succeed_in_one_session() -> None:
     world.vault.lock()
     unlocks = [asyncio.create_task(world.vault.unlock(GOOD, world.tree())) for _ in range(2)]
     assert await settled(*unlocks) == [None, None]
-    await world.auditing.ready()
+    await world.audit_log.ready()
     # The master key, and of the audit log the signing key and the ratchet's state.
     assert len(world.arena._slots) == 3
 
@@ -165,7 +165,7 @@ async def test_a_lock_leaves_only_the_ratchet_in_the_arena() -> None:
     # The signing key goes as soon as the lock's own checkpoint is written.
     await turns(lambda: len(world.arena._slots) == 1)
     (left,) = world.arena._slots
-    assert left is world.auditing.writer._state
+    assert left is world.audit_log.writer._state
 
 
 async def test_everything_that_ends_with_a_lock_ends_even_if_a_part_of_it_fails() -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from backpackd.adapters.processes.memory import MemoryProcesses
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.adapters.stores.memory import MemoryStore
-from backpackd.application.auditing import Auditing
+from backpackd.application.access.leases import MOST_LEASES, MOST_OF_TREE, LiveLeases
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.process_watches import ProcessWatches
 from backpackd.application.deadlines import Deadlines
-from backpackd.application.leasing import MOST_LEASES, MOST_OF_TREE, Leasing
-from backpackd.application.watching import Watching
-from backpackd.core.facts import ProcessId
-from backpackd.core.grants import LONGEST_TTL, Grant
-from backpackd.core.selectors import Selector
+from backpackd.core.access.grants import LONGEST_TTL, Grant
+from backpackd.core.access.selectors import Selector
+from backpackd.core.peer_facts import ProcessId
 from bench.timing import once
 from fakes import FakeClock
 
@@ -81,8 +81,10 @@ class _Held:
     def __init__(self, of_tree: int) -> None:
         self.processes = _Running()
         clock = FakeClock()
-        auditing = Auditing(MemoryStore(), Arena(), self.processes, clock)
-        self.leasing = Leasing(Watching(self.processes), clock, Deadlines(clock), auditing)
+        audit_log = AuditLog(MemoryStore(), Arena(), self.processes, clock)
+        self.live_leases = LiveLeases(
+            ProcessWatches(self.processes), clock, Deadlines(clock), audit_log
+        )
         self.of_tree = of_tree
         count = MOST_LEASES // of_tree
         self.roots = [ProcessId(pid, pid, pid) for pid in range(1000, 1000 + count)]
@@ -94,7 +96,7 @@ class _Held:
             grant = Grant(
                 f"{place // _ENDED:016x}", ("*",), selector, LONGEST_TTL, None, None, 0, ""
             )
-            self.leasing.issue(
+            self.live_leases.issue(
                 self.roots[place // self.of_tree],
                 (f"KEY_{place % 100}",),
                 [grant],
@@ -117,30 +119,30 @@ async def _main(shape: str) -> None:
     held.fill()
     each = (_resident() - before) / MOST_LEASES
     _print(f"{MOST_LEASES} live leases of {shape}, each", f"{each:.0f} bytes", "<= 1024 bytes")
-    assert len(held.leasing) == MOST_LEASES
-    some = [lease.id for lease in held.leasing.all()[-_ENDED:]]
+    assert len(held.live_leases) == MOST_LEASES
+    some = [lease.id for lease in held.live_leases.all()[-_ENDED:]]
     roots = [held.processes.held[root.pid] for root in held.roots[: _ENDED // held.of_tree]]
 
     def one_by_one() -> None:
         for lease_id in some:
-            held.leasing.end_id(lease_id, "revoked")
+            held.live_leases.end_id(lease_id, "revoked")
 
     def with_their_holders() -> None:
         for root in roots:
             root.end()
 
-    _time(held, "of one key", lambda: held.leasing.end_key("KEY_7", "revoked"))
-    _time(held, "of one grant", lambda: held.leasing.end_grant(f"{3:016x}", "grant-gone"))
+    _time(held, "of one key", lambda: held.live_leases.end_key("KEY_7", "revoked"))
+    _time(held, "of one grant", lambda: held.live_leases.end_grant(f"{3:016x}", "grant-gone"))
     _time(held, "one by one", one_by_one)
     if roots:
         _time(held, "as their holders end", with_their_holders)
-    _time(held, "that are left, at once", lambda: held.leasing.drop_all("panic"))
+    _time(held, "that are left, at once", lambda: held.live_leases.drop_all("panic"))
 
 
 def _time(held: _Held, what: str, end: Callable[[], object]) -> None:
-    before = len(held.leasing)
+    before = len(held.live_leases)
     seconds = once(end)
-    _print(f"  ending {before - len(held.leasing)} {what}", f"{seconds * 1000:.1f} ms", "")
+    _print(f"  ending {before - len(held.live_leases)} {what}", f"{seconds * 1000:.1f} ms", "")
 
 
 def _print(what: str, found: str, target: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from backpack_client.failures import Failure
-from backpack_client.memory import HeldMemory
+from backpack_client.handles.agent_memory import HeldMemory
 
 
 def held(memory: dict[str, Any]) -> HeldMemory:

@@ -76,7 +76,7 @@ async def api(fake: FakeDaemon, request: pytest.FixtureRequest) -> AsyncIterator
 @pytest.fixture(autouse=True)
 def left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     # It would also protect the test's own process, which later tests look into.
-    monkeypatch.setattr("backpack_client.protecting.make_undumpable", lambda: None)
+    monkeypatch.setattr("backpack_client.process_protection.make_undumpable", lambda: None)
 
 
 async def test_slots(api: Awaited, fake: FakeDaemon) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from backpack_client import styled
 from backpack_client.calls.audit import show as show_call
-from backpack_client.cli.audit_view import line, what_for
-from backpack_client.folding import width
+from backpack_client.cli.audit.audit_view import line, what_for
+from backpack_client.console import styled
+from backpack_client.console.line_folding import width
 from backpack_proto.v1 import audit_pb2, vault_pb2
 from command_line import Run, runner
 from fake_daemon import FakeDaemon, fake_daemon, refuse, status
@@ -128,7 +128,7 @@ def follows(
     fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, *rounds: list[audit_pb2.AuditEntry]
 ) -> None:
     """Answer with one list of entries after the other; authority ends with the last."""
-    monkeypatch.setattr("backpack_client.cli.audit._EVERY", 0.0)
+    monkeypatch.setattr("backpack_client.cli.audit.audit._EVERY", 0.0)
     log: list[audit_pb2.AuditEntry] = []
     left = list(rounds)
 

@@ -79,7 +79,7 @@ def test_an_init_that_fails_leaves_no_file(code: Path, run: Run, tmp_path: Path)
 def test_init_without_a_terminal_makes_a_code_only_where_asked_for(
     daemon: RunningDaemon, run: Run, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backpack_client.terminal.has_terminal", lambda: False)
+    monkeypatch.setattr("backpack_client.console.terminal.has_terminal", lambda: False)
     ran = run("init", "PASS", *flags)
     assert ran.code == 0
     assert ("add-slot --kind recovery" in ran.err) == (not flags)

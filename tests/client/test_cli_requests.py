@@ -92,7 +92,7 @@ def test_a_root_that_was_not_offered_is_refused_before_it_is_sent(
 def test_without_a_terminal_nothing_is_answered_unless_told_so(
     run: Run, fake: FakeDaemon, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backpack_client.terminal.confirm", lambda _: False)
+    monkeypatch.setattr("backpack_client.console.terminal.confirm", lambda _: False)
     assert run(command, "K7QF", "PASS").code == 1
     assert {name for name, _ in fake.seen} == {"Status", "Authorize", "ListRequests"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import startup
+from backpack_client.cli import startup
 from command_line import PASSPHRASE, Run, runner
 from daemons import RunningDaemon
 from pseudo_terminal import Terminal

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpack_client.dotenv import VALUE_LIMIT, DotenvError, Parsed, parse
 from backpack_client.failures import is_key_name
+from backpack_client.files.dotenv import VALUE_LIMIT, DotenvError, Parsed, parse
 
 MARK = "marker-of-a-value"
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backpack_client.cli.lease_screen import LeaseScreen
+from backpack_client.cli.keys.lease_screen import LeaseScreen
+from backpack_client.console.screen import columns
 from backpack_client.model import LeaseEvent, LeaseInfo
-from backpack_client.screen import columns
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ID = "0123456789abcdef" * 2

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import lockfiles
 from backpack_client.failures import Failure
-from backpack_client.lockfiles import LockFile
+from backpack_client.files import lockfiles
+from backpack_client.files.lockfiles import LockFile
 
 
 def reason(call: Callable[[], object]) -> str:

@@ -10,8 +10,8 @@ from pseudo_terminal import Terminal
 
 PROGRAM = """
 import sys
-from backpack_client import styled
-from backpack_client.pager import paged
+from backpack_client.console import styled
+from backpack_client.console.pager import paged
 look = styled.standard_look()
 with paged(wanted=sys.argv[1] == "paged"):
     for number in range(int(sys.argv[2])):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from backpack_client import screen
-from backpack_client.cli import request_view
-from backpack_client.cli.request_screen import LOOK_SECONDS, RequestScreen
+from backpack_client.cli.consent import request_view
+from backpack_client.cli.consent.request_screen import LOOK_SECONDS, RequestScreen
+from backpack_client.console import screen
+from backpack_client.console.screen import Screen
 from backpack_client.failures import Failure
 from backpack_client.model import Process, Request
-from backpack_client.screen import Screen
 
 
 def process(pid: int, **changes: Any) -> Process:

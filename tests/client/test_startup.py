@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import Backpack, Failure, startup
+from backpack_client import Backpack, Failure
+from backpack_client.cli import startup
 from daemons import RunningDaemon
 from fake_daemon import fake_daemon, status
 from odd_files import ODD

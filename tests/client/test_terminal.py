@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import protecting, terminal
+from backpack_client import process_protection
+from backpack_client.console import terminal
 from backpack_client.failures import Failure
 from pseudo_terminal import Terminal, read_screen
 
@@ -39,7 +40,7 @@ def python(code: str) -> Terminal:
 
 ASK = """
 import sys
-from backpack_client import terminal
+from backpack_client.console import terminal
 from backpack_client.failures import Failure
 try:
     print(repr({call}))
@@ -165,7 +166,7 @@ def test_the_process_is_undumpable_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(protecting, "make_undumpable", lambda: order.append("undumpable"))
+    monkeypatch.setattr(process_protection, "make_undumpable", lambda: order.append("undumpable"))
     path = private(tmp_path / "p", b"x\n")
     real_open = os.open
 
@@ -183,7 +184,7 @@ def test_the_process_is_undumpable_before_anything_is_read(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the flag with prctl(2)")
 def test_undumpable_means_that_the_kernel_says_so() -> None:
-    protecting.make_undumpable()
+    process_protection.make_undumpable()
     assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0
 
 
@@ -296,7 +297,9 @@ def test_a_table_is_aligned_text_where_output_is_no_terminal(
 
 
 def test_a_table_is_boxed_on_a_terminal() -> None:
-    code = 'from backpack_client import terminal; terminal.print_table(["NAME"], [["[red]K"]])'
+    code = (
+        'from backpack_client.console import terminal; terminal.print_table(["NAME"], [["[red]K"]])'
+    )
     pid, screen = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", code])

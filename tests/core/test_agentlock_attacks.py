@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core import hybrid, identity
 from backpackd.core.agentlock import layers, locks
 from backpackd.core.agentlock.content import MAX_RECIPIENTS, Contents
 from backpackd.core.agentlock.document import LockFile, read
 from backpackd.core.agentlock.errors import LockFileError
 from backpackd.core.agentlock.header import Layer, Recipient
 from backpackd.core.agentlock.history import MOST, Finding, judge
-from backpackd.core.identity import Identity
-from backpackd.core.sealing import derive
+from backpackd.core.sealing import hybrid, identity
+from backpackd.core.sealing.identity import Identity
+from backpackd.core.sealing.sealing import derive
 from lockfiles import ANN, BEN, CONTENTS, DRAW, STRANGER, altered, shared
 
 LOCK = shared()

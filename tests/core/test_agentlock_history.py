@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import canonical
 from backpackd.core.agentlock import history, locks
 from backpackd.core.agentlock.history import Finding, Mark, Verdict, judge, remember
-from backpackd.core.canonical import CanonicalError
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.canonical import CanonicalError
 from lockfiles import ANN, BEN, DRAW, shared
 
 A, B, C, M, N = ("a" * 64, "b" * 64, "c" * 64, "d" * 64, "e" * 64)

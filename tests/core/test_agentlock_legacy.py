@@ -11,11 +11,11 @@ from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core import identity
 from backpackd.core.agentlock import legacy, locks
 from backpackd.core.agentlock.errors import LockFileError, WrongLegacyKeyError
 from backpackd.core.agentlock.legacy import LegacyLock, open_legacy
 from backpackd.core.errors import InvalidRequestError, Status
+from backpackd.core.sealing import identity
 from lockfiles import ANN, DRAW, altered, rendered
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "agent-lock-v1"

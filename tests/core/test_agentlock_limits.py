@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from backpackd.core import identity
 from backpackd.core.agentlock import content, header, history, legacy, locks
 from backpackd.core.agentlock.errors import LockFileError
+from backpackd.core.sealing import identity
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "agent-lock.md").read_text(encoding="utf-8")

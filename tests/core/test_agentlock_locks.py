@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core import identity
 from backpackd.core.agentlock import content, locks
 from backpackd.core.agentlock.content import Contents, Credential
 from backpackd.core.agentlock.document import LockFile, read
@@ -19,7 +18,8 @@ from backpackd.core.agentlock.errors import (
 )
 from backpackd.core.agentlock.history import MOST
 from backpackd.core.errors import LimitError, Status
-from backpackd.core.identity import Identity
+from backpackd.core.sealing import identity
+from backpackd.core.sealing.identity import Identity
 from lockfiles import ANN, BEN, CONTENTS, DRAW, STRANGER, shared
 
 LOCK = shared()

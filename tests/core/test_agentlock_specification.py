@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from backpackd.core.agentlock import locks
 from backpackd.core.agentlock.document import read
-from backpackd.core.identity import Identity
+from backpackd.core.sealing.identity import Identity
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "agent-lock-v2"
 GOOD = [

@@ -10,7 +10,7 @@ import pytest
 from backpackd.core.agentlock import layers, locks
 from backpackd.core.agentlock.document import read
 from backpackd.core.agentlock.errors import LockFileError
-from backpackd.core.identity import Identity, PublicIdentity
+from backpackd.core.sealing.identity import Identity, PublicIdentity
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "agent-lock-v2"
 NAMES = sorted(path.name.removesuffix(".agent.lock") for path in VECTORS.glob("*.agent.lock"))

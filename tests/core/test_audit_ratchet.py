@@ -4,7 +4,7 @@ import pytest
 
 from audit_logs import VAULT_ID, Log
 from backpackd.core.audit import keys, ratchet
-from backpackd.core.sealing import OpenError
+from backpackd.core.sealing.sealing import OpenError
 
 
 def opens(state: bytes, log: Log, place: int) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from audit_logs import VAULT_ID, Log, relinked, verified, verifier
-from backpackd.core import canonical
 from backpackd.core.audit.chain import CHANGE, CHECKPOINT, ChainError, Checkpoint, Head
 from backpackd.core.audit.record_state import RecordState, digest_of
+from backpackd.core.sealing import canonical
 
 OLD, NEW = b"the record of yesterday", b"the record of today"
 

@@ -16,10 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from backpackd.core import canonical, hybrid
 from backpackd.core.audit import events
 from backpackd.core.audit.verify import Verifier
 from backpackd.core.rows import AuditRow
+from backpackd.core.sealing import canonical, hybrid
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIT = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import authority as authorities
-from backpackd.core import slots
-from backpackd.core.authority import Authority
-from backpackd.core.canonical import context, encode
+from backpackd.core.access.grants import LONGEST_TTL, Grant
+from backpackd.core.access.policy import DEFAULTS, LISTINGS, DenyRule, Policy
+from backpackd.core.access.selectors import parse
 from backpackd.core.errors import DamageError
-from backpackd.core.grants import LONGEST_TTL, Grant
-from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
-from backpackd.core.records import RowSet
 from backpackd.core.rows import RowHead
-from backpackd.core.sealing import pad, seal
-from backpackd.core.selectors import parse
-from backpackd.core.slots import Argon2idParameters, Slot
+from backpackd.core.sealing.canonical import context, encode
+from backpackd.core.sealing.sealing import pad, seal
+from backpackd.core.slots import slots
+from backpackd.core.slots.slots import Argon2idParameters, Slot
+from backpackd.core.vault import authority as authorities
+from backpackd.core.vault.authority import Authority
+from backpackd.core.vault.records import RowSet
 
 MASTER = bytes(range(32))
 VAULT_ID = b"v" * 16

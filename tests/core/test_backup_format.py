@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core import backup, backup_contents, hybrid, selectors
-from backpackd.core.backup import CHUNK, Header, Opener, Sealer
-from backpackd.core.backup_contents import Reader, StoredKey, Summary
+from backpackd.core.access import selectors
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.policy import Policy
+from backpackd.core.backup import backup, backup_contents
+from backpackd.core.backup.backup import CHUNK, Header, Opener, Sealer
+from backpackd.core.backup.backup_contents import Reader, StoredKey, Summary
 from backpackd.core.errors import BackupError, InvalidRequestError
-from backpackd.core.grants import Grant
-from backpackd.core.policy import Policy
-from backpackd.core.records import KeyHead
-from backpackd.core.slots import Argon2idParameters
+from backpackd.core.sealing import hybrid
+from backpackd.core.slots.slots import Argon2idParameters
+from backpackd.core.vault.records import KeyHead
 
 FILE_KEY, SECRET = b"f" * 32, b"s" * 32
 CHEAP = Argon2idParameters(b"a" * 16, iterations=1, lanes=1, memory_kib=8)

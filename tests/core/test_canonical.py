@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core.canonical import (
+from backpackd.core.sealing.canonical import (
     CanonicalError,
     context,
     decode,

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import canonical
-from backpackd.core.canonical import CanonicalError
-from backpackd.core.facts import ProcessId
-from backpackd.core.grants import Grant
-from backpackd.core.selectors import Selector, parse
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.selectors import Selector, parse
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.canonical import CanonicalError
 
 GRANT = Grant(
     id="0123456789abcdef",

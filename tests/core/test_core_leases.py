@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from backpackd.core import leases
-from backpackd.core.facts import ProcessId
-from backpackd.core.leases import Lease, LeaseTable
+from backpackd.core.access import leases
+from backpackd.core.access.leases import Lease, LeaseTable
+from backpackd.core.peer_facts import ProcessId
 from thorough import CI
 
 HOLDER, OTHER = ProcessId(10, 100, 1000), ProcessId(11, 110, 1100)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpackd.core.answers import Answers
-from backpackd.core.decision import (
+from backpackd.core.access.consents import Consents
+from backpackd.core.access.decision import (
     Allow,
     Ask,
     Decision,
@@ -18,10 +18,10 @@ from backpackd.core.decision import (
     decide,
     may_lease,
 )
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.grants import LONGEST_TTL, Grant
-from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
-from backpackd.core.selectors import parse
+from backpackd.core.access.grants import LONGEST_TTL, Grant
+from backpackd.core.access.policy import DEFAULTS, LISTINGS, DenyRule, Policy
+from backpackd.core.access.selectors import parse
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
 
 BOOT = "boot-1"
 USER = 1000
@@ -49,10 +49,10 @@ def ruled(
     default: str = "ask",
     deny: tuple[DenyRule, ...] = (),
     max_ttl: int = LONGEST_TTL,
-    answers: Answers | None = None,
+    consents: Consents | None = None,
 ) -> Rules:
     policy = Policy(default=default, deny=deny, max_ttl=max_ttl)
-    return Rules(policy, grants, answers or Answers(), now_ms, BOOT)
+    return Rules(policy, grants, consents or Consents(), now_ms, BOOT)
 
 
 def decided(*names: str, given: Rules) -> Decision:
@@ -118,15 +118,15 @@ POLICIES = st.builds(
 ANSWERS = st.lists(st.tuples(st.sampled_from(["consent", "withdraw"]), PATTERNS), max_size=4)
 
 
-def answered(told: Sequence[tuple[str, tuple[str, ...]]]) -> Answers:
+def answered(told: Sequence[tuple[str, tuple[str, ...]]]) -> Consents:
     """Return what the answers left, with a consent for each that is one."""
-    answers = Answers()
+    consents = Consents()
     for number, (kind, patterns) in enumerate(told):
         if kind == "consent":
-            answers.consent(consent(f"consent-{number}", patterns), AGENT.id)
+            consents.consent(consent(f"consent-{number}", patterns), AGENT.id)
         else:
-            answers.withdraw(AGENT.id, matched(patterns), ())
-    return answers
+            consents.withdraw(AGENT.id, matched(patterns), ())
+    return consents
 
 
 def matched(patterns: Sequence[str]) -> set[str]:
@@ -163,7 +163,7 @@ def model(
     for name in names:
         withdrawn, consents = told_apart(told, name)
         able = [one for one in given.grants if not withdrawn and allows(one, name, given.now_ms)]
-        able += [one for one in given.answers.consents() if one.id in consents]
+        able += [one for one in given.consents.in_force() if one.id in consents]
         able.sort(key=lambda one: one.id)
         able.sort(key=lambda one: one.max_ttl, reverse=True)
         able.sort(key=lambda one: one.uses_left is not None)
@@ -206,7 +206,7 @@ def test_the_decision_agrees_with_the_model(
         now_ms=now_ms,
         deny=deny,
         max_ttl=max_ttl,
-        answers=answered(told),
+        consents=answered(told),
     )
     assert decided(*names, given=given) == model(names, given, told)
 
@@ -239,7 +239,7 @@ def test_all_names_are_allowed_exactly_when_each_is_by_itself(
     told: list[tuple[str, tuple[str, ...]]],
     default: str,
 ) -> None:
-    given = ruled(*grants, now_ms=now_ms, deny=deny, answers=answered(told), default=default)
+    given = ruled(*grants, now_ms=now_ms, deny=deny, consents=answered(told), default=default)
     each = [isinstance(decided(name, given=given), Allow) for name in names]
     together = isinstance(decided(*names, given=given), Allow)
     assert together == all(each)
@@ -262,7 +262,7 @@ def test_what_is_listed_is_what_would_be_allowed(
     told: list[tuple[str, tuple[str, ...]]],
     default: str,
 ) -> None:
-    given = ruled(*grants, now_ms=now_ms, deny=deny, answers=answered(told), default=default)
+    given = ruled(*grants, now_ms=now_ms, deny=deny, consents=answered(told), default=default)
     usable = applicable(FACTS, given)
     for name in names:
         allowed = isinstance(decided(name, given=given), Allow)
@@ -289,7 +289,7 @@ def test_a_configuration_file_never_lets_anybody_have_more(
     sealed: Policy,
     laid_on_top: Policy,
 ) -> None:
-    alone = replace(ruled(*grants, now_ms=1, answers=answered(told)), policy=sealed)
+    alone = replace(ruled(*grants, now_ms=1, consents=answered(told)), policy=sealed)
     before = decided(*names, given=alone)
     tightened = replace(alone, policy=sealed.tightened(laid_on_top))
     after = decided(*names, given=tightened)
@@ -302,9 +302,9 @@ def test_a_configuration_file_never_lets_anybody_have_more(
 
 
 def test_a_rule_that_denies_beats_grants_and_consents() -> None:
-    answers = Answers()
-    answers.consent(consent(), AGENT.id)
-    given = ruled(grant(), deny=(DenyRule(("A",)),), answers=answers, default="allow")
+    consents = Consents()
+    consents.consent(consent(), AGENT.id)
+    given = ruled(grant(), deny=(DenyRule(("A",)),), consents=consents, default="allow")
     assert decided("A", given=given) == Deny()
 
 
@@ -314,16 +314,16 @@ def test_a_rule_denies_only_those_that_it_means() -> None:
 
 
 def test_a_revocation_sets_standing_grants_aside() -> None:
-    answers = Answers()
-    answers.withdraw(AGENT.id, ["A"], ())
-    assert decided("A", "B", given=ruled(grant(), answers=answers)) == Ask(("A",))
+    consents = Consents()
+    consents.withdraw(AGENT.id, ["A"], ())
+    assert decided("A", "B", given=ruled(grant(), consents=consents)) == Ask(("A",))
 
 
 def test_a_consent_after_a_revocation_counts() -> None:
-    answers = Answers()
-    answers.withdraw(AGENT.id, ["A"], ())
-    answers.consent(consent(), AGENT.id)
-    decision = decided("A", given=ruled(grant(), answers=answers))
+    consents = Consents()
+    consents.withdraw(AGENT.id, ["A"], ())
+    consents.consent(consent(), AGENT.id)
+    decision = decided("A", given=ruled(grant(), consents=consents))
     assert isinstance(decision, Allow)
     assert [used.id for used in decision.grants] == ["c" * 16]
 
@@ -333,26 +333,26 @@ def test_a_consent_to_another_root_of_the_chain_is_set_aside_like_any_other() ->
     shell = ProcessFacts(ProcessId(10, 100), parent=1, session=10, terminal=5, uid=USER)
     facts = PeerFacts(USER, USER, (replace(AGENT, terminal=5, session=10), shell))
     selector = replace(parse("tree:10"), process=shell.id, boot_id=BOOT)
-    answers = Answers()
-    answers.consent(replace(consent(), selector=selector), AGENT.id)
+    consents = Consents()
+    consents.consent(replace(consent(), selector=selector), AGENT.id)
     assert facts.root.id == AGENT.id
-    assert isinstance(decide(facts, ["A"], ruled(answers=answers)), Allow)
-    answers.withdraw(facts.root.id, ["A"], ())
-    assert decide(facts, ["A"], ruled(answers=answers)) == Ask(("A",))
+    assert isinstance(decide(facts, ["A"], ruled(consents=consents)), Allow)
+    consents.withdraw(facts.root.id, ["A"], ())
+    assert decide(facts, ["A"], ruled(consents=consents)) == Ask(("A",))
 
 
 def test_what_was_revoked_is_asked_about_where_everything_else_is_allowed() -> None:
-    answers = Answers()
-    answers.withdraw(AGENT.id, ["A"], ())
-    given = ruled(default="allow", answers=answers)
+    consents = Consents()
+    consents.withdraw(AGENT.id, ["A"], ())
+    given = ruled(default="allow", consents=consents)
     assert decided("A", "B", given=given) == Ask(("A",))
     assert decided("B", given=given) == Allow((), LONGEST_TTL)
 
 
 def test_a_revocation_from_another_tree_changes_nothing_here() -> None:
-    answers = Answers()
-    answers.withdraw(ProcessId(21, 210), ["A"], ())
-    assert isinstance(decided("A", given=ruled(grant(), answers=answers)), Allow)
+    consents = Consents()
+    consents.withdraw(ProcessId(21, 210), ["A"], ())
+    assert isinstance(decided("A", given=ruled(grant(), consents=consents)), Allow)
 
 
 def test_the_policy_bounds_every_lease() -> None:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import hybrid
-from backpackd.core.hybrid import OVERHEAD, PRIVATE_SIZE, PUBLIC_SIZE, UnwrapError
+from backpackd.core.sealing import hybrid
+from backpackd.core.sealing.hybrid import OVERHEAD, PRIVATE_SIZE, PUBLIC_SIZE, UnwrapError
 
 KEY = b"k" * 32
 INFO = b"place"

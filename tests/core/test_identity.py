@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backpackd.core import hybrid, identity
 from backpackd.core.errors import DamageError
-from backpackd.core.identity import (
+from backpackd.core.sealing import hybrid, identity
+from backpackd.core.sealing.identity import (
     PUBLIC_SIZE,
     TEXT_PREFIX,
     Identity,

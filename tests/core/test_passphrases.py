@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backpackd.core.errors import InvalidRequestError
-from backpackd.core.passphrases import check_new, normalise
+from backpackd.core.slots.passphrases import check_new, normalise
 
 LETTERS = st.characters(categories=["Lu", "Ll", "Lo", "Mn", "Nd", "Zs", "Po"])
 

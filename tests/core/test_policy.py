@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import policy as policies
-from backpackd.core.canonical import CanonicalError
+from backpackd.core.access import policy as policies
+from backpackd.core.access.grants import LONGEST_TTL
+from backpackd.core.access.policy import DEFAULTS, LISTINGS, DenyRule, Policy
+from backpackd.core.access.selectors import parse
 from backpackd.core.errors import InvalidRequestError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.grants import LONGEST_TTL
-from backpackd.core.policy import DEFAULTS, LISTINGS, DenyRule, Policy
-from backpackd.core.selectors import parse
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.sealing.canonical import CanonicalError
 
 PYTHON = "/usr/bin/python3"
 AGENT = ProcessFacts(ProcessId(20, 200), 1, 20, 0, 1000, executable=PYTHON)

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import canonical, records
 from backpackd.core.errors import DamageError
 from backpackd.core.names import MAX_VALUE
-from backpackd.core.records import KeyHead, RowSet
 from backpackd.core.rows import KeyRow, RowHead
-from backpackd.core.sealing import OpenError, pad, seal
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.sealing import OpenError, pad, seal
+from backpackd.core.vault import records
+from backpackd.core.vault.records import KeyHead, RowSet
 
 MASTER = bytes(range(32))
 VAULT_ID = b"v" * 16

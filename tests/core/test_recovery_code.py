@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import recovery_code
 from backpackd.core.errors import InvalidRequestError
+from backpackd.core.slots import recovery_code
 
 SECRET = bytes(range(16))
 CODE = recovery_code.encode(SECRET)

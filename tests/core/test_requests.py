@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from backpackd.core.access.requests import FEW, LIFE, MOST, MOST_OF_TREE, Request, RequestTable
 from backpackd.core.errors import LimitError
-from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.requests import FEW, LIFE, MOST, MOST_OF_TREE, Request, RequestTable
+from backpackd.core.peer_facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 
 
 def tree(pid: int) -> ProcessId:
@@ -157,13 +157,13 @@ def test_a_flood_of_orphans_keeps_nobody_else_out(unit: str | None, honest: Peer
 
 def test_nobody_is_pushed_out_by_a_crowd_as_large_as_its_own() -> None:
     sizes = {"b": MOST // 2, "a": MOST // 2 - 1, "c": 1}
-    asking = [
+    approvals = [
         waits(f"{unit}{number}", orphan(1000 * place + number, unit))
         for place, (unit, size) in enumerate(sizes.items(), 1)
         for number in range(size)
     ]
     with pytest.raises(LimitError):
-        filled(*asking).add(waits("MORE", orphan(5000, "a")))
+        filled(*approvals).add(waits("MORE", orphan(5000, "a")))
 
 
 def test_a_crowd_of_few_gives_way_to_nobody() -> None:

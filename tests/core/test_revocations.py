@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from backpackd.core.canonical import CanonicalError
-from backpackd.core.facts import ProcessId
-from backpackd.core.leftovers import Place
-from backpackd.core.revocations import MOST_TREES, Revocations
+from backpackd.core.access.orphans import Place
+from backpackd.core.access.revocations import MOST_TREES, Revocations
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.sealing.canonical import CanonicalError
 
 KEPT = Revocations("boot", frozenset({ProcessId(20, 200, 7), ProcessId(3, 30)}))
 PLACES = {

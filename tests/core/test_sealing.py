@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core.sealing import OpenError, derive, open_sealed, pad, seal, unpad
+from backpackd.core.sealing.sealing import OpenError, derive, open_sealed, pad, seal, unpad
 
 MASTER = bytes(range(32))
 SALT = b"s" * 32

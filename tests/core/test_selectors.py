@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpackd.core.access.selectors import Selector, matches, parse
 from backpackd.core.errors import InvalidRequestError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
-from backpackd.core.selectors import Selector, matches, parse
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
 
 USER = 1000
 BOOT = "boot-1"

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core import canonical, hybrid, slots
-from backpackd.core.slots import Argon2idParameters, Slot, SlotError, WrongSecretError
+from backpackd.core.sealing import canonical, hybrid
+from backpackd.core.slots import slots
+from backpackd.core.slots.slots import Argon2idParameters, Slot, SlotError, WrongSecretError
 
 VAULT_ID = b"v" * 16
 SLOT_ID, OTHER_ID = b"1" * 16, b"2" * 16

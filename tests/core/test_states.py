@@ -8,7 +8,7 @@ from backpackd.core.errors import (
     LockedError,
     UninitializedError,
 )
-from backpackd.core.states import Event, State, after, require_unlocked
+from backpackd.core.vault.states import Event, State, after, require_unlocked
 
 LEGAL = {
     (State.UNINITIALIZED, Event.INIT): State.UNLOCKED,

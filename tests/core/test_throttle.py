@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpackd.core.facts import ProcessId
-from backpackd.core.throttle import FREE_TRIES, LONGEST_DELAY, Throttle
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.slots.throttle import FREE_TRIES, LONGEST_DELAY, Throttle
 
 TREE, OTHER = ProcessId(10, 1), ProcessId(11, 1)
 MOST_TREES = 1024

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from backpackd.core import authority as authorities
 from backpackd.core.agentlock.history import Mark
-from backpackd.core.authority import Authority
-from backpackd.core.canonical import context, encode
 from backpackd.core.errors import DamageError, InvalidRequestError
-from backpackd.core.identity import generate
-from backpackd.core.records import RowSet
-from backpackd.core.sealing import open_sealed, pad, seal, unpad
-from backpackd.core.trust import KnownLock, TrustedAuthor, check_label, check_path
+from backpackd.core.sealing.canonical import context, encode
+from backpackd.core.sealing.identity import generate
+from backpackd.core.sealing.sealing import open_sealed, pad, seal, unpad
+from backpackd.core.vault import authority as authorities
+from backpackd.core.vault.authority import Authority
+from backpackd.core.vault.records import RowSet
+from backpackd.core.vault.trust import KnownLock, TrustedAuthor, check_label, check_path
 
 MASTER, VAULT_ID, SALT = bytes(range(32)), b"v" * 16, b"s" * 32
 MARK = Mark(7, "a" * 64, "b" * 64, 3, "c" * 64)

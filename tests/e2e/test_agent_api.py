@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
+from backpack_client import AsyncBackpack, Backpack, Failure
 from backpack_client.calls import agents as agent_calls
-from backpack_client.cli import agent_memory
-from backpack_client.lockfiles import LOCK_VARIABLE
+from backpack_client.cli.agents import agent_memory
+from backpack_client.files import lockfiles
+from backpack_client.files.lockfiles import LOCK_VARIABLE
 from daemons import PASSPHRASE, RunningDaemon
 
 pytestmark = pytest.mark.usefixtures("cheap_vault")

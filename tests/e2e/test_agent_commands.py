@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client.cli.identity import full_fingerprint
+from backpack_client.cli.vault.identity import full_fingerprint
 from cheap_vaults import make_cheap
 from command_line import Run, runner
 from daemons import RunningDaemon

@@ -294,7 +294,7 @@ def test_the_number_of_iterations_counts(ann: Vault) -> None:
 
 KILLED = """
 import os, signal, sys
-from backpack_client import lockfiles
+from backpack_client.files import lockfiles
 calls = 0
 at = int(sys.argv[2])
 def dying(name):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import Backpack, lockfiles
+from backpack_client import Backpack
 from backpack_client.calls import agents as agent_calls
+from backpack_client.files import lockfiles
 from cheap_vaults import make_cheap
 from daemons import PASSPHRASE, RunningDaemon
 from pseudo_terminal import Terminal

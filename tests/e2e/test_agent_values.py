@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import AsyncBackpack, Backpack, Failure, lockfiles
+from backpack_client import AsyncBackpack, Backpack, Failure
 from backpack_client.calls import agents as agent_calls
+from backpack_client.files import lockfiles
 from daemons import PASSPHRASE, RunningDaemon
 
 VALUE = b"sk-embedded-0123456789"

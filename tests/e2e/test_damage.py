@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from backpack_proto.v1 import vault_pb2
-from backpackd.core import slots
+from backpackd.core.slots import slots
 from daemons import PASSPHRASE, RunningDaemon
 
 NEW_PASSPHRASE = b"nine loud herons fly"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from backpack_client.dotenv import DotenvError, parse
+from backpack_client.files.dotenv import DotenvError, parse
 
 _NODE = Path(__file__).parent / "grpc_js"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backpack_client import Backpack, Failure, lockfiles
+from backpack_client import Backpack, Failure
 from backpack_client.calls import agents as agent_calls
+from backpack_client.files import lockfiles
 from daemons import PASSPHRASE, Client, RunningDaemon
 from shell_terminal import PROMPT, ShellTerminal
 

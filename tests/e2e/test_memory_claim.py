@@ -22,12 +22,12 @@ import grpc
 import pytest
 
 from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
-from backpackd.adapters.clock import SystemClock
-from backpackd.adapters.secret_memory import Arena
+from backpackd.adapters.secrets.secret_memory import Arena
+from backpackd.adapters.secrets.stretching import Argon2idStretcher
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.adapters.stretching import Argon2idStretcher
-from backpackd.application.vault import Vault
-from backpackd.core.facts import ProcessId
+from backpackd.adapters.system.clock import SystemClock
+from backpackd.application.vault.vault import Vault
+from backpackd.core.peer_facts import ProcessId
 from daemons import PASSPHRASE, Client, RunningDaemon, failure
 
 WINDOW = 16

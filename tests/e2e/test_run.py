@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from backpack_client import Backpack, lockfiles
+from backpack_client import Backpack
 from backpack_client.calls import agents as agent_calls
-from backpack_client.running.descriptor import handed_keys
+from backpack_client.files import lockfiles
+from backpack_client.launch.key_descriptor import handed_keys
 from backpack_proto.v1 import grants_pb2, leases_pb2, vault_pb2
 from daemons import PASSPHRASE, Client, RunningDaemon
 
@@ -161,7 +162,7 @@ def test_with_a_descriptor_not_even_the_agent_shows_a_key_in_its_environment(
     operator.grant("odd.name")
     source = (
         "import os, sys\n"
-        "from backpack_client.running.descriptor import handed_keys\n"
+        "from backpack_client.launch.key_descriptor import handed_keys\n"
         "from pathlib import Path\n"
         "assert handed_keys() == handed_keys() == {'K': os.fsencode(sys.argv[1]),\n"
         "    'odd.name': b'\\xff\\x00'}\n"

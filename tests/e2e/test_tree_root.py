@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backpackd.adapters.processes.linux import LinuxProcesses, PidfdProcess, open_process
-from backpackd.core.facts import PeerFacts
+from backpackd.core.peer_facts import PeerFacts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 

@@ -12,11 +12,11 @@ is not among the dependencies):
 import contextlib
 import sys
 
-from backpackd.core import identity
 from backpackd.core.agentlock import legacy, locks
 from backpackd.core.agentlock.document import read
 from backpackd.core.agentlock.errors import LockFileError
 from backpackd.core.agentlock.versions import version_of
+from backpackd.core.sealing import identity
 
 SOMEBODY = identity.generate()
 

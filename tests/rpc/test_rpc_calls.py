@@ -17,7 +17,7 @@ import backpack_proto.v1
 from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
 from backpackd.core import errors
 from backpackd.core.errors import BackpackError, DeniedError, LimitError
-from backpackd.core.states import State
+from backpackd.core.vault.states import State
 from backpackd.ports import Call
 from backpackd.rpc.calls import MOST_OPEN, served_methods
 from backpackd.rpc.methods import METHODS as RULES

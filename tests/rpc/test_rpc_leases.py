@@ -6,7 +6,7 @@ import pytest
 
 from backpack_proto.v1 import leases_pb2
 from backpackd.core.errors import PeerUnknownError
-from backpackd.rpc.leases import LeasesService
+from backpackd.rpc.services.leases import LeasesService
 from fakes import World
 from served import guarded
 
@@ -21,8 +21,8 @@ async def test_a_watch_tells_nothing_of_a_tree_that_its_caller_has_left() -> Non
             world.access,
             world.operators,
             world.clock,
-            leasing=world.leasing,
-            revoking=world.revoking,
+            live_leases=world.live_leases,
+            revocation=world.revocation,
             reading=world.reading,
         ),
     )

@@ -13,17 +13,17 @@ from backpack_proto.v1 import (
     leases_pb2,
     policy_pb2,
 )
-from backpackd.core import grants, policy
+from backpackd.core.access import grants, policy
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import BackpackError, InvalidRequestError, LimitError, LockedError
-from backpackd.core.identity import PublicIdentity
+from backpackd.core.sealing.identity import PublicIdentity
 from backpackd.ports import Connection
-from backpackd.rpc.audit import MOST_NEWEST, AuditService
-from backpackd.rpc.backup import BackupService
-from backpackd.rpc.grants import GrantsService
-from backpackd.rpc.keys import KeysService
-from backpackd.rpc.leases import LeasesService
-from backpackd.rpc.policy import PolicyService
+from backpackd.rpc.services.audit import MOST_NEWEST, AuditService
+from backpackd.rpc.services.backup import BackupService
+from backpackd.rpc.services.grants import GrantsService
+from backpackd.rpc.services.keys import KeysService
+from backpackd.rpc.services.leases import LeasesService
+from backpackd.rpc.services.policy import PolicyService
 from backpackd.rpc.sizes import MAX_MESSAGE
 from fakes import World
 from served import guarded
@@ -44,8 +44,8 @@ def leases_of(world: World) -> Any:
         world.access,
         world.operators,
         world.clock,
-        leasing=world.leasing,
-        revoking=world.revoking,
+        live_leases=world.live_leases,
+        revocation=world.revocation,
         reading=world.reading,
     )
     return guarded(world, service)
@@ -63,7 +63,7 @@ async def test_a_pattern_that_is_none_is_refused_before_it_is_looked_up(
     pattern: str, place: int
 ) -> None:
     world = await World().stocked()
-    service = guarded(world, GrantsService(world.granting, world.access, world.keys))
+    service = guarded(world, GrantsService(world.standing_grants, world.access, world.keys))
     patterns = ["K"] * place + [pattern]
     request = grants_pb2.AddGrantRequest(patterns=patterns, selector="uid:1000")
     with pytest.raises(InvalidRequestError) as caught:
@@ -77,8 +77,10 @@ async def test_names_to_delete_are_checked_before_any_is_looked_up(
 ) -> None:
     world = await World().stocked()
     looked_up: list[object] = []
-    monkeypatch.setattr(world.granting, "naming", looked_up.append)
-    service = guarded(world, KeysService(world.vault, world.keys, world.access, world.granting))
+    monkeypatch.setattr(world.standing_grants, "naming", looked_up.append)
+    service = guarded(
+        world, KeysService(world.vault, world.keys, world.access, world.standing_grants)
+    )
     with pytest.raises(InvalidRequestError) as caught:
         await service.delete_keys(operator(world), keys_pb2.DeleteKeysRequest(names=["K", name]))
     assert caught.value.reason == "invalid-name"
@@ -91,7 +93,7 @@ async def test_rules_are_counted_before_any_is_read(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(policy, "make_rule", lambda *parts: read.append(parts))
     wanted = policy_pb2.PolicyRules(deny=[policy_pb2.DenyRule()] * (policy.MAX_RULES + 1))
     with pytest.raises(InvalidRequestError):
-        await guarded(world, PolicyService(world.ruling)).set_policy(
+        await guarded(world, PolicyService(world.vault_policy)).set_policy(
             operator(world), policy_pb2.SetPolicyRequest(policy=wanted)
         )
     assert read == []
@@ -112,8 +114,8 @@ async def test_recipients_are_counted_before_any_is_read(monkeypatch: pytest.Mon
 async def test_entries_with_many_long_names_come_in_messages_that_can_be_sent() -> None:
     world = await World().stocked()
     for _ in range(100):
-        world.auditing.note(AuditEvent("put", 1, names=tuple(LONG)))
-    await world.auditing.written()
+        world.audit_log.note(AuditEvent("put", 1, names=tuple(LONG)))
+    await world.audit_log.written()
     service = guarded(world, AuditService(world.vault, world.reading, world.operators))
     request = audit_pb2.ShowAuditRequest(key=LONG[0])
     answers = [answer async for answer in service.show_audit(operator(world), request)]
@@ -136,20 +138,20 @@ async def test_the_newest_entries_that_are_held_are_limited() -> None:
 async def test_leases_that_do_not_fit_into_an_answer_are_refused_by_design() -> None:
     world = await World().stocked()
     for at in range(1000):
-        world.leasing.issue(
+        world.live_leases.issue(
             world.tree(), tuple(LONG[:64]), (), ttl=60, longest=60, lease_id=f"{at}"
         )
     request = leases_pb2.ListLeasesRequest()
     with pytest.raises(LimitError):
         await leases_of(world).list_leases(world.connect(), request)
-    world.leasing.end_all("revoked")
+    world.live_leases.end_all("revoked")
     assert (await leases_of(world).list_leases(world.connect(), request)).leases == []
 
 
 async def test_a_lock_in_the_middle_of_a_long_listing_ends_it() -> None:
     world = await World().stocked()
     for at in range(600):
-        world.leasing.issue(world.tree(), ("K",), (), ttl=60, longest=60, lease_id=f"{at}")
+        world.live_leases.issue(world.tree(), ("K",), (), ttl=60, longest=60, lease_id=f"{at}")
     listing = leases_of(world).list_leases(world.connect(), leases_pb2.ListLeasesRequest())
     listing.send(None)
     world.vault.lock()

@@ -8,7 +8,7 @@ import pytest
 from backpack_proto.v1 import requests_pb2
 from backpackd.core.errors import RequestChangedError, WaitingError
 from backpackd.ports import Connection
-from backpackd.rpc.requests import MOST_SHOWN_BYTES, RequestsService
+from backpackd.rpc.services.requests import MOST_SHOWN_BYTES, RequestsService
 from fakes import World
 from served import guarded
 
@@ -17,7 +17,9 @@ EVERYTHING = requests_pb2.ListRequestsRequest(all=True)
 
 async def served() -> tuple[World, Any]:
     world = await World().stocked()
-    service = RequestsService(world.vault, world.asking, world.access, world.operators, world.clock)
+    service = RequestsService(
+        world.vault, world.approvals, world.access, world.operators, world.clock
+    )
     return world, guarded(world, service)
 
 
@@ -81,9 +83,9 @@ async def test_who_watches_everything_hears_of_each_change_once() -> None:
     assert [shown.waiting for shown in (await anext(watch)).requests] == [1]
     world.processes.exec(100, "/usr/bin/python3")
     world.clock.pass_(1)
-    world.asking.look(world.asking.pending())
+    world.approvals.look(world.approvals.pending())
     assert (await anext(watch)).requests[0].chain[1].executable == "/usr/bin/python3"
-    world.asking.close()
+    world.approvals.close()
     assert not (await anext(watch)).requests
     await asyncio.wait([task])
     await watch.aclose()
@@ -100,7 +102,7 @@ async def test_requests_of_long_chains_with_long_names_do_not_outgrow_an_answer(
             world.processes.add(pid, parent=pid - 1 if depth else 1, executable=path)
         for name in range(8):
             await ask(world, f"N{name}", pid)
-    assert len(world.asking.pending()) == 256
+    assert len(world.approvals.pending()) == 256
     answer = await service.list_requests(person, EVERYTHING)
     assert 8 <= len(answer.requests) < 256
     assert answer.ByteSize() < 2 * MOST_SHOWN_BYTES

@@ -16,14 +16,14 @@ from backpackd.core.errors import (
     WrongPassphraseError,
 )
 from backpackd.core.protections import Protection
-from backpackd.core.states import State
+from backpackd.core.vault.states import State
 from backpackd.ports import Connection
-from backpackd.rpc.grants import GrantsService
-from backpackd.rpc.keys import KeysService
-from backpackd.rpc.leases import LeasesService
-from backpackd.rpc.policy import PolicyService
-from backpackd.rpc.requests import RequestsService
-from backpackd.rpc.vault import About, VaultService
+from backpackd.rpc.services.grants import GrantsService
+from backpackd.rpc.services.keys import KeysService
+from backpackd.rpc.services.leases import LeasesService
+from backpackd.rpc.services.policy import PolicyService
+from backpackd.rpc.services.requests import RequestsService
+from backpackd.rpc.services.vault import About, VaultService
 from fakes import GOOD, OTHER, UID, WRONG, Gate, World, settled, state_of
 from served import guarded
 
@@ -42,17 +42,17 @@ class Services:
                 world.access,
                 world.operators,
                 world.gate,
-                leasing=world.leasing,
-                revoking=world.revoking,
+                live_leases=world.live_leases,
+                revocation=world.revocation,
                 slots=world.slots,
                 recovery=world.recovery,
-                auditing=world.auditing,
+                audit_log=world.audit_log,
                 clock=world.clock,
                 about=about,
             ),
         )
         self.keys = guarded(
-            world, KeysService(world.vault, world.keys, world.access, world.granting)
+            world, KeysService(world.vault, world.keys, world.access, world.standing_grants)
         )
         self.leases = guarded(
             world,
@@ -61,17 +61,19 @@ class Services:
                 world.access,
                 world.operators,
                 world.clock,
-                leasing=world.leasing,
-                revoking=world.revoking,
+                live_leases=world.live_leases,
+                revocation=world.revocation,
                 reading=world.reading,
             ),
         )
-        self.grants = guarded(world, GrantsService(world.granting, world.access, world.keys))
+        self.grants = guarded(world, GrantsService(world.standing_grants, world.access, world.keys))
         self.requests = guarded(
             world,
-            RequestsService(world.vault, world.asking, world.access, world.operators, world.clock),
+            RequestsService(
+                world.vault, world.approvals, world.access, world.operators, world.clock
+            ),
         )
-        self.policy = guarded(world, PolicyService(world.ruling))
+        self.policy = guarded(world, PolicyService(world.vault_policy))
 
     async def stocked(self) -> "Services":
         await self.vault.init(self.world.connect(), vault_pb2.InitRequest(passphrase=GOOD))
@@ -210,7 +212,7 @@ async def test_who_locks_and_is_gone_has_locked() -> None:
 async def test_a_reader_that_takes_its_time_learns_no_names_after_a_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backpackd.rpc.keys._BATCH", 1)
+    monkeypatch.setattr("backpackd.rpc.services.keys._BATCH", 1)
     services = await Services().stocked()
     answers = services.keys.list_keys(services.operator(), keys_pb2.ListKeysRequest(all=True))
     assert [key.name for key in (await anext(answers)).keys] == ["K"]
@@ -221,8 +223,8 @@ async def test_a_reader_that_takes_its_time_learns_no_names_after_a_lock(
 
 async def test_asking_for_what_one_may_not_see_does_not_keep_the_vault_unlocked() -> None:
     services = await Services().stocked()
-    (grant,) = services.world.granting.all()
-    await services.world.granting.remove(grant.id)
+    (grant,) = services.world.standing_grants.all()
+    await services.world.standing_grants.remove(grant.id)
     used = services.world.vault.session().used_at
     services.world.clock.pass_(10)
     assert await services.listed(services.world.connect(), everything=False) == []
@@ -262,7 +264,7 @@ async def test_a_lease_is_told_in_full() -> None:
     request = leases_pb2.GetKeysRequest(names=["K"], ttl_seconds=60)
     answer = await services.leases.get_keys(services.world.connect(), request)
     epoch = services.world.clock.epoch
-    (grant,) = services.world.granting.all()
+    (grant,) = services.world.standing_grants.all()
     assert answer.lease == leases_pb2.Lease(
         id=answer.lease.id,
         names=["K"],
@@ -298,7 +300,7 @@ async def test_anybody_may_revoke_and_only_those_who_may_know_are_told_how_many(
     answer = await services.leases.revoke_leases(
         connection, leases_pb2.RevokeLeasesRequest(**asked)
     )
-    assert len(services.world.leasing) == 0
+    assert len(services.world.live_leases) == 0
     assert answer.ended == (0 if whose == "other" else ended)
 
 
@@ -310,7 +312,7 @@ async def test_revoking_nothing_in_particular_is_refused(request_: dict[str, Any
         await services.leases.revoke_leases(
             services.world.connect(), leases_pb2.RevokeLeasesRequest(**request_)
         )
-    assert len(services.world.leasing) == 1
+    assert len(services.world.live_leases) == 1
 
 
 async def test_a_caller_lists_the_leases_of_its_own_tree() -> None:
@@ -480,7 +482,7 @@ async def test_deleting_says_how_many_grants_still_name_the_keys() -> None:
     connection = services.world.connect()
     services.world.operators.admit(connection)
     await services.world.grant("K", to="tree:100")
-    before = services.world.granting.naming(["K"])
+    before = services.world.standing_grants.naming(["K"])
     request = keys_pb2.DeleteKeysRequest(names=["K"])
     assert (await services.keys.delete_keys(connection, request)).grants_left == before > 0
 

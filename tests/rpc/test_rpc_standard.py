@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from backpackd.core.states import State
+from backpackd.core.vault.states import State
 from daemons import RunningDaemon, failure
 from served import Served, serving, told
 

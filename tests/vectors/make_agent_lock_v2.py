@@ -18,14 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backpackd.core import hybrid
 from backpackd.core.agentlock import layers, locks
 from backpackd.core.agentlock.content import Contents, Credential
 from backpackd.core.agentlock.document import LockFile
 from backpackd.core.agentlock.header import Layer, Recipient
-from backpackd.core.canonical import context
-from backpackd.core.identity import Identity
-from backpackd.core.sealing import seal
+from backpackd.core.sealing import hybrid
+from backpackd.core.sealing.canonical import context
+from backpackd.core.sealing.identity import Identity
+from backpackd.core.sealing.sealing import seal
 
 HERE = Path(__file__).resolve().parent / "agent-lock-v2"
 

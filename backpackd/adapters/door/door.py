@@ -17,19 +17,19 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
-from backpackd.adapters.door.credentials import (
+from backpackd.adapters.door.http2 import Connection, Shared
+from backpackd.adapters.door.limits import ACCEPTS_PER_TURN, PAUSE_SECONDS, WAITING_OF_TREE
+from backpackd.adapters.door.places import Verdict, judge, longest_idle
+from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
+from backpackd.adapters.processes.credentials import (
     ForeignUserError,
     ReadCredentials,
     credentials_reader,
     peer_ids,
 )
-from backpackd.adapters.door.http2 import Connection, Shared
-from backpackd.adapters.door.limits import ACCEPTS_PER_TURN, PAUSE_SECONDS, WAITING_OF_TREE
-from backpackd.adapters.door.listener import Listener
-from backpackd.adapters.door.places import Verdict, judge, longest_idle
-from backpackd.adapters.door.refusals import EVERY_SECONDS, Refusals
+from backpackd.adapters.system.listener import Listener
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import Clock, FindMethod, Peer, PinnedProcess
 
 _LOG = logging.getLogger(__name__)

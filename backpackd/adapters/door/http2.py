@@ -30,7 +30,7 @@ from backpackd.adapters.door.limits import (
     UNSENT,
 )
 from backpackd.adapters.door.turns import Turns
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import FindMethod, Headers, Peer
 
 _RECEIVE = 64 * 1024

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from backpackd.adapters.door.limits import CONNECTIONS, CONNECTIONS_OF_TREE
-from backpackd.core.facts import ProcessId
+from backpackd.core.peer_facts import ProcessId
 
 
 class Held(Protocol):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backpackd.core.facts import PeerFacts
+from backpackd.core.peer_facts import PeerFacts
 
 _LONGEST = 4096
 

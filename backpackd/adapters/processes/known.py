@@ -7,7 +7,7 @@ parent it is, and whether the caller means this process, is for `linux` to prove
 from dataclasses import replace
 
 from backpackd.adapters.processes import procfs
-from backpackd.core.facts import ProcessFacts, ProcessId
+from backpackd.core.peer_facts import ProcessFacts, ProcessId
 
 UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What tells that a process is gone or hidden from this one, and not that the daemon is in trouble.

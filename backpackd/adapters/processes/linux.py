@@ -17,8 +17,8 @@ Nothing that was read before is believed: every fact about every process is read
 What is saved is the opening.
 
 What cannot be read ends the chain, as does the length of it. That can only make trees smaller: the
-root that `core.facts` finds in a part of a chain is never further from the caller than the root in
-the whole of it.
+root that `core.peer_facts` finds in a part of a chain is never further from the caller than the
+root in the whole of it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from backpackd.adapters.processes.claims import claimed_commands
 from backpackd.adapters.processes.known import UNREADABLE, Known
 from backpackd.adapters.processes.pinned import PidfdProcess, open_process
 from backpackd.core.errors import ProcessGoneError, TroubleError
-from backpackd.core.facts import PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
 __all__ = ["LinuxProcesses", "PidfdProcess", "open_process"]

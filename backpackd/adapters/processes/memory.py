@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from backpackd.core.errors import ProcessGoneError
-from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.peer_facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from backpackd.adapters.processes.pinned import ExitCallbacks
 from backpackd.core.errors import HomeError, ProcessGoneError
-from backpackd.core.facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
+from backpackd.core.peer_facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
 
-from backpackd.core.facts import Answer, Image
+from backpackd.core.peer_facts import Answer, Image
 
 # Longer than any line that proc_pid_stat(5) can come to: 52 numbers and a name of 64 bytes.
 _STAT_BYTES = 4096

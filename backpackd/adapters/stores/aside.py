@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 
-from backpackd.adapters.files import create_file, remove_file
+from backpackd.adapters.home.files import create_file, remove_file
 from backpackd.core.errors import StoreError
 from backpackd.core.rows import KeyRow
 

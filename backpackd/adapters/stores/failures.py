@@ -6,7 +6,7 @@ No message names a path or holds what the file held.
 import errno
 import sqlite3
 
-from backpackd.adapters.files import UnsafeFileError
+from backpackd.adapters.home.files import UnsafeFileError
 from backpackd.core.errors import BackpackError, DamageError, DiskFullError, StoreError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backpackd.adapters.files import open_file, remove_file
+from backpackd.adapters.home.files import open_file, remove_file
 from backpackd.adapters.stores.failures import translate
 from backpackd.adapters.stores.formats import FORMATS, check_schema
 from backpackd.adapters.stores.vault_file import (

@@ -9,13 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from backpackd.adapters.files import (
-    UPDATE,
-    check_file,
-    open_file,
-    remove_file,
-    sync_directory,
-)
+from backpackd.adapters.home.files import UPDATE, check_file, open_file, remove_file, sync_directory
 
 DUE_NAME = "vault.db.purge"
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from backpackd.adapters.files import UnsafeFileError
+from backpackd.adapters.home.files import UnsafeFileError
 from backpackd.adapters.stores.aside import Aside
 from backpackd.adapters.stores.failures import translate, translate_os, translate_unsafe
 from backpackd.adapters.stores.formats import FORMATS, Format
@@ -44,7 +44,7 @@ class SqliteStore:
     """Implements `ports.Store` in one directory.
 
     Args:
-        home: the directory, private to the user; checked by `adapters.home`.
+        home: the directory, private to the user; checked by `adapters.home.home`.
         formats: the versions of the schema, oldest first.
     """
 

@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from backpackd.adapters.files import (
+from backpackd.adapters.home.files import (
     UnsafeFileError,
     check_file,
     create_file,
@@ -48,7 +48,7 @@ class VaultFile:
     """The vault's file in one directory. For one thread.
 
     Args:
-        home: the directory, private to the user; checked by `adapters.home`.
+        home: the directory, private to the user; checked by `adapters.home.home`.
         formats: the versions of the schema, oldest first.
     """
 

@@ -1,9 +1,9 @@
 """What lies inside the layers of a lock: credentials, personality and memory, as JSON.
 
-Sealed content is JSON of its own, apart from `core.canonical`: an agent's memory holds what JSON
-can hold, fractions and every character included. Writing is deterministic, so that the same content
-is the same bytes. Reading takes any JSON object that means one thing: no repeated members, no
-infinities, no nesting without end. Nothing here encrypts.
+Sealed content is JSON of its own, apart from `core.sealing.canonical`: an agent's memory holds
+what JSON can hold, fractions and every character included. Writing is deterministic: the same
+content is the same bytes. Reading takes any JSON object that means one thing: no repeated
+members, no infinities, no nesting without end. Nothing here encrypts.
 """
 
 import json

@@ -15,7 +15,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from backpackd.core import canonical
 from backpackd.core.agentlock import versions
 from backpackd.core.agentlock.content import MAX_RECIPIENTS
 from backpackd.core.agentlock.errors import LockFileError
@@ -29,7 +28,13 @@ from backpackd.core.agentlock.fields import (
 )
 from backpackd.core.agentlock.header import FIRST, WRAP_SIZE, Header, Layer, Recipient
 from backpackd.core.agentlock.history import Mark
-from backpackd.core.identity import PUBLIC_SIZE, SIGNATURE_SIZE, IdentityError, PublicIdentity
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.identity import (
+    PUBLIC_SIZE,
+    SIGNATURE_SIZE,
+    IdentityError,
+    PublicIdentity,
+)
 
 
 @dataclass(frozen=True, slots=True)

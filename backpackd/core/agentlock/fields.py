@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from backpackd.core import canonical
 from backpackd.core.agentlock.errors import LockFileError
 from backpackd.core.agentlock.history import MOST
-from backpackd.core.canonical import CanonicalError
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.canonical import CanonicalError
 
 LAYERS = ("credentials", "personality", "memory")
 """The layers of a lock of either version, in the order of the file."""

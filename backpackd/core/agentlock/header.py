@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from backpackd.core import canonical, hybrid
-from backpackd.core.canonical import context
-from backpackd.core.identity import PublicIdentity
+from backpackd.core.sealing import canonical, hybrid
+from backpackd.core.sealing.canonical import context
+from backpackd.core.sealing.identity import PublicIdentity
 
 LOCK_KEY_SIZE = 32
 WRAP_SIZE = LOCK_KEY_SIZE + hybrid.OVERHEAD

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Any
 
-from backpackd.core import canonical
-from backpackd.core.canonical import CanonicalError
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.canonical import CanonicalError
 
 MOST = 2**53 - 1
 """The highest generation or counter: the largest integer that every JSON reader keeps exact."""

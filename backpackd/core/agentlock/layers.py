@@ -10,14 +10,14 @@ may change it, is not known here.
 import hmac
 from collections.abc import Iterable
 
-from backpackd.core import hybrid
 from backpackd.core.agentlock.document import LockFile
 from backpackd.core.agentlock.errors import LockFileError, RecipientsError, WrongRecipientError
 from backpackd.core.agentlock.header import Layer, Recipient, statement
-from backpackd.core.canonical import context
-from backpackd.core.hybrid import UnwrapError
-from backpackd.core.identity import Identity, PublicIdentity
-from backpackd.core.sealing import OpenError, derive, open_sealed, pad, seal, unpad
+from backpackd.core.sealing import hybrid
+from backpackd.core.sealing.canonical import context
+from backpackd.core.sealing.hybrid import UnwrapError
+from backpackd.core.sealing.identity import Identity, PublicIdentity
+from backpackd.core.sealing.sealing import OpenError, derive, open_sealed, pad, seal, unpad
 
 
 def commitment_of(key: bytes, lock_id: str) -> str:

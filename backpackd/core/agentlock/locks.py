@@ -24,8 +24,8 @@ from backpackd.core.agentlock.layers import (
     wrap_key,
 )
 from backpackd.core.errors import LimitError
-from backpackd.core.identity import Identity, PublicIdentity
-from backpackd.core.sealing import SALT_SIZE
+from backpackd.core.sealing.identity import Identity, PublicIdentity
+from backpackd.core.sealing.sealing import SALT_SIZE
 
 LOCK_ID_SIZE = 16
 

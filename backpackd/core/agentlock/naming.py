@@ -4,7 +4,7 @@ A lock comes with code from elsewhere, and what it embeds becomes variables of t
 that the agent starts. Very many variables make a common program run, load or contact something
 (`CMAKE_TOOLCHAIN_FILE`, `VAULT_ADDR`), and no list of them is ever complete. So the list is the
 other way round: a name that has the form of a credential passes, any other waits for the operator,
-who accepts it once for this lock. Pure; what was accepted is kept in `core.trust`.
+who accepts it once for this lock. Pure; what was accepted is kept in `core.vault.trust`.
 """
 
 import re

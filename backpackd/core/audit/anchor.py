@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from backpackd.core import canonical
 from backpackd.core.audit.chain import HASH_SIZE, Head
+from backpackd.core.sealing import canonical
 
 
 @dataclass(frozen=True, slots=True)

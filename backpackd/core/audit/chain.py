@@ -14,12 +14,12 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from backpackd.core import canonical, hybrid
 from backpackd.core.audit.keys import VERIFY_SIZE
 from backpackd.core.audit.ratchet import STATE_SIZE
 from backpackd.core.audit.record_state import DIGEST_SIZE, RecordState
-from backpackd.core.canonical import CanonicalError, context
 from backpackd.core.rows import AuditRow
+from backpackd.core.sealing import canonical, hybrid
+from backpackd.core.sealing.canonical import CanonicalError, context
 
 HEADER, ENTRY, CHECKPOINT = 1, 2, 3
 """The kinds of rows."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from backpackd.core import canonical
-from backpackd.core.canonical import CanonicalError
-from backpackd.core.facts import PeerFacts, ProcessFacts
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts
 from backpackd.core.render import render
+from backpackd.core.sealing import canonical
+from backpackd.core.sealing.canonical import CanonicalError
 
 KINDS = (
     "started",
@@ -66,7 +66,7 @@ class Actor:
     Attributes:
         uid: as the kernel gave it for the connection.
         pid: of the process that connected.
-        start: when that started, see `core.facts.ProcessId`.
+        start: when that started, see `core.peer_facts.ProcessId`.
         executable: what it runs, escaped; empty when unknown.
         root_pid: of the root of its process tree; 0 when it had ended already.
         root_start: likewise.

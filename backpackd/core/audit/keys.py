@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from backpackd.core import hybrid
-from backpackd.core.canonical import context
 from backpackd.core.rows import AuditPublic
-from backpackd.core.sealing import OpenError, Secret, open_sealed, seal
+from backpackd.core.sealing import hybrid
+from backpackd.core.sealing.canonical import context
+from backpackd.core.sealing.sealing import OpenError, Secret, open_sealed, seal
 
 SIGNING_SIZE = 32
 VERIFY_SIZE = 32

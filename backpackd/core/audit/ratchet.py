@@ -9,9 +9,9 @@ that was sealed before it. Where a state is kept is not decided here.
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from backpackd.core import hybrid
-from backpackd.core.canonical import context
-from backpackd.core.sealing import TAG_SIZE, OpenError, Secret, derive, pad, unpad
+from backpackd.core.sealing import hybrid
+from backpackd.core.sealing.canonical import context
+from backpackd.core.sealing.sealing import TAG_SIZE, OpenError, Secret, derive, pad, unpad
 
 STATE_SIZE = 32
 SALT_SIZE = 16

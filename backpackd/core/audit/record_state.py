@@ -7,7 +7,7 @@ against the log, and the digest tells nothing: every sealing has a salt of its o
 import hashlib
 from dataclasses import dataclass
 
-from backpackd.core.canonical import context
+from backpackd.core.sealing.canonical import context
 
 DIGEST_SIZE = 32
 

@@ -1,9 +1,9 @@
 """Agents and their locks, and the vault's identity, for asyncio."""
 
 from backpack_client.agent_model import Identity
-from backpack_client.agents import AsyncAgent
 from backpack_client.aio.connection import Connection
 from backpack_client.calls import agents as calls
+from backpack_client.handles.agent import AsyncAgent
 
 
 class AgentMethods(Connection):

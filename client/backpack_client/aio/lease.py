@@ -5,11 +5,11 @@ import contextlib
 from types import TracebackType
 from typing import Protocol, Self
 
-from backpack_client import lockfiles
 from backpack_client.calls.call import Answer, Call, OnWait
 from backpack_client.calls.leases import Handout, give_back, renew_lease, with_lock
 from backpack_client.failures import Failure
-from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, boot_clock
+from backpack_client.files import lockfiles
+from backpack_client.handles.lease_values import NOTHING_TO_GIVE_BACK, LeaseValues, boot_clock
 
 
 class Invoke(Protocol):
@@ -19,7 +19,7 @@ class Invoke(Protocol):
         """Give the answer of the call; `on_wait` is told the code when it waits for a person."""
 
 
-class AsyncLease(HeldKeys):
+class AsyncLease(LeaseValues):
     """Keys for the length of an `async with` block: renewed while open, given back at its end.
 
     A read-only mapping of names to values, read without awaiting. When renewing fails for good (the

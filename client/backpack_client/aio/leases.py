@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
-from backpack_client import lockfiles
 from backpack_client.aio.connection import Connection
 from backpack_client.aio.lease import AsyncLease
 from backpack_client.aio.watch import AsyncWatch
 from backpack_client.calls import leases as calls
 from backpack_client.calls.call import OnWait
-from backpack_client.held import Values
+from backpack_client.files import lockfiles
+from backpack_client.handles.lease_values import Values
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
 
 

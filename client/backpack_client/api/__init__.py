@@ -1,7 +1,7 @@
 """The blocking Python API: `Backpack`, and the leases and watches that it makes.
 
-What is asked and answered stands in `calls`, when a lease is renewed in `held`, how the connection
-is opened in `channel`. Nothing here prompts or prints.
+Requests and answers stand in `calls`, when a lease is renewed in `handles.lease_values`, how the
+connection is opened in `channel`. Nothing here prompts or prints.
 """
 
 from backpack_client.api.agents import AgentMethods

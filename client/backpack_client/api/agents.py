@@ -1,9 +1,9 @@
 """Agents and their locks, and the vault's identity, as blocking calls."""
 
 from backpack_client.agent_model import Identity
-from backpack_client.agents import Agent
 from backpack_client.api.connection import Connection
 from backpack_client.calls import agents as calls
+from backpack_client.handles.agent import Agent
 
 
 class AgentMethods(Connection):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address, protecting
+from backpack_client import address, process_protection
 from backpack_client.api.lease import Lease
 from backpack_client.api.watch import Watch
 from backpack_client.calls.call import (
@@ -90,15 +90,15 @@ class Connection:
         with self._opening:
             if self._closed:
                 raise closed()
-            if passphrase and not protecting.is_undumpable():
-                protecting.make_undumpable()
+            if passphrase and not process_protection.is_undumpable():
+                process_protection.make_undumpable()
                 self._undumpable = False
             if passphrase and self._channel is not None and not self._undumpable:
                 assert self._target is not None
                 self._exposed.append((self._channel, self._target))
                 self._channel = self._target = None
             if self._channel is None:
-                self._undumpable = protecting.is_undumpable()
+                self._undumpable = process_protection.is_undumpable()
                 target = check(self._path)
                 self._channel = open_channel(target, self._path, self._timeout)
                 self._target = target

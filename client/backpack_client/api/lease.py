@@ -5,11 +5,11 @@ import threading
 from types import TracebackType
 from typing import Protocol, Self
 
-from backpack_client import lockfiles
 from backpack_client.calls.call import Answer, Call, OnWait
 from backpack_client.calls.leases import Handout, give_back, renew_lease, with_lock
 from backpack_client.failures import Failure
-from backpack_client.held import NOTHING_TO_GIVE_BACK, HeldKeys, boot_clock
+from backpack_client.files import lockfiles
+from backpack_client.handles.lease_values import NOTHING_TO_GIVE_BACK, LeaseValues, boot_clock
 
 # How long to wait at the end for a renewal that is under way.
 _JOIN_SECONDS = 1.0
@@ -22,7 +22,7 @@ class Invoke(Protocol):
         """Give the answer of the call; `on_wait` is told the code when it waits for a person."""
 
 
-class Lease(HeldKeys):
+class Lease(LeaseValues):
     """Keys for the length of a `with` block: renewed while it is open, given back at its end.
 
     A read-only mapping of names to values. When renewing fails for good (the lease was revoked, the

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from backpack_client import lockfiles
 from backpack_client.api.connection import Connection
 from backpack_client.api.lease import Lease
 from backpack_client.api.watch import Watch
 from backpack_client.calls import leases as calls
 from backpack_client.calls.call import OnWait
-from backpack_client.held import Values
+from backpack_client.files import lockfiles
+from backpack_client.handles.lease_values import Values
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
 
 

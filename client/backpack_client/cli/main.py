@@ -11,8 +11,9 @@ from importlib import import_module
 
 import click
 
-from backpack_client import __version__, terminal
+from backpack_client import __version__
 from backpack_client.cli.session import FILE_NAME, Session
+from backpack_client.console import terminal
 from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, printable, usage
 
 PROGRAM = "backpack-client"

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 import click
 
-from backpack_client import inputs, terminal
 from backpack_client.cli.session import Session, passphrase_option
+from backpack_client.console import inputs, terminal
 from backpack_client.durations import format_duration
 from backpack_client.failures import (
     EXIT_DENIED,

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from backpack_client import __version__, address, protecting, terminal
+from backpack_client import __version__, address, process_protection
+from backpack_client.console import terminal
 from backpack_client.failures import from_status
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
+    from backpack_client.cli.startup import Daemon
     from backpack_client.model import VaultStatus
-    from backpack_client.startup import Daemon
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,7 +52,7 @@ class Session:
     @property
     def daemon(self) -> "Daemon":
         """The daemon that is meant."""
-        from backpack_client import startup  # noqa: PLC0415 - loads grpc, which help does without
+        from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
 
         return startup.find(self._environ, self._socket)
 
@@ -111,7 +112,7 @@ class Session:
             yield self._shared
             return
         # First of all: what another process opens of this one before that stays open to it.
-        protecting.make_undumpable()
+        process_protection.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
             self.note_version(status)

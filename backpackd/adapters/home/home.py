@@ -1,0 +1,172 @@
+"""The daemon's home: a private directory on a local disk, held by one daemon at a time.
+
+Checks, never repairs: a home that others could read or write is refused with what to do about it.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+
+from backpackd.adapters.home.files import UPDATE, UnsafeFileError, open_file
+from backpackd.core.errors import HomeError
+
+LOCK_NAME = "backpackd.lock"
+# File systems on which neither flock(2) nor fdatasync(2) can be relied on for SQLite's WAL, since
+# other machines may write, or the server may acknowledge early (sqlite.org/wal.html). So it is with
+# directories that a virtual machine shares with its host: two kernels, and no memory in common.
+_NETWORK = frozenset(
+    {
+        "9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph",
+        "fuse.ceph-fuse", "fuse.curlftpfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys",
+        "fuse.gvfsd-fuse", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+        "fuse.vmhgfs-fuse", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
+        "orangefs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "webdav",
+    }
+)  # fmt: skip
+# How the mount table writes white space and backslashes in paths: \040 for a space.
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+
+
+class Home:
+    """A checked and locked home. The lock is the process's: it ends with it, however it ends.
+
+    Attributes:
+        path: the directory, absolute and without links in it.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let another daemon have the home."""
+        os.close(self._descriptor)
+
+
+def open_home(path: Path) -> Home:
+    """Make the home if it is not there, check it, and take its lock.
+
+    A path with links in it is followed once: whoever can change a link later on changes nothing for
+    this daemon, whose files are opened below the directory that was checked.
+
+    Raises:
+        HomeError: it cannot be made, is not private, can be replaced by others, lies on a network
+            file system, or another daemon uses it.
+    """
+    path = Path(os.path.realpath(path))
+    try:
+        _make(path)
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise HomeError(f"the home {path} is not a directory: choose another with --home")
+        if status.st_uid != os.geteuid():
+            raise HomeError(
+                f"the home {path} belongs to uid {status.st_uid}: choose one of your own with "
+                "--home"
+            )
+        if status.st_mode & 0o077:
+            raise HomeError(
+                f"others can get into the home {path}: run chmod 700 on it, after a look at who "
+                "may have been there"
+            )
+        _check_above(path)
+        kind = file_system(path, status.st_dev)
+        if kind in _NETWORK:
+            raise HomeError(
+                f"the home {path} is on a network or shared file system ({kind}), where a vault is "
+                "not safe: choose a local directory with --home or BACKPACK_HOME"
+            )
+        return Home(path, _lock(path))
+    except OSError as error:
+        raise HomeError(
+            f"the home {path} cannot be used ({error.strerror}): choose another with --home or "
+            "BACKPACK_HOME"
+        ) from error
+
+
+def file_system(path: Path, device: int) -> str:
+    """Name the type of the file system that a path is on; empty when it cannot be told.
+
+    Args:
+        path: an existing directory, without links in it.
+        device: its `st_dev`.
+    """
+    if sys.platform != "linux":
+        return ""
+    mounts = Path("/proc/self/mountinfo").read_bytes()
+    return kind_of_mount(mounts, os.fsencode(path), device)
+
+
+def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
+    """Find a file system's type in the text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+
+    By device number, and where none matches (btrfs gives its subvolumes others than the mount
+    table says) by the longest mount point above the path; the later line wins, being on top.
+    """
+    number = b"%d:%d" % (os.major(device), os.minor(device))
+    best, kind = -1, b""
+    for line in mounts.split(b"\n"):
+        fields, _, rest = line.partition(b" - ")
+        columns, types = fields.split(b" "), rest.split(b" ")
+        if len(columns) <= 4:  # noqa: PLR2004 - the mount point is the fifth column
+            continue
+        if columns[2] == number:
+            return types[0].decode("ascii", "replace")
+        point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), columns[4])
+        above = path == point or path.startswith(point.rstrip(b"/") + b"/")
+        if above and len(point) >= best:
+            best, kind = len(point), types[0]
+    return kind.decode("ascii", "replace")
+
+
+def _check_above(path: Path) -> None:
+    """Refuse a home that somebody else could move away and put an older copy of in its place."""
+    for directory in path.parents:
+        status = directory.stat()
+        shared = stat.S_IWGRP | stat.S_IWOTH
+        if status.st_gid == os.getegid() == os.geteuid():
+            # By convention a group of this number has this user as its only member.
+            shared = stat.S_IWOTH
+        replaceable = status.st_mode & shared and not status.st_mode & stat.S_ISVTX
+        if replaceable or status.st_uid not in (0, os.geteuid()):
+            raise HomeError(
+                f"others can replace what is in {directory}, which is above the home {path}: "
+                "choose another home with --home, or see who owns and may write that directory"
+            )
+
+
+def _make(path: Path) -> None:
+    if path.exists():
+        return
+    # The mode is right from the moment of creation, so nobody can slip in before a chmod; so is
+    # that of what is missing above, as the XDG base directory specification wants it.
+    missing = [directory for directory in path.parents if not directory.exists()]
+    for directory in (*reversed(missing), path):
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _lock(path: Path) -> int:
+    try:
+        descriptor = open_file(path / LOCK_NAME, UPDATE)
+    except UnsafeFileError as error:
+        raise HomeError(f"the home {path} cannot be used: in it, {error}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        who = f" (pid {holder})" if holder.isdigit() else ""
+        raise HomeError(
+            f"another backpackd{who} uses the home {path}: stop it with backpack-client stop, or "
+            "give this one a home and a socket of its own"
+        ) from None
+    # For people only, so a full disk, which has no room for it, does not keep the daemon from
+    # starting and handing out what is stored.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+    return descriptor

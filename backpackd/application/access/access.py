@@ -1,0 +1,499 @@
+"""Access: attest the caller, decide, ask where a person must, open the keys, issue the lease.
+
+The order in `get_keys` is the security property. The caller is attested before every decision. A
+decision is made on names alone. Uses and the audit entry are on the disk before a value leaves: no
+log, no lease. The lease stands, with its holder watched, before the reply is made.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from backpackd.application.access.approvals import Announce, Approvals
+from backpackd.application.access.grant_clock import GrantClock
+from backpackd.application.access.leases import LiveLeases
+from backpackd.application.access.started_agents import Start, StartedAgents
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.peers import user_changed
+from backpackd.application.callers.reattestation import digested
+from backpackd.application.vault.keys import Keys
+from backpackd.application.vault.vault import Draft, Session, Vault
+from backpackd.core.access.decision import (
+    Allow,
+    Ask,
+    Deny,
+    Rules,
+    applicable,
+    decide,
+    may_lease,
+    needs_digests,
+    wanted_names,
+    withdrawn,
+)
+from backpackd.core.access.grants import MAX_REASON, Grant
+from backpackd.core.access.leases import Lease
+from backpackd.core.access.orphans import Ancestry
+from backpackd.core.access.policy import Policy
+from backpackd.core.audit.events import CLAIM_LIMIT, AuditEvent
+from backpackd.core.errors import (
+    BackpackError,
+    DeniedError,
+    InvalidRequestError,
+    PeerUnknownError,
+    ProcessGoneError,
+)
+from backpackd.core.names import check_names
+from backpackd.core.peer_facts import PeerFacts
+from backpackd.core.render import render
+from backpackd.core.vault.records import KeyHead
+from backpackd.ports import Clock, Connection, Processes
+
+MOST_NAMES = 64
+LONGEST_WAIT = 3600
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """A lease and the values that it hands over.
+
+    Attributes:
+        lease: the new lease.
+        values: names and values, in the order in which they were asked for.
+    """
+
+    lease: Lease
+    values: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asks for.
+
+    Attributes:
+        names: key names, as they came.
+        ttl: wished life in seconds; 0 for the default.
+        reason: a claim.
+        wait: seconds to wait for a person; 0: not at all.
+        start: the caller is about to become an agent; None: it is not.
+        agent_lock: the lock whose embedded values are wanted as well; empty: none.
+    """
+
+    names: Sequence[str]
+    ttl: int = 0
+    reason: str = ""
+    wait: int = 0
+    start: Start | None = None
+    agent_lock: bytes = field(default=b"", repr=False)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether no values are wanted, only the lease."""
+        return self.start is not None and self.start.without_values
+
+
+class Embedded(Protocol):
+    """Opens the values that agent locks embed."""
+
+    async def check(self, connection: Connection, session: Session, document: bytes) -> None:
+        """Return if the caller may use a lock, with nothing opened that is a value."""
+        ...
+
+    async def embedded(
+        self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Return the values that a lock embeds, of those names that it embeds."""
+        ...
+
+
+class Access:
+    """Who gets which key."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        keys: Keys,
+        processes: Processes,
+        clock: Clock,
+        *,
+        live_leases: LiveLeases,
+        approvals: Approvals,
+        audit_log: AuditLog,
+        tightening: Callable[[], Policy],
+        started: StartedAgents,
+        embedded: Embedded,
+        grant_clock: GrantClock,
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._processes = processes
+        self._clock = clock
+        self._live_leases = live_leases
+        self._approvals = approvals
+        self._audit_log = audit_log
+        self._tightening = tightening
+        self._started = started
+        self._embedded = embedded
+        self._grant_clock = grant_clock
+
+    def attest(self, connection: Connection) -> PeerFacts:
+        """Read who a caller is, now. An agent that runs is the root of a tree of its own.
+
+        Raises:
+            PeerUnknownError: the process that connected has ended.
+            UserChangedError: it runs as another user by now.
+        """
+        peer = connection.peer
+        try:
+            facts = self._processes.attest(peer.process, peer.uid, peer.gid)
+        except ProcessGoneError:
+            raise PeerUnknownError("the process that connected has ended: connect anew") from None
+        if facts.user_changed:
+            raise user_changed()
+        return self._started.rooted(facts)
+
+    async def get_keys(self, connection: Connection, wish: Wish, announce: Announce) -> Handout:
+        """Lease keys to the caller's process tree, all or none.
+
+        Args:
+            connection: the caller's.
+            wish: what it asks for; at most 64 names; a longer life than allowed is cut.
+            announce: tells the caller the code of the request that waits for a person.
+
+        Raises:
+            InvalidRequestError: a name, the reason or the wait is not well-formed.
+            DeniedError: a rule or a person denies it.
+            WaitingError: nobody has answered in the time that the caller waits.
+            KeyUnknownError: a covered key is not stored.
+            LockedError: the vault is locked.
+        """
+        session = self._vault.session()
+        names = check_names(list(wish.names), most=MOST_NAMES)
+        if len(wish.reason) > MAX_REASON:
+            raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
+        if wish.wait > LONGEST_WAIT:
+            raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
+        if wish.agent_lock:
+            await self._embedded.check(connection, session, wish.agent_lock)
+        until = self._clock.boot() + wish.wait
+        while True:
+            facts, allowed = await self._allowed(session, connection, names, wish, announce)
+            self._check_room(facts, wish)
+            try:
+                # A revocation that comes meanwhile means this tree as well.
+                with self._live_leases.handing_out(facts.root.id, names):
+                    return await self._hand_out(session, connection, names, wish, (facts, allowed))
+            except _OvertakenError:
+                # Whoever was faster had the last use: it is a question again.
+                left = max(0.0, until - self._clock.boot())
+                wish = replace(wish, wait=int(left))
+
+    async def _hand_out(
+        self,
+        session: Session,
+        connection: Connection,
+        names: tuple[str, ...],
+        wish: Wish,
+        permission: tuple[PeerFacts, Allow],
+    ) -> Handout:
+        """Record the handout, spend what it costs, and issue the lease."""
+        facts, allowed = permission
+        values = await self._values(session, connection, names, wish)
+        stored = [name for name in names if name not in values.embedded]
+        lease_id = secrets.token_hex(16)
+        entry = self._audit_log.event(
+            "withheld" if wish.withholds else "allowed",
+            facts,
+            names=names,
+            lease=lease_id,
+            grants=_ids(allowed),
+            claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
+        )
+        try:
+            decision = await self._spend(
+                session, facts, names, stored=stored, allowed=allowed, entry=entry
+            )
+            # From here to the reply nothing waits, so nothing can come in between.
+            session.check()
+            self._keys.require(session, stored)
+            # Again: of many that were told at once that there is room, only so many get it.
+            self._check_room(facts, wish)
+            lease = self._issue(facts, names, decision, wish, lease_id)
+            if wish.start is not None:
+                self._started.begin(lease, facts, wish.start)
+        except BaseException as error:
+            reason = error.reason if isinstance(error, BackpackError) else "cancelled"
+            self._audit_log.note(
+                self._audit_log.event(
+                    "not-handed-out", facts, names=names, lease=lease_id, reason=reason
+                )
+            )
+            raise
+        if _ids(decision) != entry.grants:
+            # Granted anew, or taken back, while the entry was written: the lease rests on these.
+            self._audit_log.note(replace(entry, grants=_ids(decision)))
+        self._vault.touch()
+        if wish.withholds:
+            return Handout(lease, ())
+        return Handout(lease, tuple((name, values.of(name)) for name in names))
+
+    async def listed(self, connection: Connection) -> Sequence[KeyHead]:
+        """Return the heads of the keys that the caller's process tree may be told of.
+
+        Nothing is looked up for a caller that nothing is granted: the time that it takes would
+        tell how many keys there are.
+        """
+        session = self._vault.session()
+        rules = self.rules(session)
+        if rules.policy.listing == "all":
+            return await self._keys.list(lambda _: True)
+        facts = await self._digested(self.attest(connection), rules, None)
+        usable = applicable(facts, rules)
+        names = wanted_names(usable, rules)
+        suspended = rules.consents.suspended(facts)
+
+        def wanted(name: str) -> bool:
+            return may_lease(facts, name, usable, rules, suspended)
+
+        if names is None:
+            return await self._keys.list(wanted)
+        return await self._keys.heads([name for name in names if wanted(name)])
+
+    async def grants_of(self, connection: Connection) -> list[Grant]:
+        """Return the usable grants and consents that cover the caller's process tree."""
+        rules = self.rules(self._vault.session())
+        return applicable(await self._digested(self.attest(connection), rules, None), rules)
+
+    def rules(self, session: Session) -> Rules:
+        """Return what decisions are made from at this moment."""
+        authority = session.authority
+        return Rules(
+            authority.policy.tightened(self._tightening()),
+            tuple(authority.grants.values()),
+            self._approvals.consents,
+            self._grant_clock.now_ms(),
+            self._processes.boot_id(),
+        )
+
+    async def delete_keys(self, wanted: Sequence[str]) -> int:
+        """Delete keys, durably, and end the leases that hold them.
+
+        Returns:
+            How many leases ended.
+
+        Raises:
+            KeyUnknownError: one is not stored; nothing was deleted.
+        """
+        ended = 0
+
+        def then() -> None:
+            nonlocal ended
+            ended = sum(len(self._live_leases.end_key(name, "key-deleted")) for name in wanted)
+
+        await self._keys.delete(wanted, then)
+        return ended
+
+    async def _allowed(
+        self,
+        session: Session,
+        connection: Connection,
+        names: tuple[str, ...],
+        wish: Wish,
+        announce: Announce,
+    ) -> tuple[PeerFacts, Allow]:
+        """Return the caller once it may have the keys, asking a person where that is needed."""
+        until = self._clock.boot() + wish.wait
+        while True:
+            session.check()
+            facts = self._started.rooted(self.attest(connection), starting=wish.start is not None)
+            facts = await self._digested(facts, self.rules(session), names)
+            rules = self.rules(session)
+            decision = decide(facts, names, rules)
+            if isinstance(decision, Deny) and decision.by_rule:
+                self._approvals.denied(facts, rules.policy.meant(facts, rules.boot_id))
+            try:
+                if isinstance(decision, Ask):
+                    await self._approvals.ask(
+                        facts,
+                        decision.names,
+                        reason=wish.reason,
+                        seconds=max(0.0, until - self._clock.boot()),
+                        announce=announce,
+                    )
+                    continue
+                return facts, self._require(decision, facts)
+            except DeniedError as error:
+                self._audit_log.refused(
+                    self._audit_log.event("denied", facts, names=names, reason=error.reason)
+                )
+                raise
+
+    def _require(self, decision: Allow | Ask | Deny, facts: PeerFacts) -> Allow:
+        if isinstance(decision, Allow):
+            return decision
+        if isinstance(decision, Deny) and decision.by_rule:
+            raise DeniedError(
+                "a rule of the policy denies the keys asked for; no grant helps against it",
+                reason="denied-by-rule",
+            )
+        root = facts.root.id.pid
+        raise DeniedError(
+            f"no grant covers the keys asked for: one to tree:{root} (this process tree) or to "
+            f"uid:{facts.uid} (every program of this user) would allow them",
+            facts={"tree-pid": str(root), "uid": str(facts.uid)},
+        )
+
+    async def _digested(
+        self, facts: PeerFacts, rules: Rules, names: Sequence[str] | None
+    ) -> PeerFacts:
+        """Add digests of executables where they matter for these keys: hashing is slow."""
+        return await digested(self._processes, facts) if needs_digests(names, rules) else facts
+
+    def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
+        self._live_leases.check_room(facts.root.id)
+        if wish.start is not None:
+            self._started.check_room(facts)
+
+    async def _values(
+        self, session: Session, connection: Connection, names: Sequence[str], wish: Wish
+    ) -> "_Values":
+        """Open what the lock embeds, and of the rest what is stored."""
+        embedded: dict[str, bytes] = {}
+        if wish.agent_lock:
+            embedded = await self._embedded.embedded(connection, session, wish.agent_lock, names)
+        rest = [name for name in names if name not in embedded]
+        wanted = rest and not wish.withholds
+        return _Values(embedded, await self._keys.open(session, rest) if wanted else {})
+
+    async def _spend(
+        self,
+        session: Session,
+        facts: PeerFacts,
+        names: Sequence[str],
+        *,
+        stored: Sequence[str],
+        allowed: Allow,
+        entry: AuditEvent,
+    ) -> Allow:
+        """Write the entry, spend one use of every counted grant, return what the lease rests on.
+
+        Both are durable, and where uses are counted, in one step. Decided anew on the record as it
+        is now, and when uses are counted, as it is when the turn comes: of two callers at once,
+        only one gets the last use, and a grant that was taken back meanwhile allows nothing. Uses
+        of consents are spent last, in memory.
+        """
+        recorded = not _counted(allowed)
+        if recorded:
+            await self._audit_log.record(entry)
+        session.check()
+        if self._used_up(facts, names, allowed, self.rules(session)):
+            raise _OvertakenError("the consent was used up meanwhile: ask again")
+        decision = self._decide(facts, names, self.rules(session))
+        if _counted(decision):
+
+            async def draft(now: Session) -> Draft:
+                nonlocal decision
+                session.check()
+                self._keys.require(session, stored)
+                decision = self._decide(facts, names, self.rules(now))
+                standing = [grant.used() for grant in decision.grants if not grant.consent]
+                grants = now.authority.with_grants(standing)
+                record = now.authority.next(self._grant_clock.now_ms(), grants=grants)
+                return Draft(record, events=() if recorded else (entry,))
+
+            await self._vault.change(draft)
+            decision = self._still(session, facts, names, decision)
+        for grant in decision.grants:
+            if grant.consent and not self._approvals.consents.use(grant.id):
+                raise _OvertakenError("the consent was used up meanwhile: ask again")
+        return decision
+
+    def _still(
+        self, session: Session, facts: PeerFacts, names: Sequence[str], spent: Allow
+    ) -> Allow:
+        """Decide once more, as before the use that was just spent.
+
+        While that was being made durable, a revocation, a rule or a lower ceiling may have come.
+        """
+        session.check()
+        rules = self.rules(session)
+        before = {grant.id: grant for grant in spent.grants}
+        rules = replace(rules, grants=[before.get(grant.id, grant) for grant in rules.grants])
+        if self._used_up(facts, names, spent, rules):
+            raise _OvertakenError("the consent was used up meanwhile: ask again")
+        decision = self._decide(facts, names, rules)
+        if not set(_ids(decision)) <= set(_ids(spent)):
+            raise _OvertakenError("what allowed it has changed meanwhile: ask again")
+        return decision
+
+    def _decide(self, facts: PeerFacts, names: Sequence[str], rules: Rules) -> Allow:
+        """Return the permission of a caller that had one a moment ago, if it still has it."""
+        if facts.digests is None and needs_digests(names, rules):
+            raise _OvertakenError("there is a new rule by digest: ask again")
+        return self._require(decide(facts, names, rules), facts)
+
+    def _used_up(
+        self, facts: PeerFacts, names: Sequence[str], allowed: Allow, rules: Rules
+    ) -> bool:
+        """Tell whether another call of the tree had the last use of a consent, and no more."""
+        return (
+            any(grant.consent and grant.uses_left is not None for grant in allowed.grants)
+            and isinstance(decide(facts, names, rules), Ask)
+            and not any(withdrawn(facts, name, rules) for name in names)
+        )
+
+    def _issue(
+        self,
+        facts: PeerFacts,
+        names: tuple[str, ...],
+        decision: Allow,
+        wish: Wish,
+        lease_id: str,
+    ) -> Lease:
+        now_ms = self._grant_clock.now_ms()
+        # A lease ends with the standing grant that it rests on; a consent's time is for using it.
+        ends = [
+            grant.expires_at_ms
+            for grant in decision.grants
+            if grant.expires_at_ms is not None and not grant.consent
+        ]
+        longest = min([float(decision.max_ttl), *((end - now_ms) / 1000 for end in ends)])
+        if longest <= 0:
+            raise DeniedError(
+                "the grant that covers the keys asked for has just expired: the operator can add "
+                "another"
+            )
+        return self._live_leases.issue(
+            facts.root.id,
+            names,
+            decision.grants,
+            ttl=wish.ttl,
+            longest=longest,
+            lease_id=lease_id,
+            ancestry=Ancestry.of(facts, facts.root),
+        )
+
+
+class _OvertakenError(DeniedError):
+    """What allowed a request was used up, or has changed, while that was being handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values that are handed over, by where they come from. No repr shows them."""
+
+    embedded: dict[str, bytes] = field(repr=False)
+    stored: dict[str, bytes] = field(repr=False)
+
+    def of(self, name: str) -> bytes:
+        """Return the value of a key."""
+        return self.embedded[name] if name in self.embedded else self.stored[name]
+
+
+def _counted(decision: Allow) -> bool:
+    return any(grant.uses_left is not None and not grant.consent for grant in decision.grants)
+
+
+def _ids(decision: Allow) -> tuple[str, ...]:
+    return tuple(grant.id for grant in decision.grants)

@@ -1,0 +1,245 @@
+"""Adding, listing and taking back grants. For the operator; who that is is not decided here."""
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from backpackd.application.access.grant_clock import GrantClock
+from backpackd.application.access.leases import LiveLeases
+from backpackd.application.vault.vault import Draft, Session, Vault
+from backpackd.core.access import selectors
+from backpackd.core.access.grants import (
+    DEFAULT_MAX_TTL,
+    LONGEST_TTL,
+    MAX_REASON,
+    Grant,
+    check_patterns,
+    check_room,
+)
+from backpackd.core.access.selectors import Selector
+from backpackd.core.audit.events import CLAIM_LIMIT, PATH_LIMIT, AuditEvent
+from backpackd.core.errors import (
+    GrantUnknownError,
+    InvalidRequestError,
+    ProcessGoneError,
+    ProcessUnknownError,
+)
+from backpackd.core.render import render
+from backpackd.ports import Processes
+
+_LONGEST_VALID = 10 * 365 * 24 * 3600
+_MOST_USES = 1_000_000
+
+
+class StandingGrants:
+    """The grants of one vault.
+
+    Attributes:
+        on_add: called, in order, in the moment from which a new grant counts.
+
+    Args:
+        vault: holds them in its authority record.
+        live_leases: knows which leases rest on them.
+        processes: looks up the roots of process trees.
+        uid: the user whom the daemon serves.
+        grant_clock: the date by which they expire.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        live_leases: LiveLeases,
+        processes: Processes,
+        uid: int,
+        grant_clock: GrantClock,
+    ) -> None:
+        self._vault = vault
+        self._live_leases = live_leases
+        self._processes = processes
+        self._uid = uid
+        self._grant_clock = grant_clock
+        self.on_add: list[Callable[[], None]] = []
+
+    async def add(
+        self,
+        patterns: Sequence[str],
+        selector: str,
+        *,
+        max_ttl: int,
+        valid: int,
+        uses: int,
+        reason: str,
+    ) -> Grant:
+        """Add a grant, durably before it returns.
+
+        One to the same subject for the same keys with the same longest lease takes the new terms
+        instead, where both expire or neither does and both count uses or neither does: then the
+        older one would add nothing that was meant.
+
+        Args:
+            patterns: 1 to 64 key names or patterns.
+            selector: whom it is given to.
+            max_ttl: the longest a lease may live, in seconds; 0 for the default.
+            valid: for how many seconds it stands; 0 until taken back.
+            uses: how many leases it allows; 0 for any number.
+            reason: at most 256 characters.
+
+        Raises:
+            InvalidRequestError: something is not well-formed or out of bounds.
+            ProcessUnknownError: the root of a `tree:` is not running.
+            LimitError: there are too many grants.
+        """
+        checked = check_patterns(patterns)
+        if len(reason) > MAX_REASON:
+            raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
+        if max_ttl > LONGEST_TTL:
+            raise InvalidRequestError(f"the longest lease is {LONGEST_TTL // 86400} days")
+        if valid > _LONGEST_VALID or uses > _MOST_USES:
+            raise InvalidRequestError("a grant stands for at most 10 years and a million uses")
+        now_ms = self._grant_clock.now_ms()
+        grant = Grant(
+            id=secrets.token_hex(8),
+            patterns=tuple(dict.fromkeys(checked)),
+            selector=self._resolve(selectors.parse(selector)),
+            max_ttl=max_ttl or DEFAULT_MAX_TTL,
+            expires_at_ms=now_ms + valid * 1000 if valid else None,
+            uses_left=uses or None,
+            created_at_ms=now_ms,
+            reason=reason,
+        )
+
+        async def draft(session: Session) -> Draft:
+            nonlocal grant
+            kept = {old.id: old for old in self._standing(session)}
+            same = next((old for old in kept.values() if _same(old, grant)), None)
+            if same is not None:
+                grant = replace(grant, id=same.id, created_at_ms=same.created_at_ms)
+            grants = {**kept, grant.id: grant}
+            check_room(grants.values())
+            record = session.authority.next(now_ms, grants=grants)
+            return Draft(record, events=(event("granted", grant, now_ms),))
+
+        await self._vault.change(draft, lambda: self._in_force(grant))
+        return grant
+
+    def _in_force(self, grant: Grant) -> None:
+        if grant.expires_at_ms is not None:
+            # It may be one that there was, and stand for less long than it would have.
+            left = (grant.expires_at_ms - self._grant_clock.now_ms()) / 1000
+            self._live_leases.bound_grant(grant.id, left)
+        for callback in self.on_add:
+            callback()
+
+    def naming(self, names: Iterable[str]) -> int:
+        """Count the standing grants that name one of these keys, not merely by a pattern."""
+        wanted = set(names)
+        standing = self._standing(self._vault.session())
+        return sum(not wanted.isdisjoint(grant.patterns) for grant in standing)
+
+    def all(self) -> list[Grant]:
+        """Return every grant that still allows something, oldest first."""
+        standing = self._standing(self._vault.session())
+        return sorted(standing, key=lambda grant: (grant.created_at_ms, grant.id))
+
+    async def remove(self, grant_id: str) -> int:
+        """Take a grant back, durably, and end the leases that rest on it.
+
+        Returns:
+            How many leases ended.
+
+        Raises:
+            GrantUnknownError: there is no such grant.
+        """
+
+        async def draft(session: Session) -> Draft:
+            grants = dict(session.authority.grants)
+            grant = grants.pop(grant_id, None)
+            if grant is None:
+                raise GrantUnknownError("no such grant: see the list of grants")
+            now_ms = self._grant_clock.now_ms()
+            record = session.authority.next(now_ms, grants=grants)
+            return Draft(record, events=(event("ungranted", grant, now_ms),))
+
+        ended = 0
+
+        def then() -> None:
+            nonlocal ended
+            ended = len(self._live_leases.end_grant(grant_id, "grant-gone"))
+
+        await self._vault.change(draft, then)
+        return ended
+
+    def _resolve(self, selector: Selector) -> Selector:
+        """Tie a `tree:` to the very process that has this pid now."""
+        if selector.kind == "uid" and int(selector.value) != self._uid:
+            raise InvalidRequestError(
+                f"this daemon serves uid {self._uid} only: grant to uid:{self._uid}",
+                reason="invalid-selector",
+            )
+        if selector.kind != "tree":
+            return selector
+        try:
+            process, found = self._processes.pin(int(selector.value))
+            try:
+                manager = self._processes.attest(process, self._uid, 0).process.manager
+            finally:
+                process.close()
+        except ProcessGoneError:
+            raise ProcessUnknownError(
+                "no process with this pid is running: a tree is granted while its root runs"
+            ) from None
+        if manager:
+            raise InvalidRequestError(
+                "every program runs below a service manager, so its tree names no agent: grant to "
+                f"the agent's own pid, or to uid:{self._uid} if every program is meant",
+                reason="invalid-selector",
+            )
+        return replace(selector, process=found, boot_id=self._processes.boot_id())
+
+    def _standing(self, session: Session) -> Iterable[Grant]:
+        """Return the grants but for those that can never allow anything again."""
+        now_ms = self._grant_clock.now_ms()
+        for grant in session.authority.grants.values():
+            spent = grant.uses_left == 0 and not self._live_leases.rests_on(grant.id)
+            if not grant.expired(now_ms) and not spent and self._subject_lives(grant.selector):
+                yield grant
+
+    def _subject_lives(self, selector: Selector) -> bool:
+        if selector.kind != "tree":
+            return True
+        if selector.boot_id != self._processes.boot_id():
+            return False
+        assert selector.process is not None
+        try:
+            process, found = self._processes.pin(selector.process.pid)
+        except ProcessGoneError:
+            return False
+        process.close()
+        return found == selector.process
+
+
+def event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
+    """Say what a grant allows to whom, in the words of the audit log."""
+    return AuditEvent(
+        kind,
+        now_ms,
+        names=grant.patterns,
+        grants=(grant.id,),
+        details={
+            "to": render(grant.selector.text, limit=PATH_LIMIT),
+            "max-ttl": str(grant.max_ttl),
+            "uses": str(grant.uses_left or 0),
+            "expires-at-ms": str(grant.expires_at_ms or 0),
+            "reason": render(grant.reason, limit=CLAIM_LIMIT),
+        },
+    )
+
+
+def _same(one: Grant, other: Grant) -> bool:
+    return (
+        one.selector == other.selector
+        and set(one.patterns) == set(other.patterns)
+        and one.max_ttl == other.max_ttl
+        and (one.expires_at_ms is None) == (other.expires_at_ms is None)
+        and (one.uses_left is None) == (other.uses_left is None)
+    )

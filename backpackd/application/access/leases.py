@@ -1,0 +1,428 @@
+"""Live leases: what begins, extends and ends them, and who is told.
+
+It decides nothing about who may have a lease. Every ending has a reason, and watchers hear of it
+in the same moment.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.process_watches import ProcessWatches
+from backpackd.application.deadlines import Deadlines
+from backpackd.core.access.consents import EVERY_KEY
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.leases import DEFAULT_TTL, SHORTEST_TTL, Lease, LeaseTable
+from backpackd.core.access.orphans import Ancestry, Place
+from backpackd.core.errors import LeaseUnknownError, LimitError
+from backpackd.core.names import check_name
+from backpackd.core.peer_facts import ProcessId
+from backpackd.ports import Clock
+
+MOST_LEASES = 100_000
+MOST_OF_TREE = 10_000
+MOST_WATCHERS = 256
+MOST_WATCHERS_OF_TREE = 16
+_BACKLOG = 1024
+_MOST_PAST = 256
+"""Keys that are remembered of one tree; of one that had more, it is every key."""
+_BY_CALLER = frozenset(
+    {"revoked", "given-back", "key-deleted", "panic", "locked", "rotated", "denied"}
+)
+"""Why leases end in the call of whoever ends them; the rest just happens."""
+
+OnEnd = Callable[[Lease, str, bool], None]
+"""Is told of a lease that has ended, why, and whether somebody decided so: a person, by a command,
+and not time or the end of a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """Something that happened to a lease.
+
+    Attributes:
+        kind: `issued`, `renewed` (it ends at another time than it would have) or `ended`.
+        lease: the lease, as it was or is.
+        reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`,
+            `grant-gone`, `denied`, `key-deleted`, `locked` or `panic`; empty otherwise.
+    """
+
+    kind: str
+    lease: Lease
+    reason: str = ""
+
+
+class LeaseWatcher:
+    """Receives events, for one tree or for all, and never holds anybody up.
+
+    Attributes:
+        holder: the root of the tree whose leases matter; None: every one.
+        lost: True once more events came than it could hold: its stream must end.
+    """
+
+    def __init__(self, holder: ProcessId | None) -> None:
+        self.holder = holder
+        self.lost = False
+        self._events: asyncio.Queue[LeaseEvent | None] = asyncio.Queue(_BACKLOG)
+
+    def put(self, event: LeaseEvent) -> None:
+        """Pass an event on."""
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self.lost = True
+
+    def end(self) -> None:
+        """Let no more events come after those that wait."""
+        try:
+            self._events.put_nowait(None)
+        except asyncio.QueueFull:
+            self.lost = True
+
+    async def next(self) -> LeaseEvent | None:
+        """Wait for the next event; None after the last, or when too many came to be told."""
+        if self.lost:
+            return None
+        return await self._events.get()
+
+
+class LiveLeases:
+    """The live leases of one vault.
+
+    Attributes:
+        on_end: called, in order, in the moment in which a lease has ended.
+    """
+
+    def __init__(
+        self,
+        process_watches: ProcessWatches,
+        clock: Clock,
+        deadlines: Deadlines,
+        audit_log: AuditLog,
+    ) -> None:
+        self._audit_log = audit_log
+        self._process_watches = process_watches
+        self._clock = clock
+        self._deadlines = deadlines
+        self._table = LeaseTable()
+        # The `tree:` grants that leases rest on, by id with their roots and the other way round:
+        # the leases end with the roots.
+        self._root_of: dict[str, ProcessId] = {}
+        self._given_to: dict[ProcessId, set[str]] = {}
+        # What trees that still live were handed before, and what is being handed out: a revocation
+        # means them, too, though they hold no lease.
+        self._past: dict[ProcessId, set[str]] = {}
+        self._under_way: dict[object, tuple[ProcessId, Collection[str]]] = {}
+        # Of the trees that have or had leases: what was above them when they got one.
+        self._ancestry: dict[ProcessId, Ancestry] = {}
+        self._watchers: dict[ProcessId | None, set[LeaseWatcher]] = {}
+        self.on_end: list[OnEnd] = []
+        process_watches.add(self._needed, self._process_ended)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def check_room(self, holder: ProcessId) -> None:
+        """Return if a process tree may hold one more lease.
+
+        Raises:
+            LimitError: it may not.
+        """
+        if len(self._table) >= MOST_LEASES or self._table.count_of(holder) >= MOST_OF_TREE:
+            raise LimitError("too many live leases: give some back, or let them end, and try again")
+
+    def issue(
+        self,
+        holder: ProcessId,
+        names: tuple[str, ...],
+        grants: Sequence[Grant],
+        *,
+        ttl: int,
+        longest: float,
+        lease_id: str,
+        ancestry: Ancestry | None = None,
+    ) -> Lease:
+        """Begin a lease, with its holder and the roots of its grants watched.
+
+        Args:
+            holder: the root of the caller's process tree.
+            names: the keys.
+            grants: what it rests on.
+            ttl: wished life in seconds; 0 for the default.
+            longest: seconds that it may live with all renewals; more than 0.
+            lease_id: fresh and random, 32 hexadecimal digits.
+            ancestry: what stands above the holder; None: nothing that anybody could revoke from.
+
+        Raises:
+            PeerUnknownError: the holder, or the root of a grant, has ended.
+            LimitError: too many leases, or too many processes watched.
+        """
+        self.check_room(holder)
+        roots = {g.id: g.selector.process for g in grants if g.selector.process is not None}
+        needed = {holder, *roots.values()}
+        try:
+            for process in needed:
+                self._process_watches.watch(process)
+        except BaseException:
+            self._process_watches.let_go(needed)
+            raise
+        self._root_of.update(roots)
+        for grant_id, root in roots.items():
+            self._given_to.setdefault(root, set()).add(grant_id)
+        lease = self._table.issue(
+            lease_id=lease_id,
+            names=names,
+            holder=holder,
+            grant_ids=tuple(grant.id for grant in grants),
+            now=self._clock.boot(),
+            ttl=max(ttl, SHORTEST_TTL) if ttl else DEFAULT_TTL,
+            max_ttl=longest,
+        )
+        if ancestry is not None:
+            # The first one stays: when a process in between ends, there is less above the holder.
+            self._ancestry.setdefault(holder, ancestry)
+        self._tell("issued", lease)
+        self._deadlines.review()
+        return lease
+
+    @contextmanager
+    def handing_out(self, tree: ProcessId, names: Collection[str]) -> Iterator[None]:
+        """Say that keys are being handed to a tree meanwhile."""
+        one = object()
+        self._under_way[one] = (tree, names)
+        try:
+            yield
+        finally:
+            del self._under_way[one]
+
+    def place_of(self, holder: ProcessId) -> Place | None:
+        """Say where the root of a tree that has or had leases ran; None: not known."""
+        ancestry = self._ancestry.get(holder)
+        return ancestry.place if ancestry is not None else None
+
+    def had(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
+        """Return the trees that had keys without holding a lease on them, and which.
+
+        Args:
+            name: of the key that matters; None: any.
+        """
+        found: list[tuple[ProcessId, Collection[str]]] = [
+            *self._under_way.values(),
+            *self._past.items(),
+        ]
+        if name is None:
+            return found
+        return [(tree, (name,)) for tree, names in found if name in names or EVERY_KEY in names]
+
+    def renew(self, holder: ProcessId, lease_id: str, *, ttl: int) -> Lease:
+        """Extend a lease of a process tree from now.
+
+        Args:
+            holder: the root of the caller's process tree.
+            lease_id: which.
+            ttl: seconds; 0 for as long as it was issued for.
+
+        Raises:
+            LeaseUnknownError: it has ended, never was, or is of another tree.
+        """
+        now = self._clock.boot()
+        lease = self._table.get(lease_id, now=now)
+        if lease is None or lease.holder != holder:
+            raise LeaseUnknownError("no such lease: it has ended, or it is not yours; get anew")
+        renewed = self._table.renew(lease_id, now=now, ttl=max(ttl, SHORTEST_TTL) if ttl else None)
+        assert renewed is not None
+        self._tell("renewed", renewed)
+        self._audit_log.renewed(renewed)
+        self._deadlines.review()
+        return renewed
+
+    def keep(self, lease_id: str) -> Lease | None:
+        """Extend a lease whose holder is seen living; None when it is over. For `Deadlines`.
+
+        Unlike everything else here it does not look at the deadlines: it is done while they are.
+        """
+        lease = self._table.renew(lease_id, now=self._clock.boot(), ttl=None)
+        if lease is not None:
+            self._tell("renewed", lease)
+            self._audit_log.renewed(lease)
+        return lease
+
+    def of(self, holder: ProcessId) -> list[Lease]:
+        """Return the live leases of a process tree, oldest first."""
+        return self._table.of_holder(holder, now=self._clock.boot())
+
+    def all(self) -> list[Lease]:
+        """Return every live lease, oldest first."""
+        return self._table.live(now=self._clock.boot())
+
+    def find(self, lease_id: str) -> Lease | None:
+        """Return a live lease."""
+        return self._table.get(lease_id, now=self._clock.boot())
+
+    def names(self) -> set[str]:
+        """Return the names of the keys that live leases hold."""
+        return self._table.names()
+
+    def rests_on(self, grant_id: str) -> bool:
+        """Tell whether a live lease rests on a grant."""
+        return self._table.rests_on(grant_id)
+
+    def end_id(self, lease_id: str, reason: str) -> list[Lease]:
+        """End one lease."""
+        return self._ended(self._table.end(lease_id), reason)
+
+    def end_key(self, name: str, reason: str) -> list[Lease]:
+        """End every lease that holds a key.
+
+        Raises:
+            InvalidRequestError: not the name of a key.
+        """
+        return self._ended(self._table.end_key(check_name(name)), reason)
+
+    def ancestors(self) -> set[ProcessId]:
+        """Return the roots of the trees that have or had leases, and what stood above them."""
+        return {process for found in self._ancestry.values() for process in found.chain}
+
+    def end_below(self, processes: Collection[ProcessId], reason: str) -> list[Lease]:
+        """End every lease of the trees whose root is one of these or was started below one."""
+        ended: list[Lease] = []
+        for holder in self._table.holders():
+            ancestry = self._ancestry.get(holder)
+            chain = ancestry.chain if ancestry is not None else (holder,)
+            if not set(chain).isdisjoint(processes):
+                ended += self._table.end_holder(holder)
+        return self._ended(ended, reason)
+
+    def end_grant(self, grant_id: str, reason: str) -> list[Lease]:
+        """End every lease that rests on a grant."""
+        return self._ended(self._table.end_grant(grant_id), reason)
+
+    def bound_grant(self, grant_id: str, left: float) -> None:
+        """Let no lease that rests on a grant live longer than so many seconds from now."""
+        until = self._clock.boot() + left
+        self._bound((lease, until) for lease in self._table.on_grant(grant_id))
+
+    def bound_all(self, longest: float) -> None:
+        """Let no lease live longer than so many seconds from when it was issued."""
+        self._bound((lease, lease.issued_at + longest) for lease in self.all())
+
+    def _bound(self, bounds: Iterable[tuple[Lease, float]]) -> None:
+        for lease, until in bounds:
+            if self._table.shorten(lease.id, until):
+                self._tell("renewed", lease)
+        self._deadlines.review()
+
+    def end_all(self, reason: str) -> list[Lease]:
+        """End every lease."""
+        processes = self._table.holders() | self._given_to.keys()
+        ended = self._table.end_all()
+        self._root_of.clear()
+        self._given_to.clear()
+        for lease in ended:
+            self._remember(lease)
+            self._tell("ended", lease, reason)
+            for on_end in self.on_end:
+                on_end(lease, reason, True)
+        self._audit_log.ended(ended, reason, by_caller=True)
+        self._process_watches.let_go(processes)
+        self._deadlines.review()
+        return ended
+
+    def drop_all(self, reason: str) -> int:
+        """End every lease and every watch: the vault is being locked; return how many leases."""
+        ended = len(self.end_all(reason))
+        trees = set(self._past)
+        self._past.clear()
+        self._ancestry.clear()
+        self._process_watches.let_go(trees)
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.end()
+        return ended
+
+    def expire(self, now: float) -> float | None:
+        """End the leases that are due; a source for `Deadlines`."""
+        ended, coming = self._table.expire(now)
+        self._forget(ended, "expired", decided=False)
+        return coming
+
+    def watch(self, holder: ProcessId | None) -> LeaseWatcher:
+        """Begin to receive events, of one tree or of all.
+
+        Who watches all is the operator, whom the watches of others do not keep out.
+
+        Raises:
+            LimitError: too many watch already.
+        """
+        own = len(self._watchers.get(holder, ()))
+        others = sum(len(found) for tree, found in self._watchers.items() if tree is not None)
+        most = MOST_WATCHERS if holder is None else MOST_WATCHERS_OF_TREE
+        if own >= most or (holder is not None and others >= MOST_WATCHERS):
+            raise LimitError("too many watch the leases already: end some first")
+        watcher = LeaseWatcher(holder)
+        self._watchers.setdefault(holder, set()).add(watcher)
+        return watcher
+
+    def unwatch(self, watcher: LeaseWatcher) -> None:
+        """Receive no more."""
+        watchers = self._watchers.get(watcher.holder, set())
+        watchers.discard(watcher)
+        if not watchers:
+            self._watchers.pop(watcher.holder, None)
+
+    def _ended(self, ended: list[Lease], reason: str, *, decided: bool = True) -> list[Lease]:
+        self._forget(ended, reason, decided=decided)
+        self._deadlines.review()
+        return ended
+
+    def _forget(self, ended: Sequence[Lease], reason: str, *, decided: bool) -> None:
+        if not ended:
+            return
+        for lease in ended:
+            if reason != "holder-gone":
+                self._remember(lease)
+            self._tell("ended", lease, reason)
+            for on_end in self.on_end:
+                on_end(lease, reason, decided)
+        self._audit_log.ended(ended, reason, by_caller=reason in _BY_CALLER)
+        # Nothing here looks at what did not end: there may be a hundred thousand others.
+        processes = {lease.holder for lease in ended}
+        for grant_id in {grant_id for lease in ended for grant_id in lease.grant_ids}:
+            if grant_id in self._root_of and not self._table.rests_on(grant_id):
+                root = self._root_of.pop(grant_id)
+                processes.add(root)
+                self._given_to[root].discard(grant_id)
+                if not self._given_to[root]:
+                    del self._given_to[root]
+        self._process_watches.let_go(processes)
+
+    def _remember(self, lease: Lease) -> None:
+        past = self._past.setdefault(lease.holder, set())
+        past.update(lease.names)
+        if len(past) > _MOST_PAST:
+            self._past[lease.holder] = {EVERY_KEY}
+
+    def _tell(self, kind: str, lease: Lease, reason: str = "") -> None:
+        if not self._watchers:
+            return
+        for tree in (lease.holder, None):
+            for watcher in list(self._watchers.get(tree, ())):
+                watcher.put(LeaseEvent(kind, lease, reason))
+                if watcher.lost:
+                    self.unwatch(watcher)
+
+    def _needed(self, processes: Collection[ProcessId]) -> set[ProcessId]:
+        return {
+            process
+            for process in processes
+            if self._table.holds(process) or process in self._given_to or process in self._past
+        }
+
+    def _process_ended(self, process: ProcessId) -> None:
+        self._past.pop(process, None)
+        self._ancestry.pop(process, None)
+        self._ended(self._table.end_holder(process), "holder-gone", decided=False)
+        for grant_id in list(self._given_to.get(process, ())):
+            self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)

@@ -1,0 +1,266 @@
+"""Ending leases for a person, so that it sticks, and everything at once.
+
+Open to every process of the user, since it only makes things safer. What is revoked is revoked at
+once; `keep` then stores what of it has to outlive the daemon.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from backpackd.application.access.approvals import Approvals, roots
+from backpackd.application.access.leases import LiveLeases
+from backpackd.application.access.started_agents import StartedAgents
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.process_watches import ProcessWatches
+from backpackd.application.callers.reattestation import read_place
+from backpackd.application.vault.vault import Draft, Session, Vault
+from backpackd.core.access.consents import EVERY_KEY
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.leases import Lease
+from backpackd.core.access.orphans import Place
+from backpackd.core.access.revocations import MOST_TREES, Revocations
+from backpackd.core.errors import (
+    BackpackError,
+    LockedError,
+    PeerUnknownError,
+    ProcessGoneError,
+    RevocationNotKeptError,
+    StoreError,
+)
+from backpackd.core.peer_facts import ProcessId
+from backpackd.ports import Processes
+
+Revoked = tuple[ProcessId, Collection[str]]
+"""The root of a tree, and keys that are revoked from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """What a panic ended.
+
+    Attributes:
+        leases: how many.
+        requests: how many.
+    """
+
+    leases: int
+    requests: int
+
+
+class Revocation:
+    """Ends leases for a person, so that it sticks."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        live_leases: LiveLeases,
+        approvals: Approvals,
+        processes: Processes,
+        process_watches: ProcessWatches,
+        *,
+        started: StartedAgents,
+        audit_log: AuditLog,
+    ) -> None:
+        self._audit_log = audit_log
+        self._vault = vault
+        self._live_leases = live_leases
+        self._approvals = approvals
+        self._started = started
+        self._processes = processes
+        self._process_watches = process_watches
+        self._consents = approvals.consents
+        vault.on_unlock.append(lambda: self.restore(vault.session().authority.revoked))
+
+    async def keep(self) -> None:
+        """Store from which trees something was revoked, so that a new daemon knows it, too.
+
+        Raises:
+            RevocationNotKeptError: that is not possible; what was revoked is revoked all the same.
+        """
+
+        async def draft(session: Session) -> Draft | None:
+            held = self._consents.revocations(self._processes.boot_id())
+            if held == session.authority.revoked:
+                return None
+            return Draft(session.authority.next(self._vault.now_ms(), revoked=held))
+
+        try:
+            await self._vault.change(draft)
+        except (LockedError, StoreError) as error:
+            raise RevocationNotKeptError(
+                f"revoked, for as long as this daemon runs, but not stored: {error.message}; put "
+                "that right and revoke again, or end the process"
+            ) from None
+
+    def restore(self, kept: Revocations) -> None:
+        """Have revocations hold, for every key, from those of the trees that still live.
+
+        Where a root runs is looked up where an older version has not stored it.
+        """
+        if kept.boot_id != self._processes.boot_id():
+            return
+        for tree in kept.trees:
+            try:
+                self._process_watches.watch(tree)
+            except PeerUnknownError:
+                continue
+            except BackpackError:
+                # Its end will not be heard of. It is remembered all the same.
+                pass
+            place = kept.places.get(tree) or read_place(self._processes, tree)
+            self._consents.restore(tree, place=place)
+        if kept.everybody:
+            self._consents.restore(None)
+
+    def give_back(self, holder: ProcessId, lease_id: str) -> list[Lease]:
+        """End a lease of the caller's own tree; what it rests on stays."""
+        lease = self._live_leases.find(lease_id)
+        if lease is None or lease.holder != holder:
+            return []
+        return self._live_leases.end_id(lease_id, "given-back")
+
+    def lease(self, lease_id: str) -> list[Lease]:
+        """Revoke one lease."""
+        ended = self._live_leases.end_id(lease_id, "revoked")
+        if ended:
+            self._note("lease", lease=lease_id)
+        return self._stick(ended)
+
+    def key(self, name: str) -> list[Lease]:
+        """Revoke a key from every tree that has or had it, and the consents to it.
+
+        Raises:
+            InvalidRequestError: not the name of a key.
+        """
+        ended = self._live_leases.end_key(name, "revoked")
+        had = self._live_leases.had(name)
+        # An agent still has what it was given, though its lease is over.
+        self._started.tell({tree for tree, _ in had}.__contains__)
+        self._note("key", names=(name,))
+        return self._stick(ended, lambda consent: consent.covers(name), had)
+
+    def tree(self, pid: int) -> list[Lease]:
+        """Revoke all that a process and what it has started have, or would get by a grant.
+
+        Agents that were started below it lie in its tree, too, and so do other roots there, such as
+        tools on terminals of their own.
+        """
+        self._note("tree", details={"tree-pid": str(pid)})
+        meant = self._meant(pid)
+        agents = self._started.started_below(meant)
+        ended = self._live_leases.end_below(meant, "revoked")
+        self._started.tell(agents.__contains__)
+        roots = meant | agents
+        every: list[Revoked] = [(each, (EVERY_KEY,)) for each in roots]
+        return self._stick(ended, lambda consent: consent.selector.process in roots, every)
+
+    def all(self) -> list[Lease]:
+        """Revoke every lease and every consent, also from trees that have no lease any more."""
+        ended = self._live_leases.end_all("revoked")
+        self._started.tell()
+        self._note("all")
+        return self._stick(ended, lambda _: True, self._live_leases.had())
+
+    def panic(self) -> Panicked:
+        """End every lease and request, and drop the master key, before anything else happens.
+
+        Nothing here waits, so no other call is served in between; after it the vault is locked
+        and refuses whatever comes. Once it is unlocked again, a person is asked before anybody who
+        had a key gets one under a standing grant.
+        """
+        leases = len(self._live_leases.end_all("panic"))
+        had = self._live_leases.had()
+        trees = frozenset(tree for tree, _ in [*had, *self._origins(had)])
+        many = len(trees) > MOST_TREES
+        places = {} if many else self._places(trees)
+        kept = frozenset() if many else trees
+        self.restore(Revocations(self._processes.boot_id(), kept, everybody=many, places=places))
+        self._live_leases.drop_all("panic")
+        # Before the lock, which tells no agent: and those that an earlier lock has cut off as well.
+        self._started.tell()
+        requests = len(self._approvals.pending())
+        self._audit_log.note(self._audit_log.event("panic"))
+        self._vault.lock()
+        return Panicked(leases, requests)
+
+    def _note(self, what: str, **further: Any) -> None:
+        self._audit_log.refused(self._audit_log.event("revoked", reason=what, **further))
+
+    def _meant(self, pid: int) -> set[ProcessId]:
+        """Return the process that has a pid; of one that has ended, what it was of known trees."""
+        try:
+            process, identity = self._processes.pin(pid)
+        except (ProcessGoneError, OSError):
+            known = self._live_leases.ancestors() | self._started.ancestors()
+            return {one for one in known if one.pid == pid}
+        process.close()
+        return {identity}
+
+    def _places(self, trees: Iterable[ProcessId]) -> dict[ProcessId, Place]:
+        """Say where the roots of trees run, of those of which it can be told."""
+        origins = self._started.places()
+        found = {
+            tree: self._live_leases.place_of(tree)
+            or origins.get(tree)
+            or read_place(self._processes, tree)
+            for tree in trees
+        }
+        return {tree: place for tree, place in found.items() if place is not None}
+
+    def _stick(
+        self,
+        ended: list[Lease],
+        meant: Callable[[Grant], bool] = lambda _: False,
+        further: Collection[Revoked] = (),
+    ) -> list[Lease]:
+        """Withdraw what the leases rested on: their holders are asked about again.
+
+        Consents that are meant end with or without a lease on them. Otherwise an agent that gives
+        every lease back at once could not be revoked from.
+        """
+        widened = self._started.with_origins(ended)
+        others = [*further, *self._origins(further)]
+        rested: list[Lease] = []
+        for consent in self._withdraw(widened, meant, others):
+            rested += self._live_leases.end_grant(consent.id, "revoked")
+        return ended + rested
+
+    def _withdraw(
+        self, leases: list[Lease], meant: Callable[[Grant], bool], further: Collection[Revoked]
+    ) -> list[Grant]:
+        """Set aside what leases rested on that have ended, and end consents; return those.
+
+        Args:
+            leases: the leases.
+            meant: tells which consents end besides, with or without a lease on them.
+            further: what is revoked from trees that hold no such lease now.
+        """
+        ended: list[Grant] = []
+        held: dict[ProcessId, tuple[set[str], set[str]]] = {}
+        for lease in leases:
+            names, rested_on = held.setdefault(lease.holder, (set(), set()))
+            names.update(lease.names)
+            rested_on.update(lease.grant_ids)
+        for tree, also in further:
+            held.setdefault(tree, (set(), set()))[0].update(also)
+        places = self._places(held)
+        for holder, (names, rested_on) in held.items():
+            place = places.get(holder)
+            ended += self._consents.withdraw(holder, names, rested_on, place=place)
+            # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
+            # that is not possible: then it is remembered until the daemon ends.
+            try:
+                self._process_watches.watch(holder)
+            except PeerUnknownError:
+                ended += self._consents.end_tree(holder)
+            except BackpackError:
+                pass
+        ended += self._consents.end_consents(meant)
+        self._process_watches.let_go(roots(ended))
+        return ended
+
+    def _origins(self, revoked: Collection[Revoked]) -> list[Revoked]:
+        """Name the trees that agents were started in, which outlive the agents."""
+        found = [(self._started.origin_of(tree), names) for tree, names in revoked]
+        return [(origin, names) for origin, names in found if origin is not None]

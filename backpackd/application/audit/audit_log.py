@@ -1,0 +1,480 @@
+"""What is recorded, and when: the audit log of one vault, while it is locked and unlocked.
+
+The rules:
+
+1. No log, no lease: `record` returns when the entry is on the disk, and fails with the store.
+2. A change of the vault and its entries are one transaction (`commit`).
+3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
+   the disk. The answer to a passphrase waits for that (`written`).
+4. Only who has the master key signs: with every change of the vault, when it is unlocked, after
+   every hundred entries, when it is locked. A checkpoint names the authority record in force, and
+   is written in the transaction that puts it in force.
+5. Record and log know each other: the record remembers how far the log reached, with every change,
+   and the newest checkpoint knows the record. An unlock holds both (`hold`) before it uses either.
+
+Entries are written while the vault is locked, too, to its public audit key. Before a vault has one
+(a new vault, one of an older version), what is noted waits in memory for the first unlock.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backpackd.application.audit.reconciliation import Found, Reconciliation
+from backpackd.application.audit.writer import AuditWriter, Item, Signing, no_log
+from backpackd.application.vault.session import Draft, Session
+from backpackd.application.vault.vault import Vault
+from backpackd.core.access.leases import Lease
+from backpackd.core.audit import chain, keys
+from backpackd.core.audit.anchor import AuditAnchor
+from backpackd.core.audit.chain import Head
+from backpackd.core.audit.events import Actor, AuditEvent
+from backpackd.core.audit.floods import Floods
+from backpackd.core.audit.keys import AuditKeys
+from backpackd.core.audit.record_state import RecordState
+from backpackd.core.errors import BackpackError, LockedError, ProcessGoneError
+from backpackd.core.peer_facts import Image, PeerFacts, ProcessId
+from backpackd.core.rows import AuditPublic, Change, StoredVault
+from backpackd.core.sealing.sealing import SALT_SIZE, Secret
+from backpackd.core.vault.authority import Authority
+from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlot, Store
+
+_LOG = logging.getLogger("backpackd.audit")
+
+MOST_ENDED = 64
+"""Leases that end together and get an entry each; more get one entry with their number."""
+_MOST_CLAIMS = 256
+
+caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
+"""The connection whose call runs, set where calls come in."""
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Let what happens in a `with` block be nobody's doing.
+
+    What is due by itself is found due in the middle of somebody's call.
+    """
+    token = caller.set(None)
+    try:
+        yield
+    finally:
+        caller.reset(token)
+
+
+class AuditLog:
+    """The audit log of one vault; implements `Journal`.
+
+    Attributes:
+        writer: writes it.
+        verified: whether its public keys were held against the vault since the daemon began.
+        broken_ms: when the log was found cut or altered since the daemon began, Unix milliseconds;
+            0: it was not.
+        review: called when something was counted that is to be told later.
+
+    Args:
+        store: where it is kept.
+        arena: where the ratchet's state lies, and the signing key while the vault is unlocked.
+        processes: reads who a caller is.
+        clock: the time.
+    """
+
+    def __init__(
+        self, store: Store, arena: SecretArena, processes: Processes, clock: Clock
+    ) -> None:
+        self._store = store
+        self._arena = arena
+        self._processes = processes
+        self._clock = clock
+        self.writer = AuditWriter(store, arena, self._now_ms)
+        self.writer.on_written = self._sign_when_due
+        self._holding = Reconciliation(store, self.writer)
+        self.verified = False
+        self.broken_ms = 0
+        self.review: Callable[[], None] = _nothing
+        self._vault: Vault | None = None
+        self._fresh: AuditPublic | None = None
+        self._signer: SecretSlot | None = None
+        self._due: _Due | None = None
+        self._found = Found()
+        self._floods = Floods()
+        self._claims: dict[tuple[ProcessId, str | None, Image], str] = {}
+        self._opening: asyncio.Task[None] | None = None
+        self._signing: asyncio.Task[None] | None = None
+
+    def attach(self, vault: Vault) -> None:
+        """Become the journal of a vault."""
+        self._vault = vault
+        vault.journal = self
+        vault.on_unlock.append(self._unlocked)
+        vault.on_lock.append(self._locked)
+
+    async def begin(self, **details: str) -> None:
+        """Find the end of the log and note that the daemon has started.
+
+        Args:
+            **details: what there is to say of it.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        await self.writer.load()
+        self.note(self.own_event("started", details=details))
+
+    def event(
+        self,
+        kind: str,
+        facts: PeerFacts | None = None,
+        commands: Mapping[int, str] | None = None,
+        **what: Any,
+    ) -> AuditEvent:
+        """Make an event of this moment, done by the caller of the running call.
+
+        Args:
+            kind: one of `core.audit.events.KINDS`.
+            facts: of the caller, where they were attested already.
+            commands: what the processes claim to be, where that was read already.
+            **what: further attributes of the event.
+        """
+        return AuditEvent(kind, self._now_ms(), self._who(facts, commands), **what)
+
+    def own_event(self, kind: str, **what: Any) -> AuditEvent:
+        """Make an event of this moment that is nobody's doing."""
+        return AuditEvent(kind, self._now_ms(), None, **what)
+
+    async def record(self, event: AuditEvent) -> None:
+        """Write an entry, durably before returning.
+
+        Raises:
+            StoreError: it could not be written; nothing of it was, and nothing will be.
+            DamageError: the audit keys in the file are not the vault's.
+        """
+        await self.ready()
+        if self.writer.public is None:
+            raise no_log()
+        await self.writer.write(Item((event,)))
+
+    def note(self, event: AuditEvent) -> None:
+        """Write an entry as soon as possible, and keep it until then."""
+        self.writer.note(event)
+
+    async def written(self) -> None:
+        """Wait until what was noted is on the disk, or for now could not be written.
+
+        Whoever is told of a thing before that can kill the daemon and have it forgotten.
+        """
+        with suppress(BackpackError):
+            await self.writer.write(Item())
+
+    def refused(self, event: AuditEvent) -> None:
+        """Note a refusal: the first of its kind at once, equal ones counted and told later."""
+        if self._floods.note(event, self._clock.boot()):
+            self.note(event)
+        self.review()
+
+    def foreign(self, uid: int) -> None:
+        """Note that the door refused a connection of another user; equal ones are counted."""
+        self.refused(self.own_event("foreign-user", details={"uid": str(uid)}))
+
+    def ended(self, leases: Sequence[Lease], reason: str, *, by_caller: bool) -> None:
+        """Note that leases have ended.
+
+        Args:
+            leases: which; a great number gets one entry.
+            reason: why, a stable word.
+            by_caller: whether the running call ended them.
+        """
+        make = self.event if by_caller else self.own_event
+        if len(leases) > MOST_ENDED:
+            self.note(make("lease-ended", reason=reason, count=len(leases)))
+            return
+        for lease in leases:
+            self.note(
+                make(
+                    "lease-ended",
+                    names=lease.names,
+                    lease=lease.id,
+                    grants=lease.grant_ids,
+                    reason=reason,
+                    details={"holder-pid": str(lease.holder.pid)},
+                )
+            )
+
+    def renewed(self, lease: Lease) -> None:
+        """Note that a lease was extended."""
+        details = {"holder-pid": str(lease.holder.pid)}
+        self.note(self.own_event("renewed", names=lease.names, lease=lease.id, details=details))
+
+    def expire(self, now: float) -> float | None:
+        """Tell what was counted for long enough; a source for `Deadlines`."""
+        told, coming = self._floods.expire(now)
+        for event in told:
+            self.note(event)
+        return coming
+
+    async def ready(self) -> None:
+        """Wait until the log of a vault that was just unlocked has been held against it.
+
+        Raises:
+            DamageError: the audit keys in the file are not the vault's.
+            StoreError: the log could not be read or written.
+        """
+        opening = self._opening
+        if opening is None:
+            return
+        if not opening.done():
+            await asyncio.wait([opening])
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            if self._opening is opening:
+                # Told once, to the unlock that it belongs to: the vault is locked again.
+                self._opening = None
+            raise error
+
+    async def hold(
+        self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
+    ) -> Authority:
+        """See `Journal`."""
+        self._found = Found()
+        if not self.writer.own:
+            # There may have been no vault, or no log, when the daemon began.
+            await self.writer.load()
+        held, self._found = await self._holding.hold(
+            master, stored, authority, accept_older=accept_older
+        )
+        self.verified = self.verified or authority.audit is not None
+        if self._found.broken_at:
+            self.broken_ms = self._now_ms()
+        return held
+
+    def anchored(self, authority: Authority) -> Authority:
+        """See `Journal`."""
+        if authority.audit is None:
+            return authority
+        anchor = replace(authority.audit, head=self.writer.head, named=True)
+        return replace(authority, audit=anchor)
+
+    async def commit(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """See `Journal`."""
+        if self._fresh is not None:
+            change = replace(change, audit_public=self._fresh)
+        elif self.writer.public is None:
+            raise no_log()
+        if self._signer is None:
+            raise no_log()
+        due, self._due = self._due, None
+        signing = due.signing if due is not None else Signing(chain.CHANGE, self._signer)
+        told = [*due.events, *events] if due is not None else events
+        await self.writer.write(self._item(change, authority, told, signing))
+
+    async def commit_locked(
+        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """See `Journal`."""
+        if authority.audit is None:
+            # A vault of an older version has no log before it is unlocked.
+            await self._store.commit(change)
+            return
+        private = self._holding.own_keys(master, self.writer.vault_id, authority.audit)
+        found, key = self._found, self._arena.store(private.signing)
+        try:
+            signing = Signing(found.why(chain.CHANGE), key, found.broken_at)
+            await self.writer.write(self._item(change, authority, events, signing))
+        finally:
+            key.wipe()
+
+    def _item(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent], signing: Signing
+    ) -> Item:
+        """Make a change one piece with its entries and the checkpoint that names its record."""
+        # Changes are made by callers, whose call this still is.
+        who = self._who() if any(event.who is None for event in events) else None
+        told = [
+            replace(event, who=event.who or who, generation=authority.generation)
+            for event in events
+        ]
+        record = RecordState.of(self.writer.vault_id, authority.generation, change.authority)
+        return Item(told, change, record, self._fresh, signing)
+
+    def stopping(self) -> None:
+        """Note that the daemon stops; before it locks, so that the lock vouches for the entry."""
+        self.expire(float("inf"))
+        self.note(self.own_event("stopped"))
+
+    async def close(self) -> None:
+        """Write what still can be written; for after the vault was locked for good."""
+        for task in (self._opening, self._signing):
+            if task is not None and not task.done():
+                await asyncio.wait([task])
+        await self.writer.close()
+
+    def _who(
+        self, facts: PeerFacts | None = None, commands: Mapping[int, str] | None = None
+    ) -> Actor | None:
+        connection = caller.get()
+        if facts is None and connection is not None:
+            peer = connection.peer
+            try:
+                facts = self._processes.attest(peer.process, peer.uid, peer.gid)
+            except ProcessGoneError:
+                # It ended in the middle of its call: what was known when it connected.
+                root = connection.tree
+                return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
+        if facts is None:
+            return None
+        name = connection.name if connection is not None else ""
+        return Actor.of(facts, name, self._claimed(facts, commands))
+
+    def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
+        """Return what a caller claims to be; read once for each program that a process runs."""
+        process = facts.process
+        key = (process.id, process.executable, process.image)
+        claimed = self._claims.get(key)
+        if claimed is None:
+            if commands is None:
+                commands = self._processes.claimed_commands(replace(facts, chain=(process,)))
+            claimed = commands.get(process.id.pid, "")
+            while len(self._claims) >= _MOST_CLAIMS:
+                del self._claims[next(iter(self._claims))]
+            self._claims[key] = claimed
+        return claimed
+
+    def _now_ms(self) -> int:
+        return int(self._clock.wall() * 1000)
+
+    def _unlocked(self) -> None:
+        assert self._vault is not None
+        found, self._found = self._found, Found()
+        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session(), found))
+        self._opening.add_done_callback(_heard)
+
+    async def _open(self, vault: Vault, session: Session, found: "Found") -> None:
+        """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
+        try:
+            if session.authority.audit is None:
+                if not self.writer.own:
+                    await self.writer.load()
+                await self._make(vault, found)
+            else:
+                with session.open_master() as master:
+                    private = self._holding.own_keys(
+                        master, session.vault_id, session.authority.audit
+                    )
+                key = self._take_signer(private)
+                signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
+                # Its turn comes before that of any other change: this task began with the session.
+                self._due = _Due(signing, self._accepting(found))
+                await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session),))
+        except BackpackError as error:
+            if not session.over:
+                _LOG.error("the vault is locked again: %s", error.message)
+                vault.lock()
+            raise
+
+    def _accepting(self, found: "Found") -> tuple[AuditEvent, ...]:
+        """Make the event of an operator's word that an older vault is meant, if there was one."""
+        if not found.older:
+            return ()
+        return (self.event("older-accepted", details={"older": str(found.older)}),)
+
+    async def _make(self, vault: Vault, found: "Found") -> None:
+        """Draw the audit keys of a vault that has none."""
+        private = keys.generate()
+        # A vault of an older version has changed before.
+        new = vault.session().authority.generation == 1
+        events = (self.event("initialized") if new else self._unlocking(vault.session()),)
+
+        async def draft(session: Session) -> Draft:
+            self.writer.vault_id = session.vault_id
+            with session.open_master() as master:
+                sealed = private.seal(master, session.vault_id, secrets.token_bytes(SALT_SIZE))
+            self._fresh = private.public
+            signing = Signing(found.why(chain.UNLOCK), self._take_signer(private))
+            self._due = _Due(signing, self._accepting(found))
+            anchor = AuditAnchor(sealed, Head())
+            record = session.authority.next(vault.now_ms(), audit=anchor)
+            return Draft(record, events=events)
+
+        try:
+            await vault.change(draft)
+        finally:
+            self._fresh = None
+        self.verified = True
+
+    def _unlocking(self, session: Session) -> AuditEvent:
+        """Make the event of an unlock, with the slot that did it."""
+        slot = session.opened_by
+        details = {"slot": slot.slot_id.hex(), "kind": slot.kind} if slot is not None else {}
+        return self.event("unlocked", details=details)
+
+    def _sign_when_due(self) -> None:
+        due = self.writer.entries >= chain.EVERY and self._signer is not None
+        if due and self._signing is None and self._vault is not None:
+            self._signing = asyncio.create_task(self._sign(self._vault))
+
+    async def _sign(self, vault: Vault) -> None:
+        """Write a checkpoint in the course of things."""
+        try:
+            await self._checkpoint(vault, chain.REGULAR, ())
+        except BackpackError as error:
+            _LOG.warning("no checkpoint was written: %s", error.message)
+        finally:
+            if self._signing is asyncio.current_task():
+                self._signing = None
+
+    async def _checkpoint(self, vault: Vault, why: str, events: Sequence[AuditEvent]) -> None:
+        async def draft(session: Session) -> Draft:
+            if self._signer is None:
+                raise LockedError("the vault was locked meanwhile")
+            self._due = self._due or _Due(Signing(why, self._signer))
+            return Draft(session.authority.next(vault.now_ms()), events=events)
+
+        await vault.change(draft)
+
+    def _take_signer(self, private: AuditKeys) -> SecretSlot:
+        if self._signer is not None:
+            self._signer.wipe()
+        self._signer = self._arena.store(private.signing)
+        return self._signer
+
+    def _locked(self) -> None:
+        signer, self._signer = self._signer, None
+        self._due = None
+        self.note(self.event("locked"))
+        if signer is not None:
+            # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
+            task = asyncio.create_task(self._sign_last(signer))
+            task.add_done_callback(_heard)
+            self._signing = task
+
+    async def _sign_last(self, signer: SecretSlot) -> None:
+        try:
+            await self.writer.write(Item(signing=Signing(chain.LOCK, signer)))
+        finally:
+            signer.wipe()
+            if self._signing is asyncio.current_task():
+                self._signing = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What the next change has to carry: a checkpoint, after these entries and its own."""
+
+    signing: Signing
+    events: tuple[AuditEvent, ...] = ()
+
+
+def _heard(task: "asyncio.Task[None]") -> None:
+    """Ask for a task's error, so that asyncio does not log it where nobody waits."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _nothing() -> None:
+    """Do nothing."""

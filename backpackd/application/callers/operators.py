@@ -1,0 +1,165 @@
+"""Operator authority: which connections have proven the passphrase, and for how long.
+
+It belongs to one connection. There is no token that could be copied or stolen, and it ends with
+the connection, after five minutes, or when the vault locks. Wrong passphrases are throttled for
+each process tree, wherever a passphrase is taken.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from math import ceil
+from typing import TypeVar
+
+from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.peers import check_protected, check_user, may_have_authority
+from backpackd.core.errors import (
+    DamageError,
+    LimitError,
+    NotAuthorizedError,
+    ThrottledError,
+    WrongPassphraseError,
+)
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.slots.throttle import Throttle
+from backpackd.ports import Clock, Connection, Stretcher
+
+DURATION = 300.0
+"""Seconds."""
+MOST_WAITING = 8
+"""Passphrases of one process tree that may wait for each other."""
+
+_Result = TypeVar("_Result")
+
+
+class PassphraseGate:
+    """Lets passphrases of a process tree through one at a time, with delays after wrong ones."""
+
+    def __init__(self, clock: Clock, audit_log: AuditLog, stretcher: Stretcher) -> None:
+        self._clock = clock
+        self._audit_log = audit_log
+        self._stretcher = stretcher
+        self._throttle = Throttle()
+        self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
+
+    async def try_one(
+        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
+        """Run an attempt that raises WrongPassphraseError when the passphrase is wrong.
+
+        Raises:
+            NotProtectedError: others can read the caller, and the passphrase in it; nothing was
+                tried.
+            UserChangedError: the caller runs as another user by now; nothing was tried.
+            ThrottledError: this tree has to wait first; nothing was tried.
+            WrongPassphraseError: it was wrong; says from when on the next try is possible.
+            LimitError: too many attempts of this tree are waiting.
+        """
+        check_user(connection.peer)
+        check_protected(connection.peer)
+        tree = connection.tree
+        turn, waiting = self._turns.get(tree, (asyncio.Lock(), 0))
+        if waiting >= MOST_WAITING:
+            raise LimitError("too many passphrases of this process tree are waiting: try again")
+        self._turns[tree] = (turn, waiting + 1)
+        try:
+            async with turn:
+                return await self._try(tree, attempt)
+        finally:
+            turn, waiting = self._turns.pop(tree)
+            if waiting > 1:
+                self._turns[tree] = (turn, waiting - 1)
+
+    async def _try(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        delay = self._throttle.delay(tree, self._clock.boot())
+        if delay > 0:
+            raise ThrottledError(
+                f"too many wrong passphrases: the next try is possible in {ceil(delay)} s",
+                retry_after=delay,
+            )
+        try:
+            result = await attempt()
+            # No log, no lease: a vault whose log cannot be written does not stay unlocked.
+            await self._audit_log.ready()
+        except DamageError as error:
+            self._audit_log.note(self._audit_log.event("damage-found", reason=error.reason))
+            await self._audit_log.written()
+            raise
+        except WrongPassphraseError as error:
+            self._audit_log.note(self._audit_log.event("wrong-passphrase"))
+            # Counted first: whoever hangs up while the entry is written has tried all the same.
+            self._throttle.failed(tree, self._clock.boot())
+            await self._audit_log.written()
+            # On a slow disk the delay would be over before anybody is told of it.
+            delay = self._throttle.restart(tree, self._clock.boot())
+            if delay > 0:
+                raise WrongPassphraseError(
+                    f"{error.message}; the next try is possible in {ceil(delay)} s",
+                    retry_after=delay,
+                ) from None
+            raise
+        self._throttle.succeeded(tree)
+        self._stretcher.favor(tree)
+        return result
+
+
+class Operators:
+    """The connections that have operator authority."""
+
+    def __init__(self, clock: Clock, audit_log: AuditLog) -> None:
+        self._clock = clock
+        self._audit_log = audit_log
+        self._until: dict[str, float] = {}
+
+    def admit(self, connection: Connection) -> float:
+        """Give a connection operator authority; its passphrase has just been verified.
+
+        Returns:
+            How many seconds it lasts.
+
+        Raises:
+            NotProtectedError: other processes of its user could take the connection.
+            UserChangedError: its process runs as another user by now.
+        """
+        # Again: checking a passphrase takes long enough to become somebody else meanwhile.
+        check_user(connection.peer)
+        check_protected(connection.peer)
+        now = self._clock.boot()
+        # A connection that closed while its passphrase was checked is heard of no more.
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        if connection.name not in self._until:
+            connection.on_close.append(lambda: self._drop(connection.name))
+        self._until[connection.name] = now + DURATION
+        self._audit_log.note(self._audit_log.event("authorized"))
+        return DURATION
+
+    def remaining(self, connection: Connection) -> float:
+        """Return for how many more seconds a connection has authority; 0 without it."""
+        return max(0.0, self._until.get(connection.name, 0.0) - self._clock.boot())
+
+    def has(self, connection: Connection) -> bool:
+        """Tell whether a connection has operator authority now."""
+        return self.remaining(connection) > 0 and may_have_authority(connection.peer)
+
+    def require(self, connection: Connection) -> None:
+        """Raise unless a connection has operator authority.
+
+        Raises:
+            NotAuthorizedError: it has not.
+            NotProtectedError: it has, and its process has opened itself to others since.
+            UserChangedError: it has, and its process runs as another user by now.
+        """
+        if self.remaining(connection) <= 0:
+            raise NotAuthorizedError(
+                "this needs operator authority on the connection: authorize with the passphrase "
+                "first"
+            )
+        # An exec opens a process that was closed, and the connection may have gone with it.
+        check_user(connection.peer)
+        check_protected(connection.peer)
+
+    def drop_all(self) -> None:
+        """End every authority."""
+        self._until.clear()
+
+    def _drop(self, name: str) -> None:
+        self._until.pop(name, None)

@@ -1,0 +1,92 @@
+"""How a change of the vault and what the audit log says of it become durable in one step."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from backpackd.core.audit.events import AuditEvent
+from backpackd.core.rows import Change, StoredVault
+from backpackd.core.sealing.sealing import Secret
+from backpackd.core.vault.authority import Authority
+from backpackd.ports import Store
+
+
+class Journal(Protocol):
+    """Commits changes together with their audit entries."""
+
+    async def hold(
+        self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
+    ) -> Authority:
+        """Hold the authority record and the audit log against each other, before an unlock.
+
+        Args:
+            master: the master key.
+            stored: the vault as it is stored.
+            authority: its record, opened.
+            accept_older: the operator says that a record older than the log is meant.
+
+        Returns:
+            The record to go on from. One that is behind the log and was accepted gets the
+            generation that the log has reached, so that no other record of that time fits later.
+
+        Raises:
+            DamageError: the record is behind the log (`vault-stepped-back`), or the audit keys in
+                the file are not the vault's.
+            StoreError: the log cannot be read.
+        """
+        ...
+
+    def anchored(self, authority: Authority) -> Authority:
+        """Return the record as it is to be stored: with the place that the audit log reached."""
+        ...
+
+    async def commit(
+        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """Make a change and its entries durable before returning, both or neither.
+
+        The checkpoint that names the new record is part of it.
+
+        Args:
+            change: what becomes durable.
+            authority: the record in it.
+            events: what the log says of it.
+
+        Raises:
+            DamageError: the stored authority record is not `change.before`.
+            StoreError: nothing was stored.
+        """
+        ...
+
+    async def commit_locked(
+        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+    ) -> None:
+        """See `commit`: the same for a vault that is locked, right after `hold`."""
+        ...
+
+
+class Unaudited:
+    """Implements `Journal` without a log: for a vault that stands alone, as in tests."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def hold(
+        self, _: Secret, __: StoredVault, authority: Authority, *, accept_older: bool
+    ) -> Authority:
+        """See `Journal`."""
+        del accept_older
+        return authority
+
+    def anchored(self, authority: Authority) -> Authority:
+        """See `Journal`."""
+        return authority
+
+    async def commit(self, change: Change, _: Authority, __: Sequence[AuditEvent]) -> None:
+        """See `Journal`."""
+        await self._store.commit(change)
+
+    async def commit_locked(
+        self, _: Secret, change: Change, __: Authority, ___: Sequence[AuditEvent]
+    ) -> None:
+        """See `Journal`."""
+        await self._store.commit(change)

@@ -1,0 +1,111 @@
+"""An unlocked vault while it is unlocked, and what a change of it is to do.
+
+Values that the application hands around. `stored_vault` opens what is stored, and `vault` carries
+changes out.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from backpackd.core.audit.events import AuditEvent
+from backpackd.core.errors import LockedError
+from backpackd.core.rows import KeyRow, RowHead
+from backpackd.core.slots.slots import Slot
+from backpackd.core.vault.authority import Authority
+from backpackd.ports import SecretSlot
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """An unlocked vault.
+
+    Attributes:
+        vault_id: 16 bytes.
+        master: the master key in the arena.
+        authority: the authority record, opened.
+        sealed: the same record as it is stored.
+        rows: what is known of every stored key, by row index.
+        slots: by slot id.
+        unlocked_at: boot-clock seconds.
+        used_at: boot-clock seconds of the last use.
+        opened_by: the slot that it was unlocked with; None: the vault was made just now.
+        over: True once the vault was locked.
+        epoch: counts up with every new master key; what was read under another one no longer fits.
+    """
+
+    vault_id: bytes
+    master: SecretSlot
+    authority: Authority
+    sealed: bytes
+    rows: dict[bytes, RowHead]
+    slots: dict[bytes, Slot]
+    unlocked_at: float
+    used_at: float
+    opened_by: Slot | None = None
+    over: bool = False
+    epoch: int = 0
+
+    @contextmanager
+    def open_master(self) -> Iterator[memoryview]:
+        """Lend the master key for one operation, without an `await` inside.
+
+        Raises:
+            LockedError: the vault was locked since the session began.
+        """
+        self.check()
+        with self.master.open() as view:
+            yield view
+
+    def check(self) -> None:
+        """Return if the vault is still unlocked by this session.
+
+        Raises:
+            LockedError: it was locked meanwhile.
+        """
+        if self.over:
+            raise LockedError("the vault was locked meanwhile: unlock it first")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a change is to do; `Vault.change` adds the authority record and makes it durable.
+
+    Attributes:
+        authority: the record's next generation; its rows are brought up to date by `change`.
+        put: rows to store.
+        delete: rows to remove.
+        put_slots: slots to store.
+        delete_slots: slots to remove.
+        events: what the audit log says of it, in the same step.
+        aside: heads of the rows that were set aside in the store, which take their places, too.
+    """
+
+    authority: Authority
+    put: Sequence[KeyRow] = ()
+    delete: Sequence[RowHead] = ()
+    put_slots: Sequence[Slot] = ()
+    delete_slots: Sequence[Slot] = ()
+    events: Sequence[AuditEvent] = ()
+    aside: Sequence[RowHead] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A vault under a new master key: `Vault.renew` makes it durable, then current.
+
+    All its rows were set aside in the store.
+
+    Attributes:
+        master: the new master key, 32 bytes.
+        authority: the record's next generation, complete, with what is sealed in it carried over.
+        rows: what is known of every row set aside, by its new index.
+        slots: every slot, with the new master key in it.
+        events: what the audit log says of it, in the same step.
+    """
+
+    master: bytes = field(repr=False)
+    authority: Authority
+    rows: dict[bytes, RowHead]
+    slots: Sequence[Slot]
+    events: Sequence[AuditEvent] = ()

@@ -1,0 +1,500 @@
+"""The vault: its state, its master key, and the one way in which it changes.
+
+While unlocked there is a `Session`: the master key in the secret arena, the authority record, and
+the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
+the session at its start; after an `await` the session itself says whether it is over.
+
+Changes go through `change`, one after the other, each as a task of its own: a caller that goes
+away in the middle cannot leave memory and store telling different stories.
+"""
+
+import asyncio
+import secrets
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Sequence,
+)
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+
+from backpackd.application.vault import stored_vault
+from backpackd.application.vault.journal import Journal, Unaudited
+from backpackd.application.vault.session import Draft, Renewal, Session
+from backpackd.core.audit.events import AuditEvent
+from backpackd.core.errors import BackpackError, DamageError, LockedError, WrongPassphraseError
+from backpackd.core.peer_facts import ProcessId
+from backpackd.core.rows import Change, RowHead, SlotRow, StoredVault
+from backpackd.core.sealing.sealing import SALT_SIZE
+from backpackd.core.slots import passphrases, recovery_code, slots
+from backpackd.core.slots.slots import AUTHORIZING, Slot, Stretching
+from backpackd.core.vault import states
+from backpackd.core.vault.authority import Authority
+from backpackd.core.vault.states import Event, State
+from backpackd.ports import Clock, SecretArena, Store, Stretcher
+
+__all__ = ["Draft", "Session", "Vault"]
+
+
+class Vault:
+    """One vault and its three states.
+
+    Attributes:
+        journal: makes changes durable together with what the audit log says of them.
+        on_unlock: called, in order, when the vault has been unlocked.
+        on_lock: called, in order, when the master key has been dropped.
+
+    Args:
+        store: where it is kept.
+        arena: where its master key lives while unlocked.
+        stretcher: turns passphrases into slot secrets.
+        clock: the time.
+    """
+
+    def __init__(
+        self, store: Store, arena: SecretArena, stretcher: Stretcher, clock: Clock
+    ) -> None:
+        self._store = store
+        self._arena = arena
+        self._stretcher = stretcher
+        self._clock = clock
+        self._state = State.UNINITIALIZED
+        self._session: Session | None = None
+        self._kinds: frozenset[str] = frozenset()
+        self._locks = 0
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.journal: Journal = Unaudited(store)
+        self.on_unlock: list[Callable[[], None]] = []
+        self.on_lock: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> State:
+        """Which of the three states it is in."""
+        return self._state
+
+    async def open(self) -> None:
+        """Look at what is stored; the vault is locked or uninitialized after it.
+
+        Raises:
+            DamageError: what is stored is no vault.
+        """
+        stored = await self._store.load()
+        if stored is not None:
+            self._state = State.LOCKED
+            with suppress(DamageError):
+                self._kinds = frozenset(slot.kind for slot in stored_vault.decode_slots(stored))
+
+    def session(self) -> Session:
+        """Return the session of the unlocked vault.
+
+        Raises:
+            LockedError: it is locked.
+            UninitializedError: there is none.
+        """
+        states.require_unlocked(self._state)
+        assert self._session is not None
+        return self._session
+
+    def touch(self) -> None:
+        """Note a use of the vault, which puts off locking when idle."""
+        if self._session is not None:
+            self._session.used_at = self._clock.boot()
+
+    @property
+    def slot_kinds(self) -> frozenset[str]:
+        """The kinds of its slots, as far as they are known while it is locked."""
+        return self._kinds
+
+    async def init(self, passphrase: bytes, tree: ProcessId, *, recovery: bool = False) -> str:
+        """Make a new vault with a passphrase slot and leave it unlocked.
+
+        Args:
+            passphrase: the first one.
+            tree: whose turn the stretching takes.
+            recovery: make a recovery slot, too.
+
+        Returns:
+            The recovery code, which nothing can show again; empty without one.
+
+        Raises:
+            AlreadyInitializedError: there is one.
+            InvalidRequestError: the passphrase is refused.
+            LockedError: it was made, and locked before it could be left unlocked.
+        """
+        states.after(self._state, Event.INIT)
+        locks = self._locks
+        normal = passphrases.check_new(passphrase)
+        parameters = slots.rfc_9106_low_memory(secrets.token_bytes(16))
+        secret = await self._stretcher.stretch(normal, parameters, tree)
+        made: list[tuple[str, Stretching, bytes]] = [(slots.PASSPHRASE, parameters, secret)]
+        code = b""
+        if recovery:
+            code = secrets.token_bytes(recovery_code.SIZE)
+            random = slots.HkdfParameters(secrets.token_bytes(16))
+            made.append((slots.RECOVERY, random, random.derive(code)))
+        await self._alone(lambda: self._init(made, locks))
+        return recovery_code.encode(code) if code else ""
+
+    async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
+        # Asked again: of two at once, one has won by now.
+        states.after(self._state, Event.INIT)
+        master, stored, authority, new = stored_vault.make(made, self.now_ms())
+        try:
+            await self._store.create(stored)
+        except BackpackError:
+            # There may be one after all: put there meanwhile, or ours, made and not yet opened.
+            with suppress(BackpackError):
+                await self.open()
+            raise
+        self._state = states.after(states.after(self._state, Event.INIT), Event.LOCK)
+        self._check_not_locked(locks)
+        by_id = {slot.slot_id: slot for slot in new}
+        self._begin(master, stored, authority=authority, rows={}, slots=by_id)
+
+    async def unlock(
+        self,
+        passphrase: bytes,
+        tree: ProcessId,
+        *,
+        kinds: Collection[str] = AUTHORIZING,
+        accept_older: bool = False,
+    ) -> None:
+        """Load the master key, after everything stored has been verified.
+
+        On an unlocked vault it verifies the passphrase and changes nothing.
+
+        Args:
+            passphrase: or a recovery code, or a key for unattended use.
+            tree: whose turn the stretching takes.
+            kinds: of slots that it may open.
+            accept_older: unlock also what is older than the log; only by slots that authorize.
+
+        Raises:
+            WrongPassphraseError: no slot opens with it.
+            DamageError: a slot, the authority record or the set of rows is not what was sealed, or
+                all of them are older than the audit log (`vault-stepped-back`).
+            UninitializedError: there is no vault.
+            LockedError: it was locked while this was under way; the later word counts.
+        """
+        states.after(self._state, Event.UNLOCK)
+        locks = self._locks
+        if self._state is State.UNLOCKED:
+            await self.verify(passphrase, tree, kinds=kinds)
+            return
+        stored = await stored_vault.load(self._store)
+        found = stored_vault.decode_slots(stored)
+        slot, master = await stored_vault.open_any(
+            self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
+        )
+        accepted = accept_older and slot.kind in AUTHORIZING
+        await self._alone(lambda: self._unlock(slot, master, locks, accept_older=accepted))
+
+    async def _unlock(self, slot: Slot, master: bytes, locks: int, *, accept_older: bool) -> None:
+        if self._state is State.UNLOCKED:
+            # Another one was faster; what opened this slot must have led to the same key.
+            with self.session().open_master() as current:
+                if not slots.same_master(master, current):
+                    raise stored_vault.damaged_slots()
+            return
+        # Read again: the vault may have been unlocked, changed and locked since.
+        stored = await stored_vault.load(self._store)
+        found = stored_vault.decode_slots(stored)
+        if slot not in found:
+            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+        heads = await self._store.heads()
+        authority = stored_vault.verified(master, stored, found, heads)
+        # Before anything of it is used: what was put back would hand out what was taken back since.
+        authority = await self.journal.hold(master, stored, authority, accept_older=accept_older)
+        by_index = {head.index: head for head in heads}
+        by_id = {slot.slot_id: slot for slot in found}
+        self._check_not_locked(locks)
+        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id, opened_by=slot)
+
+    def _check_not_locked(self, locks: int) -> None:
+        # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
+        if self._locks != locks:
+            raise LockedError("the vault was locked meanwhile: unlock it again")
+
+    def _begin(
+        self,
+        master: bytes,
+        stored: StoredVault,
+        *,
+        authority: Authority,
+        rows: dict[bytes, RowHead],
+        slots: dict[bytes, Slot],
+        opened_by: Slot | None = None,
+    ) -> None:
+        now = self._clock.boot()
+        self._session = Session(
+            stored.vault_id,
+            self._arena.store(master),
+            authority,
+            stored.authority,
+            rows,
+            slots,
+            now,
+            now,
+            opened_by,
+        )
+        self._note_kinds(self._session)
+        self._state = states.after(self._state, Event.UNLOCK)
+        for callback in self.on_unlock:
+            callback()
+
+    def _note_kinds(self, session: Session) -> None:
+        self._kinds = frozenset(slot.kind for slot in session.slots.values())
+
+    async def verify(
+        self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
+    ) -> Slot:
+        """Check a passphrase or code against the unlocked vault and return the slot that it opens.
+
+        Args:
+            passphrase: or a recovery code.
+            tree: whose turn the stretching takes.
+            kinds: of slots to try.
+
+        Raises:
+            WrongPassphraseError: no slot opens with it.
+            LockedError: the vault is locked, or was locked meanwhile.
+        """
+        session = self.session()
+        while True:
+            found = list(session.slots.values())
+            slot, master = await stored_vault.open_any(
+                self._stretcher, found, session.vault_id, passphrase, tree, kinds=kinds
+            )
+            session.check()
+            now = session.slots.get(slot.slot_id)
+            if now is slot:
+                break
+            if now is None or now.sealed != slot.sealed:
+                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+            # A rotation put another master key into it meanwhile, and what opens it is the same.
+        with session.open_master() as current:
+            if not slots.same_master(master, current):
+                raise stored_vault.damaged_slots()
+        return slot
+
+    def lock(self) -> None:
+        """Drop the master key at once; everything that rests on it ends with it."""
+        self._state = states.after(self._state, Event.LOCK)
+        self._locks += 1
+        session, self._session = self._session, None
+        if session is not None:
+            session.over = True
+            session.master.wipe()
+            # Every one of them, also where one of them fails.
+            with ExitStack() as stack:
+                for callback in reversed(self.on_lock):
+                    stack.callback(callback)
+
+    async def change(
+        self,
+        draft: Callable[[Session], Awaitable[Draft | None]],
+        then: Callable[[], None] | None = None,
+        *,
+        sets_aside: bool = False,
+    ) -> None:
+        """Make one change durable and then visible, alone and whole.
+
+        Args:
+            draft: builds the change from the session as it is when its turn comes; what it
+                raises is raised here and nothing is changed; None changes nothing.
+            then: called once the change is visible, in the same moment and whether or not the
+                caller is still there: for what must not outlive the change.
+            sets_aside: whether `draft` sets rows aside in the store.
+
+        Raises:
+            LockedError: the vault is locked, or was locked before the change had its turn.
+            StoreError: nothing was stored.
+        """
+        session = self.session()
+
+        async def apply() -> None:
+            # What entitled the caller ended with the session, so a later one will not do.
+            session.check()
+            plan = await draft(session)
+            if plan is None:
+                return
+            stored = [row.index for row in plan.put] + [row.index for row in plan.aside]
+            before = [session.rows[index] for index in stored if index in session.rows]
+            before += plan.delete
+            fresh = [row.row_head for row in plan.put] + list(plan.aside)
+            with session.open_master() as master:
+                rows = session.authority.rows.change(
+                    master, session.vault_id, add=fresh, drop=before
+                )
+                record = self.journal.anchored(replace(plan.authority, rows=rows))
+                salt = secrets.token_bytes(SALT_SIZE)
+                sealed = record.seal(master, session.vault_id, salt)
+            await self.journal.commit(
+                Change(
+                    session.sealed,
+                    sealed,
+                    plan.put,
+                    [row.index for row in plan.delete],
+                    [SlotRow(slot.slot_id, slot.encode()) for slot in plan.put_slots],
+                    [slot.slot_id for slot in plan.delete_slots],
+                    aside=len(plan.aside) if plan.aside else None,
+                ),
+                record,
+                plan.events,
+            )
+            session.authority, session.sealed = record, sealed
+            for row in plan.delete:
+                del session.rows[row.index]
+            for head in fresh:
+                session.rows[head.index] = head
+            for gone in plan.delete_slots:
+                del session.slots[gone.slot_id]
+            for slot in plan.put_slots:
+                session.slots[slot.slot_id] = slot
+            if not session.over:
+                self._note_kinds(session)
+            if then is not None:
+                then()
+
+        await self._alone((lambda: self._clearing(apply())) if sets_aside else apply)
+
+    async def renew(
+        self,
+        prepare: Callable[[Session], Awaitable[Renewal]],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Put a vault under a new master key in place of this one, alone and whole.
+
+        Args:
+            prepare: sets all rows aside in the store, sealed anew, and says what else there is.
+                What it raises is raised here, and the old master key stays fully in force.
+            then: as for `change`.
+
+        Raises:
+            LockedError: the vault is locked, or was locked before the new key was in force.
+            StoreError: nothing was stored.
+        """
+        session = self.session()
+
+        async def apply() -> None:
+            session.check()
+            renewal = await prepare(session)
+            session.check()
+            record = self.journal.anchored(renewal.authority)
+            salt = secrets.token_bytes(SALT_SIZE)
+            sealed = record.seal(renewal.master, session.vault_id, salt)
+            put_slots = [SlotRow(slot.slot_id, slot.encode()) for slot in renewal.slots]
+            change = Change(
+                session.sealed,
+                sealed,
+                put_slots=put_slots,
+                aside=len(renewal.rows),
+                nothing_else=True,
+            )
+            # Before it is in force: a full arena afterwards would leave the old key in memory.
+            fresh = self._arena.store(renewal.master)
+            try:
+                await self.journal.commit(change, record, renewal.events)
+            except BaseException:
+                fresh.wipe()
+                raise
+            if session.over:
+                # In force all the same: the next unlock finds the new master key in every slot.
+                fresh.wipe()
+                return
+            session.master.wipe()
+            session.master = fresh
+            session.authority, session.sealed = record, sealed
+            session.rows = renewal.rows
+            session.slots = {slot.slot_id: slot for slot in renewal.slots}
+            session.epoch += 1
+            if then is not None:
+                then()
+
+        await self._alone(lambda: self._clearing(apply()))
+
+    async def _clearing(self, work: Coroutine[object, object, None]) -> None:
+        """Do a piece of work, and forget after it what was set aside: no other one may find it."""
+        try:
+            await work
+        finally:
+            # What cannot be dropped is no part of the vault, and gone with the next start.
+            with suppress(BackpackError):
+                await self._store.drop_aside()
+
+    async def amend_locked(
+        self,
+        slot: Slot,
+        master: bytes,
+        amend: Callable[[Authority], Authority],
+        events: Sequence[AuditEvent],
+    ) -> None:
+        """Change the authority record of a locked vault with a master key that a slot gave.
+
+        For what is to be noted without unlocking. Everything stored is verified first. A vault of
+        an older version has no audit log before it is unlocked, and then `events` are not told.
+
+        Raises:
+            DamageError: what is stored is not what was sealed.
+            LockedError: the vault was unlocked meanwhile, which has another way of changing.
+        """
+
+        async def apply() -> None:
+            if self._state is not State.LOCKED:
+                raise LockedError("the vault was unlocked meanwhile: try again")
+            stored = await stored_vault.load(self._store)
+            found = stored_vault.decode_slots(stored)
+            if slot not in found:
+                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+            authority = stored_vault.verified(master, stored, found, await self._store.heads())
+            held = await self.journal.hold(master, stored, authority, accept_older=False)
+            record = self.journal.anchored(amend(held))
+            sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
+            change = Change(stored.authority, sealed)
+            await self.journal.commit_locked(master, change, record, events)
+
+        await self._alone(apply)
+
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[None]:
+        """Hold off changes, so that what the store and the session say is of one moment."""
+        async with self._changing:
+            yield
+
+    def now_ms(self) -> int:
+        """The wall clock as Unix time in milliseconds."""
+        return int(self._clock.wall() * 1000)
+
+    async def settle(self) -> None:
+        """Wait for changes that are under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _alone(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Run a piece of work after those before it, to its end, whatever becomes of the caller."""
+
+        async def in_turn() -> None:
+            async with self._changing:
+                await work()
+
+        task = asyncio.create_task(in_turn())
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        # Waiting does not cancel what is waited for.
+        await asyncio.wait([task])
+        try:
+            task.result()
+        finally:
+            # An error holds this frame, the frame the task, and the task the error: values in the
+            # error's other frames would stay in memory until the collector comes round.
+            del task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Asked for, so that asyncio does not log its text when the caller has gone away.
+            task.exception()

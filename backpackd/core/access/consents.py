@@ -1,0 +1,337 @@
+"""What people's answers left behind: consents, refusals and revocations.
+
+Invariants:
+
+1. A consent is a grant to the root of a tree that is in memory only. It ends with that root, with
+   a revocation, and when the vault is locked.
+2. A revocation also sets aside, for that tree and those keys, standing grants and whatever was
+   consented to before it: a person is asked again.
+3. A refusal and a revocation are about a root, and hold for every process below it and for what
+   its tree may have left behind (`core.access.orphans`). So does, for the latter, that a rule
+   denied something to a tree: a process below the root meets the rule itself.
+4. A revocation holds until its tree ends. Of too many, the oldest from then on sets everything
+   aside that was given before it, to whomever: never less than it did.
+5. While the vault is locked no name of a key is here. Of revocations the trees are left, and from
+   then on they hold for every key.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from backpackd.core.access.grants import Grant
+from backpackd.core.access.orphans import Place, Traces
+from backpackd.core.access.revocations import MOST_TREES, Revocations
+from backpackd.core.access.selectors import Selector
+from backpackd.core.peer_facts import PeerFacts, ProcessId
+
+MOST_REMEMBERED = 4096
+"""Refusals and revocations that are remembered, each."""
+
+EVERY_KEY = "*"
+"""Stands for every key where keys are revoked. No key has this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """What a caller does not have without a question, since a tree may have left it behind.
+
+    Attributes:
+        names: keys that were refused to such a tree or revoked from it, or `EVERY_KEY`.
+        selectors: of the rules that denied something to such a tree.
+        beside: the roots that something was revoked from and that may have made the caller, or what
+            it is below, a child of their own parent; each with that parent.
+    """
+
+    names: frozenset[str]
+    selectors: frozenset[Selector]
+    beside: tuple[tuple[ProcessId, ProcessId], ...] = ()
+
+
+class Consents:
+    """What people's answers left behind, for `core.access.decision`. In memory only."""
+
+    def __init__(self) -> None:
+        self._consents: dict[str, Grant] = {}
+        # When each consent was given and each pair withdrawn, counted in answers.
+        self._given: dict[str, int] = {}
+        self._answers = 0
+        self._refused = _Remembered()
+        self._withdrawn = _Remembered()
+        # Trees that a rule denied something, with the selectors that meant them. No names.
+        self._denied: dict[ProcessId, tuple[Place, frozenset[Selector]]] = {}
+        # The latest revocation of those that were too many to remember.
+        self._overflowed = -1
+
+    def consent(self, grant: Grant, tree: ProcessId) -> None:
+        """Remember a consent.
+
+        Args:
+            grant: to the root that the person chose.
+            tree: the root of the tree that asked; what it was refused of these keys is forgotten.
+        """
+        self._consents[grant.id] = grant
+        self._given[grant.id] = self._count()
+        for root in {grant.selector.process or tree, tree}:
+            for name in self._refused.of(root):
+                if grant.covers(name):
+                    self._refused.drop(root, name)
+
+    def in_force(self) -> list[Grant]:
+        """Return the consents in force."""
+        return list(self._consents.values())
+
+    def use(self, grant_id: str) -> bool:
+        """Spend one use of a consent; False when it has ended or has none left."""
+        consent = self._consents.get(grant_id)
+        if consent is None or consent.uses_left == 0:
+            return False
+        self._consents[grant_id] = consent.used()
+        return True
+
+    def refuse(self, tree: ProcessId, names: Iterable[str], *, place: Place | None = None) -> None:
+        """Remember that a person refused keys to a tree: it is not asked again.
+
+        Args:
+            tree: its root.
+            names: the keys.
+            place: where the root runs; None: not known.
+        """
+        self._refused.add(tree, names, self._count(), place)
+
+    def refused(self, tree: ProcessId, names: Iterable[str]) -> bool:
+        """Tell whether one of these keys was refused to the tree that has this root."""
+        return any(self._refused.number(tree, name) >= 0 for name in names)
+
+    def refused_to(self, facts: PeerFacts, names: Collection[str]) -> bool:
+        """Tell whether a caller is not asked about: one of these keys was refused above it.
+
+        Or it was refused to a tree that may have left the caller behind.
+        """
+        if any(self.refused(process.id, names) for process in facts.chain):
+            return True
+        return not self._refused.left_to(Traces.of(facts)).isdisjoint(names)
+
+    def deny(self, tree: ProcessId, place: Place, selectors: frozenset[Selector]) -> None:
+        """Remember that rules deny something to a tree.
+
+        Args:
+            tree: its root.
+            place: where the root runs.
+            selectors: of the rules that mean the tree.
+        """
+        self._denied.pop(tree, None)
+        self._denied[tree] = place, selectors
+        while len(self._denied) > MOST_REMEMBERED:
+            del self._denied[next(iter(self._denied))]
+
+    def suspended(self, facts: PeerFacts) -> Suspended:
+        """Return what a caller does not have without a question though it is in no such tree."""
+        traces = Traces.of(facts)
+        denied = [
+            which
+            for tree, (place, which) in self._denied.items()
+            if traces.may_be_left_by(tree, place)
+        ]
+        return Suspended(
+            self._refused.left_to(traces) | self._withdrawn.left_to(traces),
+            frozenset[Selector]().union(*denied),
+            tuple(self._withdrawn.beside(traces)),
+        )
+
+    def withdraw(
+        self,
+        tree: ProcessId,
+        names: Collection[str],
+        rested_on: Collection[str],
+        *,
+        place: Place | None = None,
+    ) -> list[Grant]:
+        """Set aside what lets a tree have keys.
+
+        Consents to another process of the tree's chain than its root are set aside for this tree
+        like standing grants, and stay for others, unless what was revoked rested on them.
+
+        Args:
+            tree: its root.
+            names: the keys; `EVERY_KEY` for all of them.
+            rested_on: ids of the grants and consents that what was revoked rested on.
+            place: where the root runs; None: not known.
+
+        Returns:
+            The consents that ended.
+        """
+        # Whoever could make the daemon forget, by having others' keys revoked, would get what was
+        # revoked from him back.
+        overflowed = self._withdrawn.add(tree, names, self._count(), place)
+        self._overflowed = max(self._overflowed, overflowed)
+        return self.end_consents(
+            lambda consent: (
+                consent.id in rested_on
+                or (consent.selector.process == tree and _covers_any(consent, names))
+            )
+        )
+
+    def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
+        """Tell whether a key was revoked from a tree, so that what it had before is set aside.
+
+        Args:
+            tree: its root.
+            name: the key.
+            since: the id of a consent: only a revocation after that one counts.
+        """
+        latest = max(
+            self._withdrawn.number(tree, name),
+            self._withdrawn.number(tree, EVERY_KEY),
+            self._overflowed,
+        )
+        return latest > self._given.get(since, -1)
+
+    def end_consents(self, over: Callable[[Grant], bool]) -> list[Grant]:
+        """End the consents that are over, and return them."""
+        ended = [consent for consent in self._consents.values() if over(consent)]
+        for consent in ended:
+            del self._consents[consent.id]
+            del self._given[consent.id]
+        return ended
+
+    def trees(self) -> set[ProcessId]:
+        """Return the roots of the trees about which something is remembered, consents aside."""
+        return self._refused.trees() | self._withdrawn.trees() | self._denied.keys()
+
+    def about(self, tree: ProcessId) -> bool:
+        """Tell whether something is remembered about a tree, consents aside."""
+        return tree in self._refused or tree in self._withdrawn or tree in self._denied
+
+    def end_tree(self, tree: ProcessId) -> list[Grant]:
+        """Forget everything about a tree whose root has ended; return its consents."""
+        self._refused.drop_tree(tree)
+        self._withdrawn.drop_tree(tree)
+        self._denied.pop(tree, None)
+        return self.end_consents(lambda consent: consent.selector.process == tree)
+
+    def lock(self) -> None:
+        """Forget everything but which trees were revoked from or denied: the vault is locked.
+
+        Whoever unlocks it need not be the person who revoked, nor anybody at all, and every process
+        of the user can have it locked.
+        """
+        self._consents.clear()
+        self._given.clear()
+        self._refused.clear()
+        trees, places = self._withdrawn.trees(), dict(self._withdrawn.places)
+        self._withdrawn.clear()
+        for tree in trees:
+            self._revoke_all(tree, places.get(tree))
+
+    def revocations(self, boot_id: str) -> Revocations:
+        """Return what is to be kept of the revocations that hold.
+
+        Args:
+            boot_id: of the running system.
+        """
+        trees = self._withdrawn.trees()
+        if self._overflowed >= 0 or len(trees) > MOST_TREES:
+            return Revocations(boot_id, everybody=True)
+        if not trees:
+            return Revocations()
+        return Revocations(boot_id, frozenset(trees), places=dict(self._withdrawn.places))
+
+    def restore(self, tree: ProcessId | None, *, place: Place | None = None) -> None:
+        """Have a revocation hold again that was kept, for every key.
+
+        Args:
+            tree: its root; None: everybody.
+            place: where the root runs; None: not known.
+        """
+        if tree is None:
+            self._overflowed = max(self._overflowed, self._count())
+        elif self._withdrawn.number(tree, EVERY_KEY) < 0:
+            self._revoke_all(tree, place)
+
+    def _revoke_all(self, tree: ProcessId, place: Place | None) -> None:
+        overflowed = self._withdrawn.add(tree, (EVERY_KEY,), self._count(), place)
+        self._overflowed = max(self._overflowed, overflowed)
+
+    def _count(self) -> int:
+        self._answers += 1
+        return self._answers
+
+
+def _covers_any(consent: Grant, names: Collection[str]) -> bool:
+    return EVERY_KEY in names or any(map(consent.covers, names))
+
+
+class _Remembered:
+    """Numbers of trees and keys. Of too many, the oldest is forgotten.
+
+    Attributes:
+        places: where the roots of the trees run, of those of which it is known.
+    """
+
+    def __init__(self) -> None:
+        # A dict for its order.
+        self._numbers: dict[tuple[ProcessId, str], int] = {}
+        self._names: dict[ProcessId, set[str]] = {}
+        self.places: dict[ProcessId, Place] = {}
+
+    def __contains__(self, tree: ProcessId) -> bool:
+        return tree in self._names
+
+    def add(self, tree: ProcessId, names: Iterable[str], number: int, place: Place | None) -> int:
+        """Remember a number for these keys, and return the latest that was forgotten; -1: none."""
+        place = place or self.places.get(tree)
+        for name in names:
+            self.drop(tree, name)
+            self._numbers[tree, name] = number
+            self._names.setdefault(tree, set()).add(name)
+        if place is not None and tree in self._names:
+            self.places[tree] = place
+        forgotten = -1
+        while len(self._numbers) > MOST_REMEMBERED:
+            oldest = next(iter(self._numbers))
+            forgotten = max(forgotten, self._numbers[oldest])
+            self.drop(*oldest)
+        return forgotten
+
+    def number(self, tree: ProcessId, name: str) -> int:
+        """Return the number; -1 where there is none."""
+        return self._numbers.get((tree, name), -1)
+
+    def of(self, tree: ProcessId) -> list[str]:
+        """Return the keys that have a number for a tree."""
+        return list(self._names.get(tree, ()))
+
+    def left_to(self, traces: Traces) -> frozenset[str]:
+        """Return the keys that have a number for a tree that may have left a caller behind."""
+        places = self.places.items()
+        trees = [tree for tree, place in places if traces.may_be_left_by(tree, place)]
+        return frozenset[str]().union(*(self._names[tree] for tree in trees))
+
+    def beside(self, traces: Traces) -> Iterator[tuple[ProcessId, ProcessId]]:
+        """Return the roots that a caller stands beside, each with the parent that both have."""
+        for tree, place in self.places.items():
+            if place.parent is not None and traces.beside(tree, place):
+                yield tree, place.parent
+
+    def trees(self) -> set[ProcessId]:
+        """Return every tree."""
+        return set(self._names)
+
+    def drop(self, tree: ProcessId, name: str) -> None:
+        """Forget one number."""
+        if self._numbers.pop((tree, name), None) is not None:
+            self._names[tree].discard(name)
+            if not self._names[tree]:
+                del self._names[tree]
+                self.places.pop(tree, None)
+
+    def drop_tree(self, tree: ProcessId) -> None:
+        """Forget every number of a tree."""
+        for name in self.of(tree):
+            self.drop(tree, name)
+
+    def clear(self) -> None:
+        """Forget every number."""
+        self._numbers.clear()
+        self._names.clear()
+        self.places.clear()

@@ -1,0 +1,123 @@
+"""What a process tree leaves behind: orphans, and processes that stand beside its root.
+
+Permission is for a tree. Prohibition is for every process below the root that was revoked, refused
+or denied: whatever terminals, sessions and programs lie in between, that root stands in the chain.
+An orphan has no such root in its chain any more. What a double fork does not change is the session,
+and `setsid` does not change the unit. So an orphan of the same session or unit counts as possibly
+left behind by the tree. It may be somebody else's: therefore it loses only what it has without a
+question, and only while the root lives.
+
+A process can also give its own parent a child (`CLONE_PARENT` in clone(2)). Such a child looks like
+any other command that the parent started, say a shell. It is never older than the root, so every
+younger child of the root's parent counts as possibly left behind, too, with all below it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the root of a tree ran.
+
+    A terminal is not part of it: a terminal belongs to one session.
+
+    Attributes:
+        session: its session id; 0 where that is not known.
+        unit: its systemd unit. None outside of one, which counts as one place for all such
+            processes: otherwise `setsid` would be enough to leave it.
+        top: the outermost process above the root that is no manager and no other user's: a terminal
+            program, or the root itself. What runs below it is no orphan.
+        parent: what stood right above the root; None for a service manager, below which orphans are
+            told apart by session and unit, and where it is not known.
+    """
+
+    session: int
+    unit: str | None
+    top: ProcessId
+    parent: ProcessId | None = None
+
+
+def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
+    """Say where a process of a chain runs."""
+    above = facts.chain[facts.chain.index(process) + 1 :][:1]
+    parent = above[0].id if above and not above[0].manager else None
+    return Place(process.session, process.unit, facts.chain[facts.outermost].id, parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What prohibition has to know of a tree when its own processes are not asked any more.
+
+    Attributes:
+        chain: its root and all that stood above it.
+        place: where its root ran.
+    """
+
+    chain: tuple[ProcessId, ...]
+    place: Place
+
+    @classmethod
+    def of(cls, facts: PeerFacts, root: ProcessFacts) -> "Ancestry":
+        """Take it from an attested caller, for a root in its chain."""
+        above = facts.chain[facts.chain.index(root) :]
+        return cls(tuple(process.id for process in above), place_of(facts, root))
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What tells of a caller which trees may have left it behind.
+
+    Attributes:
+        top: the outermost process of its chain that is no manager and no other user's.
+        orphaned: whether that process has only a manager above it, or nothing that could be read.
+        sessions: of its chain up to there.
+        units: likewise.
+        adopted: sessions of processes whose parent is in another session, though they lead none:
+            their real parent has ended, and a subreaper that is no manager has taken them.
+        children: the processes of its chain by what stands right above each.
+    """
+
+    top: ProcessId
+    orphaned: bool
+    sessions: frozenset[int]
+    units: frozenset[str | None]
+    adopted: frozenset[int] = field(default=frozenset())
+    children: Mapping[ProcessId, ProcessId] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: PeerFacts) -> "Traces":
+        """Take them from an attested caller."""
+        end = facts.outermost + 1
+        own, above = facts.chain[:end], facts.chain[end : end + 1]
+        return cls(
+            own[-1].id,
+            # Who has come in from outside of the pid namespace has parent 0. An orphan never has.
+            above[0].manager if above else own[-1].parent > 0,
+            frozenset(process.session for process in own) - {0},
+            frozenset(process.unit for process in own),
+            frozenset(_adopted(own)) - {0},
+            {parent.id: child.id for child, parent in pairwise(facts.chain)},
+        )
+
+    def beside(self, root: ProcessId, place: Place) -> bool:
+        """Tell whether the caller is, or is below, a younger child of a root's parent."""
+        child = self.children.get(place.parent) if place.parent is not None else None
+        return child is not None and child != root and child.start >= root.start
+
+    def may_be_left_by(self, root: ProcessId, place: Place) -> bool:
+        """Tell whether a tree that has its root there may have left the caller behind."""
+        if place.session in self.adopted or self.beside(root, place):
+            return True
+        if not self.orphaned or self.top == place.top:
+            return False
+        return place.session in self.sessions or place.unit in self.units
+
+
+def _adopted(chain: tuple[ProcessFacts, ...]) -> Iterator[int]:
+    for child, parent in pairwise(chain):
+        if child.session not in (child.id.pid, parent.session):
+            yield child.session

@@ -1,0 +1,1 @@
+"""The commands for agents: run, and everything about an agent's lock."""

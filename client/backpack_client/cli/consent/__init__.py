@@ -1,0 +1,1 @@
+"""The commands by which a person decides: requests, approve, deny, grants, policy."""

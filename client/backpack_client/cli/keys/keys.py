@@ -1,0 +1,262 @@
+"""The commands for keys: put, import, list, delete."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backpack_client.cli.session import (
+    FILE_NAME,
+    TO_SEE_GRANTS,
+    Session,
+    all_option,
+    count,
+    json_option,
+    local_time,
+    milliseconds,
+    passphrase_option,
+)
+from backpack_client.console import inputs, terminal
+from backpack_client.failures import (
+    Failure,
+    from_status,
+    is_key_name,
+    not_a_key_name,
+    printable,
+    usage,
+)
+from backpack_client.files import dotenv
+
+if TYPE_CHECKING:
+    from backpack_client.api import Backpack
+
+# As much as one call carries, see channel.MESSAGE_LIMIT.
+_FILE_LIMIT = 8 * 1024 * 1024
+_STORED_ALREADY = (
+    "stored already, and nothing was changed",
+    "add --replace for new values; import also takes --skip-existing",
+)
+_NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list --all")
+
+
+@click.command("put")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "--value-file",
+    metavar="FILE",
+    type=FILE_NAME,
+    help="Of one key: read the value from FILE, or - for standard input, instead of asking.",
+)
+@click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
+@passphrase_option
+@click.pass_obj
+def put(
+    session: Session,
+    *,
+    names: tuple[str, ...],
+    value_file: str | None,
+    replace: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Store keys; you are asked for each value.
+
+    You type the values on the terminal, one after the other, and they are not shown. All keys are
+    stored, or none. A value has up to 64 KiB.
+
+    If a value from a file or a pipe is one line of text, its line end is dropped. Everything else
+    (PEM files, other bytes) is stored byte for byte.
+    """
+    terminal.check_standard_input(value_file, passphrase_file)
+    _check_names(names)
+    if len(set(names)) < len(names):
+        raise usage("a key is named twice", hint="name each key once")
+    if value_file is not None and len(names) > 1:
+        raise click.UsageError("--value-file is for one key only")
+    if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
+        terminal.check_nothing_piped("value", "--value-file")
+    keys = {} if value_file is None else {names[0]: terminal.value(names[0], value_file)}
+    with session.operator(passphrase_file) as backpack:
+        if not keys:
+            if not replace:
+                # Before anything is typed in vain. The daemon decides the same again.
+                _refuse_stored(backpack, names)
+            keys = {name: terminal.value(name, None) for name in names}
+        with _naming_those(backpack, names, stored=True):
+            stored = backpack.put(keys, replace=replace)
+    if len(names) == 1:
+        terminal.say(f"{names[0]} is {'replaced' if stored.replaced else 'stored'}")
+    else:
+        done = f"{count(stored.created, 'new key')} stored, {stored.replaced} replaced"
+        terminal.say_line(f"{done}: {' '.join(names)}")
+    if stored.created:
+        them, which = ("it", names[0]) if len(names) == 1 else ("them", "NAME")
+        terminal.say(
+            f"to let a process tree lease {them}: backpack-client grant {which} --to tree:PID"
+        )
+
+
+@click.command("import")
+@click.argument("file", metavar="FILE.env", type=FILE_NAME)
+@click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
+@click.option("--skip-existing", is_flag=True, help="Leave keys that are stored already alone.")
+@click.option("--dry-run", is_flag=True, help="Say what would be stored, store nothing.")
+@passphrase_option
+@click.pass_obj
+def import_(
+    session: Session,
+    *,
+    file: str,
+    replace: bool,
+    skip_existing: bool,
+    dry_run: bool,
+    passphrase_file: str | None,
+) -> None:
+    """Store the keys of a .env file, all of them or none.
+
+    Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
+    each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
+    is not NAME=value. Values are never shown.
+
+    With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
+    (with --replace) or keep (with --skip-existing), and its name.
+    """
+    terminal.check_standard_input(file, passphrase_file)
+    if replace and skip_existing:
+        raise click.UsageError("--replace and --skip-existing exclude each other")
+    shown = printable(file, 256)
+    try:
+        parsed = dotenv.parse(terminal.file_bytes(file, _FILE_LIMIT))
+    except dotenv.DotenvError as error:
+        raise Failure(f"{shown}: {error.message}", reason="not-dotenv") from None
+    for skipped in parsed.skipped:
+        what = f"{skipped.name} " if skipped.name else ""
+        terminal.say(f"line {skipped.line}: skipped: {what}{skipped.reason}")
+    if not parsed.entries:
+        raise Failure(f"{shown} holds nothing to import", reason="nothing-to-import")
+    keys = {entry.name: entry.value for entry in parsed.entries}
+    with (
+        session.operator(passphrase_file) as backpack,
+        _naming_those(backpack, keys, stored=True),
+    ):
+        if dry_run:
+            known = _stored(backpack)
+            already = "replace" if replace else "keep" if skip_existing else "exists"
+            terminal.print_lines([f"{already if n in known else 'new':<8} {n}" for n in keys])
+        stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+    _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
+    if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
+        terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
+
+
+def _report_import(created: int, replaced: int, skipped: tuple[str, ...], *, dry_run: bool) -> None:
+    done = "would store" if dry_run else "stored"
+    also = "replace" if dry_run else "replaced"
+    terminal.say(f"{done} {count(created, 'new key')}, {also} {replaced}")
+    if skipped:
+        terminal.say(f"stored already and left alone: {', '.join(skipped)}")
+
+
+@click.command("list")
+@all_option("Every key, and not only those that your process tree may lease")
+@json_option
+@passphrase_option
+@click.pass_obj
+def list_(session: Session, every: bool, as_json: bool, passphrase_file: str | None) -> None:
+    """List keys, without their values.
+
+    Without --all: those that your process tree may lease.
+
+    JSON: one object with keys: a list of objects with name, created_at_ms, updated_at_ms.
+    """
+    with session.reader(every=every, passphrase_file=passphrase_file) as backpack:
+        keys = backpack.list(all=every)
+    if as_json:
+        terminal.print_json(
+            {
+                "keys": [
+                    {
+                        "name": key.name,
+                        "created_at_ms": milliseconds(key.created_at),
+                        "updated_at_ms": milliseconds(key.updated_at),
+                    }
+                    for key in keys
+                ]
+            }
+        )
+    elif keys:
+        terminal.print_table(
+            ("NAME", "STORED", "CHANGED"),
+            [(key.name, local_time(key.created_at), local_time(key.updated_at)) for key in keys],
+        )
+    elif every:
+        terminal.say("no keys are stored; store one: backpack-client put NAME")
+    else:
+        terminal.say("your process tree may lease no key; every key: backpack-client list --all")
+
+
+@click.command("delete")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@passphrase_option
+@click.pass_obj
+def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None) -> None:
+    """Delete keys, and end their leases.
+
+    All of them or none. It cannot be undone.
+    """
+    _check_names(names)
+    with (
+        session.operator(passphrase_file) as backpack,
+        _naming_those(backpack, names, stored=False),
+    ):
+        done = backpack.delete(*names)
+    terminal.say(f"{count(done.deleted, 'key')} deleted, {count(done.leases_ended, 'lease')} ended")
+    if done.grants_left:
+        still = "grant still names" if done.grants_left == 1 else "grants still name"
+        terminal.say(
+            f"note: {done.grants_left} {still} what was deleted, and would allow it once it is "
+            f"stored again\n{TO_SEE_GRANTS}"
+        )
+
+
+@contextmanager
+def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -> Iterator[None]:
+    """Name the keys that a refusal is about: the daemon only counts them, the operator may know."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.reason != ("key-exists" if stored else "no-such-key"):
+            raise
+        known = _stored(backpack)
+        about = ", ".join(name for name in names if (name in known) is stored)
+        what, hint = _STORED_ALREADY if stored else _NOT_STORED
+        raise Failure(
+            f"{what}: {about}", exit_code=failure.exit_code, reason=failure.reason, hint=hint
+        ) from None
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise unless each is a name that a key can have.
+
+    Raises:
+        Failure: a usage failure. The argument is not shown: it may be a value.
+    """
+    for name in names:
+        if not is_key_name(name):
+            raise not_a_key_name(name)
+
+
+def _refuse_stored(backpack: "Backpack", names: Sequence[str]) -> None:
+    known = _stored(backpack)
+    already = [name for name in names if name in known]
+    if already:
+        told = f"{', '.join(already)} {'is' if len(already) == 1 else 'are'} stored already"
+        raise from_status("ALREADY_EXISTS", "key-exists", told, {})
+
+
+def _stored(backpack: "Backpack") -> set[str]:
+    return {key.name for key in backpack.list(all=True)}
+
+
+COMMANDS = {command.name: command for command in (put, import_, list_, delete)}

@@ -1,0 +1,497 @@
+"""All prompting and printing of the command line, but for the values that `get` prints.
+
+Its rules:
+
+1. Standard output carries what was asked for: listings and JSON here, values in `fastpath.output`.
+   Everything else goes to standard error, so that output can be piped.
+2. A passphrase is asked for on the controlling terminal (/dev/tty) without echo, never read from
+   standard input unless `--passphrase-file -` says so, and never taken from an argument or the
+   environment, where other programs could read it.
+3. Before a passphrase or a value is read, this process makes itself undumpable: from then on no
+   other process of the user can attach, open its memory or take a descriptor of it, and no core
+   file holds what it read. That does not undo what was opened before: a process of the user that
+   opened `/proc/PID/mem` between the start of this one and that moment reads on.
+4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
+5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
+   no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
+   the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
+6. Colours, boxes and a pager only where standard output is a terminal; otherwise aligned plain
+   text. NO_COLOR turns colours off (https://no-color.org).
+"""
+
+import contextlib
+import json
+import os
+import stat
+import sys
+import termios
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeVar
+
+from backpack_client import process_protection
+from backpack_client.console.inputs import (
+    PASSPHRASE_LIMIT,
+    STANDARD_INPUT,
+    chomp,
+    passphrase_file,
+    pipe_it,
+    read,
+    reading,
+    why,
+    without_line_end,
+)
+from backpack_client.console.line_folding import fold
+from backpack_client.failures import Failure, printable, usage, waiting_notice
+
+Result = TypeVar("Result")
+
+VALUE_LIMIT = 64 * 1024
+# The daemon's rule, shown before anybody types. The daemon alone decides what else is weak.
+PASSPHRASE_CHARACTERS = 12
+
+LINE_LIMIT = 1024
+_CELL_LIMIT = 256
+_ATTEMPTS = 3
+# A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
+# BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
+_TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
+
+
+def say(text: str) -> None:
+    """Write lines for a person to standard error."""
+    if sys.stderr is None:
+        return
+    _say_all("".join(printable(line, LINE_LIMIT) + "\n" for line in text.split("\n")))
+
+
+def say_line(text: str) -> None:
+    """Write one line to standard error, whatever newlines the text holds."""
+    if sys.stderr is not None:
+        _say_all("".join(line + "\n" for line in _folded(text, sys.stderr)))
+
+
+def tell_waiting(code: str) -> None:
+    """Say on standard error that a request waits for a person, and how it is approved."""
+    say(waiting_notice(code).rstrip())
+
+
+def show_failure(failure: Failure) -> None:
+    """Write a failure and its hint to standard error. One without a message is kept quiet."""
+    if sys.stderr is not None and failure.message:
+        _say_all(failure.render())
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Write lines to standard output."""
+    with writing():
+        for line in lines:
+            sys.stdout.writelines(folded + "\n" for folded in _folded(line, sys.stdout))
+
+
+def print_whole(line: str) -> None:
+    """Write one line of any length to standard output."""
+    with writing():
+        sys.stdout.write(printable(line, len(line)) + "\n")
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document to standard output, in ASCII, so that no terminal is confused."""
+    with writing():
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def print_json_line(document: object) -> None:
+    """Write one JSON document as one line to standard output, in ASCII."""
+    with writing():
+        sys.stdout.write(json.dumps(document) + "\n")
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to standard output: boxed on a terminal, aligned plain text elsewhere."""
+    cells = [[printable(cell, _CELL_LIMIT) for cell in row] for row in rows]
+    with writing():
+        if sys.stdout.isatty():
+            _print_boxed(headers, cells)
+            return
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        for row in (headers, *cells):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def check_standard_input(*paths: str | None) -> None:
+    """Refuse to read two things from standard input.
+
+    Raises:
+        Failure: a usage failure; more than one of the paths is `-`.
+    """
+    if paths.count(STANDARD_INPUT) > 1:
+        raise usage(
+            "only one thing can come from standard input", hint="give the other one as a file"
+        )
+
+
+def check_nothing_piped(what: str, option: str) -> None:
+    """Refuse to ask on the terminal for what was given through a pipe, or out of a file.
+
+    Args:
+        what: what is to be asked for.
+        option: the option that takes it from standard input.
+
+    Raises:
+        Failure: a usage failure; standard input is a pipe or a file.
+    """
+    if sys.stdin is None:
+        return
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except OSError:
+        return
+    # Not for /dev/null, which is what stands there where somebody wanted nothing read.
+    if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
+        raise usage(
+            f"the {what} is asked for on the terminal, and standard input is not read",
+            hint=f"to take it from the pipe: add {option} -",
+        )
+
+
+def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
+    """Get a passphrase from a file if one is named, otherwise from the person.
+
+    Args:
+        prompt: what to ask for, such as "passphrase".
+        path: a file that nobody else can read, `-` for standard input, None to ask.
+        option: the option that `path` came from, for the hint.
+
+    Raises:
+        Failure: there is no terminal to ask on, or the file cannot be used.
+    """
+    process_protection.make_undumpable()
+    if path is not None:
+        return passphrase_file(path)
+    return _ask(prompt, f"add {option} FILE, or - for standard input")
+
+
+def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], object]) -> bytes:
+    """Get a passphrase that passes a check; a person who mistyped it is asked again.
+
+    Args:
+        prompt: as for `passphrase`.
+        path: as for `passphrase`; what comes from there is tried once.
+        check: gives it to the daemon.
+
+    Returns:
+        The passphrase that passed.
+
+    Raises:
+        Failure: as for `passphrase` and `check`; `wrong-passphrase` after three wrong ones.
+    """
+
+    def attempt() -> bytes:
+        given = passphrase(prompt, path)
+        try:
+            check(given)
+        except Failure as failure:
+            # Slots are the daemon's matter. What the message says about delays stays.
+            failure.message = failure.message.replace(": it opens no slot of this vault", "")
+            raise
+        return given
+
+    return retyping("wrong-passphrase", path, attempt)
+
+
+def retyping(reason: str, path: str | None, attempt: Callable[[], Result]) -> Result:
+    """Make an attempt with what a person types, and let the person type again after a mistake.
+
+    Args:
+        reason: the `Failure.reason` of a mistake in what was typed.
+        path: the file that is read instead; with one, there is a single attempt. None: somebody
+            types.
+        attempt: asks and tries.
+
+    Raises:
+        Failure: as `attempt`; for a mistake, after the third one.
+    """
+    for _ in range(_ATTEMPTS - 1 if path is None else 0):
+        try:
+            return attempt()
+        except Failure as failure:
+            if failure.reason != reason:
+                raise
+            show_failure(failure)
+    return attempt()
+
+
+def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-file") -> bytes:
+    """Get a new passphrase: like `passphrase`, but asked for twice.
+
+    Args:
+        prompt: what to ask for, such as "new passphrase".
+        path: as for `passphrase`.
+        option: the option that `path` came from, for the hint.
+
+    Raises:
+        Failure: as for `passphrase`; also when three times it was too short or the two differed.
+    """
+    process_protection.make_undumpable()
+    if path is not None:
+        return passphrase_file(path)
+    hint = f"add {option} FILE, or - for standard input"
+    least = f"at least {PASSPHRASE_CHARACTERS} characters"
+    for _ in range(_ATTEMPTS):
+        first = _ask(prompt, hint, note=least)
+        if len(first.decode(errors="replace")) < PASSPHRASE_CHARACTERS:
+            say(f"that is too short, it takes {least}: try again")
+        elif _ask(prompt, hint, note="once more") == first:
+            return first
+        else:
+            say("the two were not the same: try again")
+    raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
+
+
+def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
+    """Get the value of a key from a file if one is named, otherwise from the person.
+
+    The line end of a value that is a single line of text is dropped, so that a file made with an
+    editor or `echo` gives the value that was meant. A value of several lines (a PEM file) or of
+    other bytes is taken as it is, byte for byte.
+
+    Args:
+        name: the key, for the prompt.
+        path: any readable file, `-` for standard input, None to ask.
+        option: how a file is named on the command line, for the hint.
+
+    Raises:
+        Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
+    """
+    process_protection.make_undumpable()
+    if path is None:
+        return _ask(f"value of {name}", f"add {option}, or - for standard input")
+    with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
+        data = read(descriptor, VALUE_LIMIT, "a value", without_line_end)
+    if not data:
+        raise usage("the value is empty", hint="a key has a value of at least one byte")
+    return data
+
+
+def legacy_key(path: str | None) -> bytes:
+    """Get the master key of the older tool from a file if one is named, otherwise from the person.
+
+    Args:
+        path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
+
+    Raises:
+        Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
+    """
+    process_protection.make_undumpable()
+    if path is None:
+        return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
+    with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
+        data = read(descriptor, PASSPHRASE_LIMIT, "an old master key", chomp)
+    if not data:
+        raise usage("the old master key is empty", hint="write it into the file that you name")
+    return data
+
+
+def file_bytes(path: str, limit: int) -> bytes:
+    """Read a whole file that holds values.
+
+    Raises:
+        Failure: it cannot be read, or has more than `limit` bytes.
+    """
+    process_protection.make_undumpable()
+    with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
+        return read(descriptor, limit, "a file")
+
+
+def _folded(text: str, stream: TextIO) -> list[str]:
+    shown = printable(text, LINE_LIMIT)
+    if not stream.isatty():
+        return [shown]
+    return fold(shown, columns_of(stream))
+
+
+def columns_of(stream: TextIO) -> int:
+    """Return how wide the terminal behind a stream is."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        columns = 0
+    # A terminal that was never told its size says 0.
+    return columns or 80
+
+
+def _say_all(text: str) -> None:
+    # If standard error is full or gone, there is no other place to say so.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Write to standard output inside the block, and flush it at the end.
+
+    Raises:
+        Failure: it is closed or full (`output-failed`), or nobody reads on (`output-closed`).
+    """
+    if sys.stdout is None:
+        raise Failure("standard output is closed", reason="output-failed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has had enough, which is no failure to tell anybody about.
+        raise Failure("", reason="output-closed") from None
+    except OSError as error:
+        raise Failure(
+            f"cannot write to standard output: {why(error)}", reason="output-failed"
+        ) from None
+
+
+def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    # Only here: rich costs more to load than most commands take.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in cells:
+        # As Text, so that square brackets in a cell are not taken for markup.
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but a clear yes is a no.
+
+    Raises:
+        Failure: there is no terminal to ask on.
+    """
+    terminal = _open_terminal("for an answer", "add --yes")
+    try:
+        # What was typed before the question stood there was no answer to it.
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
+        return _read_line(terminal).strip().lower() in (b"y", b"yes")
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def answer(question: str, default: str = "") -> str:
+    """Ask on the terminal for a line that may be seen.
+
+    Args:
+        question: what to ask.
+        default: what an empty line stands for.
+
+    Raises:
+        Failure: there is no terminal to ask on, what was typed is no text, or it was Ctrl-D.
+    """
+    terminal = _open_terminal("for an answer", "say it by options: see --help")
+    shown = f"{question} [{default}]" if default else question
+    try:
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
+        typed = _read_typed(terminal)
+        if not typed:
+            # Ctrl-D is not an empty line: the person wants to leave, not the default.
+            os.write(terminal, b"\n")
+            raise Failure("cancelled: nothing was changed", reason="not-confirmed")
+        return typed.decode().strip() or default
+    except UnicodeDecodeError:
+        raise usage("what was typed is not UTF-8", hint="") from None
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def has_terminal() -> bool:
+    """Tell whether there is a controlling terminal to ask and to show things on."""
+    try:
+        os.close(_open_terminal("", ""))
+    except Failure:
+        return False
+    return True
+
+
+def show_secret(lines: Sequence[str]) -> None:
+    """Write lines to the terminal itself, wherever standard error leads.
+
+    Raises:
+        Failure: there is no terminal, or it does not take them.
+    """
+    terminal = _open_terminal("to show it", "name a file for it instead")
+    try:
+        os.write(terminal, "".join(printable(line, LINE_LIMIT) + "\n" for line in lines).encode())
+    except OSError as error:
+        raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def _open_terminal(what: str, hint: str) -> int:
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise Failure(
+            f"there is no terminal to ask {what} on", reason="no-terminal", hint=hint
+        ) from None
+
+
+def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
+    shown = f"{prompt} ({note})" if note else prompt
+    terminal = _open_terminal(f"for the {prompt}", without_terminal)
+    try:
+        with _without_echo(terminal):
+            os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
+            line = _read_line(terminal)
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
+    finally:
+        os.close(terminal)
+    if not line:
+        raise Failure(
+            f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
+        )
+    return line
+
+
+@contextlib.contextmanager
+def _without_echo(terminal: int) -> Iterator[None]:
+    before = termios.tcgetattr(terminal)
+    quiet = termios.tcgetattr(terminal)
+    quiet[3] &= ~termios.ECHO
+    # Ctrl-Z would hand the terminal back with the echo off, and take up the prompt with it on.
+    quiet[6][termios.VSUSP] = b"\0"
+    # TCSAFLUSH drops what was typed before the prompt stood there: it was meant for something else.
+    termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+        # The newline that ended the input was not echoed either.
+        os.write(terminal, b"\n")
+
+
+def _read_line(terminal: int) -> bytes:
+    return _read_typed(terminal).removesuffix(b"\n")
+
+
+def _read_typed(terminal: int) -> bytes:
+    """Read a line with its end; empty where the input has ended."""
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(terminal, _TYPED_LIMIT + 1)
+        if not more:
+            break
+        line += more
+    if len(line) > _TYPED_LIMIT:
+        # The terminal may have cut it, and a part would be worse than nothing.
+        raise usage("that is too long to be typed", hint="put it into a file and name that")
+    return line

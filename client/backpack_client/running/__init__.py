@@ -1,1 +1,0 @@
-"""What `run` is made of: the agent's environment, its keys in a descriptor, and becoming it."""

@@ -1,0 +1,96 @@
+"""Keys in a sealed file in memory: what is written, who can change it, what is read."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from backpack_client import Failure
+from backpack_client.launch import key_descriptor
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+VALUES = {"K": b"text \xc3\xa4", "odd.name-1": b"\xff\x00", "EMPTY": b""}
+
+
+@pytest.fixture
+def number() -> Iterator[int]:
+    made = key_descriptor.write_keys(VALUES)
+    yield made
+    os.close(made)
+
+
+def environ(number: int) -> dict[str, str]:
+    return {"BACKPACK_KEYS_FD": str(number)}
+
+
+def test_what_is_written_is_read_again_and_again(number: int) -> None:
+    assert key_descriptor.handed_keys(environ(number)) == VALUES
+    os.lseek(number, 5, os.SEEK_SET)
+    assert key_descriptor.handed_keys(environ(number)) == VALUES
+    assert os.lseek(number, 0, os.SEEK_CUR) == 5
+
+
+def test_the_form_is_the_one_that_is_documented(number: int) -> None:
+    assert json.loads(os.pread(number, 4096, 0)) == {
+        "keys": {"K": "text ä", "EMPTY": ""},
+        "base64": {"odd.name-1": "/wA="},
+    }
+
+
+def test_it_survives_exec_and_stands_at_its_beginning(number: int) -> None:
+    assert os.get_inheritable(number)
+    assert os.lseek(number, 0, os.SEEK_CUR) == 0
+
+
+def test_it_takes_the_place_of_no_standard_stream_that_is_closed() -> None:
+    source = (
+        "import os; os.close(0); os.close(1)\n"
+        "from backpack_client.launch.key_descriptor import write_keys\n"
+        "assert write_keys({}) == 3\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_nobody_can_change_it(number: int) -> None:
+    for attempt in (
+        lambda: os.write(number, b"x"),
+        lambda: os.ftruncate(number, 0),
+        lambda: os.ftruncate(number, 2**20),
+        lambda: fcntl.fcntl(number, fcntl.F_ADD_SEALS, 0),
+    ):
+        with pytest.raises(PermissionError):
+            attempt()
+
+
+@pytest.mark.parametrize("named", ["", "x", "-1", "1e1", "99999999999", "²", "999999"])
+def test_a_variable_that_names_nothing_is_a_failure(named: str) -> None:
+    with pytest.raises(Failure):
+        key_descriptor.handed_keys({"BACKPACK_KEYS_FD": named})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"keys": []}', b'{"keys": {"K": 1}}', b"\xff", b"{}",
+                b'{"keys": {}, "base64": {"K": "no base64!"}}'],
+)  # fmt: skip
+def test_another_file_in_its_place_is_a_failure_that_shows_nothing(content: bytes) -> None:
+    made = os.memfd_create("other")
+    try:
+        os.write(made, content)
+        with pytest.raises(Failure) as caught:
+            key_descriptor.handed_keys(environ(made))
+    finally:
+        os.close(made)
+    assert caught.value.reason == "no-handed-keys"
+    assert caught.value.__cause__ is None
+
+
+def test_where_there_are_no_such_files_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(Failure, match="Linux only"):
+        key_descriptor.check_possible()

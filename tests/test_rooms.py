@@ -74,8 +74,8 @@ ROOMS: dict[str, dict[str, str]] = {
     "backpack_client.cli": {
         "startup": "",
         "session": "startup",
-        "operate": "session",
-        "main": "session operate",
+        "main": "session",
+        "operate": "session main",
         "audit": "session",
         "keys": "session",
         "consent": "session",

@@ -147,7 +147,7 @@ def test_a_rotation_says_what_it_did_and_leases_end_only_when_asked(code: Path, 
     assert get(run, "K") == "v\n"
     ran = run("rotate", "PASS")
     assert ran.code == 0
-    assert "1 key sealed anew, 2 slots re-wrapped" in ran.err
+    assert "1 key sealed again, 2 slots re-wrapped" in ran.err
     assert get(run, "K") == "v\n"
     told = json.loads(run("rotate", "--end-leases", "--json", "PASS").out)
     assert told["purged"] is True

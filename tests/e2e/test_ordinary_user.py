@@ -18,8 +18,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 # What the daemon and the client import, apart from the project itself; a copy, since the directory
 # that holds the tests' environment need not be open to other users.
 _NEEDED = (
-    "_cffi_backend*", "cffi", "click", "cryptography", "google", "grpc", "grpc_health",
-    "grpc_reflection", "markdown_it", "mdurl", "platformdirs", "pygments", "rich",
+    "_cffi_backend*", "cffi", "click", "cryptography", "google", "grpc", "h2",
+    "hpack", "hyperframe", "markdown_it", "mdurl", "platformdirs", "pygments", "rich",
     "typing_extensions.py",
 )  # fmt: skip
 

@@ -143,6 +143,7 @@ class Door:
     async def close(self) -> None:
         """Close every connection, each as soon as its peer has taken what it was sent."""
         self.stop_accepting()
+        self._shared.stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_SECONDS):
                 while any(connection.unread for connection in self.connections()):  # noqa: ASYNC110

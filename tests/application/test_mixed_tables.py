@@ -19,7 +19,7 @@ from backpackd.adapters.stores.inspection import Inspection
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.application.unattended import unlock_unattended
 from backpackd.application.vault.damage_report import check
-from backpackd.core.audit.chain import ACCEPTED, Head
+from backpackd.core.audit.chain import ACCEPTED, CHECKPOINT, Head
 from backpackd.core.errors import BackpackError, DamageError
 from backpackd.core.slots.slots import AUTHORIZING
 from backpackd.core.vault.states import State
@@ -285,6 +285,39 @@ async def test_a_log_cut_by_the_last_change_alone_is_a_break(tmp_path: Path) -> 
     assert problem is not None
     assert "cut or altered" in problem.what
     await closed(world)
+
+
+async def test_yesterdays_tables_beside_a_selection_of_todays_rows_do_not_open_unnoticed(
+    tmp_path: Path,
+) -> None:
+    files = await made(tmp_path, replaced)
+    with closing(sqlite3.connect(files.home("yesterday") / "vault.db")) as connection:
+        (known,) = connection.execute("SELECT max(number) FROM audit_log").fetchone()
+    with closing(sqlite3.connect(files.home("today") / "vault.db")) as connection:
+        (newest,) = connection.execute("SELECT max(number) FROM audit_log").fetchone()
+        (signed,) = connection.execute(
+            "SELECT min(number) FROM audit_log WHERE number > ? AND kind = ?", (known, CHECKPOINT)
+        ).fetchone()
+    # Without one row, without all from one on, and without all signatures from one on.
+    selections = [f"number = {row}" for row in range(1, newest + 1)]
+    selections += [f"number >= {row}" for row in range(1, newest + 1)]
+    selections += [f"number >= {row} AND kind = {CHECKPOINT}" for row in range(1, newest + 1)]
+    unnoticed = []
+    for selection in selections:
+        home = files.mixed(set(TABLES) - {"audit_log"})
+        with closing(sqlite3.connect(home / "vault.db", isolation_level=None)) as connection:
+            connection.execute(f"DELETE FROM audit_log WHERE {selection}")
+        world = await opened(home)
+        reason = await unlocked(world, GOOD)
+        assert reason in {"", "vault-stepped-back", "audit-keys-changed"}
+        if not reason and not world.auditing.broken_ms:
+            unnoticed.append(selection)
+        await closed(world)
+        shutil.rmtree(home)
+    # With the log up to what yesterday's record knows, or a part of what nobody signed after that:
+    # all of it is an older copy of the whole.
+    assert f"number >= {known + 1}" in unnoticed
+    assert set(unnoticed) <= {f"number >= {row}" for row in range(1, signed + 1)}
 
 
 async def test_a_log_that_was_emptied_when_the_vault_was_new_is_a_break(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""A revoked or refused agent that gives its shell a child (`CLONE_PARENT` in clone(2)).
+"""A revoked or refused agent in a shell, and what clone(2) and threads do for it.
 
-The child's chain does not hold the agent. It looks like any other command of the shell.
+With `CLONE_PARENT` the agent gives its shell a child, whose chain does not hold the agent: it looks
+like any other command of the shell. A process lives on without its first thread, and stays itself
+when another thread executes a program.
 """
 
 import os
@@ -17,8 +19,9 @@ import pytest
 from backpack_proto.v1 import leases_pb2
 from daemons import Client, RunningDaemon
 
-CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or CLONE is None, reason="needs Linux")
+# The numbers of clone(2) and of _exit(2), which ends one thread.
+CLONE, LEAVE = {"x86_64": (56, 60), "aarch64": (220, 93)}.get(platform.machine(), (0, 0))
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or not CLONE, reason="needs Linux")
 
 TOOL = """
 import sys
@@ -45,21 +48,32 @@ while os.wait()[0] != agent.pid:
 """
 
 AGENT = """
-import ctypes, os, signal, socket, sys
-number, connection, *tool = sys.argv[1:]
+import ctypes, os, signal, socket, sys, threading
+clone, leave, connection, *tool = sys.argv[1:]
 told = socket.socket(fileno=int(connection))
-told.send(str(os.getpid()).encode())
+system = ctypes.CDLL(None).syscall
 CLONE_PARENT = 0x8000
-while (way := told.recv(100).decode()):
-    beside = 0 if way == "below" else CLONE_PARENT
-    if ctypes.CDLL(None).syscall(int(number), beside | signal.SIGCHLD, 0, 0, 0, 0) == 0:
-        if way == "beside, in a process group of its own":
-            os.setpgid(0, 0)
-        if way == "beside, in a session of its own":
-            os.setsid()
-        os.execv(tool[0], tool)
-    if not beside:
-        os.wait()
+
+def obey():
+    told.send(str(os.getpid()).encode())
+    while (way := told.recv(100).decode()):
+        if way == "go on in another thread":
+            threading.Thread(target=obey).start()
+            system(int(leave), 0)
+        if way == "execute":
+            os.execv(sys.executable, sys.orig_argv)
+        beside = 0 if way == "below" else CLONE_PARENT
+        if system(int(clone), beside | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+            if way == "beside, in a process group of its own":
+                os.setpgid(0, 0)
+            if way == "beside, in a session of its own":
+                os.setsid()
+            os.execv(tool[0], tool)
+        if not beside:
+            os.wait()
+    os._exit(0)
+
+obey()
 """
 
 PYTHON = [sys.executable, "-c"]
@@ -86,10 +100,15 @@ class Agent:
             fd = str(theirs.fileno())
             command = [sys.executable, str(tool), str(path), str(self._report)]
             self._shell = subprocess.Popen(
-                [*PYTHON, SHELL, fd, *PYTHON, AGENT, str(CLONE), fd, *command],
+                [*PYTHON, SHELL, fd, *PYTHON, AGENT, str(CLONE), str(LEAVE), fd, *command],
                 pass_fds=[theirs.fileno()],
             )
         self.pid = int(self._told.recv(100))
+
+    def become(self, what: str) -> None:
+        """Have it become something else, and remain the same process."""
+        self._told.send(what.encode())
+        assert int(self._told.recv(100)) == self.pid
 
     def get(self, way: str) -> str:
         """Return the value or the reason."""
@@ -139,3 +158,19 @@ def test_a_refused_agent_does_not_ask_again_beside_itself(
     operator.deny(operator.pending()[0].code)
     assert agent.get(way) == "refused-by-operator"
     assert operator.pending() == []
+
+
+@pytest.mark.parametrize(
+    "then", [[], ["execute"]], ids=["without its first thread", "and executes"]
+)
+def test_an_agent_that_goes_on_in_another_thread_is_the_same_agent(
+    daemon: RunningDaemon, operator: Client, agent: Agent, then: list[str]
+) -> None:
+    operator.grant("K")
+    assert agent.get("below") == "v"
+    request = leases_pb2.RevokeLeasesRequest(tree_pid=agent.pid)
+    daemon.client().leases.RevokeLeases(request)
+    for step in ["go on in another thread", *then]:
+        agent.become(step)
+    assert agent.get("below") == "waiting-for-approval"
+    assert agent.get("beside") == "waiting-for-approval"

@@ -35,7 +35,8 @@ from backpack_proto.v1 import (
 Pending: TypeAlias = list[requests_pb2.Request]
 Grants: TypeAlias = list[grants_pb2.Grant]
 PASSPHRASE = b"seven quiet otters"
-READY_SECONDS = 30.0
+READY_SECONDS = 100.0
+"""A bound on what would otherwise hang. Many sessions of tests at once make a start take long."""
 
 
 class Client:

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Self
 
-PATIENCE = 30.0
+PATIENCE = 100.0
 
 
 def read_screen(screen: int) -> bytes:

@@ -310,7 +310,7 @@ async def test_yesterdays_tables_beside_a_selection_of_todays_rows_do_not_open_u
         world = await opened(home)
         reason = await unlocked(world, GOOD)
         assert reason in {"", "vault-stepped-back", "audit-keys-changed"}
-        if not reason and not world.auditing.broken_ms:
+        if not reason and not world.audit_log.broken_ms:
             unnoticed.append(selection)
         await closed(world)
         shutil.rmtree(home)

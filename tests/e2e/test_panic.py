@@ -15,7 +15,7 @@ from floods import flood, knocking
 LOCKED = ("FAILED_PRECONDITION", "locked")
 FLOODING = 200
 KNOCKING = 50
-HANGS_SECONDS = 10
+HANGS_SECONDS = 60
 LOG_BYTES = 20_000
 
 

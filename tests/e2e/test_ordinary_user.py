@@ -383,9 +383,13 @@ from backpack_client.failures import Failure
 agent = subprocess.Popen(
     [sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=-1, stdout=-1, text=True
 )
+def own(requests):
+    # Another test of the same user may have left a question.
+    return [one for one in requests if any(each.pid == agent.pid for each in one.chain)]
+
 with Backpack() as backpack:
     backpack.authorize(os.environ["PASSPHRASE"])
-    while not (shown := backpack.requests(all=True)):
+    while not (shown := own(backpack.requests(all=True))):
         pass
     agent.stdin.write("go\\n")
     agent.stdin.flush()
@@ -396,7 +400,7 @@ with Backpack() as backpack:
         print(failure.reason)
     else:
         print("approved")
-    (root,) = [each for each in backpack.requests(all=True)[0].chain if each.pid == agent.pid]
+    (root,) = [each for each in own(backpack.requests(all=True))[0].chain if each.pid == agent.pid]
     print(root.now or "named")
     backpack.deny(shown[0].code)
 agent.kill()

@@ -145,7 +145,9 @@ class Approvals:
             )
         if wait.failure is not None:
             raise wait.failure()
-        if self.consents.refused_to(facts, names):
+        # What another tree was refused ends no wait: this request may just have been approved. The
+        # caller decides again, and without a consent is refused as above.
+        if self.consents.refused_above(facts, names):
             raise _refused()
 
     def pending(self) -> list[Request]:

@@ -102,12 +102,16 @@ class Consents:
         """Tell whether one of these keys was refused to the tree that has this root."""
         return any(self._refused.number(tree, name) >= 0 for name in names)
 
+    def refused_above(self, facts: PeerFacts, names: Collection[str]) -> bool:
+        """Tell whether one of these keys was refused to a tree that a caller is in."""
+        return any(self.refused(process.id, names) for process in facts.chain)
+
     def refused_to(self, facts: PeerFacts, names: Collection[str]) -> bool:
         """Tell whether a caller is not asked about: one of these keys was refused above it.
 
         Or it was refused to a tree that may have left the caller behind.
         """
-        if any(self.refused(process.id, names) for process in facts.chain):
+        if self.refused_above(facts, names):
             return True
         return not self._refused.left_to(Traces.of(facts)).isdisjoint(names)
 

@@ -23,7 +23,7 @@ _HEADERS, _SETTINGS, _PING = 1, 4, 6
 _TO_ACKNOWLEDGE = frozenset({_SETTINGS, _PING})
 Line = tuple[str, str, str]
 
-_FLOODS: dict[str, Callable[[RunningDaemon], AbstractContextManager[None]]] = {
+_FLOODS: dict[str, Callable[[RunningDaemon], AbstractContextManager[object]]] = {
     f"{_PROCESSES} x 1": partial(flood, processes=_PROCESSES, connections=1),
     f"{_PROCESSES} x 5": partial(flood, processes=_PROCESSES, connections=5),
     f"{_PROCESSES} that hang up": partial(flood, processes=_PROCESSES, connections=1, hang_up=True),

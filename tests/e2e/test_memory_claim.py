@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from backpackd.adapters.system.clock import SystemClock
 from backpackd.application.vault.vault import Vault
 from backpackd.core.peer_facts import ProcessId
 from daemons import PASSPHRASE, Client, RunningDaemon, failure
+from flooding import START, begin, frame
 
 WINDOW = 16
 # Of a window of 16 bytes at any place, 8 that begin at a multiple of 8 are a part.
@@ -288,6 +290,29 @@ def test_root_finds_nothing_of_what_a_failed_call_carried(daemon: RunningDaemon)
         "wrong-passphrase",
     ]
     assert left(daemon, carried) == set()
+
+
+def test_root_finds_nothing_of_what_went_to_no_method_or_was_taken_back(
+    daemon: RunningDaemon,
+) -> None:
+    unknown, taken_back = (secrets.token_hex(20).encode() for _ in range(2))
+    client = daemon.client()
+    client.init()
+    call = client.channel.unary_unary("/backpack.v1.Vault/Nothing")
+    assert failure(lambda: call(unknown))[0] == "UNIMPLEMENTED"
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(str(daemon.socket))
+        end.settimeout(60)
+        # In the middle of its message.
+        body = b"\0\0\0\1\0" + taken_back
+        end.sendall(START + begin(1, "/backpack.v1.Vault/Authorize") + frame(0, 0, 1, body))
+        end.sendall(frame(3, 0, 1, (8).to_bytes(4, "big")))
+        end.sendall(begin(3, "/grpc.health.v1.Health/Check") + frame(0, 1, 3, bytes(5)))
+        got = b""
+        while b"\x08\x01" not in got:
+            got += end.recv(65536)
+        # Both connections stay open.
+        assert left(daemon, {"unknown": unknown, "taken back": taken_back}) == set()
 
 
 def test_root_finds_nothing_of_calls_that_their_callers_gave_up(daemon: RunningDaemon) -> None:

@@ -1,6 +1,11 @@
 """What every test gets: a place of its own, a daemon if it asks, and no way to skip in CI."""
 
 import os
+
+# gRPC reads this when it is imported. Tests fork only to start programs; gRPC would start its
+# threads again in the child, which closes their descriptors: they end it before the program begins.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import random
 import secrets
 import signal

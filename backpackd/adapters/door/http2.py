@@ -17,6 +17,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
+from hpack import Encoder
 from hyperframe.frame import GoAwayFrame
 
 from backpackd.adapters.door.budget import Budget
@@ -44,11 +45,27 @@ _CONFIG = H2Configuration(
 _NO_LAST_STREAM = 2**31 - 1
 
 
+class _Encoder(Encoder):
+    """Writes header fields without Huffman coding.
+
+    On a local socket the few bytes that the coding saves cost more time than they take, and the
+    client's own reader (`backpack_client.fastpath`) is small because it does not know it.
+    """
+
+    def encode(self, headers: Headers, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002 - hpack's
+        """See `hpack.Encoder`."""
+        return super().encode(headers, huffman)
+
+
 class _Http2(H2Connection):
     """The library's state machine."""
 
     MAX_CLOSED_STREAMS = 1024
     """The library remembers 65,536 closed streams otherwise, which is 6 MB for each connection."""
+
+    def __init__(self) -> None:
+        super().__init__(_CONFIG)
+        self.encoder = _Encoder()
 
 
 @dataclass(slots=True)
@@ -98,7 +115,7 @@ class Connection:
         self.active_at = self._loop.time()
         self._socket = sock
         self._fd = sock.fileno()
-        self._http2 = _Http2(_CONFIG)
+        self._http2 = _Http2()
         self._frames = Frames(self.active_at)
         self._reading = False
         self._before_first = FIRST_REQUEST_BYTES

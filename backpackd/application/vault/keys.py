@@ -300,8 +300,17 @@ def _head(master: memoryview, session: Session, row: KeyRow, name: str) -> KeyHe
 
 
 def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
-    with session.open_master() as master:
-        return {name: records.row_index(master, session.vault_id, name) for name in names}
+    session.check()
+    found = {name: session.indexes[name] for name in names if name in session.indexes}
+    if len(found) < len(names):
+        with session.open_master() as master:
+            for name in names:
+                if name not in found:
+                    found[name] = records.row_index(master, session.vault_id, name)
+                    # Of stored keys only: any caller may ask for names that there are not.
+                    if found[name] in session.rows:
+                        session.indexes[name] = found[name]
+    return found
 
 
 def _require(session: Session, indexes: Mapping[str, bytes]) -> None:

@@ -32,6 +32,8 @@ class Session:
         opened_by: the slot that it was unlocked with; None: the vault was made just now.
         over: True once the vault was locked.
         epoch: counts up with every new master key; what was read under another one no longer fits.
+        indexes: row indexes of stored keys by their names, as far as they were asked for; of this
+            epoch. They stand in the file for everybody to read.
     """
 
     vault_id: bytes
@@ -45,6 +47,7 @@ class Session:
     opened_by: Slot | None = None
     over: bool = False
     epoch: int = 0
+    indexes: dict[str, bytes] = field(default_factory=dict)
 
     @contextmanager
     def open_master(self) -> Iterator[memoryview]:

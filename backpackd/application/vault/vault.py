@@ -412,6 +412,7 @@ class Vault:
             session.rows = renewal.rows
             session.slots = {slot.slot_id: slot for slot in renewal.slots}
             session.epoch += 1
+            session.indexes.clear()
             if then is not None:
                 then()
 

@@ -47,6 +47,9 @@ class Suspended:
     beside: tuple[tuple[ProcessId, ProcessId], ...] = ()
 
 
+_NOTHING = Suspended(frozenset(), frozenset())
+
+
 class Consents:
     """What people's answers left behind, for `core.access.decision`. In memory only."""
 
@@ -130,6 +133,8 @@ class Consents:
 
     def suspended(self, facts: PeerFacts) -> Suspended:
         """Return what a caller does not have without a question though it is in no such tree."""
+        if not (self._denied or self._refused.places or self._withdrawn.places):
+            return _NOTHING
         traces = Traces.of(facts)
         denied = [
             which
@@ -174,6 +179,11 @@ class Consents:
                 or (consent.selector.process == tree and _covers_any(consent, names))
             )
         )
+
+    @property
+    def any_withdrawn(self) -> bool:
+        """Whether anything was revoked from anybody, of what is remembered."""
+        return self._overflowed >= 0 or bool(self._withdrawn)
 
     def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
         """Tell whether a key was revoked from a tree, so that what it had before is set aside.
@@ -280,6 +290,9 @@ class _Remembered:
 
     def __contains__(self, tree: ProcessId) -> bool:
         return tree in self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     def add(self, tree: ProcessId, names: Iterable[str], number: int, place: Place | None) -> int:
         """Remember a number for these keys, and return the latest that was forgotten; -1: none."""

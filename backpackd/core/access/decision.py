@@ -213,6 +213,8 @@ def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> 
         rules: what holds at this moment.
         since: the id of a consent: only a revocation after that one counts.
     """
+    if not rules.consents.any_withdrawn:
+        return False
     return any(rules.consents.withdrawn(each.id, name, since=since) for each in facts.chain)
 
 

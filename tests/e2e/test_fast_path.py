@@ -1,4 +1,4 @@
-"""The client's own reader of HTTP/2 and the real daemon: whatever it answers, one call is enough."""
+"""The client's own reader of HTTP/2 and the real daemon: one call is enough, whatever comes."""
 
 import os
 import subprocess

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import h2.events
 from h2.config import H2Configuration
@@ -52,7 +53,7 @@ class _Encoder(Encoder):
     client's own reader (`backpack_client.fastpath`) is small because it does not know it.
     """
 
-    def encode(self, headers: Headers, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002 - hpack's
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
         """See `hpack.Encoder`."""
         return super().encode(headers, huffman)
 

@@ -165,21 +165,21 @@ class Keys:
     ) -> Sequence[KeyHead] | None:
         """Open the heads of rows; None when another master key has come into force meanwhile."""
         found = []
-        for place, (row, sealed) in enumerate(stored):
-            if place % _BATCH == 0:
-                # Others are served in between: ten thousand rows take a good part of a second.
-                await asyncio.sleep(0)
+        for start in range(0, len(stored), _BATCH):
+            # Others are served in between: ten thousand rows take a good part of a second.
+            await asyncio.sleep(0)
             if session.epoch != epoch:
                 return None
             with session.open_master() as master:
-                try:
-                    head = records.open_head(
-                        master, vault_id=session.vault_id, row=row, sealed=sealed
-                    )
-                except OpenError as error:
-                    raise _damaged("a key") from error
-            if wanted(head.name):
-                found.append(head)
+                for row, sealed in stored[start : start + _BATCH]:
+                    try:
+                        head = records.open_head(
+                            master, vault_id=session.vault_id, row=row, sealed=sealed
+                        )
+                    except OpenError as error:
+                        raise _damaged("a key") from error
+                    if wanted(head.name):
+                        found.append(head)
         return found
 
     async def heads(self, names: Sequence[str]) -> Sequence[KeyHead]:

@@ -15,9 +15,7 @@ class CanonicalError(ValueError):
 
 def encode(value: Any) -> bytes:
     """Encode plain data (dict with str keys, list, str, int, bool, None) as canonical JSON."""
-    return json.dumps(
-        value, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
-    ).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def decode(data: bytes) -> Any:
@@ -28,7 +26,7 @@ def decode(data: bytes) -> Any:
     """
     value = None
     try:
-        value = json.loads(data.decode("ascii"), parse_float=_refuse, parse_constant=_refuse)
+        value = _DECODER.decode(data.decode("ascii"))
         same = encode(value) == data
     except (ValueError, RecursionError):
         same = False
@@ -91,3 +89,10 @@ def context(*parts: bytes) -> bytes:
 def _refuse(_: str) -> NoReturn:
     # A number with a point has many spellings, and its value depends on who reads it.
     raise ValueError("not a number of the form")
+
+
+# Made once: `json.loads` and `json.dumps` would make them anew for each of ten thousand keys.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
+)
+_DECODER = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse)

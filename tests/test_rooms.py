@@ -11,7 +11,8 @@ from test_architecture import PACKAGES, ROOT, imports, modules, parsed, within
 ROOMS: dict[str, dict[str, str]] = {
     "backpackd.core": {
         "errors": "",
-        "peer_facts": "",
+        "process_roles": "",
+        "peer_facts": "process_roles",
         "protections": "",
         "render": "",
         "rows": "",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 
+from backpackd.core.process_roles import STARTERS, is_one_of, is_program
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
@@ -78,7 +80,8 @@ class ProcessFacts:
         executable: absolute path of what it runs; None when the kernel does not tell, which is a
             normal state and never matches a selector.
         unit: the systemd unit it runs in; None outside of one.
-        manager: True for pid 1 and for the user's own service manager.
+        manager: True for pid 1 where that is an init system, and for the service manager of the
+            user.
         name: what the process calls itself (a claim).
         image: which program it runs; never compared with a selector.
     """
@@ -167,9 +170,10 @@ class PeerFacts:
 def root_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
     """Find the root of the process tree in a chain of ancestors: what consent is proposed for.
 
-    It is the process that `origin_index` finds, if that runs as the peer's uid, and else the next
-    one below it that does. A process of root's may start the programs of everybody (`sudo sshd`),
-    and one approval must not cover them.
+    It is the process that `origin_index` finds, or the next one below it that runs as the peer's
+    uid and is neither a shell that leads a terminal's session nor a program that starts what people
+    open (`core.process_roles`). A process of root's may start the programs of everybody (`sudo
+    sshd`), and a terminal multiplexer those of a whole login: one approval must not cover them.
 
     Args:
         chain: at least one process, the caller first, each one's parent next.
@@ -179,7 +183,9 @@ def root_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
         The index of the root in `chain`.
     """
     index = origin_index(chain, uid)
-    while index > 0 and (chain[index].uid != uid or _leads_terminal(chain, index, uid)):
+    while index > 0 and (
+        chain[index].uid != uid or _leads_terminal(chain, index, uid) or _is_starter(chain[index])
+    ):
         index -= 1
     return index
 
@@ -187,11 +193,12 @@ def root_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
 def origin_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
     """Find the outermost process that the caller's tree reaches to: what prohibitions are for.
 
-    In the outermost session that has a controlling terminal it is the highest process that is not
-    the session's leader: an agent started from a shell is one tree, with all the sessions,
-    terminals and shells that it opens inside, and the shell itself is never swept in. Where only
-    the leader stands in the chain, it is the process just below it. Without any terminal it is the
-    highest process below pid 1 or the user's service manager.
+    In the outermost session that has a controlling terminal it is the highest process, and not the
+    session's leader where that is a shell: an agent started from a shell is one tree, with all the
+    sessions, terminals and shells that it opens inside, and the shell itself is never swept in. An
+    agent that leads the session itself (`exec`, a pane of a terminal multiplexer, a container with
+    a terminal) is the root of what it starts. Without any terminal it is the highest process below
+    pid 1 or the user's service manager.
 
     Processes of another uid at the top of the chain count as managers, too. Otherwise every job of
     cron, and every command over ssh without a terminal, would be in one tree, under the daemon that
@@ -213,7 +220,7 @@ def origin_index(chain: tuple[ProcessFacts, ...], uid: int) -> int:
     """
     top = _outermost(chain, uid)
     index = next((i for i in range(top, -1, -1) if chain[i].terminal), top)
-    # More than one step where a leader started the next one, as `exec script` in a shell does.
+    # More than one step where a shell started the next one on a terminal of its own.
     while index > 0 and _leads_terminal(chain, index, uid):
         index -= 1
     return index
@@ -236,13 +243,17 @@ def _outermost(chain: tuple[ProcessFacts, ...], uid: int) -> int:
 
 
 def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int, uid: int) -> bool:
-    """Tell whether a process is the leader of a terminal's session, or its shell in other ways.
+    """Tell whether a process is the shell that leads a terminal's session, or stands in for it.
 
     `su -` on Linux and `login` on macOS stay in the session as another uid, and the shell that they
     start does not lead it. It stands in for the leader, also where its parent cannot be seen.
+
+    A program that is no shell and starts nothing for people is an agent, leader or not.
     """
     process = chain[index]
-    if not process.terminal:
+    if not process.terminal or (
+        process.uid == uid and is_program(process.executable, process.name)
+    ):
         return False
     if process.id.pid == process.session:
         return True
@@ -250,3 +261,7 @@ def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int, uid: int) -> bo
         above = chain[index + 1]
         return above.uid != uid and process.uid == uid and above.session == process.session
     return process.parent > 1 or (process.parent == 1 and process.session == 1)
+
+
+def _is_starter(process: ProcessFacts) -> bool:
+    return is_one_of(STARTERS, process.executable, process.name)

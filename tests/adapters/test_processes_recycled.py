@@ -21,6 +21,9 @@ from backpackd.adapters.processes import linux, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses
 from backpackd.core.errors import ProcessGoneError
 
+# An init system, so that its children are roots of trees of their own.
+Path("/proc/self/comm").write_text("init")
+
 def child(pid=None, then=signal.pause):
     if pid is not None:
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Runs as pid 1 of a pid namespace, where it decides which pid comes next. Its children are roots of
-# trees of their own.
+# Runs as pid 1 of a pid namespace, where it decides which pid comes next. It calls itself an init
+# system, so that its children are roots of trees of their own.
 SCENE = """
 import json, os, signal, subprocess, sys
 from pathlib import Path
@@ -61,6 +61,7 @@ class Agent:
         self.process.kill()
         self.process.wait()
 
+Path("/proc/self/comm").write_text("init")
 place = Path(sys.argv[2])
 daemon = RunningDaemon(place / "home", place / "run" / "s.sock")
 daemon.start()

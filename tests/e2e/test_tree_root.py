@@ -20,8 +20,8 @@ from backpackd.core.peer_facts import PeerFacts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
-# Leaves the tree of whoever starts it, then runs a script without a terminal, or else types a line
-# into an interactive shell that leads the session of a terminal of its own.
+# Leaves the tree of its parent. Then runs a script without a terminal, or a program that leads the
+# session of a terminal, or types a line into an interactive shell that does.
 BASE = """
 import os, pty, select, sys
 kind, text = sys.argv[1:]
@@ -42,8 +42,11 @@ if kind == "script":
 else:
     shell, terminal = pty.fork()
     if shell == 0:
+        if kind == "leader":
+            os.execvp(sys.executable, [sys.executable, *text.split()])
         os.execvp("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"])
-    os.write(terminal, text.encode() + b"\\n")
+    if kind == "terminal":
+        os.write(terminal, text.encode() + b"\\n")
     try:
         while os.read(terminal, 4096):
             pass
@@ -69,6 +72,14 @@ if os.fork() == 0:
 os.wait()
 # Else whoever waits for this one would end before anybody has looked.
 open("hold").readline()
+""",
+    "agent.py": """
+import os, subprocess
+with open("report", "w") as report:
+    report.write(f"agent {os.getpid()}\\n")
+first = 'echo "first $$" > report; read line < hold'
+subprocess.Popen(["sh", "-c", first])
+subprocess.run(["setsid", "--wait", "sh", "leaf"])
 """,
     "on_terminal.py": "import pty, sys; pty.spawn(sys.argv[1:])",
 }
@@ -203,6 +214,17 @@ def test_a_shell_on_a_nested_terminal_and_its_commands_stay_in_the_tree(
     typed = SHELL + f"sh agent python3 on_terminal.py {inner}"
     experiment.run("terminal", typed, {"shell", "agent", "helper", "inner", "leaf"})
     assert [experiment.root(role) for role in ("leaf", "inner")] == ["agent", "agent"]
+
+
+def test_an_agent_that_leads_the_session_is_the_root_of_every_tool_that_it_starts(
+    experiment: Experiment,
+) -> None:
+    # As in a pane of a terminal multiplexer that was opened with a command.
+    experiment.run("leader", "agent.py", {"agent", "first", "leaf"})
+    agent = experiment.attest("agent").process
+    assert agent.session == agent.id.pid
+    assert agent.terminal != 0
+    assert [experiment.root(role) for role in ("agent", "first", "leaf")] == ["agent"] * 3
 
 
 def test_a_double_fork_leaves_the_tree_and_is_its_own_root(experiment: Experiment) -> None:

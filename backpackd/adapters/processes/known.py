@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from backpackd.adapters.processes import procfs
 from backpackd.core.peer_facts import ProcessFacts, ProcessId
+from backpackd.core.process_roles import is_manager
 
 UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What tells that a process is gone or hidden from this one, and not that the daemon is in trouble.
@@ -60,6 +61,7 @@ class Known:
         if read == self._read:
             return
         pid, told = files.pid, procfs.parse_stat(raw)
+        name = told.name.decode("utf-8", "replace")
         self.facts = ProcessFacts(
             id=ProcessId(pid, told.start, self._unique),
             parent=told.parent,
@@ -68,8 +70,10 @@ class Known:
             uid=owner,
             executable=executable,
             unit=unit,
-            manager=pid == 1 or (told.parent == 1 and owner == uid and told.name == b"systemd"),
-            name=told.name.decode("utf-8", "replace"),
+            manager=(owner != uid and pid == 1)
+            or is_manager(pid, executable, name)
+            or (told.parent == 1 and owner == uid and told.name == b"systemd"),
+            name=name,
             image=replace(image, layout=told.layout),
         )
         self._read = read

@@ -1,0 +1,85 @@
+"""Which programs start what people ask for, and so are no agents themselves.
+
+A shell that leads the session of a terminal starts one command after the other. An ssh server, a
+terminal multiplexer or a desktop starts all that a person opens. Consent to one of these would be
+consent to every program that is started there next.
+
+The names decide where the root of a tree is, and a process can choose its own: by running a copy of
+a program, or by what it calls itself. So a name may only make a tree smaller, or leave it as the
+kernel's facts make it. An agent that calls itself `bash` is asked about more often.
+
+One name does the opposite: a first process of the daemon's pid namespace that is no init system is
+the agent of its container. Who can choose that program has made the container.
+"""
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SHELLS = _names(
+    "ash bash busybox csh dash elvish es fish ksh ksh93 loksh mksh nu oksh osh pdksh pwsh rbash rc "
+    "rzsh sh tcsh xonsh yash ysh zsh"
+)
+"""Programs that read commands and run them."""
+
+STARTERS = _names(
+    # Logins, and what runs a command as another user or on a terminal of its own.
+    "agetty doas dropbear getty login machinectl mosh-server runuser script sshd sshd-session su "
+    "sudo telnetd ttyd "
+    # Terminal multiplexers.
+    "abduco byobu dtach screen SCREEN tmux zellij "
+    # What stands between a service manager and the first process of a container.
+    "conmon containerd-shim containerd-shim-runc-v2 "
+    # Desktops, their panels and their menus.
+    "Hyprland awesome bspwm budgie-panel budgie-wm cinnamon cinnamon-session dmenu fuzzel "
+    "gnome-session-binary gnome-shell herbstluftwm i3 krunner kwin_wayland kwin_x11 labwc lxpanel "
+    "lxqt-panel lxqt-runner lxqt-session lxsession mate-panel mate-session niri openbox "
+    "plasmashell qtile river rofi sway wofi xfce4-appfinder xfce4-panel xfce4-session "
+    "xfdesktop"
+)
+"""Programs that start what a person opens: they may stand at the top, and are never the root."""
+
+INITS = _names(
+    "catatonit docker-init dumb-init init launchd openrc-init podman-init runit s6-svscan systemd "
+    "tini tini-static"
+)
+"""Programs whose work as the first process is to start others and to collect orphans."""
+
+_NAME_BYTES = 15
+"""What the kernel keeps of a name (proc_pid_comm(5))."""
+
+
+def is_one_of(programs: frozenset[str], executable: str | None, name: str) -> bool:
+    """Tell whether a process runs one of these programs, or says that it does.
+
+    Args:
+        programs: file names.
+        executable: the path of what it runs; None where the kernel does not tell.
+        name: what it calls itself (a claim).
+    """
+    told = name.partition(":")[0].removeprefix("-")
+    if told in programs or (
+        len(told) == _NAME_BYTES and any(each.startswith(told) for each in programs)
+    ):
+        return True
+    return executable is not None and executable.rpartition("/")[2] in programs
+
+
+def is_program(executable: str | None, name: str) -> bool:
+    """Tell whether a process is known to be neither a shell nor a starter.
+
+    What hides its program may be anything: False.
+    """
+    return executable is not None and not is_one_of(SHELLS | STARTERS, executable, name)
+
+
+def is_manager(pid: int, executable: str | None, name: str) -> bool:
+    """Tell whether a process is the first one of the daemon's pid namespace, and an init system.
+
+    What hides its program counts as one, and so does a shell: the entry point of a container is
+    often a script that starts several programs.
+    """
+    if pid != 1:
+        return False
+    return is_one_of(INITS, executable, name) or not is_program(executable, name)

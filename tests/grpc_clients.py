@@ -22,7 +22,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from backpack_proto.standard import health_pb2, reflection_pb2
 from backpack_proto.v1 import (
@@ -297,12 +297,16 @@ class Grpclib(_Asynchronous):
                 await self._read(ask, stream, ended)
         except GRPCError as error:
             ended.status, ended.message = error.status.name, error.message or ""
+            # Of a failure that comes while it still sends, it shows the status and keeps the
+            # rest to itself. So this is what has come.
+            received = opened._stream.trailers or opened._stream.headers
+            ended.trailing = _texts(received)
+        except StreamTerminatedError as error:
+            # Its word for a connection that ends; it ends one itself at the first GOAWAY.
+            ended.status, ended.message = Status.UNAVAILABLE.name, str(error)
         except TimeoutError:
             # It watches over its deadlines by itself, and does not wait to be told.
             ended.status = Status.DEADLINE_EXCEEDED.name
-        # Of a failure that comes while it still sends, it shows the status and keeps the rest.
-        received = opened._stream.trailers or opened._stream.headers or ()
-        ended.trailing = _texts((opened.trailing_metadata or dict(received)).items())
         return ended
 
     @staticmethod

@@ -40,6 +40,7 @@ LIBRARIES: Final = [
     for name in GRPC_CLIENTS
 ]
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 VALUES: Final = {f"LONG_{number:03}": bytes([number]) * 65536 for number in range(64)}
 STATUS: Final = Ask("Vault/Status", [vault_pb2.StatusRequest()])
 # Needs operator authority, and is short.
@@ -150,7 +151,7 @@ def test_a_stream_of_requests_may_be_refused_while_it_is_sent(client: GrpcClient
 
 
 def test_a_deadline_ends_the_call_on_both_sides(client: GrpcClient, operator: Client) -> None:
-    ended = one(client, get_keys("DEADLINE", wait=3600, timeout=0.3))
+    ended = one(client, get_keys("DEADLINE", wait=3600, timeout=1))
     assert ended.status == "DEADLINE_EXCEEDED"
     assert ended.initial["backpack-request-code"] in {one.code for one in operator.pending()}
     until_nobody_waits(operator, "DEADLINE")
@@ -173,7 +174,7 @@ def test_streams_that_are_ended_early_make_room_for_as_many(
     client: GrpcClient, status: str, end: dict[str, Any]
 ) -> None:
     request = health_pb2.HealthCheckRequest()
-    for _ in range(3):
+    for _ in range(2):
         ended = client.calls([Ask(f"{HEALTH}/Watch", [request], **end)] * MOST_OPEN)
         assert [each.failure for each in ended] == [(status, "")] * MOST_OPEN
 
@@ -291,3 +292,26 @@ def test_more_calls_at_once_than_a_connection_takes_wait_in_the_library(
     client: GrpcClient,
 ) -> None:
     assert {each.status for each in client.calls([STATUS] * 300)} == {"OK"}
+
+
+@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_when_the_daemon_stops_every_call_ends_and_says_so(
+    daemon: RunningDaemon, library: str
+) -> None:
+    operator = daemon.operator()
+    client = GRPC_CLIENTS[library](daemon.socket)
+    watch = Ask(f"{HEALTH}/Watch", [health_pb2.HealthCheckRequest()])
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(client.calls, [watch, get_keys("NOBODY_ANSWERS", wait=3600)])
+        # Both were sent in this order on one connection.
+        while not any(request.waiting for request in operator.pending()):
+            pass
+        assert daemon.terminate() == 0
+        watched, waited = ending.result()
+    client.close()
+    assert [watched.status, waited.status] == ["UNAVAILABLE"] * 2
+    # At the first word of a stop, grpclib ends all calls without waiting for more.
+    if library != "grpclib":
+        assert [each.status for each in watched.responses] == [SERVING, NOT_SERVING]
+        assert {watched.failure, waited.failure} == {("UNAVAILABLE", "shutting-down")}

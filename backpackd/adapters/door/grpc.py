@@ -228,6 +228,7 @@ class Call:
                 raise _malformed("this call takes exactly one message")
             self._messages.append(data[_PREFIX:end])
             self._queued += end
+            self.connection.delivered()
             self._size = len(data) - end
             self._chunks = [data[end:]] if self._size else []
             self._tell()

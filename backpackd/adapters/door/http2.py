@@ -101,6 +101,7 @@ class Connection:
         self._http2 = _Http2(_CONFIG)
         self._frames = Frames(self.active_at)
         self._reading = False
+        self._paused = False
         self._before_first = FIRST_REQUEST_BYTES
         self._deadline: asyncio.TimerHandle | None = None
         self._unsent = b""
@@ -176,6 +177,10 @@ class Connection:
         """Let the peer send so many bytes more, with the next `flush`."""
         self._http2.acknowledge_received_data(size, stream)
 
+    def delivered(self) -> None:
+        """Take note that a call has got a whole message."""
+        self._frames.delivered()
+
     def room(self, stream: int) -> int:
         """Return how many bytes may be sent on a stream now."""
         if len(self._unsent) > UNSENT:
@@ -226,12 +231,13 @@ class Connection:
         self._send(unsent)
         if len(self._unsent) <= UNSENT:
             self._wake()
-            if not self._reading:
-                self._read_on()
+            if self._paused:
+                self._paused = False
+                self._go_on()
 
     def _read_on(self) -> None:
-        """Read again when there is something, unless there is too much to send as it is."""
-        if not self.closed and not self._reading and len(self._unsent) <= UNSENT:
+        """Read again when there is something."""
+        if not self.closed and not self._reading:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
 
@@ -267,6 +273,8 @@ class Connection:
         if self.closed:
             return
         if len(self._unsent) > UNSENT:
+            # There is too much to send as it is. Frames that were read already wait as well.
+            self._paused = True
             self._stop_reading()
         elif not self._frames.ready:
             self._read_on()

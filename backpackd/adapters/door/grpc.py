@@ -89,6 +89,7 @@ class Call:
         "_task",
         "_timer",
         "_unacknowledged",
+        "_wanted",
         "connection",
         "stands",
         "stopping",
@@ -108,6 +109,7 @@ class Call:
         self._counted = False
         self._chunks: list[bytes] = []
         self._size = 0
+        self._wanted = _PREFIX
         self._messages: deque[bytes] = deque()
         self._queued = 0
         self._charged = 0
@@ -211,26 +213,37 @@ class Call:
         self._cancel()
 
     def _cut_messages(self, method: Method) -> None:
-        while self._size >= _PREFIX:
-            data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
-            end = _PREFIX + int.from_bytes(data[1:_PREFIX], "big")
-            self._chunks = [data]
-            if data[0]:
+        """Take the messages that are whole out of what has come.
+
+        Nothing is put together before a message is whole, and nothing is moved up for each of many
+        short ones: either would take time with the square of the bytes.
+        """
+        if self._size < self._wanted:
+            return
+        data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        begin, self._wanted = 0, _PREFIX
+        while len(data) - begin >= _PREFIX:
+            body = begin + _PREFIX
+            length = int.from_bytes(data[begin + 1 : body], "big")
+            if data[begin]:
                 raise _malformed("a message is marked as compressed, and no encoding was named")
-            if end - _PREFIX > method.longest:
+            if length > method.longest:
                 raise LimitError(
                     f"the request is too long: this call takes at most {method.longest} bytes",
                     reason="request-too-large",
                 )
-            if len(data) < end:
-                return
-            if not method.streaming and (self._messages or len(data) > end):
+            if len(data) < body + length:
+                self._wanted = _PREFIX + length
+                break
+            if not method.streaming and (self._messages or len(data) > body + length):
                 raise _malformed("this call takes exactly one message")
-            self._messages.append(data[_PREFIX:end])
-            self._queued += end
+            self._messages.append(data[body : body + length])
+            self._queued += _PREFIX + length
             self.connection.delivered()
-            self._size = len(data) - end
-            self._chunks = [data[end:]] if self._size else []
+            begin = body + length
+        self._size = len(data) - begin
+        self._chunks = [data[begin:]] if self._size else []
+        if begin:
             self._tell()
 
     def _charge(self, size: int) -> bool:

@@ -141,6 +141,18 @@ def test_streams_carry_megabytes_in_either_direction(client: GrpcClient) -> None
     assert imported.responses[0].kept == exported.responses[0].keys >= len(VALUES)
 
 
+def test_streams_may_consist_of_many_short_messages(client: GrpcClient) -> None:
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="backpack.v1.Vault")
+    told = one(client, Ask(f"{REFLECTION[0]}/ServerReflectionInfo", [asked] * 600))
+    assert (told.status, len(told.responses)) == ("OK", 600)
+    parts = [backup_pb2.ImportKeysRequest(data=b"x") for _ in range(1000)]
+    terms = backup_pb2.ImportTerms(passphrase=PASSPHRASE, on_conflict=backup_pb2.ON_CONFLICT_KEEP)
+    sent = one(
+        client, Ask("Backup/ImportKeys", [backup_pb2.ImportKeysRequest(terms=terms), *parts])
+    )
+    assert sent.failure == ("DATA_LOSS", "not-a-backup")
+
+
 def test_a_stream_of_requests_may_be_refused_while_it_is_sent(client: GrpcClient) -> None:
     terms = backup_pb2.ImportTerms(passphrase=PASSPHRASE, on_conflict=backup_pb2.ON_CONFLICT_KEEP)
     junk = [backup_pb2.ImportKeysRequest(data=bytes(65536)) for _ in range(40)]

@@ -8,7 +8,6 @@ from backpackd.adapters.door.frames import PREFACE, FrameError, Frames
 from backpackd.adapters.door.limits import (
     BYTES_FOR_ONE_FRAME,
     FRAMES_A_SECOND,
-    FRAMES_FOR_A_MESSAGE,
     FRAMES_FOR_A_REQUEST,
     FRAMES_FOR_AN_ANSWER,
     FRAMES_SPARE,
@@ -146,19 +145,10 @@ def test_content_brings_frames_by_its_bytes() -> None:
         spend(frames, 2 * FRAMES_SPARE, tiny)
 
 
-def test_a_message_that_was_delivered_brings_frames_however_short_it_was() -> None:
-    frames = begun()
-    spend(frames, FRAMES_SPARE)
-    frames.delivered()
-    spend(frames, FRAMES_FOR_A_MESSAGE, frame(0, 0, 1, b""))
-    with pytest.raises(FrameError):
-        spend(frames, 1)
-
-
 def test_answers_and_time_bring_frames() -> None:
     frames = begun()
     spend(frames, FRAMES_SPARE)
-    frames.answered(2)
+    frames.earn(2 * FRAMES_FOR_AN_ANSWER)
     spend(frames, 2 * FRAMES_FOR_AN_ANSWER)
     spend(frames, 3 * FRAMES_A_SECOND, now=3)
     with pytest.raises(FrameError):
@@ -167,8 +157,6 @@ def test_answers_and_time_bring_frames() -> None:
 
 def test_nothing_is_saved_up_beyond_the_spare() -> None:
     frames = begun()
-    frames.answered(100_000)
-    for _ in range(1000):
-        frames.delivered()
+    frames.earn(100_000)
     with pytest.raises(FrameError):
         spend(frames, FRAMES_SPARE + FRAMES_A_SECOND + 1, now=1_000_000)

@@ -348,7 +348,7 @@ async def test_nothing_of_a_message_stays_in_a_connection_that_stays_open(
     secret = os.urandom(32)
     client, connection = await setting.connected(door, first("Echo", secret * 10))
     await Answers(client).ended()
-    assert connection._frames._data == b""
+    assert connection.frames._data == b""
     assert connection._unsent == b""
     assert not connection.calls
     assert len(connection._http2.incoming_buffer._data) == 0

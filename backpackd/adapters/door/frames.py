@@ -9,9 +9,7 @@ And the library is given whole frames only, so that nothing of a passphrase stay
 from backpackd.adapters.door.limits import (
     BYTES_FOR_ONE_FRAME,
     FRAMES_A_SECOND,
-    FRAMES_FOR_A_MESSAGE,
     FRAMES_FOR_A_REQUEST,
-    FRAMES_FOR_AN_ANSWER,
     FRAMES_SPARE,
     LONGEST_FRAME,
 )
@@ -113,13 +111,9 @@ class Frames:
         self._at = len(PREFACE)
         return begin
 
-    def answered(self, frames: int) -> None:
-        """Give frames to spare for what the peer was sent: it answers each with a few."""
-        self._spare = min(self._spare + frames * FRAMES_FOR_AN_ANSWER, FRAMES_SPARE)
-
-    def delivered(self) -> None:
-        """Give frames to spare for a whole message that the peer has sent to a method."""
-        self._spare = min(self._spare + FRAMES_FOR_A_MESSAGE, FRAMES_SPARE)
+    def earn(self, frames: int) -> None:
+        """Give frames to spare, for what the peer was sent or has sent."""
+        self._spare = min(self._spare + frames, FRAMES_SPARE)
 
     def _spend(self, frames: int, requests: int, carried: int, now: float) -> None:
         earned = (

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from h2.exceptions import ProtocolError
 
-from backpackd.adapters.door.limits import HEADER_BYTES, QUEUED
+from backpackd.adapters.door.limits import FRAMES_FOR_A_MESSAGE, HEADER_BYTES, QUEUED
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
@@ -169,17 +169,10 @@ class Call:
             # It was answered already; what is still on its way goes unread.
             self.connection.acknowledge(self._stream, flow)
             return
-        if data and not self._charge(len(data)):
-            self.connection.acknowledge(self._stream, flow)
-            self._abort(
-                LimitError(
-                    "more than this connection may send without operator authority: authorize first"
-                )
-            )
-            return
-        self._chunks.append(data)
-        self._size += len(data)
         try:
+            self._charge(len(data))
+            self._chunks.append(data)
+            self._size += len(data)
             self._cut_messages(self._method)
         except BackpackError as error:
             self.connection.acknowledge(self._stream, flow)
@@ -213,11 +206,8 @@ class Call:
         self._cancel()
 
     def _cut_messages(self, method: Method) -> None:
-        """Take the messages that are whole out of what has come.
-
-        Nothing is put together before a message is whole, and nothing is moved up for each of many
-        short ones: either would take time with the square of the bytes.
-        """
+        # Put together only for a whole message, and once for many: it would take time with the
+        # square of the bytes otherwise.
         if self._size < self._wanted:
             return
         data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
@@ -239,21 +229,22 @@ class Call:
                 raise _malformed("this call takes exactly one message")
             self._messages.append(data[body : body + length])
             self._queued += _PREFIX + length
-            self.connection.delivered()
+            self.connection.frames.earn(FRAMES_FOR_A_MESSAGE)
             begin = body + length
         self._size = len(data) - begin
         self._chunks = [data[begin:]] if self._size else []
         if begin:
             self._tell()
 
-    def _charge(self, size: int) -> bool:
+    def _charge(self, size: int) -> None:
         connection = self.connection
-        if connection.shared.authorized(connection):
-            return True
+        if not size or connection.shared.authorized(connection):
+            return
         if not connection.shared.budget.charge(connection, connection.tree, size):
-            return False
+            raise LimitError(
+                "more than this connection may send without operator authority: authorize first"
+            )
         self._charged += size
-        return True
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():

@@ -25,6 +25,7 @@ from backpackd.adapters.door.grpc import Call
 from backpackd.adapters.door.limits import (
     FIRST_REQUEST_BYTES,
     FIRST_REQUEST_SECONDS,
+    FRAMES_FOR_AN_ANSWER,
     FRAMES_PER_JOB,
     PATIENCE_SECONDS,
     UNSENT,
@@ -99,7 +100,7 @@ class Connection:
         self._socket = sock
         self._fd = sock.fileno()
         self._http2 = _Http2(_CONFIG)
-        self._frames = Frames(self.active_at)
+        self.frames = Frames(self.active_at)
         self._reading = False
         self._paused = False
         self._before_first = FIRST_REQUEST_BYTES
@@ -162,12 +163,12 @@ class Connection:
     def send_headers(self, stream: int, headers: Headers, *, end: bool) -> None:
         """Send headers or trailers with the next `flush`."""
         self._http2.send_headers(stream, headers, end_stream=end)
-        self._frames.answered(1)
+        self.frames.earn(FRAMES_FOR_AN_ANSWER)
 
     def send_data(self, stream: int, data: bytes) -> None:
         """Send content with the next `flush`: no more than `room` allows."""
         self._http2.send_data(stream, data)
-        self._frames.answered(1)
+        self.frames.earn(FRAMES_FOR_AN_ANSWER)
 
     def reset_stream(self, stream: int) -> None:
         """Tell the peer that the rest of its request is not wanted, with the next `flush`."""
@@ -176,10 +177,6 @@ class Connection:
     def acknowledge(self, stream: int, size: int) -> None:
         """Let the peer send so many bytes more, with the next `flush`."""
         self._http2.acknowledge_received_data(size, stream)
-
-    def delivered(self) -> None:
-        """Take note that a call has got a whole message."""
-        self._frames.delivered()
 
     def room(self, stream: int) -> int:
         """Return how many bytes may be sent on a stream now."""
@@ -256,7 +253,7 @@ class Connection:
         if self.closed:
             return
         try:
-            if not self._frames.ready:
+            if not self.frames.ready:
                 self._receive()
             self._serve_frames()
         except (BlockingIOError, InterruptedError):
@@ -276,7 +273,7 @@ class Connection:
             # There is too much to send as it is. Frames that were read already wait as well.
             self._paused = True
             self._stop_reading()
-        elif not self._frames.ready:
+        elif not self.frames.ready:
             self._read_on()
         elif not self.shared.turns.take(self.tree, self._read):
             self._stop_reading()
@@ -292,11 +289,11 @@ class Connection:
         if not data:
             raise ConnectionResetError
         self._before_first -= min(len(data), self._before_first)
-        self._frames.feed(data)
+        self.frames.feed(data)
 
     def _serve_frames(self) -> None:
         now = self.active_at = self._loop.time()
-        piece = self._frames.cut(FRAMES_PER_JOB, now)
+        piece = self.frames.cut(FRAMES_PER_JOB, now)
         if piece:
             for event in self._http2.receive_data(piece):
                 self._handle(event)

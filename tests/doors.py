@@ -93,6 +93,7 @@ class Played:
             "Many": PlayedMethod(self._many),
             "Collect": PlayedMethod(self._collect, streaming=True),
             "Chat": PlayedMethod(self._chat, streaming=True),
+            "Repeat": PlayedMethod(self._repeat, streaming=True),
             "Deny": PlayedMethod(self._deny),
             "Break": PlayedMethod(self._break),
         }
@@ -147,6 +148,10 @@ class Played:
     async def _chat(self, call: Call) -> None:
         while (message := await call.receive()) is not None:
             await call.send(message)
+
+    async def _repeat(self, call: Call) -> None:
+        while (message := await call.receive()) is not None:
+            await call.send(message * 100)
 
     async def _deny(self, call: Call) -> None:
         await call.receive()

@@ -282,7 +282,8 @@ def test_the_limits_that_stand_in_no_row_of_their_own_are_those_that_are_enforce
     frames = (
         f"{limits.FRAMES_SPARE} to spare; those that begin a request are free and bring "
         f"{limits.FRAMES_FOR_A_REQUEST} more, {limits.BYTES_FOR_ONE_FRAME} bytes of a request "
-        f"bring one, a frame that is answered {limits.FRAMES_FOR_AN_ANSWER}, a second "
+        f"bring one, a whole message {limits.FRAMES_FOR_A_MESSAGE}, a frame that is answered "
+        f"{limits.FRAMES_FOR_AN_ANSWER}, a second "
         f"{limits.FRAMES_A_SECOND};"
     )
     assert frames in PROTOCOL

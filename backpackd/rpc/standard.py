@@ -103,12 +103,25 @@ class ReflectionService:
                 case "file_by_filename":
                     return _described(self._pool.FindFileByName(request.file_by_filename))
                 case "file_containing_symbol":
-                    symbol = request.file_containing_symbol
-                    return _described(self._pool.FindFileContainingSymbol(symbol))
+                    return _described(self._containing(request.file_containing_symbol))
+                case "all_extension_numbers_of_type":
+                    kind = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
+                    return reflection_pb2.ServerReflectionResponse(
+                        all_extension_numbers_response=reflection_pb2.ExtensionNumberResponse(
+                            base_type_name=kind.full_name
+                        )
+                    )
                 case _:
                     return _not_found("there are no extensions here")
         except KeyError:
             return _not_found("there is nothing of that name")
+
+    def _containing(self, symbol: str) -> FileDescriptor:
+        """Find the file of a symbol. The pool knows methods by a way of their own only."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _described(file: FileDescriptor) -> reflection_pb2.ServerReflectionResponse:

@@ -148,7 +148,7 @@ def test_content_brings_frames_by_its_bytes() -> None:
 def test_answers_and_time_bring_frames() -> None:
     frames = begun()
     spend(frames, FRAMES_SPARE)
-    frames.answered(2)
+    frames.earn(2 * FRAMES_FOR_AN_ANSWER)
     spend(frames, 2 * FRAMES_FOR_AN_ANSWER)
     spend(frames, 3 * FRAMES_A_SECOND, now=3)
     with pytest.raises(FrameError):
@@ -157,6 +157,6 @@ def test_answers_and_time_bring_frames() -> None:
 
 def test_nothing_is_saved_up_beyond_the_spare() -> None:
     frames = begun()
-    frames.answered(100_000)
+    frames.earn(100_000)
     with pytest.raises(FrameError):
         spend(frames, FRAMES_SPARE + FRAMES_A_SECOND + 1, now=1_000_000)

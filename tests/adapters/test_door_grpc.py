@@ -84,6 +84,20 @@ async def test_a_stream_of_requests_is_read_to_its_end(setting: Setting) -> None
         assert await channel.stream_unary("/test/Collect")(many([])) == b"0 0"
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 6, 1000, 16_000])
+async def test_messages_are_the_same_however_they_are_cut_into_frames(
+    setting: Setting, size: int
+) -> None:
+    await setting.open()
+    lengths = [0, 1, 0, 5, 4, 100, 0, 6, 200, 1, 1, 0]
+    sent = b"".join(b"\0" + length.to_bytes(4, "big") + bytes(length) for length in lengths)
+    client = setting.connect()
+    pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+    frames = [frame(0, 0, 1, piece) for piece in pieces]
+    await send(client, START + begin(1, "/test/Chat") + b"".join(frames) + frame(0, 1, 1, b""))
+    assert (await answer(client)).data == sent
+
+
 async def test_both_sides_may_stream(setting: Setting) -> None:
     await setting.open()
     async with setting.channel() as channel:

@@ -290,6 +290,41 @@ async def test_what_was_not_taken_is_dropped_when_it_is_told_to(setting: Setting
     assert b"value" not in got
 
 
+@pytest.mark.parametrize("kind", ["one stream", "many streams"])
+async def test_requests_that_were_read_are_served_when_the_peer_reads_on(
+    setting: Setting, kind: str
+) -> None:
+    await setting.open()
+    # All of it is read at once, and the peer sends nothing after it.
+    client = setting.connect()
+    streams = [1] if kind == "one stream" else list(range(1, 199, 2))
+    message = frame(0, 0, 1, b"\0\0\0\0\x14" + b"m" * 20)
+    requests = b""
+    for stream in streams:
+        requests += begin(stream, "/test/Repeat")
+    for number in range(900):
+        stream = streams[number % len(streams)]
+        requests += message[:5] + stream.to_bytes(4, "big") + message[9:]
+    requests += b"".join(frame(0, 1, stream, b"") for stream in streams)
+    assert len(START + requests) < 64 * 1024
+    wide = frame(SETTINGS, 0, 0, b"\0\4\x7f\xff\xff\xff") + frame(8, 0, 0, b"\x7f\0\0\0")
+    await send(client, START + wide + requests)
+    answers = Answers(client)
+    got = [await answers.ended(stream) for stream in streams]
+    assert sum(len(one.data) for one in got) == 900 * 2005
+
+
+async def test_a_stream_of_many_short_requests_is_no_flood(setting: Setting) -> None:
+    await setting.open()
+    client = setting.connect()
+    await send(client, START + begin(1, "/test/Collect"))
+    for size in (0, 1, 20):
+        message = b"\0\0\0\0" + bytes([size]) + bytes(size)
+        await send(client, frame(0, 0, 1, message) * 3000)
+    await send(client, frame(0, 1, 1, b""))
+    assert (await answer(client)).data[5:] == b"9000 63000"
+
+
 async def test_two_hundred_mebibytes_through_a_slow_reader_arrive_as_they_were(
     setting: Setting,
 ) -> None:
@@ -313,7 +348,7 @@ async def test_nothing_of_a_message_stays_in_a_connection_that_stays_open(
     secret = os.urandom(32)
     client, connection = await setting.connected(door, first("Echo", secret * 10))
     await Answers(client).ended()
-    assert connection._frames._data == b""
+    assert connection.frames._data == b""
     assert connection._unsent == b""
     assert not connection.calls
     assert len(connection._http2.incoming_buffer._data) == 0

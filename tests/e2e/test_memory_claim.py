@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from typing import Any
 import grpc
 import pytest
 
-from backpack_proto.v1 import keys_pb2, leases_pb2, vault_pb2
+from backpack_proto.v1 import (
+    backup_pb2,
+    backup_pb2_grpc,
+    keys_pb2,
+    leases_pb2,
+    slots_pb2,
+    slots_pb2_grpc,
+    vault_pb2,
+)
 from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.adapters.secrets.stretching import Argon2idStretcher
 from backpackd.adapters.stores.sqlite import SqliteStore
@@ -40,6 +48,12 @@ CALLS = 3000
 CONNECTIONS = 6
 GIVEN_UP = 100
 LOOK_SECONDS = 30
+ROUNDS = 50
+MIXED = (
+    "new passphrase", "backup passphrase", "long passphrase", "wrong passphrase",
+    "wrong current", "value", "long value", "too long value", "unauthorized", "long unauthorized",
+    "stored already", "malformed", "no method", "taken back",
+)  # fmt: skip
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem"),
@@ -315,6 +329,132 @@ def test_root_finds_nothing_of_what_went_to_no_method_or_was_taken_back(
         assert left(daemon, {"unknown": unknown, "taken back": taken_back}) == set()
 
 
+class Mixed:
+    """Calls of all kinds, over and over, on connections that stay open.
+
+    Attributes:
+        secrets: what the calls carry, in either direction, by what it is.
+        name: of a key, which comes with the values and is no secret.
+        count: how many calls were made.
+    """
+
+    def __init__(self, daemon: RunningDaemon, end: socket.socket) -> None:
+        # Two blocks of a long value hold every window of it.
+        self.secrets = {name: secrets.token_hex(16).encode() for name in MIXED}
+        # That of the vault that was made, which opens in no time: a new one takes what it takes.
+        self.secrets["passphrase"] = PASSPHRASE
+        self.name = f"KEY_{secrets.token_hex(16).upper()}"
+        self.count = 0
+        self._operator, self._other = daemon.client(), daemon.client()
+        self._end = end
+        self._stream = 1
+        end.connect(str(daemon.socket))
+        end.sendall(START)
+        self._operator.unlock()
+        self._operator.authorize()
+        self._operator.grant("*")
+        self._long = long_request(self.name, self.secrets["long value"] * 2048)
+        self._names = [key.name for key in self._long.keys]
+
+    def round(self, number: int) -> None:
+        """Make a call of every kind."""
+        held, operator, other = self.secrets, self._operator, self._other
+        put, get = operator.keys.PutKeys, other.leases.GetKeys
+        longest = leases_pb2.GetKeysRequest(names=self._names)
+        expected: list[tuple[Callable[[], object], str]] = [
+            (lambda: operator.authorize(held["wrong passphrase"]), "wrong-passphrase"),
+            (lambda: self._change(held["wrong current"], PASSPHRASE), "wrong-passphrase"),
+            (lambda: operator.authorize(held["passphrase"]), ""),
+            (lambda: other.unlock(held["passphrase"]), ""),
+            (lambda: other.authorize(held["long passphrase"] * 32768), "request-too-large"),
+            (lambda: operator.put("SMALL", held["value"], replace=True), ""),
+            (lambda: other.get("SMALL"), ""),
+            (lambda: put(self._long), ""),
+            (lambda: get(longest), ""),
+            (lambda: other.put("SMALL", held["unauthorized"]), "not-authorized"),
+            (lambda: other.put("SMALL", held["long unauthorized"] * 32768), "not-authorized"),
+            (lambda: operator.put("SMALL", held["too long value"] * 32768), "invalid-value"),
+            (lambda: operator.put("SMALL", held["stored already"]), "key-exists"),
+            (lambda: self._malformed(held["malformed"]), "malformed-request"),
+            (lambda: self._unknown(held["no method"]), "no-such-method"),
+            (lambda: self._export(backup_pb2.ExportKeysRequest(plaintext=True)), ""),
+            (lambda: give_up(put, self._long, number), ""),
+            (lambda: give_up(get, longest, number), ""),
+            (lambda: give_up(operator.vault.Authorize, self._given_up(), number), ""),
+            (self._take_back, ""),
+        ]
+        for call, reason in expected:
+            if reason:
+                assert failure(call)[1] == reason
+            else:
+                call()
+        self.count += len(expected)
+
+    def rare(self) -> None:
+        """Make the calls that take long: new passphrases, a recovery code, a sealed backup."""
+        held = self.secrets
+        self._change(held["passphrase"], held["new passphrase"])
+        self._operator.authorize(held["new passphrase"])
+        slots: Any = slots_pb2_grpc.SlotsStub(self._operator.channel)
+        code = slots.AddSlot(slots_pb2.AddSlotRequest(kind="recovery")).drawn
+        slots.DrillRecovery(slots_pb2.DrillRecoveryRequest(code=code))
+        request = backup_pb2.ExportKeysRequest(passphrase=held["backup passphrase"])
+        parts = [backup_pb2.ImportKeysRequest(data=data) for data in self._export(request)]
+        terms = backup_pb2.ImportTerms(
+            passphrase=request.passphrase, on_conflict=backup_pb2.ON_CONFLICT_REPLACE
+        )
+        backup: Any = backup_pb2_grpc.BackupStub(self._operator.channel)
+        backup.ImportKeys(iter([backup_pb2.ImportKeysRequest(terms=terms), *parts]))
+        self.secrets["recovery code"] = code
+        self.count += 6
+
+    def _change(self, current: bytes, replacement: bytes) -> None:
+        self._operator.vault.ChangePassphrase(
+            vault_pb2.ChangePassphraseRequest(current=current, replacement=replacement)
+        )
+
+    def _malformed(self, carried: bytes) -> None:
+        self._operator.channel.unary_unary("/backpack.v1.Keys/PutKeys")(b"\x0a\xff\x7f" + carried)
+
+    def _unknown(self, carried: bytes) -> None:
+        self._operator.channel.unary_unary("/backpack.v1.Vault/Nothing")(carried)
+
+    def _export(self, request: backup_pb2.ExportKeysRequest) -> list[bytes]:
+        backup: Any = backup_pb2_grpc.BackupStub(self._operator.channel)
+        return [response.data for response in backup.ExportKeys(request)]
+
+    def _given_up(self) -> vault_pb2.AuthorizeRequest:
+        return vault_pb2.AuthorizeRequest(passphrase=self.secrets["passphrase"])
+
+    def _take_back(self) -> None:
+        """Send the beginning of a request, and then that it is not wanted."""
+        body = b"\0\0\0\1\0" + self.secrets["taken back"]
+        begun = begin(self._stream, "/backpack.v1.Vault/Authorize")
+        self._end.sendall(begun + frame(0, 0, self._stream, body))
+        self._end.sendall(frame(3, 0, self._stream, (8).to_bytes(4, "big")))
+        self._stream += 2
+
+
+@pytest.mark.usefixtures("cheap_vault")
+def test_root_finds_nothing_after_a_thousand_mixed_calls_on_connections_that_stay_open(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as end:
+        mixed = Mixed(daemon, end)
+        for number in range(ROUNDS):
+            mixed.round(number)
+        mixed.rare()
+        assert mixed.count >= 1000
+        assert "refused a connection" not in daemon.log_text()
+        copy = shutil.copytree(daemon.home, tmp_path / "copy")
+        master = asyncio.run(master_key(copy, mixed.secrets["new passphrase"]))
+        needles = {name: needle * 2 for name, needle in mixed.secrets.items()}
+        # What came in the same messages and is kept openly shows that these are looked for well.
+        control = {"name": mixed.name.encode()}
+        assert {each.needle for each in scan(daemon.pid, control)} == {"name"}
+        assert left(daemon, needles | {"master key": master}) == set()
+
+
 def test_root_finds_nothing_of_calls_that_their_callers_gave_up(daemon: RunningDaemon) -> None:
     value = secrets.token_bytes(32)
     with operator(daemon, PASSPHRASE) as client:
@@ -330,6 +470,12 @@ def give_up(method: Any, request: object, call: int) -> None:
     """Call with a deadline between none at all and one that is just enough."""
     with contextlib.suppress(grpc.RpcError):
         method(request, timeout=0.001 * (call % 8))
+
+
+def long_request(name: str, value: bytes) -> keys_pb2.PutKeysRequest:
+    """Make a request of a mebibyte."""
+    keys = [keys_pb2.KeyValue(name=f"{name}_{number}", value=value) for number in range(16)]
+    return keys_pb2.PutKeysRequest(keys=keys, replace=True)
 
 
 def put_request(value: bytes) -> keys_pb2.PutKeysRequest:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -105,6 +106,57 @@ async def test_a_tool_that_is_done_reflecting_ends_in_peace(tmp_path: Path) -> N
         await reflecting.done_writing()
         assert len([response async for response in reflecting]) == 1
         assert await reflecting.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        ("grpc.health.v1.Health", "grpc/health/v1/health.proto"),
+        ("grpc.health.v1.Health.Check", "grpc/health/v1/health.proto"),
+        (
+            "grpc.reflection.v1.ServerReflection.ServerReflectionInfo",
+            "grpc/reflection/v1/reflection.proto",
+        ),
+        ("grpc.health.v1.HealthCheckResponse.ServingStatus", "grpc/health/v1/health.proto"),
+        ("grpc.health.v1.HealthCheckRequest.service", "grpc/health/v1/health.proto"),
+        ("grpc.health.v1.Health.Nothing", None),
+        ("nothing.Check", None),
+        (".", None),
+        ("", None),
+    ],
+)
+async def test_a_file_is_found_by_any_name_in_it(
+    tmp_path: Path, symbol: str, file: str | None
+) -> None:
+    async with serving(tmp_path) as served:
+        reflecting = reflect(served)
+        request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+        await reflecting.write(request)
+        response = await reflecting.read()
+        reflecting.cancel()
+    if file is None:
+        assert response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    else:
+        (first,) = response.file_descriptor_response.file_descriptor_proto
+        assert FileDescriptorProto.FromString(first).name == file
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [("grpc.health.v1.HealthCheckRequest", True), ("grpc.health.v1.Health", False), ("no", False)],
+)
+async def test_a_message_has_no_extensions_and_what_is_no_message_is_not_found(
+    tmp_path: Path, kind: str, found: bool
+) -> None:
+    async with serving(tmp_path) as served:
+        reflecting = reflect(served)
+        request = reflection_pb2.ServerReflectionRequest(all_extension_numbers_of_type=kind)
+        await reflecting.write(request)
+        response = await reflecting.read()
+        reflecting.cancel()
+    assert response.HasField("all_extension_numbers_response") == found
+    assert response.all_extension_numbers_response.base_type_name == (kind if found else "")
+    assert not response.all_extension_numbers_response.extension_number
 
 
 async def test_an_unknown_service_is_watched_as_unknown(tmp_path: Path) -> None:

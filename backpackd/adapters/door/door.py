@@ -135,19 +135,13 @@ class Door:
         self._shared.stopping = True
         for connection in self.connections():
             connection.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while any(connection.calls for connection in self.connections()):  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK_SECONDS)
+        await self._wait_while(lambda connection: bool(connection.calls), grace)
 
     async def close(self) -> None:
         """Close every connection, each as soon as its peer has taken what it was sent."""
         self.stop_accepting()
         self._shared.stopping = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_SECONDS):
-                while any(connection.unread for connection in self.connections()):  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK_SECONDS)
+        await self._wait_while(lambda connection: connection.unread, _FLUSH_SECONDS)
         for connection in self.connections():
             connection.close()
         self._shared.turns.finish()
@@ -155,6 +149,12 @@ class Door:
             self._summing_up.cancel()
             self._summing_up = None
         self._refusals.flush(float("inf"))
+
+    async def _wait_while(self, busy: Callable[[Connection], bool], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(map(busy, self.connections())):  # noqa: ASYNC110 - it is once, at the end
+                    await asyncio.sleep(_LOOK_SECONDS)
 
     # Accepting.
 
@@ -261,7 +261,10 @@ class Door:
                 self._refuse(f"a connection: {name_of(error)}")
                 self._go_on_after(error)
                 return
-            self._remember(peer.process.pid, tree)
+            self._known[peer.process.pid] = tree
+            self._known.move_to_end(peer.process.pid)
+            if len(self._known) > _TREES_REMEMBERED:
+                self._known.popitem(last=False)
             verdict: Verdict[Connection] = judge(tree, self._trees)
             if verdict.refusal is not None or verdict.evict is not None:
                 self._shared.turns.rest(line)
@@ -274,12 +277,6 @@ class Door:
             self._trees.setdefault(tree, {})[connection] = None
             undo.pop_all()
             connection.start()
-
-    def _remember(self, pid: int, tree: ProcessId) -> None:
-        self._known[pid] = tree
-        self._known.move_to_end(pid)
-        if len(self._known) > _TREES_REMEMBERED:
-            self._known.popitem(last=False)
 
     def _closed(self, connection: Connection) -> None:
         tree = self._trees[connection.tree]
@@ -318,6 +315,9 @@ class Door:
 
     def _refuse(self, what: str) -> None:
         self._refusals.note(what, self._clock.boot())
+        self._sum_up_later()
+
+    def _sum_up_later(self) -> None:
         if self._summing_up is None and self._refusals.pending:
             loop = asyncio.get_running_loop()
             self._summing_up = loop.call_later(EVERY_SECONDS, self._sum_up)
@@ -325,9 +325,7 @@ class Door:
     def _sum_up(self) -> None:
         self._summing_up = None
         self._refusals.flush(self._clock.boot())
-        if self._refusals.pending:
-            loop = asyncio.get_running_loop()
-            self._summing_up = loop.call_later(EVERY_SECONDS, self._sum_up)
+        self._sum_up_later()
 
 
 def _hung_up(sock: socket.socket) -> bool:

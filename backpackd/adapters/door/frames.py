@@ -10,7 +10,6 @@ from backpackd.adapters.door.limits import (
     BYTES_FOR_ONE_FRAME,
     FRAMES_A_SECOND,
     FRAMES_FOR_A_REQUEST,
-    FRAMES_FOR_AN_ANSWER,
     FRAMES_SPARE,
     LONGEST_FRAME,
 )
@@ -112,9 +111,9 @@ class Frames:
         self._at = len(PREFACE)
         return begin
 
-    def answered(self, frames: int) -> None:
-        """Give frames to spare for what the peer was sent: it answers each with a few."""
-        self._spare = min(self._spare + frames * FRAMES_FOR_AN_ANSWER, FRAMES_SPARE)
+    def earn(self, frames: int) -> None:
+        """Give frames to spare, for what the peer was sent or has sent."""
+        self._spare = min(self._spare + frames, FRAMES_SPARE)
 
     def _spend(self, frames: int, requests: int, carried: int, now: float) -> None:
         earned = (

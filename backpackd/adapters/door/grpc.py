@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from h2.exceptions import ProtocolError
 
-from backpackd.adapters.door.limits import HEADER_BYTES, QUEUED
+from backpackd.adapters.door.limits import FRAMES_FOR_A_MESSAGE, HEADER_BYTES, QUEUED
 from backpackd.core.errors import (
     BackpackError,
     InvalidRequestError,
@@ -72,28 +72,6 @@ class Call:
         stopping: whether it is to end because the daemon stops.
     """
 
-    __slots__ = (
-        "_announced",
-        "_charged",
-        "_chunks",
-        "_counted",
-        "_ended",
-        "_expired",
-        "_messages",
-        "_method",
-        "_news",
-        "_open",
-        "_queued",
-        "_size",
-        "_stream",
-        "_task",
-        "_timer",
-        "_unacknowledged",
-        "connection",
-        "stands",
-        "stopping",
-    )
-
     def __init__(self, connection: "Connection", stream: int) -> None:
         """Begin with nothing received."""
         self.connection = connection
@@ -108,6 +86,7 @@ class Call:
         self._counted = False
         self._chunks: list[bytes] = []
         self._size = 0
+        self._wanted = _PREFIX
         self._messages: deque[bytes] = deque()
         self._queued = 0
         self._charged = 0
@@ -167,17 +146,10 @@ class Call:
             # It was answered already; what is still on its way goes unread.
             self.connection.acknowledge(self._stream, flow)
             return
-        if data and not self._charge(len(data)):
-            self.connection.acknowledge(self._stream, flow)
-            self._abort(
-                LimitError(
-                    "more than this connection may send without operator authority: authorize first"
-                )
-            )
-            return
-        self._chunks.append(data)
-        self._size += len(data)
         try:
+            self._charge(len(data))
+            self._chunks.append(data)
+            self._size += len(data)
             self._cut_messages(self._method)
         except BackpackError as error:
             self.connection.acknowledge(self._stream, flow)
@@ -211,35 +183,45 @@ class Call:
         self._cancel()
 
     def _cut_messages(self, method: Method) -> None:
-        while self._size >= _PREFIX:
-            data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
-            end = _PREFIX + int.from_bytes(data[1:_PREFIX], "big")
-            self._chunks = [data]
-            if data[0]:
+        # Put together only for a whole message, and once for many: it would take time with the
+        # square of the bytes otherwise.
+        if self._size < self._wanted:
+            return
+        data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        begin, self._wanted = 0, _PREFIX
+        while len(data) - begin >= _PREFIX:
+            body = begin + _PREFIX
+            length = int.from_bytes(data[begin + 1 : body], "big")
+            if data[begin]:
                 raise _malformed("a message is marked as compressed, and no encoding was named")
-            if end - _PREFIX > method.longest:
+            if length > method.longest:
                 raise LimitError(
                     f"the request is too long: this call takes at most {method.longest} bytes",
                     reason="request-too-large",
                 )
-            if len(data) < end:
-                return
-            if not method.streaming and (self._messages or len(data) > end):
+            if len(data) < body + length:
+                self._wanted = _PREFIX + length
+                break
+            if not method.streaming and (self._messages or len(data) > body + length):
                 raise _malformed("this call takes exactly one message")
-            self._messages.append(data[_PREFIX:end])
-            self._queued += end
-            self._size = len(data) - end
-            self._chunks = [data[end:]] if self._size else []
+            self._messages.append(data[body : body + length])
+            self._queued += _PREFIX + length
+            self.connection.frames.earn(FRAMES_FOR_A_MESSAGE)
+            begin = body + length
+        self._size = len(data) - begin
+        self._chunks = [data[begin:]] if self._size else []
+        if begin:
             self._tell()
 
-    def _charge(self, size: int) -> bool:
+    def _charge(self, size: int) -> None:
         connection = self.connection
-        if connection.shared.authorized(connection):
-            return True
+        if not size or connection.shared.authorized(connection):
+            return
         if not connection.shared.budget.charge(connection, connection.tree, size):
-            return False
+            raise LimitError(
+                "more than this connection may send without operator authority: authorize first"
+            )
         self._charged += size
-        return True
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partialmethod
 
 import h2.events
 from h2.config import H2Configuration
@@ -27,6 +27,7 @@ from backpackd.adapters.door.grpc import Call
 from backpackd.adapters.door.limits import (
     FIRST_REQUEST_BYTES,
     FIRST_REQUEST_SECONDS,
+    FRAMES_FOR_AN_ANSWER,
     FRAMES_PER_JOB,
     PATIENCE_SECONDS,
     UNSENT,
@@ -47,15 +48,9 @@ _NO_LAST_STREAM = 2**31 - 1
 
 
 class _Encoder(Encoder):
-    """Writes header fields without Huffman coding.
+    """Writes no Huffman codes: they cost more time than they save, and `get` does not know them."""
 
-    On a local socket the few bytes that the coding saves cost more time than they take, and the
-    client's own reader (`backpack_client.fastpath`) is small because it does not know it.
-    """
-
-    def encode(self, headers: Any, huffman: bool = False) -> bytes:
-        """See `hpack.Encoder`."""
-        return super().encode(headers, huffman)
+    encode = partialmethod(Encoder.encode, huffman=False)
 
 
 class _Http2(H2Connection):
@@ -117,8 +112,9 @@ class Connection:
         self._socket = sock
         self._fd = sock.fileno()
         self._http2 = _Http2()
-        self._frames = Frames(self.active_at)
+        self.frames = Frames(self.active_at)
         self._reading = False
+        self._paused = False
         self._before_first = FIRST_REQUEST_BYTES
         self._deadline: asyncio.TimerHandle | None = None
         self._unsent = b""
@@ -128,7 +124,8 @@ class Connection:
 
     def start(self) -> None:
         """Begin to read, and close as soon as the peer's process ends."""
-        self._deadline = self._loop.call_later(FIRST_REQUEST_SECONDS, self._too_late)
+        late = "a connection: no request in time"
+        self._deadline = self._loop.call_later(FIRST_REQUEST_SECONDS, self._give_up, late)
         self.peer.process.on_exit(self.close)
         self._http2.initiate_connection()
         self.flush()
@@ -179,12 +176,12 @@ class Connection:
     def send_headers(self, stream: int, headers: Headers, *, end: bool) -> None:
         """Send headers or trailers with the next `flush`."""
         self._http2.send_headers(stream, headers, end_stream=end)
-        self._frames.answered(1)
+        self.frames.earn(FRAMES_FOR_AN_ANSWER)
 
     def send_data(self, stream: int, data: bytes) -> None:
         """Send content with the next `flush`: no more than `room` allows."""
         self._http2.send_data(stream, data)
-        self._frames.answered(1)
+        self.frames.earn(FRAMES_FOR_AN_ANSWER)
 
     def reset_stream(self, stream: int) -> None:
         """Tell the peer that the rest of its request is not wanted, with the next `flush`."""
@@ -244,12 +241,13 @@ class Connection:
         self._send(unsent)
         if len(self._unsent) <= UNSENT:
             self._wake()
-            if not self._reading:
-                self._read_on()
+            if self._paused:
+                self._paused = False
+                self._go_on()
 
     def _read_on(self) -> None:
-        """Read again when there is something, unless there is too much to send as it is."""
-        if not self.closed and not self._reading and len(self._unsent) <= UNSENT:
+        """Read again when there is something."""
+        if not self.closed and not self._reading:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
 
@@ -268,7 +266,7 @@ class Connection:
         if self.closed:
             return
         try:
-            if not self._frames.ready:
+            if not self.frames.ready:
                 self._receive()
             self._serve_frames()
         except (BlockingIOError, InterruptedError):
@@ -285,8 +283,10 @@ class Connection:
         if self.closed:
             return
         if len(self._unsent) > UNSENT:
+            # There is too much to send as it is. Frames that were read already wait as well.
+            self._paused = True
             self._stop_reading()
-        elif not self._frames.ready:
+        elif not self.frames.ready:
             self._read_on()
         elif not self.shared.turns.take(self.tree, self._read):
             self._stop_reading()
@@ -302,11 +302,11 @@ class Connection:
         if not data:
             raise ConnectionResetError
         self._before_first -= min(len(data), self._before_first)
-        self._frames.feed(data)
+        self.frames.feed(data)
 
     def _serve_frames(self) -> None:
         now = self.active_at = self._loop.time()
-        piece = self._frames.cut(FRAMES_PER_JOB, now)
+        piece = self.frames.cut(FRAMES_PER_JOB, now)
         if piece:
             for event in self._http2.receive_data(piece):
                 self._handle(event)
@@ -324,14 +324,10 @@ class Connection:
                 self.calls[stream].receive_end()
             case h2.events.StreamReset(stream_id=stream) if stream in self.calls:
                 self.calls[stream].reset()
-            case h2.events.WindowUpdated():
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                # Settings may have opened the windows of streams.
                 self._wake()
-            case h2.events.RemoteSettingsChanged():
-                # It may have opened the windows of streams.
-                self._wake()
-            case _:
-                # PING and SETTINGS are answered by the library; the rest means nothing here.
-                pass
+            # PING and SETTINGS are answered by the library; the rest means nothing here.
 
     def _receive_data(self, stream: int, data: bytes, flow: int) -> None:
         call = self.calls.get(stream)
@@ -360,9 +356,6 @@ class Connection:
         with suppress(ProtocolError):
             self.flush()
         self.close()
-
-    def _too_late(self) -> None:
-        self._give_up("a connection: no request in time")
 
     def _wait_patiently(self) -> None:
         """Close if the peer takes nothing for too long of what waits for it."""

@@ -90,6 +90,9 @@ FRAMES_FOR_A_REQUEST = 32
 BYTES_FOR_ONE_FRAME = 512
 """Of a request's content. Node cuts long messages into small frames."""
 
+FRAMES_FOR_A_MESSAGE = 2
+"""For each whole message of a request: a stream may consist of short ones, each in a frame."""
+
 FRAMES_FOR_AN_ANSWER = 4
 """For each frame that the peer is sent: it answers with WINDOW_UPDATE, and grpc with PING."""
 

@@ -68,7 +68,7 @@ async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | N
 def _passphrase(settings: Settings) -> bytes | None:
     if settings.passphrase_file:
         kept = read_key(Path(settings.passphrase_file).absolute(), credential=False)
-        return slot_secrets.without_line_end(kept)
+        return slot_secrets.without_marks(kept)
     if not sys.stdin.isatty():
         return None
     typed = getpass("passphrase (empty: check what can be checked without): ")

@@ -1,6 +1,6 @@
 """The commands for keys: put, import, list, delete."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,11 @@ from backpack_client.failures import (
     usage,
 )
 from backpack_client.files import dotenv
+from backpack_client.files.references import recognised
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
+    from backpack_client.model import Stored
 
 # As much as one call carries, see channel.MESSAGE_LIMIT.
 _FILE_LIMIT = 8 * 1024 * 1024
@@ -49,6 +51,7 @@ _NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list
     type=FILE_NAME,
     help="Of one key: read the value from FILE, or - for standard input, instead of asking.",
 )
+@click.option("--exact", is_flag=True, help="With --value-file: store every byte of it.")
 @click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
 @passphrase_option
 @click.pass_obj
@@ -57,16 +60,20 @@ def put(
     *,
     names: tuple[str, ...],
     value_file: str | None,
+    exact: bool,
     replace: bool,
     passphrase_file: str | None,
 ) -> None:
     """Store keys; you are asked for each value.
 
-    You type the values on the terminal, one after the other, and they are not shown. All keys are
-    stored, or none. A value has up to 64 KiB.
+    You type or paste the values on the terminal, one after the other, and they are not shown. All
+    keys are stored, or none. A value has up to 64 KiB. If you paste several lines, you are asked
+    whether you meant that.
 
-    If a value from a file or a pipe is one line of text, its line end is dropped. Everything else
-    (PEM files, other bytes) is stored byte for byte.
+    With --value-file - you can also type the lines, and end them with ctrl-d.
+
+    From a file or a pipe, the line end of a single line of text is left out, and so is a byte-order
+    mark. Everything else (PEM files, other bytes) is stored byte for byte.
     """
     terminal.check_standard_input(value_file, passphrase_file)
     _check_names(names)
@@ -74,9 +81,13 @@ def put(
         raise usage("a key is named twice", hint="name each key once")
     if value_file is not None and len(names) > 1:
         raise click.UsageError("--value-file is for one key only")
+    if exact and value_file is None:
+        raise click.UsageError("--exact is for --value-file")
     if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
-    keys = {} if value_file is None else {names[0]: terminal.value(names[0], value_file)}
+    keys = {}
+    if value_file is not None:
+        keys[names[0]] = terminal.value(names[0], value_file, exact=exact)
     with session.operator(passphrase_file) as backpack:
         if not keys:
             if not replace:
@@ -85,6 +96,14 @@ def put(
             keys = {name: terminal.value(name, None) for name in names}
         with _naming_those(backpack, names, stored=True):
             stored = backpack.put(keys, replace=replace)
+    _report_put(keys, stored)
+
+
+def _report_put(keys: Mapping[str, bytes], stored: "Stored") -> None:
+    for name, value in keys.items():
+        if known := recognised(value.decode(errors="replace")):
+            terminal.say(f"note: {name} {known}")
+    names = list(keys)
     if len(names) == 1:
         terminal.say(f"{names[0]} is {'replaced' if stored.replaced else 'stored'}")
     else:

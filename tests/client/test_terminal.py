@@ -276,7 +276,7 @@ MARK_OF_UTF_8 = b"\xef\xbb\xbf"
         lambda path: terminal.passphrase("passphrase", path),
         lambda path: terminal.new_passphrase("passphrase", path),
         lambda path: terminal.value("K", path),
-        lambda path: terminal.legacy_key(path),
+        terminal.legacy_key,
         lambda path: terminal.file_bytes(path, 100),
     ],
 )

@@ -20,6 +20,7 @@ Its rules:
 """
 
 import contextlib
+import io
 import json
 import os
 import stat
@@ -56,6 +57,16 @@ _CELL_LIMIT = 256
 _QUESTION_LIMIT = 512
 _ANSWER_LIMIT = 16 * 1024
 _ATTEMPTS = 3
+
+
+def forgive_characters() -> None:
+    """Have characters that the output cannot show written by their numbers.
+
+    What an agent says of itself is shown to the operator, and must not be able to end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
@@ -476,11 +487,16 @@ def show_secret(lines: Sequence[str]) -> None:
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:
-        os.write(terminal, "".join(printable(line, LINE_LIMIT) + "\n" for line in lines).encode())
+        os.write(terminal, _shown(lines))
     except OSError as error:
         raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
+
+
+def _shown(lines: Sequence[str]) -> bytes:
+    text = "".join(printable(line, LINE_LIMIT) + "\n" for line in lines)
+    return text.encode(errors="backslashreplace")
 
 
 def _open_terminal(what: str, hint: str) -> int:

@@ -215,7 +215,10 @@ def _by_single_bytes(terminal: int, prompt: str) -> Iterator[None]:
     termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
     marks_pastes = os.environ.get("TERM", "dumb") not in ("", "dumb")
     try:
-        os.write(terminal, (_BEGIN_PASTES if marks_pastes else b"") + prompt.encode())
+        os.write(
+            terminal,
+            (_BEGIN_PASTES if marks_pastes else b"") + prompt.encode(errors="backslashreplace"),
+        )
         yield
     finally:
         # The line end that was typed was not shown.

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # As much as one call carries, see channel.MESSAGE_LIMIT.
 _FILE_LIMIT = 8 * 1024 * 1024
+_KEYS_AT_ONCE, _BYTES_AT_ONCE = 1000, 4 * 1024 * 1024
+"""As many as one call stores, and half of what a message may have: see docs/limits.md."""
 _STORED_ALREADY = (
     "stored already, and nothing was changed",
     "add --replace for new values; import also takes --skip-existing",
@@ -132,7 +134,7 @@ def import_(
     dry_run: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Store the keys of a .env file, all of them or none.
+    """Store the keys of a .env file, all of them or none; over 1000 in several steps.
 
     Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
     each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
@@ -163,10 +165,61 @@ def import_(
             known = _stored(backpack)
             already = "replace" if replace else "keep" if skip_existing else "exists"
             terminal.print_lines([f"{already if n in known else 'new':<8} {n}" for n in keys])
-        stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+        stored = _put_in_steps(
+            backpack, keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run
+        )
     _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
     if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
         terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
+
+
+def _put_in_steps(
+    backpack: "Backpack",
+    keys: Mapping[str, bytes],
+    *,
+    replace: bool,
+    skip_existing: bool,
+    dry_run: bool,
+) -> "Stored":
+    """Store keys, as many at once as one call takes. Each step is durable."""
+    from backpack_client.model import Stored  # noqa: PLC0415 - the weight of the full client
+
+    steps = list(_steps(keys))
+    if len(steps) > 1:
+        terminal.say(f"{len(keys):,} keys: {len(steps)} steps")
+        # What the daemon refuses is refused before the first step.
+        for step in steps:
+            backpack.put(step, replace=replace, skip_existing=skip_existing, dry_run=True)
+    done = Stored(0, 0, ())
+    try:
+        for step in steps:
+            put = backpack.put(step, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+            done = Stored(
+                done.created + put.created,
+                done.replaced + put.replaced,
+                (*done.skipped, *put.skipped),
+            )
+    except Failure:
+        if done.created + done.replaced and not dry_run:
+            terminal.say(
+                f"{done.created + done.replaced:,} of {len(keys):,} keys are stored; for the rest: "
+                "run it again with --skip-existing"
+            )
+        raise
+    return done
+
+
+def _steps(keys: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    step: dict[str, bytes] = {}
+    size = 0
+    for name, value in keys.items():
+        if len(step) == _KEYS_AT_ONCE or size + len(value) > _BYTES_AT_ONCE:
+            yield step
+            step, size = {}, 0
+        step[name] = value
+        size += len(value)
+    if step:
+        yield step
 
 
 def _report_import(created: int, replaced: int, skipped: tuple[str, ...], *, dry_run: bool) -> None:

@@ -58,7 +58,10 @@ def read(
     """
     text = _Text(terminal, echo=echo, lines=lines)
     with _by_single_bytes(terminal, prompt):
-        while not text.done and (data := os.read(terminal, _CHUNK)):
+        while not text.done:
+            data = os.read(terminal, _CHUNK)
+            if not data:
+                break
             text.feed(data)
             while text.ended_line and not text.done and len(text.taken) <= limit:
                 _read_on(terminal, text)

@@ -4,6 +4,7 @@ It takes the home's lock, so that no daemon runs meanwhile, and changes nothing.
 """
 
 import asyncio
+import locale
 import os
 import sys
 from getpass import getpass
@@ -68,11 +69,15 @@ async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | N
 def _passphrase(settings: Settings) -> bytes | None:
     if settings.passphrase_file:
         kept = read_key(Path(settings.passphrase_file).absolute(), credential=False)
-        return slot_secrets.without_line_end(kept)
+        return slot_secrets.without_marks(kept)
     if not sys.stdin.isatty():
         return None
     typed = getpass("passphrase (empty: check what can be checked without): ")
-    return typed.encode() or None
+    try:
+        # The bytes that were typed, as the client takes them.
+        return typed.encode(locale.getencoding()) or None
+    except UnicodeEncodeError:
+        return typed.encode() or None
 
 
 def _print(report: Report, *, tried: bool) -> None:

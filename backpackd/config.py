@@ -5,6 +5,8 @@ tightens the sealed one (`core.access.policy.Policy.tightened`), and its times o
 """
 
 import argparse
+import codecs
+import logging
 import os
 import pwd
 import re
@@ -235,7 +237,10 @@ def read_configuration(settings: Settings) -> Configuration | None:
     """
     where = render(str(settings.config), limit=256)
     try:
-        return parse_configuration(_read(settings.config))
+        data = _read(settings.config)
+        if data.startswith(codecs.BOM_UTF8):
+            _LOG.warning("%s begins with a byte-order mark, which is left out", where)
+        return parse_configuration(data)
     except FileNotFoundError:
         if settings.config_named:
             raise ConfigError(f"{where}: there is no such file") from None
@@ -274,6 +279,7 @@ _Path = tuple[str | int, ...]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_LOG = logging.getLogger("backpackd")
 _AT_LINE = re.compile(r"at line ([0-9]+)")
 
 
@@ -296,10 +302,10 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"line {line}: not UTF-8") from None
+        raise ConfigError(f"line {line}: not UTF-8: save the file as UTF-8") from None
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -227,6 +227,19 @@ def test_the_file_of_the_home_is_read_where_none_is_named(tmp_path: Path) -> Non
     assert read_configuration(settings) == parse_configuration(WHOLE)
 
 
+def test_a_byte_order_mark_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / CONFIG_NAME).write_bytes(b"\xef\xbb\xbf[lock]\nidle = 7\n")
+    (home / CONFIG_NAME).chmod(0o600)
+    found = read_configuration(read_settings(["--home", str(home)], {}))
+    assert found is not None
+    assert found.idle == 7
+    assert "byte-order mark" in caplog.text
+
+
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
     settings = read_settings(["--config", str(tmp_path / "none.toml")], {"HOME": "/h"})
     with pytest.raises(ConfigError, match="no such file"):

@@ -7,6 +7,7 @@ connected. Everything in this package gets grpc from here, so that grpc is quiet
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,9 @@ _CHECK = "/grpc.health.v1.Health/Check"
 # sun_path of unix(7), without the closing zero byte; grpc takes no longer path.
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 
+# grpc takes a target for UTF-8 text with escapes. A path is bytes, and may hold a `%`.
+_PLAIN = re.compile(r"[A-Za-z0-9/._~@+-]+", re.ASCII)
+
 _OPTIONS = (
     # Operator authority belongs to a connection: two objects of one process never share one.
     ("grpc.use_local_subchannel_pool", 1),
@@ -78,8 +82,8 @@ class Target:
 
     Attributes:
         name: the target, such as `unix:/run/user/1000/backpack/backpackd.sock`.
-        descriptor: the socket's directory, held while the channel lives where the path is too long
-            for a socket address; otherwise -1.
+        descriptor: the socket's directory, or the socket, held while the channel lives where grpc
+            cannot be told the path; otherwise -1.
     """
 
     name: str
@@ -111,8 +115,12 @@ def check(path: str) -> Target:
     socket = Path(path)
     directory = Path(address.check_directory(str(socket.parent)))
     resolved = directory / socket.name
-    if len(os.fsencode(resolved)) <= _PATH_LIMIT:
+    if len(os.fsencode(resolved)) <= _PATH_LIMIT and _PLAIN.fullmatch(str(resolved)):
         return Target(f"unix:{resolved}")
+    if not _PLAIN.fullmatch(socket.name):
+        # Only this very socket can be held then; a daemon that starts again makes another.
+        descriptor = os.open(resolved, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return Target(f"unix:/proc/self/fd/{descriptor}", descriptor)
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return Target(f"unix:/proc/self/fd/{descriptor}/{socket.name}", descriptor)
 

@@ -49,6 +49,16 @@ async def test_a_key_that_fits_is_recorded_as_an_unlock_by_its_kind() -> None:
     assert (await recorded(world, "unlocked"))[-1].details["kind"] == "file"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"", b"\n"), (b"", b"\r\n"), (b"\xef\xbb\xbf", b"\r\n")]
+)
+async def test_what_editors_add_to_the_file_of_a_key_is_no_part_of_it(
+    before: bytes, after: bytes
+) -> None:
+    world, key = await locked()
+    assert "unlocked by file: every program" in await attempt(world, lambda: before + key + after)
+
+
 async def test_a_key_that_cannot_be_read_is_no_attempt() -> None:
     world, _ = await locked()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backpack_client import Backpack, Failure, Stored
 from backpack_client.cli import startup
 from command_line import PASSPHRASE, Run, runner
 from daemons import RunningDaemon
@@ -186,6 +187,43 @@ def test_an_import_stores_all_or_nothing(run: Run, vault: RunningDaemon, tmp_pat
     assert kept.code == 0
     assert "left alone: B" in kept.err
     assert "replaced 2" in run("import", path, "--replace", "PASS").err
+
+
+def test_an_import_of_more_than_one_call_takes_is_made_in_steps(
+    run: Run, vault: RunningDaemon, tmp_path: Path
+) -> None:
+    path = dotenv(tmp_path, "".join(f"K{number}={number}\n" for number in range(1200)))
+    run("put", "K1100", "--value-file", "-", "PASS", stdin=b"old")
+    refused = run("import", path, "PASS")
+    assert refused.code == 1
+    assert "stored already, and nothing was changed: K1100" in refused.err
+    dry = run("import", path, "--dry-run", "--skip-existing", "PASS")
+    assert "would store 1199 new keys" in dry.err
+    done = run("import", path, "--skip-existing", "PASS")
+    assert done.code == 0
+    assert "1,200 keys: 2 steps" in done.err
+    assert "stored 1199 new keys" in done.err
+    assert len(json.loads(run("list", "--all", "--json", "PASS").out)["keys"]) == 1200
+
+
+def test_an_import_that_stops_between_two_steps_says_what_is_stored(
+    run: Run, vault: RunningDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, calls = Backpack.put, []
+
+    def failing(self: Backpack, keys: dict[str, bytes], **how: bool) -> Stored:
+        if not how["dry_run"]:
+            calls.append(len(keys))
+            if len(calls) == 2:
+                raise Failure("no room on the disk", reason="disk-full")
+        return put(self, keys, **how)
+
+    monkeypatch.setattr(Backpack, "put", failing)
+    path = dotenv(tmp_path, "".join(f"K{number}={number}\n" for number in range(1200)))
+    stopped = run("import", path, "PASS")
+    assert stopped.code == 1
+    assert "1,000 of 1,200 keys are stored" in stopped.err
+    assert "--skip-existing" in stopped.err
 
 
 def test_a_file_with_nothing_to_import_is_a_failure(

@@ -6,7 +6,7 @@ import pty
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -128,15 +128,6 @@ def test_a_wrong_passphrase_from_a_file_is_tried_once(tmp_path: Path) -> None:
     with pytest.raises(Failure):
         terminal.right_passphrase("p", private(tmp_path / "p", b"x"), check)
     assert tried == [b"x"]
-
-
-def test_a_value_too_long_for_a_terminal_line_is_refused_and_not_cut() -> None:
-    with python(ASK.format(call='terminal.value("K", None)')) as at:
-        at.expect(b"value of K: ")
-        at.type(b"x" * 4090)
-        at.type(b"y" * 10 + b"\n")
-        _, output = at.end()
-    assert output == b"usage\n"
 
 
 def test_an_end_of_file_at_the_prompt_is_no_passphrase() -> None:
@@ -274,6 +265,54 @@ def test_only_a_single_line_of_text_loses_its_line_end(
 def test_an_empty_or_oversized_value_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Failure):
         terminal.value("K", private(tmp_path / "v", data))
+
+
+MARK_OF_UTF_8 = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: terminal.passphrase("passphrase", path),
+        lambda path: terminal.new_passphrase("passphrase", path),
+        lambda path: terminal.value("K", path),
+        terminal.legacy_key,
+        lambda path: terminal.file_bytes(path, 100),
+    ],
+)
+def test_a_byte_order_mark_is_left_out_of_every_file_and_said(
+    read: Callable[[str], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = private(tmp_path / "f", MARK_OF_UTF_8 + "\u00e4b".encode())
+    assert read(path) == "\u00e4b".encode()
+    assert "byte-order mark" in capsys.readouterr().err
+    wide = private(tmp_path / "wide", "ab".encode("utf-16"))
+    with pytest.raises(Failure, match="UTF-16"):
+        read(wide)
+    bytes_alone = private(tmp_path / "bytes", MARK_OF_UTF_8 + b"\xff")
+    assert read(bytes_alone) == MARK_OF_UTF_8 + b"\xff"
+
+
+def test_a_passphrase_that_is_nothing_but_a_mark_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="empty"):
+        terminal.passphrase("passphrase", private(tmp_path / "p", MARK_OF_UTF_8 + b"\n"))
+
+
+@pytest.mark.parametrize(
+    "data", [MARK_OF_UTF_8 + b"v\n", b"v\n", "v".encode("utf-16"), b"\xff\xfe\n"]
+)
+def test_with_exact_every_byte_of_a_value_is_kept(tmp_path: Path, data: bytes) -> None:
+    assert terminal.value("K", private(tmp_path / "v", data), exact=True) == data
+
+
+def test_a_line_end_that_is_left_out_of_a_value_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.value("K", private(tmp_path / "v", b"v\n"))
+    assert "line end" in capsys.readouterr().err
+    terminal.value("K", private(tmp_path / "v", b"v"))
+    terminal.value("K", private(tmp_path / "v", b"v\nw\n"))
+    assert capsys.readouterr().err == ""
 
 
 def test_what_came_from_outside_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,8 @@ def read_key(path: Path, *, credential: bool) -> bytes:
         credential: whether it is one of the service manager's, which may belong to root.
 
     Returns:
-        What the file holds, at most one byte more than a passphrase may have.
+        What the file holds; at most one byte more than a passphrase may have with a line end and a
+        byte-order mark.
 
     Raises:
         HomeError: it cannot be read, or others can read or write it.
@@ -57,6 +58,6 @@ def read_key(path: Path, *, credential: bool) -> bytes:
         status = os.fstat(descriptor)
         if status.st_uid != 0 and status.st_mode & PRIVATE:
             raise HomeError(f"others can get at the key file {where}: run chmod 600 on it")
-        return os.read(descriptor, MAX_BYTES + 3)
+        return os.read(descriptor, MAX_BYTES + 6)
     finally:
         os.close(descriptor)

@@ -85,7 +85,7 @@ class Aside:
     def _attach(self, connection: sqlite3.Connection) -> None:
         self.drop(connection)
         create_file(self._path)
-        uri = f"file:{urllib.parse.quote(os.fspath(self._path))}?mode=rw"
+        uri = f"file:{urllib.parse.quote(os.fsencode(self._path))}?mode=rw"
         connection.execute("ATTACH DATABASE ? AS aside", (uri,))
         self._attached = True
         # It need not outlive anything: a half-written one is thrown away, never read.

@@ -215,7 +215,7 @@ class VaultFile:
         looking at what is left. It has no effect where anything could be written.
         """
         connection = sqlite3.connect(
-            f"file:{urllib.parse.quote(os.fspath(path))}?mode={mode}",
+            f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}",
             uri=True,
             isolation_level=None,
             check_same_thread=True,

@@ -6,6 +6,7 @@ passphrase.
 """
 
 import base64
+import codecs
 import re
 
 from backpackd.core.slots import passphrases, recovery_code
@@ -37,9 +38,19 @@ def read_drawn(typed: bytes) -> bytes | None:
     return random if write_drawn(random) == typed else None
 
 
-def without_line_end(kept: bytes) -> bytes:
-    """Return what a file or a variable holds without the one line end that editors add."""
-    return kept.removesuffix(b"\r\n" if kept.endswith(b"\r\n") else b"\n")
+def without_marks(kept: bytes) -> bytes:
+    """Return what a file or a variable holds without what editors add.
+
+    That is one line end, and the byte-order mark of UTF-8. The client leaves out the same, so that
+    a file opens the slot that was made from it.
+    """
+    line = kept.removesuffix(b"\r\n" if kept.endswith(b"\r\n") else b"\n")
+    text = line.removeprefix(codecs.BOM_UTF8)
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return line
+    return text
 
 
 def check_new(typed: bytes) -> bytes:

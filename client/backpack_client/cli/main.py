@@ -181,36 +181,44 @@ def main(argv: Sequence[str], session: Session | None = None) -> int:
     Returns:
         The exit code.
     """
+    terminal.forgive_characters()
     try:
         code = commands.main(args=list(argv), prog_name=PROGRAM, standalone_mode=False, obj=session)
-    except click.ClickException as error:
-        return _complain(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Failure as failure:
-        terminal.show_failure(failure)
-        return failure.exit_code
-    except OSError as error:
-        # click itself writes the help and completions, and the output may have no room.
-        if not isinstance(error, BrokenPipeError):
-            why = os.strerror(error.errno or 0).lower()
-            terminal.show_failure(Failure(f"cannot read or write: {why}", reason="io-failed"))
-        return EXIT_FAILED
+    except (click.ClickException, Failure, OSError, UnicodeError) as error:
+        return _complain(error)
     except SystemExit as exit_:
         # Completion ends like this, and so does writing to a pipe that has no reader.
         return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
     return code if isinstance(code, int) else EXIT_DONE
 
 
-def _complain(error: click.ClickException) -> int:
+def _complain(error: click.ClickException | Failure | OSError | UnicodeError) -> int:
+    """Say why a command failed; return its exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         terminal.say(error.format_message())
         return EXIT_USAGE
+    if isinstance(error, BrokenPipeError):
+        return EXIT_FAILED
+    failure = _failure_of(error)
+    terminal.show_failure(failure)
+    return failure.exit_code
+
+
+def _failure_of(error: click.ClickException | Failure | OSError | UnicodeError) -> Failure:
+    if isinstance(error, Failure):
+        return error
     if isinstance(error, click.UsageError):
-        terminal.show_failure(_usage_failure(error))
-        return EXIT_USAGE
-    terminal.show_failure(Failure(printable(error.format_message(), 256)))
-    return EXIT_FAILED
+        return _usage_failure(error)
+    if isinstance(error, click.ClickException):
+        return Failure(printable(error.format_message(), 256))
+    if isinstance(error, UnicodeError):
+        # Its text is what could not be read, and may be a value.
+        return usage("something that was given is not UTF-8 text", hint="")
+    # click itself writes the help and completions, and the output may have no room.
+    why = os.strerror(error.errno or 0).lower()
+    return Failure(f"cannot read or write: {why}", reason="io-failed")
 
 
 def _usage_failure(error: click.UsageError) -> Failure:

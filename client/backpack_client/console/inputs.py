@@ -4,6 +4,7 @@ A file is opened once and everything is asked of its descriptor. Nothing here as
 prints; that is `terminal`.
 """
 
+import codecs
 import contextlib
 import errno
 import os
@@ -29,7 +30,7 @@ def passphrase_file(path: str) -> bytes:
             _check_private(path, status)
         # One line end only: what is more is a part of the passphrase, or a mistake to be told.
         data = read(descriptor, PASSPHRASE_LIMIT, "a passphrase", chomp)
-    if not data:
+    if not without_mark(data, "a passphrase"):
         raise usage("the passphrase is empty", hint="write it into the file that you name")
     return data
 
@@ -114,17 +115,40 @@ def read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] 
     return trimmed
 
 
+def without_mark(data: bytes, what: str) -> bytes:
+    """Take the byte-order mark off UTF-8 text, and leave everything else as it is.
+
+    Some editors put it there. It is no part of what the person wrote, and breaks what the text goes
+    into, such as an HTTP header.
+
+    Args:
+        data: all of a file.
+        what: what it is, with its article, for the message.
+
+    Raises:
+        Failure: a usage failure; the text is UTF-16, as some editors write it.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and _decodes(data, "utf-16"):
+        raise usage(f"{what} in UTF-16 is not read", hint="save the file as UTF-8")
+    text = data.removeprefix(codecs.BOM_UTF8)
+    return text if _decodes(text, "utf-8") else data
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def without_line_end(data: bytes) -> bytes:
     """Take the line end off what is one line of text, and leave everything else as it is."""
     line = chomp(data)
     if line == data or b"\n" in line:
         return data
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        # Bytes that are no text may end in 0x0a and mean it.
-        return data
-    return line
+    # Bytes that are no text may end in 0x0a and mean it.
+    return line if _decodes(line, "utf-8") else data
 
 
 def chomp(data: bytes) -> bytes:

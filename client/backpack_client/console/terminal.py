@@ -20,15 +20,16 @@ Its rules:
 """
 
 import contextlib
+import io
 import json
 import os
 import stat
 import sys
-import termios
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO, TypeVar
 
 from backpack_client import process_protection
+from backpack_client.console import typed
 from backpack_client.console.inputs import (
     PASSPHRASE_LIMIT,
     STANDARD_INPUT,
@@ -39,6 +40,7 @@ from backpack_client.console.inputs import (
     reading,
     why,
     without_line_end,
+    without_mark,
 )
 from backpack_client.console.line_folding import fold
 from backpack_client.failures import Failure, printable, usage, waiting_notice
@@ -46,15 +48,25 @@ from backpack_client.failures import Failure, printable, usage, waiting_notice
 Result = TypeVar("Result")
 
 VALUE_LIMIT = 64 * 1024
+_EDITORS_ADD = "\ufeff\r\n".encode()
 # The daemon's rule, shown before anybody types. The daemon alone decides what else is weak.
 PASSPHRASE_CHARACTERS = 12
 
 LINE_LIMIT = 1024
 _CELL_LIMIT = 256
+_QUESTION_LIMIT = 512
+_ANSWER_LIMIT = 16 * 1024
 _ATTEMPTS = 3
-# A terminal hands over lines of up to 4096 bytes, the newline included, and drops the rest: N_TTY_
-# BUF_SIZE of Linux's n_tty.c; termios(3), canonical mode. macOS takes 1024 (MAX_CANON).
-_TYPED_LIMIT = 4095 if sys.platform == "linux" else 1023
+
+
+def forgive_characters() -> None:
+    """Have characters that the output cannot show written by their numbers.
+
+    What an agent says of itself is shown to the operator, and must not be able to end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
@@ -168,7 +180,7 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
     """
     process_protection.make_undumpable()
     if path is not None:
-        return passphrase_file(path)
+        return _text(passphrase_file(path), "a passphrase")
     return _ask(prompt, f"add {option} FILE, or - for standard input")
 
 
@@ -235,7 +247,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     """
     process_protection.make_undumpable()
     if path is not None:
-        return passphrase_file(path)
+        return _text(passphrase_file(path), "a passphrase")
     hint = f"add {option} FILE, or - for standard input"
     least = f"at least {PASSPHRASE_CHARACTERS} characters"
     for _ in range(_ATTEMPTS):
@@ -249,29 +261,80 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
-def value(name: str, path: str | None, option: str = "--value-file FILE") -> bytes:
+def value(
+    name: str, path: str | None, option: str = "--value-file FILE", *, exact: bool = False
+) -> bytes:
     """Get the value of a key from a file if one is named, otherwise from the person.
 
-    The line end of a value that is a single line of text is dropped, so that a file made with an
-    editor or `echo` gives the value that was meant. A value of several lines (a PEM file) or of
-    other bytes is taken as it is, byte for byte.
+    What an editor or `echo` adds to a value is left out, and said: a byte-order mark, and the line
+    end of a value that is a single line of text. A value of several lines (a PEM file) or of other
+    bytes is taken as it is. What is pasted is taken whole; if it has several lines, the person is
+    asked whether that was meant.
 
     Args:
         name: the key, for the prompt.
-        path: any readable file, `-` for standard input, None to ask.
+        path: any readable file, `-` for standard input, None to ask. Where standard input is the
+            terminal, `-` takes lines until ctrl-d.
         option: how a file is named on the command line, for the hint.
+        exact: take every byte of the file.
 
     Raises:
-        Failure: there is no terminal, the file cannot be read, or it is empty or over 64 KiB.
+        Failure: there is no terminal, the file cannot be read, it is empty or over 64 KiB, or the
+            person did not mean several lines.
     """
     process_protection.make_undumpable()
     if path is None:
-        return _ask(f"value of {name}", f"add {option}, or - for standard input")
-    with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
-        data = read(descriptor, VALUE_LIMIT, "a value", without_line_end)
+        data = _ask_value(f"value of {name}", f"add {option}, or - for standard input")
+    elif path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
+        data = _ask_lines(f"value of {name}")
+    else:
+        with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
+            data = read(descriptor, VALUE_LIMIT + len(_EDITORS_ADD), "a value")
+        data = data if exact else _tidy(data)
+        if len(data) > VALUE_LIMIT:
+            raise usage(f"a value has at most {VALUE_LIMIT} bytes, and this has more", hint="")
     if not data:
         raise usage("the value is empty", hint="a key has a value of at least one byte")
     return data
+
+
+def _tidy(data: bytes) -> bytes:
+    text = _text(data, "a value")
+    line = without_line_end(text)
+    if line != text:
+        say("note: the line end at the end of the value is left out")
+    return line
+
+
+def _ask_value(prompt: str, without_terminal: str) -> bytes:
+    data = _typed(f"for the {prompt}", without_terminal, f"{prompt}: ", VALUE_LIMIT)
+    if not data:
+        raise Failure(
+            f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
+        )
+    data = _tidy(data)
+    if b"\n" in data and not confirm(f"{_extent(data)}: store?"):
+        raise Failure(
+            "nothing was stored",
+            reason="not-confirmed",
+            hint="to store several lines: add --value-file FILE, or - to end them with ctrl-d",
+        )
+    return data
+
+
+def _ask_lines(prompt: str) -> bytes:
+    shown = f"{prompt} (not shown; ends with ctrl-d on a line of its own): "
+    data = _typed(f"for the {prompt}", "", shown, VALUE_LIMIT, lines=True) or b""
+    data = _tidy(data)
+    if data:
+        say(f"{_extent(data)}")
+    return data
+
+
+def _extent(data: bytes) -> str:
+    count = data.count(b"\n") + (not data.endswith(b"\n"))
+    end = "ends with a newline" if data.endswith(b"\n") else "no newline at the end"
+    return f"{count} {'line' if count == 1 else 'lines'}, {len(data):,} bytes, {end}"
 
 
 def legacy_key(path: str | None) -> bytes:
@@ -288,20 +351,29 @@ def legacy_key(path: str | None) -> bytes:
         return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
     with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
         data = read(descriptor, PASSPHRASE_LIMIT, "an old master key", chomp)
+    data = _text(data, "an old master key")
     if not data:
         raise usage("the old master key is empty", hint="write it into the file that you name")
     return data
 
 
 def file_bytes(path: str, limit: int) -> bytes:
-    """Read a whole file that holds values.
+    """Read a whole text file that holds values.
 
     Raises:
         Failure: it cannot be read, or has more than `limit` bytes.
     """
     process_protection.make_undumpable()
     with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
-        return read(descriptor, limit, "a file")
+        return _text(read(descriptor, limit, "a file"), "a file")
+
+
+def _text(data: bytes, what: str) -> bytes:
+    """Take a byte-order mark off, and say so."""
+    text = without_mark(data, what)
+    if text != data:
+        say(f"note: {what} began with a byte-order mark, which is left out")
+    return text
 
 
 def _folded(text: str, stream: TextIO) -> list[str]:
@@ -370,16 +442,8 @@ def confirm(question: str) -> bool:
     Raises:
         Failure: there is no terminal to ask on.
     """
-    terminal = _open_terminal("for an answer", "add --yes")
-    try:
-        # What was typed before the question stood there was no answer to it.
-        termios.tcflush(terminal, termios.TCIFLUSH)
-        os.write(terminal, f"{printable(question, _CELL_LIMIT)} [y/N] ".encode())
-        return _read_line(terminal).strip().lower() in (b"y", b"yes")
-    except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
-    finally:
-        os.close(terminal)
+    line = _typed("for an answer", "add --yes", f"{question} [y/N] ", _ANSWER_LIMIT, echo=True)
+    return line is not None and line.strip().lower() in (b"y", b"yes")
 
 
 def answer(question: str, default: str = "") -> str:
@@ -392,23 +456,18 @@ def answer(question: str, default: str = "") -> str:
     Raises:
         Failure: there is no terminal to ask on, what was typed is no text, or it was Ctrl-D.
     """
-    terminal = _open_terminal("for an answer", "say it by options: see --help")
     shown = f"{question} [{default}]" if default else question
+    line = _typed(
+        "for an answer", "say it by options: see --help", f"{shown}: ", _ANSWER_LIMIT, echo=True
+    )
+    if line is None:
+        # Ctrl-D is not an empty line: the person wants to leave, not the default.
+        raise Failure("cancelled: nothing was changed", reason="not-confirmed")
+    _check_one_line(line)
     try:
-        termios.tcflush(terminal, termios.TCIFLUSH)
-        os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
-        typed = _read_typed(terminal)
-        if not typed:
-            # Ctrl-D is not an empty line: the person wants to leave, not the default.
-            os.write(terminal, b"\n")
-            raise Failure("cancelled: nothing was changed", reason="not-confirmed")
-        return typed.decode().strip() or default
+        return line.decode().strip() or default
     except UnicodeDecodeError:
         raise usage("what was typed is not UTF-8", hint="") from None
-    except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
-    finally:
-        os.close(terminal)
 
 
 def has_terminal() -> bool:
@@ -428,11 +487,16 @@ def show_secret(lines: Sequence[str]) -> None:
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:
-        os.write(terminal, "".join(printable(line, LINE_LIMIT) + "\n" for line in lines).encode())
+        os.write(terminal, _shown(lines))
     except OSError as error:
         raise Failure(f"cannot write to the terminal: {why(error)}", reason="no-terminal") from None
     finally:
         os.close(terminal)
+
+
+def _shown(lines: Sequence[str]) -> bytes:
+    text = "".join(printable(line, LINE_LIMIT) + "\n" for line in lines)
+    return text.encode(errors="backslashreplace")
 
 
 def _open_terminal(what: str, hint: str) -> int:
@@ -445,53 +509,48 @@ def _open_terminal(what: str, hint: str) -> int:
 
 
 def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
+    """Ask for one line that is not shown."""
     shown = f"{prompt} ({note})" if note else prompt
-    terminal = _open_terminal(f"for the {prompt}", without_terminal)
-    try:
-        with _without_echo(terminal):
-            os.write(terminal, f"{printable(shown, _CELL_LIMIT)}: ".encode())
-            line = _read_line(terminal)
-    except OSError as error:
-        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
-    finally:
-        os.close(terminal)
+    line = _typed(f"for the {prompt}", without_terminal, f"{shown}: ", PASSPHRASE_LIMIT)
     if not line:
         raise Failure(
             f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
         )
+    _check_one_line(line)
     return line
 
 
-@contextlib.contextmanager
-def _without_echo(terminal: int) -> Iterator[None]:
-    before = termios.tcgetattr(terminal)
-    quiet = termios.tcgetattr(terminal)
-    quiet[3] &= ~termios.ECHO
-    # Ctrl-Z would hand the terminal back with the echo off, and take up the prompt with it on.
-    quiet[6][termios.VSUSP] = b"\0"
-    # TCSAFLUSH drops what was typed before the prompt stood there: it was meant for something else.
-    termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
+def _typed(
+    what: str, without_terminal: str, question: str, limit: int, **how: bool
+) -> bytes | None:
+    """Ask on the terminal, and return what was typed or pasted; None at the end of the input.
+
+    Args:
+        what: what is asked for, for the message.
+        without_terminal: what to do where there is no terminal.
+        question: what is shown.
+        limit: how many bytes there may be.
+        **how: see `typed.read`.
+
+    Raises:
+        Failure: there is no terminal, or that was too much.
+    """
+    terminal = _open_terminal(what, without_terminal)
     try:
-        yield
+        return typed.read(terminal, printable(question, _QUESTION_LIMIT), limit, **how)
+    except typed.TooLongError:
+        raise usage(
+            f"that is more than {limit:,} bytes: nothing was taken",
+            hint="put it into a file and name that",
+        ) from None
+    except OSError as error:
+        raise Failure(f"cannot ask on the terminal: {why(error)}", reason="no-terminal") from None
     finally:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
-        # The newline that ended the input was not echoed either.
-        os.write(terminal, b"\n")
+        os.close(terminal)
 
 
-def _read_line(terminal: int) -> bytes:
-    return _read_typed(terminal).removesuffix(b"\n")
-
-
-def _read_typed(terminal: int) -> bytes:
-    """Read a line with its end; empty where the input has ended."""
-    line = b""
-    while not line.endswith(b"\n"):
-        more = os.read(terminal, _TYPED_LIMIT + 1)
-        if not more:
-            break
-        line += more
-    if len(line) > _TYPED_LIMIT:
-        # The terminal may have cut it, and a part would be worse than nothing.
-        raise usage("that is too long to be typed", hint="put it into a file and name that")
-    return line
+def _check_one_line(line: bytes) -> None:
+    if b"\n" in line:
+        raise usage(
+            "several lines came in at once: nothing was taken", hint="type or paste one line"
+        )

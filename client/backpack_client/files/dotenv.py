@@ -20,8 +20,9 @@ was never closed and would take in other keys. (The last line of Base64, which e
 What is skipped: such values, empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of
 single quotes, and `${` also in them, a `#` without a space before it and unusual white space
 outside of quotes, other backslashes in double quotes, `\\` in single quotes, text behind a closing
-quote, a backslash at the end of an unquoted line, PEM blocks without quotes, values over 64 KiB,
-names that no key can have, and all but the last of a name that comes again.
+quote, a backslash at the end of an unquoted line, PEM blocks without quotes, braces and quotes that
+are not closed in an unquoted value, references and ciphertexts of other tools (`references`),
+values over 64 KiB, names that no key can have, and all but the last of a name that comes again.
 
 Where the readers differ on which lines are a value at all, the text is refused as a whole.
 """
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from backpack_client.failures import is_key_name
+from backpack_client.files.references import recognised, unbalanced
 
 VALUE_LIMIT = 64 * 1024
 
@@ -69,6 +71,10 @@ _NOT_EXPANDED = (
 )
 _BRACES = "has a ${, which programs expand also in single quotes: store it with put"
 _ESCAPED = "has a backslash that programs read differently"
+_UNBALANCED = (
+    "has a brace or a quote that is not closed in its line: if the value goes on below, store it "
+    "with put; otherwise, put it in single quotes"
+)
 
 
 class DotenvError(ValueError):
@@ -294,7 +300,7 @@ class _Reader:
             return value, "ends in a backslash, which programs read differently: use quotes"
         if _EXPANSION.search(value):
             return value, _NOT_EXPANDED
-        return value, ""
+        return value, _UNBALANCED if unbalanced(value) else ""
 
     def _skip_past(self, marker: str) -> None:
         found = self._text.find(marker, self._at)
@@ -358,6 +364,8 @@ def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:
             line, None, "its name is not one for a key: a letter or _, then letters, digits, _ . -"
         )
     data = value.encode()
+    # What it is tells more than how it is written.
+    trouble = recognised(value) or trouble
     if not trouble and not data:
         trouble = "has no value"
     if not trouble and len(data) > VALUE_LIMIT:

@@ -1,6 +1,6 @@
 """The commands for keys: put, import, list, delete."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +28,16 @@ from backpack_client.failures import (
     usage,
 )
 from backpack_client.files import dotenv
+from backpack_client.files.references import recognised
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
+    from backpack_client.model import Stored
 
 # As much as one call carries, see channel.MESSAGE_LIMIT.
 _FILE_LIMIT = 8 * 1024 * 1024
+_KEYS_AT_ONCE, _BYTES_AT_ONCE = 1000, 4 * 1024 * 1024
+"""As many as one call stores, and half of what a message may have: see docs/limits.md."""
 _STORED_ALREADY = (
     "stored already, and nothing was changed",
     "add --replace for new values; import also takes --skip-existing",
@@ -49,6 +53,7 @@ _NOT_STORED = ("not stored, and nothing was deleted", "see: backpack-client list
     type=FILE_NAME,
     help="Of one key: read the value from FILE, or - for standard input, instead of asking.",
 )
+@click.option("--exact", is_flag=True, help="With --value-file: store every byte of it.")
 @click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
 @passphrase_option
 @click.pass_obj
@@ -57,16 +62,20 @@ def put(
     *,
     names: tuple[str, ...],
     value_file: str | None,
+    exact: bool,
     replace: bool,
     passphrase_file: str | None,
 ) -> None:
     """Store keys; you are asked for each value.
 
-    You type the values on the terminal, one after the other, and they are not shown. All keys are
-    stored, or none. A value has up to 64 KiB.
+    You type or paste the values on the terminal, one after the other, and they are not shown. All
+    keys are stored, or none. A value has up to 64 KiB. If you paste several lines, you are asked
+    whether you meant that.
 
-    If a value from a file or a pipe is one line of text, its line end is dropped. Everything else
-    (PEM files, other bytes) is stored byte for byte.
+    With --value-file - you can also type the lines, and end them with ctrl-d.
+
+    From a file or a pipe, the line end of a single line of text is left out, and so is a byte-order
+    mark. Everything else (PEM files, other bytes) is stored byte for byte.
     """
     terminal.check_standard_input(value_file, passphrase_file)
     _check_names(names)
@@ -74,9 +83,13 @@ def put(
         raise usage("a key is named twice", hint="name each key once")
     if value_file is not None and len(names) > 1:
         raise click.UsageError("--value-file is for one key only")
+    if exact and value_file is None:
+        raise click.UsageError("--exact is for --value-file")
     if value_file is None and passphrase_file != inputs.STANDARD_INPUT:
         terminal.check_nothing_piped("value", "--value-file")
-    keys = {} if value_file is None else {names[0]: terminal.value(names[0], value_file)}
+    keys = {}
+    if value_file is not None:
+        keys[names[0]] = terminal.value(names[0], value_file, exact=exact)
     with session.operator(passphrase_file) as backpack:
         if not keys:
             if not replace:
@@ -85,6 +98,14 @@ def put(
             keys = {name: terminal.value(name, None) for name in names}
         with _naming_those(backpack, names, stored=True):
             stored = backpack.put(keys, replace=replace)
+    _report_put(keys, stored)
+
+
+def _report_put(keys: Mapping[str, bytes], stored: "Stored") -> None:
+    for name, value in keys.items():
+        if known := recognised(value.decode(errors="replace")):
+            terminal.say(f"note: {name} {known}")
+    names = list(keys)
     if len(names) == 1:
         terminal.say(f"{names[0]} is {'replaced' if stored.replaced else 'stored'}")
     else:
@@ -113,7 +134,7 @@ def import_(
     dry_run: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Store the keys of a .env file, all of them or none.
+    """Store the keys of a .env file, all of them or none; over 1000 in several steps.
 
     Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
     each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
@@ -144,10 +165,61 @@ def import_(
             known = _stored(backpack)
             already = "replace" if replace else "keep" if skip_existing else "exists"
             terminal.print_lines([f"{already if n in known else 'new':<8} {n}" for n in keys])
-        stored = backpack.put(keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+        stored = _put_in_steps(
+            backpack, keys, replace=replace, skip_existing=skip_existing, dry_run=dry_run
+        )
     _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
     if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
         terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
+
+
+def _put_in_steps(
+    backpack: "Backpack",
+    keys: Mapping[str, bytes],
+    *,
+    replace: bool,
+    skip_existing: bool,
+    dry_run: bool,
+) -> "Stored":
+    """Store keys, as many at once as one call takes. Each step is durable."""
+    from backpack_client.model import Stored  # noqa: PLC0415 - the weight of the full client
+
+    steps = list(_steps(keys))
+    if len(steps) > 1:
+        terminal.say(f"{len(keys):,} keys: {len(steps)} steps")
+        # What the daemon refuses is refused before the first step.
+        for step in steps:
+            backpack.put(step, replace=replace, skip_existing=skip_existing, dry_run=True)
+    done = Stored(0, 0, ())
+    try:
+        for step in steps:
+            put = backpack.put(step, replace=replace, skip_existing=skip_existing, dry_run=dry_run)
+            done = Stored(
+                done.created + put.created,
+                done.replaced + put.replaced,
+                (*done.skipped, *put.skipped),
+            )
+    except Failure:
+        if done.created + done.replaced and not dry_run:
+            terminal.say(
+                f"{done.created + done.replaced:,} of {len(keys):,} keys are stored; for the rest: "
+                "run it again with --skip-existing"
+            )
+        raise
+    return done
+
+
+def _steps(keys: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    step: dict[str, bytes] = {}
+    size = 0
+    for name, value in keys.items():
+        if len(step) == _KEYS_AT_ONCE or size + len(value) > _BYTES_AT_ONCE:
+            yield step
+            step, size = {}, 0
+        step[name] = value
+        size += len(value)
+    if step:
+        yield step
 
 
 def _report_import(created: int, replaced: int, skipped: tuple[str, ...], *, dry_run: bool) -> None:

@@ -63,7 +63,7 @@ def read(
             if not data:
                 break
             text.feed(data)
-            while text.ended_line and not text.done and len(text.taken) <= limit:
+            while text.may_go_on and len(text.taken) <= limit:
                 _read_on(terminal, text)
             if len(text.taken) > limit:
                 break
@@ -141,6 +141,11 @@ class _Text:
         self.taken += data
         self.went_on = self.went_on or bool(data)
         self._show(data)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it is to be seen yet if the line end was pasted."""
+        return self.ended_line and not self.done
 
     @property
     def whole_lines(self) -> bool:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from cheap_vaults import make_cheap
 from daemons import RunningDaemon
+from quick_starts import Starting
 from thorough import CI
 
 SEED = os.environ.get("BACKPACK_SEED") or secrets.token_hex(4)
@@ -82,6 +83,26 @@ def cheap_vault(tmp_path: Path) -> None:
     this by a mark, which comes before their other fixtures.
     """
     make_cheap(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def _starting() -> Iterator[Starting]:
+    starting = Starting()
+    yield starting
+    starting.close()
+
+
+@pytest.fixture
+def quick_start(
+    _starting: Starting, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have daemons forked from a process that has loaded their code, instead of executed.
+
+    For tests that look neither at how a daemon starts nor at its process. They use this by a mark,
+    and one among them that does look is marked as `executed`.
+    """
+    if request.node.get_closest_marker("executed") is None:
+        monkeypatch.setattr(RunningDaemon, "starting", _starting)
 
 
 @pytest.fixture(scope="module")

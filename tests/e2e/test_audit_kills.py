@@ -31,6 +31,8 @@ LONGEST_LOAD = 0.25
 STILL = {f"STILL{number}": b"still %d" % number for number in range(40)}
 """Keys that only a rotation touches."""
 
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 
 @dataclass
 class Told:

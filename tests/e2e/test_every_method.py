@@ -134,6 +134,7 @@ def daemon_in(state: str, request: pytest.FixtureRequest) -> RunningDaemon:
     return running
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("service", services(), ids=lambda service: service.name)
 def test_every_method_answers_whatever_it_is_sent_by_design(

@@ -26,7 +26,7 @@ PATIENCE = 60
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 
@@ -142,6 +142,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.executed
 def test_run_itself_and_the_daemon_show_no_key_in_their_environment(
     operator: Client, daemon: RunningDaemon
 ) -> None:

@@ -103,8 +103,8 @@ def quick_start(
 ) -> None:
     """Have daemons forked from a process that has loaded their code, instead of executed.
 
-    For tests that look neither at how a daemon starts nor at its process. They use this by a mark,
-    and one among them that does look is marked as `executed`.
+    For tests that look neither at what comes before a daemon's code is loaded nor at its process.
+    They use this by a mark, and one among them that does look is marked as `executed`.
     """
     if request.node.get_closest_marker("executed") is None:
         monkeypatch.setattr(RunningDaemon, "starting", _starting)

@@ -1,7 +1,7 @@
 """Starts daemons by forking a process that has loaded the daemon's code already.
 
 Loading it is nearly all that a start costs, and hundreds of tests start a daemon without looking at
-how it starts. From the fork on, a daemon does all that a real one does after it executed itself
+what comes before. From the fork on, a daemon does all that a real one does after it executed itself
 anew: it runs `main`, on the same allocator and with the same environment. It differs in its command
 line and in its executable, which other processes of the user may read.
 """

@@ -6,6 +6,7 @@ anew: it runs `main`, on the same allocator and with the same environment. It di
 line and in its executable, which other processes of the user may read.
 """
 
+import gc
 import json
 import os
 import select
@@ -85,9 +86,14 @@ class QuicklyStarted:
 
 def main() -> int:
     """Fork a daemon for each request; return the status of one, in its own process."""
-    # What the code of the daemon loads, it loads once.
+    # All that a daemon loads when it begins, and what cryptography loads at its first use.
+    from cryptography.hazmat.backends.openssl import backend  # noqa: F401, PLC0415
+
     from backpackd import __main__, daemon  # noqa: F401, PLC0415
 
+    # A daemon looks through none of it for garbage, which would also copy it.
+    gc.collect()
+    gc.freeze()
     end = socket.socket(fileno=int(sys.argv[1]))
     while True:
         message, descriptors, _, _ = socket.recv_fds(end, MOST, 1)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from cheap_vaults import make_cheap
 from daemons import RunningDaemon
+from quick_starts import Starting
 from thorough import CI
 
 SEED = os.environ.get("BACKPACK_SEED") or secrets.token_hex(4)
@@ -31,6 +32,11 @@ settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one worker more than there are processors, since many tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,6 +88,26 @@ def cheap_vault(tmp_path: Path) -> None:
     this by a mark, which comes before their other fixtures.
     """
     make_cheap(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def _starting() -> Iterator[Starting]:
+    starting = Starting()
+    yield starting
+    starting.close()
+
+
+@pytest.fixture
+def quick_start(
+    _starting: Starting, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have daemons forked from a process that has loaded their code, instead of executed.
+
+    For tests that look neither at what comes before a daemon's code is loaded nor at its process.
+    They use this by a mark, and one among them that does look is marked as `executed`.
+    """
+    if request.node.get_closest_marker("executed") is None:
+        monkeypatch.setattr(RunningDaemon, "starting", _starting)
 
 
 @pytest.fixture(scope="module")

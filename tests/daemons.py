@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import grpc
 import pytest
@@ -31,6 +31,7 @@ from backpack_proto.v1 import (
     vault_pb2,
     vault_pb2_grpc,
 )
+from quick_starts import QuicklyStarted, Starting
 
 Pending: TypeAlias = list[requests_pb2.Request]
 Grants: TypeAlias = list[grants_pb2.Grant]
@@ -136,7 +137,14 @@ class Client:
 
 
 class RunningDaemon:
-    """A daemon process. Knows its own pid and stops nothing else."""
+    """A daemon process. Knows its own pid and stops nothing else.
+
+    Attributes:
+        starting: starts daemons that have no command of their own, see the fixture `quick_start`;
+            None: each is executed.
+    """
+
+    starting: ClassVar[Starting | None] = None
 
     def __init__(
         self,
@@ -150,7 +158,8 @@ class RunningDaemon:
         self.home = home
         self.socket = path
         self.log = home.parent / f"{home.name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | QuicklyStarted | None = None
+        self._own = command is not None or preexec is not None
         self._command = command or [sys.executable, "-m", "backpackd"]
         self._environ = environ
         self._preexec = preexec
@@ -176,15 +185,20 @@ class RunningDaemon:
                 Path(address).chmod(0o777)
                 ready.settimeout(0.05)
                 environ = dict(os.environ) if self._environ is None else self._environ
-                self.process = subprocess.Popen(
-                    [*self._command, "--home", str(self.home), "--socket", str(self.socket)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**environ, "NOTIFY_SOCKET": address},
-                    # Nothing else runs in the test's process at this point.
-                    preexec_fn=self._preexec,  # noqa: PLW1509
-                )
+                environ = {**environ, "NOTIFY_SOCKET": address}
+                arguments = ["--home", str(self.home), "--socket", str(self.socket)]
+                if self.starting is not None and not self._own:
+                    self.process = self.starting.start(arguments, log=log, environ=environ)
+                else:
+                    self.process = subprocess.Popen(
+                        [*self._command, *arguments],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        env=environ,
+                        # Nothing else runs in the test's process at this point.
+                        preexec_fn=self._preexec,  # noqa: PLW1509
+                    )
                 self._await_ready(ready)
 
     def _await_ready(self, ready: socket.socket) -> None:

@@ -78,6 +78,7 @@ def hanging_bus(tmp_path: Path) -> Iterator[str]:
         yield f"unix:path={tmp_path / 'hanging'}"
 
 
+@pytest.mark.usefixtures("cheap_vault")
 def test_a_notification_holds_the_code_and_no_name_of_a_key(tmp_path: Path, bus: str) -> None:
     environ = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": bus}
     running = RunningDaemon(tmp_path / "home", tmp_path / "run" / "s", environ=environ)
@@ -126,6 +127,7 @@ def test_a_bus_without_a_notification_service_does_not_end_notifying(
         assert "ABCD" in str(desktop.next()[4])
 
 
+@pytest.mark.usefixtures("cheap_vault")
 def test_a_hanging_bus_delays_no_request_and_no_end_of_the_daemon(
     tmp_path: Path, hanging_bus: str
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_flood_of_requests_piles_nothing_up_behind_a_hanging_bus(
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("cheap_vault")
 @pytest.mark.parametrize("address", ["", "unix:path=/nonexistent/bus", "unixexec:path=/bin/sh"])
 def test_without_a_bus_nothing_is_shown_and_nothing_fails(address: str, tmp_path: Path) -> None:
     environ = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address}

@@ -12,6 +12,8 @@ from command_line import Run, runner
 from daemons import RunningDaemon, failure
 from pseudo_terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 SEAL, NEW = "thirteen slow camels", "eleven calm badgers"
 
 

@@ -37,7 +37,7 @@ def own_daemon() -> Iterator[startup.Daemon]:
 
 
 @pytest.fixture
-def vault(cheap_vault: None, daemon: RunningDaemon) -> RunningDaemon:
+def vault(cheap_vault: None, quick_start: None, daemon: RunningDaemon) -> RunningDaemon:
     daemon.client().unlock()
     return daemon
 

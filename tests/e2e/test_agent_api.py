@@ -14,7 +14,7 @@ from backpack_client.files import lockfiles
 from backpack_client.files.lockfiles import LOCK_VARIABLE
 from daemons import PASSPHRASE, RunningDaemon
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from command_line import Run, runner
 from daemons import RunningDaemon
 from two_vaults import Vault
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from command_line import runner
 from daemons import RunningDaemon
 from two_vaults import Vault
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "agent-lock-v1"
 OLD = sorted(path.name.removesuffix(".agent.lock") for path in VECTORS.glob("*.agent.lock"))

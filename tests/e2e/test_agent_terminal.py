@@ -12,7 +12,7 @@ from cheap_vaults import make_cheap
 from daemons import PASSPHRASE, RunningDaemon
 from pseudo_terminal import Terminal
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 CLIENT = ["-m", "backpack_client"]
 INIT = [*CLIENT, "agent", "init"]

@@ -18,7 +18,7 @@ PATIENCE = 120
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 

@@ -16,6 +16,8 @@ from cheap_vaults import make_cheap
 from daemons import Client, RunningDaemon, failure
 
 VAULT, FILE = audit_pb2.AUDIT_ANCHOR_VAULT, audit_pb2.AUDIT_ANCHOR_FILE
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 EXPECTED = audit_pb2.AUDIT_ANCHOR_EXPECTED
 
 

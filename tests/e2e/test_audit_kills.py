@@ -22,7 +22,8 @@ from backpackd.core.audit.record_state import digest_of
 from cheap_vaults import make_cheap
 from daemons import Client, RunningDaemon
 
-SHARDS = 8
+SHARDS = 20
+"""So many that no log gets long: all of it is read after each kill."""
 KILLS = -(-int(os.environ.get("BACKPACK_KILLS", "200")) // SHARDS)
 NAMES = [f"K{number}" for number in range(4)]
 CHANGES = ["put", "put", "put", "delete", "delete", "grant", "grant", "ungrant", "rotate"]
@@ -30,6 +31,8 @@ LONGEST_LOAD = 0.25
 """Seconds within which a kill falls."""
 STILL = {f"STILL{number}": b"still %d" % number for number in range(40)}
 """Keys that only a rotation touches."""
+
+pytestmark = pytest.mark.usefixtures("quick_start")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from backpack_proto.v1 import backup_pb2, backup_pb2_grpc, slots_pb2, slots_pb2_
 from backpackd.core.audit import keys
 from daemons import PASSPHRASE, RunningDaemon
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 Tamper = Callable[[RunningDaemon], None]
 

@@ -12,7 +12,7 @@ import pytest
 from backpack_proto.v1 import policy_pb2, policy_pb2_grpc, vault_pb2
 from daemons import READY_SECONDS, Client, RunningDaemon, failure
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 WIDEST = """\
 [policy]
@@ -72,6 +72,7 @@ def test_an_agent_that_writes_the_widest_file_and_reloads_gains_nothing(
     assert in_force(operator) == before
 
 
+@pytest.mark.executed
 def test_an_agent_that_writes_the_widest_file_and_restarts_the_daemon_gains_nothing(
     daemon: RunningDaemon, operator: Client, file: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_named_file_that_vanishes_stays_in_force(tmp_path: Path) -> None:
         daemon.close()
 
 
+@pytest.mark.executed
 def test_a_daemon_does_not_start_with_a_broken_file(tmp_path: Path) -> None:
     home = tmp_path / "broken"
     home.mkdir(mode=0o700)

@@ -12,7 +12,7 @@ from daemons import RunningDaemon
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 # A tool: one call in plain gRPC, that waits for a person. Says which codes it was told and the key.

@@ -21,6 +21,8 @@ from daemons import PASSPHRASE, RunningDaemon
 
 NEW_PASSPHRASE = b"nine loud herons fly"
 
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 
 class Stopped:
     """A stopped daemon's vault, as somebody who can write to the file has it.
@@ -133,6 +135,7 @@ def overwrite(vault: Stopped) -> None:
     vault.file.write_bytes(hashlib.shake_256(b"noise").digest(20000))
 
 
+@pytest.mark.executed
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
@@ -155,6 +158,7 @@ def test_a_file_that_is_no_vault_of_ours_keeps_the_daemon_from_starting(
     assert vault.snapshot() == before
 
 
+@pytest.mark.executed
 def test_a_log_without_its_vault_keeps_the_daemon_from_starting(vault: Stopped) -> None:
     vault.file.rename(vault.daemon.home / "vault.db-wal")
     assert "vault.db is missing" in vault.daemon.refused()

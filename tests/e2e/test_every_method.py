@@ -9,6 +9,7 @@ environment choose others; a failure names the seed.
 import os
 import random
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ FEW = {"WatchLeases", "WatchRequests", "Watch", "RotateMasterKey", "ExportKeys",
 # Seconds for what stays open by design; the status by which gRPC ends it carries no reason.
 ENOUGH = 0.5
 OPEN_ENDED = {"WatchLeases", "WatchRequests", "Watch", "GetKeys"}
+TOGETHER = 8
+"""How many of those wait at once."""
 # The health service's own word for a service that it does not know (its proto file says so), and
 # gRPC's for a method that nobody serves.
 WITHOUT_REASON = {("Check", "NOT_FOUND"), ("List", "UNIMPLEMENTED")}
@@ -134,6 +137,7 @@ def daemon_in(state: str, request: pytest.FixtureRequest) -> RunningDaemon:
     return running
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("service", services(), ids=lambda service: service.name)
 def test_every_method_answers_whatever_it_is_sent_by_design(
@@ -150,10 +154,14 @@ def test_every_method_answers_whatever_it_is_sent_by_design(
         raws = [(each, encoded(each.message, setting.standins)) for each in requests]
         count = COUNT // 10 if name in FEW else COUNT
         made = mutations(requests, count, chance, setting.standins)
-        for request, raw in [*raws, *((requests[0], raw) for raw in made)]:
-            found = fault(setting.client, request, raw)
-            if found:
-                faults.append(f"{name} of {len(raw)} bytes {raw[:200].hex()}: {found}")
+        calls = [*raws, *((requests[0], raw) for raw in made)]
+        with ThreadPoolExecutor(TOGETHER if name in OPEN_ENDED else 1) as threads:
+            found = threads.map(lambda call: fault(setting.client, *call), calls)
+            faults += [
+                f"{name} of {len(raw)} bytes {raw[:200].hex()}: {wrong}"
+                for (_, raw), wrong in zip(calls, found, strict=True)
+                if wrong
+            ]
         if name not in LAST:
             setting.restore()
     assert not faults, f"seed {SEED}:\n" + "\n".join(faults)

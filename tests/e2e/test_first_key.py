@@ -9,6 +9,9 @@ from daemons import PASSPHRASE, RunningDaemon, failure
 
 WAITING = ("DEADLINE_EXCEEDED", "waiting-for-approval")
 
+on_a_vault = pytest.mark.usefixtures("cheap_vault", "quick_start")
+"""For what says nothing about the way to a vault."""
+
 
 def test_a_new_daemon_has_no_vault(daemon: RunningDaemon) -> None:
     client = daemon.client()
@@ -35,12 +38,14 @@ def test_a_stored_key_survives_a_killed_daemon(daemon: RunningDaemon) -> None:
     assert client.value("K") == b"v"
 
 
+@on_a_vault
 def test_a_key_that_nobody_granted_waits_for_a_person(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("K", b"v")
     assert failure(lambda: operator.get("K")) == WAITING
 
 
+@on_a_vault
 def test_a_denial_does_not_tell_whether_the_key_exists(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("STORED", b"v")
@@ -48,12 +53,14 @@ def test_a_denial_does_not_tell_whether_the_key_exists(daemon: RunningDaemon) ->
     assert failure(lambda: operator.get("MISSING")) == stored
 
 
+@on_a_vault
 def test_a_missing_key_is_told_to_whom_it_is_granted(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.grant("K*")
     assert failure(lambda: operator.get("KEY")) == ("NOT_FOUND", "no-such-key")
 
 
+@on_a_vault
 def test_authority_belongs_to_one_connection(daemon: RunningDaemon) -> None:
     daemon.operator()
     other = daemon.client()
@@ -68,6 +75,7 @@ def test_unlocking_is_not_authority(daemon: RunningDaemon) -> None:
     assert failure(lambda: client.put("K", b"v")) == ("UNAUTHENTICATED", "not-authorized")
 
 
+@on_a_vault
 def test_locking_ends_authority_and_leases(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("K", b"v")
@@ -80,6 +88,7 @@ def test_locking_ends_authority_and_leases(daemon: RunningDaemon) -> None:
     assert failure(lambda: operator.leases.RenewLease(renewal)) == ("NOT_FOUND", "no-such-lease")
 
 
+@on_a_vault
 @pytest.mark.parametrize(
     ("name", "value"),
     [("", b"v"), ("1K", b"v"), ("K" * 129, b"v"), ("K K", b"v"), ("K", b""), ("K", bytes(65537))],
@@ -92,6 +101,7 @@ def test_what_is_no_key_is_refused_and_changes_nothing(
     assert operator.list() == []
 
 
+@on_a_vault
 def test_the_longest_value_comes_back_whole(daemon: RunningDaemon, chance: random.Random) -> None:
     value = chance.randbytes(65536)
     operator = daemon.operator()

@@ -19,7 +19,7 @@ LOG_BYTES = 20_000
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from daemons import RunningDaemon
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 _HERE = Path(__file__).parent
 _CLIENT = _HERE / "grpc_js"

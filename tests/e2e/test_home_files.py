@@ -14,7 +14,7 @@ from backpack_proto.v1 import slots_pb2, slots_pb2_grpc
 from daemons import PASSPHRASE, READY_SECONDS, Client, RunningDaemon, failure
 from odd_files import ODD
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 READ = [
     "backpackd.lock",
@@ -62,6 +62,7 @@ def reload(daemon: RunningDaemon) -> str:
     return said
 
 
+@pytest.mark.executed
 @pytest.mark.parametrize("kind", ["a FIFO", "a hard link"])
 @pytest.mark.parametrize("name", READ)
 def test_a_start_refuses_it_and_names_it(stopped: RunningDaemon, name: str, kind: str) -> None:

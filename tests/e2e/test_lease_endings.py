@@ -18,7 +18,7 @@ import pytest
 from backpack_proto.v1 import leases_pb2, requests_pb2, vault_pb2
 from daemons import Client, RunningDaemon, failure
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 HANGS_SECONDS = 30.0
 ENDED = leases_pb2.WatchLeasesResponse.KIND_ENDED

@@ -21,7 +21,7 @@ VARIABLES = ("CMAKE_TOOLCHAIN_FILE", "VAULT_ADDR", "A_KEY", "LD_PRELOAD")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 

@@ -13,6 +13,8 @@ from cheap_vaults import make_cheap
 from command_line import Run, runner
 from daemons import RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 TABLES = ("vault", "slots", "keys")
 
 

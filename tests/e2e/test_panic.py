@@ -29,7 +29,7 @@ def panic(client: Client) -> vault_pb2.PanicResponse:
     return response
 
 
-@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.usefixtures("cheap_vault", "quick_start")
 def test_panic_ends_everything_and_refuses_what_comes(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("K", b"v")
@@ -53,7 +53,7 @@ def test_panic_without_a_vault_ends_nothing(daemon: RunningDaemon) -> None:
     assert stranger.status().state == vault_pb2.VAULT_STATE_UNINITIALIZED
 
 
-@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.usefixtures("cheap_vault", "quick_start")
 def test_a_panic_wakes_those_who_wait_for_a_person(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("K", b"v")
@@ -68,7 +68,7 @@ def test_a_panic_wakes_those_who_wait_for_a_person(daemon: RunningDaemon) -> Non
     assert told == [LOCKED]
 
 
-@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.usefixtures("cheap_vault", "quick_start")
 def test_after_a_panic_the_operator_sees_what_was_revealed_to_whom(daemon: RunningDaemon) -> None:
     operator = daemon.operator()
     operator.put("K", b"v")
@@ -86,7 +86,7 @@ def test_after_a_panic_the_operator_sees_what_was_revealed_to_whom(daemon: Runni
     assert all(entry.executable.startswith("/") for entry in found)
 
 
-@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.usefixtures("cheap_vault", "quick_start")
 @pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc")
 @pytest.mark.timeout(300)
 def test_panic_is_answered_while_two_hundred_processes_flood_the_socket(
@@ -107,7 +107,7 @@ def test_panic_is_answered_while_two_hundred_processes_flood_the_socket(
     assert len(daemon.log_text()) < LOG_BYTES
 
 
-@pytest.mark.usefixtures("cheap_vault")
+@pytest.mark.usefixtures("cheap_vault", "quick_start")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", ["panic", "lock"])

@@ -21,7 +21,7 @@ from daemons import Client, RunningDaemon
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 # Leaves the tree of whoever starts it, then runs what it is told to, line by line.

@@ -11,7 +11,7 @@ import pytest
 from backpack_proto.v1 import keys_pb2, slots_pb2, slots_pb2_grpc
 from daemons import RunningDaemon
 
-pytestmark = pytest.mark.usefixtures("cheap_vault")
+pytestmark = pytest.mark.usefixtures("cheap_vault", "quick_start")
 
 KEYS = 1500
 ROUNDS = 6

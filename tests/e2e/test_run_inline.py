@@ -12,7 +12,7 @@ from shell_terminal import PROMPT, ShellTerminal
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 RUN = f"{sys.executable} -m backpack_client run --key K"

@@ -21,7 +21,10 @@ from daemons import Client, RunningDaemon
 
 # The numbers of clone(2) and of _exit(2), which ends one thread.
 CLONE, LEAVE = {"x86_64": (56, 60), "aarch64": (220, 93)}.get(platform.machine(), (0, 0))
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not CLONE, reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux" or not CLONE, reason="needs Linux"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
+]
 
 TOOL = """
 import sys

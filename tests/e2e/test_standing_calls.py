@@ -13,7 +13,7 @@ from daemons import RunningDaemon
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="trees are of /proc"),
-    pytest.mark.usefixtures("cheap_vault"),
+    pytest.mark.usefixtures("cheap_vault", "quick_start"),
 ]
 
 # Each process is forked twice, so it has no parent here and is the root of a tree of its own. It

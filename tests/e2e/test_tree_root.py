@@ -70,8 +70,9 @@ if os.fork() == 0:
         os.execvp("sh", ["sh", "leaf"])
     os._exit(0)
 os.wait()
-# Else whoever waits for this one would end before anybody has looked.
-open("hold").readline()
+# Else whoever waits for this one would end before anybody has looked. It takes one line, since a
+# buffered reader would take those of the others as well.
+os.read(os.open("hold", os.O_RDONLY), 1)
 """,
     "agent.py": """
 import os, subprocess

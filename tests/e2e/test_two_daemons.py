@@ -7,6 +7,7 @@ import pytest
 from daemons import RunningDaemon
 
 
+@pytest.mark.usefixtures("cheap_vault")
 def test_a_second_daemon_on_the_same_home_is_refused_and_told_who_has_it(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:

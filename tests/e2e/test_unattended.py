@@ -9,6 +9,8 @@ import pytest
 from backpack_proto.v1 import leases_pb2, slots_pb2, slots_pb2_grpc, vault_pb2
 from daemons import RunningDaemon, failure
 
+pytestmark = pytest.mark.usefixtures("cheap_vault")
+
 UNLOCKED, LOCKED = vault_pb2.VAULT_STATE_UNLOCKED, vault_pb2.VAULT_STATE_LOCKED
 
 

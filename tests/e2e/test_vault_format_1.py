@@ -16,6 +16,8 @@ from daemons import PASSPHRASE, RunningDaemon, failure
 
 VECTOR = Path(__file__).resolve().parents[1] / "vectors" / "vault-format-1" / "vault.db"
 
+pytestmark = pytest.mark.usefixtures("quick_start")
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backpack_client import process_protection
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import Failure
 from pseudo_terminal import Terminal, read_screen
 
@@ -40,7 +40,7 @@ def python(code: str) -> Terminal:
 
 ASK = """
 import sys
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import Failure
 try:
     print(repr({call}))
@@ -168,8 +168,8 @@ def test_the_process_is_undumpable_before_anything_is_read(
     monkeypatch.setattr(os, "open", opening)
     terminal.passphrase("passphrase", path)
     terminal.new_passphrase("passphrase", path)
-    terminal.value("K", path)
-    terminal.file_bytes(path, 100)
+    values.value("K", path)
+    values.file_bytes(path, 100)
     assert order == ["undumpable", "open"] * 4
 
 
@@ -258,13 +258,13 @@ def test_only_one_thing_comes_from_standard_input() -> None:
 def test_only_a_single_line_of_text_loses_its_line_end(
     tmp_path: Path, data: bytes, value: bytes
 ) -> None:
-    assert terminal.value("K", private(tmp_path / "v", data, 0o644)) == value
+    assert values.value("K", private(tmp_path / "v", data, 0o644)) == value
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"x" * (65536 + 3)])
 def test_an_empty_or_oversized_value_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Failure):
-        terminal.value("K", private(tmp_path / "v", data))
+        values.value("K", private(tmp_path / "v", data))
 
 
 MARK_OF_UTF_8 = b"\xef\xbb\xbf"
@@ -275,9 +275,9 @@ MARK_OF_UTF_8 = b"\xef\xbb\xbf"
     [
         lambda path: terminal.passphrase("passphrase", path),
         lambda path: terminal.new_passphrase("passphrase", path),
-        lambda path: terminal.value("K", path),
-        terminal.legacy_key,
-        lambda path: terminal.file_bytes(path, 100),
+        lambda path: values.value("K", path),
+        values.legacy_key,
+        lambda path: values.file_bytes(path, 100),
     ],
 )
 def test_a_byte_order_mark_is_left_out_of_every_file_and_said(
@@ -302,16 +302,16 @@ def test_a_passphrase_that_is_nothing_but_a_mark_is_empty(tmp_path: Path) -> Non
     "data", [MARK_OF_UTF_8 + b"v\n", b"v\n", "v".encode("utf-16"), b"\xff\xfe\n"]
 )
 def test_with_exact_every_byte_of_a_value_is_kept(tmp_path: Path, data: bytes) -> None:
-    assert terminal.value("K", private(tmp_path / "v", data), exact=True) == data
+    assert values.value("K", private(tmp_path / "v", data), exact=True) == data
 
 
 def test_a_line_end_that_is_left_out_of_a_value_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal.value("K", private(tmp_path / "v", b"v\n"))
+    values.value("K", private(tmp_path / "v", b"v\n"))
     assert "line end" in capsys.readouterr().err
-    terminal.value("K", private(tmp_path / "v", b"v"))
-    terminal.value("K", private(tmp_path / "v", b"v\nw\n"))
+    values.value("K", private(tmp_path / "v", b"v"))
+    values.value("K", private(tmp_path / "v", b"v\nw\n"))
     assert capsys.readouterr().err == ""
 
 

@@ -16,7 +16,7 @@ BEGIN, END = b"\x1b[200~", b"\x1b[201~"
 # Tells what it got, and how many bytes it has left for whoever reads the terminal next.
 ASK = """
 import fcntl, os, sys, termios
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import Failure
 try:
     got = repr({call})
@@ -26,8 +26,8 @@ left = bytearray(4)
 fcntl.ioctl(9, termios.FIONREAD, left)
 print(got, int.from_bytes(left, sys.byteorder))
 """
-VALUE = 'terminal.value("K", None)'
-LINES = 'terminal.value("K", "-")'
+VALUE = 'values.value("K", None)'
+LINES = 'values.value("K", "-")'
 PASSPHRASE = 'terminal.passphrase("passphrase", None)'
 CONFIRM = 'terminal.confirm("sure?")'
 ANSWER = 'terminal.answer("tone", "calm")'

@@ -60,6 +60,17 @@ class Session:
         with self.master.open() as view:
             yield view
 
+    def renew(
+        self, master: SecretSlot, authority: Authority, sealed: bytes, renewal: "Renewal"
+    ) -> None:
+        """Go on under a new master key, and forget what belongs to the old one."""
+        self.master.wipe()
+        self.master, self.authority, self.sealed = master, authority, sealed
+        self.rows = renewal.rows
+        self.slots = {slot.slot_id: slot for slot in renewal.slots}
+        self.epoch += 1
+        self.indexes.clear()
+
     def check(self) -> None:
         """Return if the vault is still unlocked by this session.
 

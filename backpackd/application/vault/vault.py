@@ -406,13 +406,7 @@ class Vault:
                 # In force all the same: the next unlock finds the new master key in every slot.
                 fresh.wipe()
                 return
-            session.master.wipe()
-            session.master = fresh
-            session.authority, session.sealed = record, sealed
-            session.rows = renewal.rows
-            session.slots = {slot.slot_id: slot for slot in renewal.slots}
-            session.epoch += 1
-            session.indexes.clear()
+            session.renew(fresh, record, sealed, renewal)
             if then is not None:
                 then()
 

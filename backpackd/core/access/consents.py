@@ -47,9 +47,6 @@ class Suspended:
     beside: tuple[tuple[ProcessId, ProcessId], ...] = ()
 
 
-_NOTHING = Suspended(frozenset(), frozenset())
-
-
 class Consents:
     """What people's answers left behind, for `core.access.decision`. In memory only."""
 
@@ -134,7 +131,7 @@ class Consents:
     def suspended(self, facts: PeerFacts) -> Suspended:
         """Return what a caller does not have without a question though it is in no such tree."""
         if not (self._denied or self._refused.places or self._withdrawn.places):
-            return _NOTHING
+            return Suspended(frozenset(), frozenset())
         traces = Traces.of(facts)
         denied = [
             which
@@ -183,7 +180,7 @@ class Consents:
     @property
     def any_withdrawn(self) -> bool:
         """Whether anything was revoked from anybody, of what is remembered."""
-        return self._overflowed >= 0 or bool(self._withdrawn)
+        return self._overflowed >= 0 or bool(self._withdrawn.trees())
 
     def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
         """Tell whether a key was revoked from a tree, so that what it had before is set aside.
@@ -290,9 +287,6 @@ class _Remembered:
 
     def __contains__(self, tree: ProcessId) -> bool:
         return tree in self._names
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def add(self, tree: ProcessId, names: Iterable[str], number: int, place: Place | None) -> int:
         """Remember a number for these keys, and return the latest that was forgotten; -1: none."""

@@ -6,7 +6,6 @@ passphrase.
 """
 
 import base64
-import codecs
 import re
 
 from backpackd.core.slots import passphrases, recovery_code
@@ -45,7 +44,7 @@ def without_marks(kept: bytes) -> bytes:
     a file opens the slot that was made from it.
     """
     line = kept.removesuffix(b"\r\n" if kept.endswith(b"\r\n") else b"\n")
-    text = line.removeprefix(codecs.BOM_UTF8)
+    text = line.removeprefix("\ufeff".encode())
     try:
         text.decode()
     except UnicodeDecodeError:

@@ -33,13 +33,8 @@ from backpack_client.console import typed
 from backpack_client.console.inputs import (
     PASSPHRASE_LIMIT,
     STANDARD_INPUT,
-    chomp,
     passphrase_file,
-    pipe_it,
-    read,
-    reading,
     why,
-    without_line_end,
     without_mark,
 )
 from backpack_client.console.line_folding import fold
@@ -47,8 +42,6 @@ from backpack_client.failures import Failure, printable, usage, waiting_notice
 
 Result = TypeVar("Result")
 
-VALUE_LIMIT = 64 * 1024
-_EDITORS_ADD = "\ufeff\r\n".encode()
 # The daemon's rule, shown before anybody types. The daemon alone decides what else is weak.
 PASSPHRASE_CHARACTERS = 12
 
@@ -180,8 +173,8 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
     """
     process_protection.make_undumpable()
     if path is not None:
-        return _text(passphrase_file(path), "a passphrase")
-    return _ask(prompt, f"add {option} FILE, or - for standard input")
+        return text_of(passphrase_file(path), "a passphrase")
+    return ask_hidden(prompt, f"add {option} FILE, or - for standard input")
 
 
 def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], object]) -> bytes:
@@ -247,129 +240,27 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
     """
     process_protection.make_undumpable()
     if path is not None:
-        return _text(passphrase_file(path), "a passphrase")
+        return text_of(passphrase_file(path), "a passphrase")
     hint = f"add {option} FILE, or - for standard input"
     least = f"at least {PASSPHRASE_CHARACTERS} characters"
     for _ in range(_ATTEMPTS):
-        first = _ask(prompt, hint, note=least)
+        first = ask_hidden(prompt, hint, note=least)
         if len(first.decode(errors="replace")) < PASSPHRASE_CHARACTERS:
             say(f"that is too short, it takes {least}: try again")
-        elif _ask(prompt, hint, note="once more") == first:
+        elif ask_hidden(prompt, hint, note="once more") == first:
             return first
         else:
             say("the two were not the same: try again")
     raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
-def value(
-    name: str, path: str | None, option: str = "--value-file FILE", *, exact: bool = False
-) -> bytes:
-    """Get the value of a key from a file if one is named, otherwise from the person.
-
-    What an editor or `echo` adds to a value is left out, and said: a byte-order mark, and the line
-    end of a value that is a single line of text. A value of several lines (a PEM file) or of other
-    bytes is taken as it is. What is pasted is taken whole; if it has several lines, the person is
-    asked whether that was meant.
+def text_of(data: bytes, what: str) -> bytes:
+    """Take a byte-order mark off what a file holds, and say so.
 
     Args:
-        name: the key, for the prompt.
-        path: any readable file, `-` for standard input, None to ask. Where standard input is the
-            terminal, `-` takes lines until ctrl-d.
-        option: how a file is named on the command line, for the hint.
-        exact: take every byte of the file.
-
-    Raises:
-        Failure: there is no terminal, the file cannot be read, it is empty or over 64 KiB, or the
-            person did not mean several lines.
+        data: all of the file.
+        what: what it is, with its article.
     """
-    process_protection.make_undumpable()
-    if path is None:
-        data = _ask_value(f"value of {name}", f"add {option}, or - for standard input")
-    elif path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
-        data = _ask_lines(f"value of {name}")
-    else:
-        with reading("value", path, pipe_it(option.partition(" ")[0])) as (descriptor, _):
-            data = read(descriptor, VALUE_LIMIT + len(_EDITORS_ADD), "a value")
-        data = data if exact else _tidy(data)
-        if len(data) > VALUE_LIMIT:
-            raise usage(f"a value has at most {VALUE_LIMIT} bytes, and this has more", hint="")
-    if not data:
-        raise usage("the value is empty", hint="a key has a value of at least one byte")
-    return data
-
-
-def _tidy(data: bytes) -> bytes:
-    text = _text(data, "a value")
-    line = without_line_end(text)
-    if line != text:
-        say("note: the line end at the end of the value is left out")
-    return line
-
-
-def _ask_value(prompt: str, without_terminal: str) -> bytes:
-    data = _typed(f"for the {prompt}", without_terminal, f"{prompt}: ", VALUE_LIMIT)
-    if not data:
-        raise Failure(
-            f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
-        )
-    data = _tidy(data)
-    if b"\n" in data and not confirm(f"{_extent(data)}: store?"):
-        raise Failure(
-            "nothing was stored",
-            reason="not-confirmed",
-            hint="to store several lines: add --value-file FILE, or - to end them with ctrl-d",
-        )
-    return data
-
-
-def _ask_lines(prompt: str) -> bytes:
-    shown = f"{prompt} (not shown; ends with ctrl-d on a line of its own): "
-    data = _typed(f"for the {prompt}", "", shown, VALUE_LIMIT, lines=True) or b""
-    data = _tidy(data)
-    if data:
-        say(f"{_extent(data)}")
-    return data
-
-
-def _extent(data: bytes) -> str:
-    count = data.count(b"\n") + (not data.endswith(b"\n"))
-    end = "ends with a newline" if data.endswith(b"\n") else "no newline at the end"
-    return f"{count} {'line' if count == 1 else 'lines'}, {len(data):,} bytes, {end}"
-
-
-def legacy_key(path: str | None) -> bytes:
-    """Get the master key of the older tool from a file if one is named, otherwise from the person.
-
-    Args:
-        path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
-
-    Raises:
-        Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
-    """
-    process_protection.make_undumpable()
-    if path is None:
-        return _ask("old master key", "add --legacy-key-file FILE, or - for standard input")
-    with reading("old master key", path, pipe_it("--legacy-key-file")) as (descriptor, _):
-        data = read(descriptor, PASSPHRASE_LIMIT, "an old master key", chomp)
-    data = _text(data, "an old master key")
-    if not data:
-        raise usage("the old master key is empty", hint="write it into the file that you name")
-    return data
-
-
-def file_bytes(path: str, limit: int) -> bytes:
-    """Read a whole text file that holds values.
-
-    Raises:
-        Failure: it cannot be read, or has more than `limit` bytes.
-    """
-    process_protection.make_undumpable()
-    with reading("file", path, "pipe it in, or name a file") as (descriptor, _):
-        return _text(read(descriptor, limit, "a file"), "a file")
-
-
-def _text(data: bytes, what: str) -> bytes:
-    """Take a byte-order mark off, and say so."""
     text = without_mark(data, what)
     if text != data:
         say(f"note: {what} began with a byte-order mark, which is left out")
@@ -442,7 +333,7 @@ def confirm(question: str) -> bool:
     Raises:
         Failure: there is no terminal to ask on.
     """
-    line = _typed("for an answer", "add --yes", f"{question} [y/N] ", _ANSWER_LIMIT, echo=True)
+    line = ask_typed("for an answer", "add --yes", f"{question} [y/N] ", _ANSWER_LIMIT, echo=True)
     return line is not None and line.strip().lower() in (b"y", b"yes")
 
 
@@ -457,7 +348,7 @@ def answer(question: str, default: str = "") -> str:
         Failure: there is no terminal to ask on, what was typed is no text, or it was Ctrl-D.
     """
     shown = f"{question} [{default}]" if default else question
-    line = _typed(
+    line = ask_typed(
         "for an answer", "say it by options: see --help", f"{shown}: ", _ANSWER_LIMIT, echo=True
     )
     if line is None:
@@ -508,10 +399,10 @@ def _open_terminal(what: str, hint: str) -> int:
         ) from None
 
 
-def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
+def ask_hidden(prompt: str, without_terminal: str, note: str = "") -> bytes:
     """Ask for one line that is not shown."""
     shown = f"{prompt} ({note})" if note else prompt
-    line = _typed(f"for the {prompt}", without_terminal, f"{shown}: ", PASSPHRASE_LIMIT)
+    line = ask_typed(f"for the {prompt}", without_terminal, f"{shown}: ", PASSPHRASE_LIMIT)
     if not line:
         raise Failure(
             f"nothing was typed for the {prompt}", reason="nothing-typed", hint="try again"
@@ -520,7 +411,7 @@ def _ask(prompt: str, without_terminal: str, note: str = "") -> bytes:
     return line
 
 
-def _typed(
+def ask_typed(
     what: str, without_terminal: str, question: str, limit: int, **how: bool
 ) -> bytes | None:
     """Ask on the terminal, and return what was typed or pasted; None at the end of the input.

@@ -20,7 +20,7 @@ from backpack_client.cli.agents.agent_files import (
     warn,
 )
 from backpack_client.cli.session import Command, Session, count, json_option, passphrase_option
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import Failure, is_key_name, not_one, printable, usage
 from backpack_client.files import lockfiles
 from backpack_client.files.lockfiles import LockFile
@@ -300,7 +300,7 @@ def _check_one_input(
 def _personality_file(path: str) -> dict[str, Any]:
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
-    return agent_calls.json_object("personality", terminal.file_bytes(path, _FILE_LIMIT))
+    return agent_calls.json_object("personality", values.file_bytes(path, _FILE_LIMIT))
 
 
 def _personality(prompt: str | None, tone: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -332,7 +332,7 @@ def _credentials(keys: tuple[str, ...], embeds: tuple[str, ...]) -> dict[str, by
                 name,
                 "a value is never given on the command line: --embed NAME or NAME=FILE",
             )
-        credentials[name] = terminal.value(name, path or None, f"--embed {name}=FILE")
+        credentials[name] = values.value(name, path or None, f"--embed {name}=FILE")
     return credentials
 
 

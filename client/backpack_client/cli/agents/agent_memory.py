@@ -6,7 +6,7 @@ import click
 
 from backpack_client.cli.agents.agent_files import lock_option, shown
 from backpack_client.cli.session import Session
-from backpack_client.console import inputs, terminal
+from backpack_client.console import inputs, terminal, values
 from backpack_client.files import lockfiles
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def put(session: Session, file: str, lock: str | None) -> None:
     """Replace the memory by the JSON object in FILE, or from standard input."""
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf
 
-    fresh = agent_calls.json_object("memory", terminal.file_bytes(file, _FILE_LIMIT))
+    fresh = agent_calls.json_object("memory", values.file_bytes(file, _FILE_LIMIT))
     with session.connect() as backpack:
         agent = backpack.agent(_named(lock))
         _replace(agent, fresh)

@@ -20,7 +20,7 @@ from backpack_client.cli.agents.agent_files import (
 from backpack_client.cli.session import Session, count, json_option, local_time, passphrase_option
 from backpack_client.cli.session import milliseconds as as_milliseconds
 from backpack_client.cli.vault.identity import full_fingerprint, identity_line, spoken
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import Failure, is_key_name, printable
 from backpack_client.files import lockfiles
 from backpack_client.files.lockfiles import LockFile
@@ -425,7 +425,7 @@ def _with_legacy_key(
         )
 
     if path is not None:
-        key = terminal.legacy_key(path)
+        key = values.legacy_key(path)
         return key, opened(key)
     try:
         return b"", opened(b"")
@@ -433,7 +433,7 @@ def _with_legacy_key(
         # The one that was kept may be that of other files.
         if failure.reason not in ("legacy-key-needed", "wrong-legacy-key"):
             raise
-    key = terminal.legacy_key(None)
+    key = values.legacy_key(None)
     return key, opened(key)
 
 

@@ -18,7 +18,7 @@ from backpack_client.cli.session import (
     milliseconds,
     passphrase_option,
 )
-from backpack_client.console import inputs, terminal
+from backpack_client.console import inputs, terminal, values
 from backpack_client.failures import (
     Failure,
     from_status,
@@ -89,13 +89,13 @@ def put(
         terminal.check_nothing_piped("value", "--value-file")
     keys = {}
     if value_file is not None:
-        keys[names[0]] = terminal.value(names[0], value_file, exact=exact)
+        keys[names[0]] = values.value(names[0], value_file, exact=exact)
     with session.operator(passphrase_file) as backpack:
         if not keys:
             if not replace:
                 # Before anything is typed in vain. The daemon decides the same again.
                 _refuse_stored(backpack, names)
-            keys = {name: terminal.value(name, None) for name in names}
+            keys = {name: values.value(name, None) for name in names}
         with _naming_those(backpack, names, stored=True):
             stored = backpack.put(keys, replace=replace)
     _report_put(keys, stored)
@@ -148,7 +148,7 @@ def import_(
         raise click.UsageError("--replace and --skip-existing exclude each other")
     shown = printable(file, 256)
     try:
-        parsed = dotenv.parse(terminal.file_bytes(file, _FILE_LIMIT))
+        parsed = dotenv.parse(values.file_bytes(file, _FILE_LIMIT))
     except dotenv.DotenvError as error:
         raise Failure(f"{shown}: {error.message}", reason="not-dotenv") from None
     for skipped in parsed.skipped:

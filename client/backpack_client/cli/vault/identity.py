@@ -7,7 +7,7 @@ import hashlib
 import click
 
 from backpack_client.cli.session import Session, json_option
-from backpack_client.console import terminal
+from backpack_client.console import terminal, values
 from backpack_client.failures import from_status, printable, usage
 
 _IDENTITY_LIMIT = 4096
@@ -48,7 +48,7 @@ def identity_line(given: str) -> str:
     """
     if given.startswith(_IDENTITY_PREFIX):
         return given.strip()
-    data = terminal.file_bytes(given, _IDENTITY_LIMIT)
+    data = values.file_bytes(given, _IDENTITY_LIMIT)
     try:
         return data.decode("ascii").strip()
     except UnicodeDecodeError:

@@ -400,7 +400,16 @@ def _open_terminal(what: str, hint: str) -> int:
 
 
 def ask_hidden(prompt: str, without_terminal: str, note: str = "") -> bytes:
-    """Ask for one line that is not shown."""
+    """Ask on the terminal for one line that is not shown while it is typed.
+
+    Args:
+        prompt: what to ask for.
+        without_terminal: what to do where there is no terminal.
+        note: what else to show.
+
+    Raises:
+        Failure: there is no terminal, nothing was typed, or several lines came in.
+    """
     shown = f"{prompt} ({note})" if note else prompt
     line = ask_typed(f"for the {prompt}", without_terminal, f"{shown}: ", PASSPHRASE_LIMIT)
     if not line:

@@ -151,6 +151,16 @@ class Processes(Protocol):
 
         Raises:
             ProcessGoneError: there is no such process.
+            LimitError: too many files are open.
+        """
+        ...
+
+    def hold(self, process: ProcessId) -> PinnedProcess:
+        """Hold this very process.
+
+        Raises:
+            ProcessGoneError: it has ended, and its pid may be another process's by now.
+            LimitError: too many files are open.
         """
         ...
 
@@ -158,7 +168,7 @@ class Processes(Protocol):
         """Tell whether a process is known to have ended; False where that cannot be told.
 
         Raises:
-            OSError: too many files are open to tell.
+            LimitError: too many files are open to tell.
         """
         ...
 

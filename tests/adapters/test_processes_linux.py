@@ -1,19 +1,23 @@
 """Attacks on the reading of /proc, with real processes."""
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backpackd.adapters.processes import known, linux, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
-from backpackd.core.errors import ProcessGoneError
+from backpackd.core.errors import LimitError, ProcessGoneError
+from descriptors import descriptors
 from real_processes import NOBODY, Start, attest, python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -309,3 +313,40 @@ def test_a_library_call_that_changes_the_name_changes_no_other_fact(start: Start
         process.close()
     assert after.chain[1].name == "systemd"
     assert after.root.id == before.root.id
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_to_run_out_of_descriptors_is_a_limit_and_to_fail_otherwise_is_not(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = LinuxProcesses()
+    held, own = processes.pin(os.getpid())
+    held.close()
+
+    def exhausted(*_: object) -> int:
+        raise OSError(number, "injected")
+
+    monkeypatch.setattr(os, "pidfd_open", exhausted)
+    looks: list[Callable[[], object]] = [
+        lambda: processes.pin(own.pid),
+        lambda: processes.hold(own),
+        lambda: processes.ended(own),
+    ]
+    for look in looks:
+        with pytest.raises(LimitError):
+            look()
+    number = errno.ENOMEM
+    for look in looks:
+        with pytest.raises(OSError, match="injected"):
+            look()
+
+
+def test_only_the_very_process_is_held() -> None:
+    processes = LinuxProcesses()
+    held, own = processes.pin(os.getpid())
+    held.close()
+    processes.hold(own).close()
+    before = descriptors()
+    with pytest.raises(ProcessGoneError):
+        processes.hold(replace(own, start=own.start + 1))
+    assert descriptors() == before

@@ -1,7 +1,6 @@
 """Everything that ends a lease, and what keeps one from beginning."""
 
 import asyncio
-import errno
 
 import pytest
 
@@ -111,7 +110,7 @@ async def test_too_few_descriptors_are_a_limit(monkeypatch: pytest.MonkeyPatch) 
     connection = world.connect()
 
     def pin(_: int) -> tuple[MemoryProcess, ProcessId]:
-        raise OSError(errno.EMFILE, "too many open files")
+        raise LimitError("too many processes are held")
 
     monkeypatch.setattr(world.processes, "pin", pin)
     with pytest.raises(LimitError):

@@ -211,7 +211,7 @@ async def test_waiting_passphrases_of_a_tree_are_limited() -> None:
         await attempt(world, GOOD)
     world.stretcher.gate.open()
     assert await settled(*waiting) == [None] * MOST_WAITING
-    assert world.gate._turns == {}
+    assert world.gate._lines._lines == {}
 
 
 async def test_a_caller_that_goes_away_gives_its_turn_back() -> None:
@@ -224,7 +224,7 @@ async def test_a_caller_that_goes_away_gives_its_turn_back() -> None:
     gone.cancel()
     world.stretcher.gate.open()
     assert (await settled(gone, waiting))[1] is None
-    assert world.gate._turns == {}
+    assert world.gate._lines._lines == {}
 
 
 async def test_the_right_passphrase_forgets_the_wrong_ones() -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from backpackd.adapters.processes import procfs
 from backpackd.adapters.processes.claims import claimed_commands
+from backpackd.adapters.processes.holding import Holding, within_limits
 from backpackd.adapters.processes.known import UNREADABLE, Known
 from backpackd.adapters.processes.pinned import PidfdProcess, open_process
 from backpackd.core.errors import ProcessGoneError, TroubleError
@@ -62,7 +63,7 @@ _LEAST_KEPT = 4
 _DESCRIPTORS_FOR_ONE = 32
 
 
-class LinuxProcesses:
+class LinuxProcesses(Holding):
     """Reads facts about processes. Implements `ports.Processes`.
 
     It keeps files of processes that it has read, and is for one thread, except for `digest`.
@@ -102,17 +103,14 @@ class LinuxProcesses:
         raise ProcessGoneError(f"process {process.pid} or an ancestor cannot be read")
 
     def pin(self, pid: int) -> tuple[PinnedProcess, ProcessId]:
-        """Hold a running process by its pid.
-
-        Raises:
-            ProcessGoneError: there is no such process.
-        """
-        process = open_process(pid)
-        try:
-            return process, self._identify(process)
-        except BaseException:
-            process.close()
-            raise
+        """See `ports.Processes`."""
+        with within_limits():
+            process = open_process(pid)
+            try:
+                return process, self._identify(process)
+            except BaseException:
+                process.close()
+                raise
 
     def digest(self, process: ProcessId, executable: str) -> str | None:
         """Hash what a process runs: SHA-256 as lowercase hex; None when it cannot be read.
@@ -143,17 +141,18 @@ class LinuxProcesses:
 
     def ended(self, process: ProcessId) -> bool:
         """See `ports.Processes`."""
-        try:
-            pinned = open_process(process.pid)
-        except ProcessGoneError:
-            return True
-        try:
-            return self._identify(pinned) != process
-        except ProcessGoneError:
-            # It cannot be read, which a process that lives can bring about.
-            return not pinned.alive()
-        finally:
-            pinned.close()
+        with within_limits():
+            try:
+                pinned = open_process(process.pid)
+            except ProcessGoneError:
+                return True
+            try:
+                return self._identify(pinned) != process
+            except ProcessGoneError:
+                # It cannot be read, which a process that lives can bring about.
+                return not pinned.alive()
+            finally:
+                pinned.close()
 
     def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
         """See `ports.Processes`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from backpackd.adapters.processes.holding import Holding
 from backpackd.core.errors import ProcessGoneError
 from backpackd.core.peer_facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
@@ -80,7 +81,7 @@ class MemoryProcess:
             self._callbacks.pop(0)()
 
 
-class MemoryProcesses:
+class MemoryProcesses(Holding):
     """A table of processes that a test changes as it likes. Implements `ports.Processes`.
 
     It begins with pid 1, the manager of everything.
@@ -195,11 +196,7 @@ class MemoryProcesses:
         return PeerFacts(uid, gid, tuple(chain))
 
     def pin(self, pid: int) -> tuple[MemoryProcess, ProcessId]:
-        """Hold a running process by its pid.
-
-        Raises:
-            ProcessGoneError: there is no such process.
-        """
+        """See `ports.Processes`."""
         if pid not in self._table:
             raise ProcessGoneError(f"process {pid} is not running")
         process = MemoryProcess(self._table, self._table[pid].id, self.signals)

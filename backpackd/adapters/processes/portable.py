@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from backpackd.adapters.processes.holding import Holding, within_limits
 from backpackd.adapters.processes.pinned import ExitCallbacks
 from backpackd.core.errors import HomeError, ProcessGoneError
 from backpackd.core.peer_facts import Answer, Image, PeerFacts, ProcessFacts, ProcessId
@@ -121,7 +122,7 @@ class WatchedProcess:
             watch.close()
 
 
-class PortableProcesses:
+class PortableProcesses(Holding):
     """Reads facts about processes. Implements `ports.Processes`."""
 
     def __init__(self, watch: Callable[[int], ExitDescriptor] = watch_exit) -> None:
@@ -147,13 +148,10 @@ class PortableProcesses:
         raise ProcessGoneError(f"process {process.pid} or an ancestor cannot be read")
 
     def pin(self, pid: int) -> tuple[PinnedProcess, ProcessId]:
-        """Hold a running process by its pid.
-
-        Raises:
-            ProcessGoneError: there is no such process.
-        """
+        """See `ports.Processes`."""
         # Watched first, identified afterwards: the other way round, the end could be missed.
-        watch = self._watch(pid)
+        with within_limits():
+            watch = self._watch(pid)
         try:
             with _reading(pid) as found:
                 identity = _identify(found)

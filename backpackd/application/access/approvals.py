@@ -15,6 +15,7 @@ from backpackd.application.access.grant_clock import GrantClock
 from backpackd.application.audit.audit_log import AuditLog
 from backpackd.application.callers.process_watches import ProcessWatches
 from backpackd.application.callers.reattestation import look_again
+from backpackd.application.callers.watchers import Watchers
 from backpackd.application.deadlines import Deadlines
 from backpackd.core.access.consents import Consents
 from backpackd.core.access.grants import LONGEST_TTL, Grant
@@ -85,7 +86,9 @@ class Approvals:
         self._grant_clock = grant_clock
         self._table = RequestTable()
         self._waits: dict[str, _Wait] = {}
-        self._watchers: dict[asyncio.Event, ProcessId | None] = {}
+        self._watchers: Watchers[asyncio.Event] = Watchers(
+            "requests", most=MOST_WATCHERS, of_tree=MOST_WATCHERS_OF_TREE
+        )
         self._closing = False
         self.consents = Consents()
         process_watches.add(self._needed, self._root_ended)
@@ -277,19 +280,11 @@ class Approvals:
         Raises:
             LimitError: too many watch already.
         """
-        trees = list(self._watchers.values())
-        own = trees.count(tree)
-        everybody = len(trees) - trees.count(None)
-        most = MOST_WATCHERS if tree is None else MOST_WATCHERS_OF_TREE
-        if own >= most or (tree is not None and everybody >= MOST_WATCHERS):
-            raise LimitError("too many watch the requests already: end some first")
-        event = asyncio.Event()
-        self._watchers[event] = tree
-        return event
+        return self._watchers.add(tree, asyncio.Event())
 
     def unsubscribe(self, event: asyncio.Event) -> None:
         """Forget an event."""
-        self._watchers.pop(event, None)
+        self._watchers.discard(event)
 
     def look_again(self, settled: Callable[[Request], bool]) -> None:
         """Let the calls that wait decide anew: what is allowed without a person has changed.

@@ -211,11 +211,10 @@ class StandingGrants:
             return False
         assert selector.process is not None
         try:
-            process, found = self._processes.pin(selector.process.pid)
+            self._processes.hold(selector.process).close()
         except ProcessGoneError:
             return False
-        process.close()
-        return found == selector.process
+        return True
 
 
 def event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from backpackd.application.audit.audit_log import AuditLog
 from backpackd.application.callers.process_watches import ProcessWatches
+from backpackd.application.callers.watchers import Watchers
 from backpackd.application.deadlines import Deadlines
 from backpackd.core.access.consents import EVERY_KEY
 from backpackd.core.access.grants import Grant
@@ -55,15 +56,13 @@ class LeaseEvent:
 
 
 class LeaseWatcher:
-    """Receives events, for one tree or for all, and never holds anybody up.
+    """Receives events, and never holds anybody up.
 
     Attributes:
-        holder: the root of the tree whose leases matter; None: every one.
         lost: True once more events came than it could hold: its stream must end.
     """
 
-    def __init__(self, holder: ProcessId | None) -> None:
-        self.holder = holder
+    def __init__(self) -> None:
         self.lost = False
         self._events: asyncio.Queue[LeaseEvent | None] = asyncio.Queue(_BACKLOG)
 
@@ -117,7 +116,9 @@ class LiveLeases:
         self._under_way: dict[object, tuple[ProcessId, Collection[str]]] = {}
         # Of the trees that have or had leases: what was above them when they got one.
         self._ancestry: dict[ProcessId, Ancestry] = {}
-        self._watchers: dict[ProcessId | None, set[LeaseWatcher]] = {}
+        self._watchers: Watchers[LeaseWatcher] = Watchers(
+            "leases", most=MOST_WATCHERS, of_tree=MOST_WATCHERS_OF_TREE
+        )
         self.on_end: list[OnEnd] = []
         process_watches.add(self._needed, self._process_ended)
 
@@ -337,9 +338,8 @@ class LiveLeases:
         self._past.clear()
         self._ancestry.clear()
         self._process_watches.let_go(trees)
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                watcher.end()
+        for watcher in self._watchers:
+            watcher.end()
         return ended
 
     def expire(self, now: float) -> float | None:
@@ -356,21 +356,11 @@ class LiveLeases:
         Raises:
             LimitError: too many watch already.
         """
-        own = len(self._watchers.get(holder, ()))
-        others = sum(len(found) for tree, found in self._watchers.items() if tree is not None)
-        most = MOST_WATCHERS if holder is None else MOST_WATCHERS_OF_TREE
-        if own >= most or (holder is not None and others >= MOST_WATCHERS):
-            raise LimitError("too many watch the leases already: end some first")
-        watcher = LeaseWatcher(holder)
-        self._watchers.setdefault(holder, set()).add(watcher)
-        return watcher
+        return self._watchers.add(holder, LeaseWatcher())
 
     def unwatch(self, watcher: LeaseWatcher) -> None:
         """Receive no more."""
-        watchers = self._watchers.get(watcher.holder, set())
-        watchers.discard(watcher)
-        if not watchers:
-            self._watchers.pop(watcher.holder, None)
+        self._watchers.discard(watcher)
 
     def _ended(self, ended: list[Lease], reason: str, *, decided: bool = True) -> list[Lease]:
         self._forget(ended, reason, decided=decided)
@@ -408,7 +398,7 @@ class LiveLeases:
         if not self._watchers:
             return
         for tree in (lease.holder, None):
-            for watcher in list(self._watchers.get(tree, ())):
+            for watcher in self._watchers.of(tree):
                 watcher.put(LeaseEvent(kind, lease, reason))
                 if watcher.lost:
                     self.unwatch(watcher)

@@ -22,6 +22,7 @@ from backpackd.core.access.orphans import Place
 from backpackd.core.access.revocations import MOST_TREES, Revocations
 from backpackd.core.errors import (
     BackpackError,
+    LimitError,
     LockedError,
     PeerUnknownError,
     ProcessGoneError,
@@ -191,7 +192,7 @@ class Revocation:
         """Return the process that has a pid; of one that has ended, what it was of known trees."""
         try:
             process, identity = self._processes.pin(pid)
-        except (ProcessGoneError, OSError):
+        except (ProcessGoneError, LimitError, OSError):
             known = self._live_leases.ancestors() | self._started.ancestors()
             return {one for one in known if one.pid == pid}
         process.close()

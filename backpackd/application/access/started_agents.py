@@ -16,7 +16,6 @@ process tree of its own, for as long as it lives. Rules:
    revoked from that tree. Otherwise a loop that starts agents would never be stopped.
 """
 
-import errno
 import signal
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -145,7 +144,7 @@ class StartedAgents:
         agent = self._agents.get(lease.holder)
         if agent is None:
             try:
-                process = self._pin(lease.holder)
+                process = self._hold(lease.holder)
             except BaseException:
                 self._live_leases.end_id(lease.id, "holder-gone")
                 raise
@@ -250,19 +249,11 @@ class StartedAgents:
         moments += [due for agent in self._agents.values() for due in agent.leases.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _pin(self, process: ProcessId) -> PinnedProcess:
+    def _hold(self, process: ProcessId) -> PinnedProcess:
         try:
-            held, found = self._processes.pin(process.pid)
+            return self._processes.hold(process)
         except ProcessGoneError:
             raise _ended() from None
-        except OSError as error:
-            if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                raise
-            raise LimitError("too many agents run: let some end, and try again") from None
-        if found != process:
-            held.close()
-            raise _ended()
-        return held
 
 
 def _half_way(lease: Lease, now: float) -> float | None:

@@ -5,12 +5,12 @@ the connection, after five minutes, or when the vault locks. Wrong passphrases a
 each process tree, wherever a passphrase is taken.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from math import ceil
 from typing import TypeVar
 
 from backpackd.application.audit.audit_log import AuditLog
+from backpackd.application.callers.lines import Lines
 from backpackd.application.callers.peers import check_protected, check_user, may_have_authority
 from backpackd.core.errors import (
     DamageError,
@@ -39,7 +39,7 @@ class PassphraseGate:
         self._audit_log = audit_log
         self._stretcher = stretcher
         self._throttle = Throttle()
-        self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
+        self._lines = Lines(MOST_WAITING, _too_many)
 
     async def try_one(
         self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
@@ -56,18 +56,8 @@ class PassphraseGate:
         """
         check_user(connection.peer)
         check_protected(connection.peer)
-        tree = connection.tree
-        turn, waiting = self._turns.get(tree, (asyncio.Lock(), 0))
-        if waiting >= MOST_WAITING:
-            raise LimitError("too many passphrases of this process tree are waiting: try again")
-        self._turns[tree] = (turn, waiting + 1)
-        try:
-            async with turn:
-                return await self._try(tree, attempt)
-        finally:
-            turn, waiting = self._turns.pop(tree)
-            if waiting > 1:
-                self._turns[tree] = (turn, waiting - 1)
+        async with self._lines.turn(connection.tree):
+            return await self._try(connection.tree, attempt)
 
     async def _try(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
         delay = self._throttle.delay(tree, self._clock.boot())
@@ -100,6 +90,10 @@ class PassphraseGate:
         self._throttle.succeeded(tree)
         self._stretcher.favor(tree)
         return result
+
+
+def _too_many() -> LimitError:
+    return LimitError("too many passphrases of this process tree are waiting: try again")
 
 
 class Operators:

@@ -1,9 +1,8 @@
 """Watches for the ends of processes: each is held once, however many things end with it."""
 
-import errno
 from collections.abc import Callable, Collection, Iterable
 
-from backpackd.core.errors import LimitError, PeerUnknownError, ProcessGoneError
+from backpackd.core.errors import PeerUnknownError, ProcessGoneError
 from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import PinnedProcess, Processes
 
@@ -44,7 +43,7 @@ class ProcessWatches:
         """
         held = self._held.get(process)
         if held is None:
-            held = self._pin(process)
+            held = self._hold(process)
             self._held[process] = held
             held.on_exit(lambda: self._ended(process))
         if not held.alive():
@@ -63,22 +62,11 @@ class ProcessWatches:
         for process in held:
             self._held.pop(process).close()
 
-    def _pin(self, process: ProcessId) -> PinnedProcess:
+    def _hold(self, process: ProcessId) -> PinnedProcess:
         try:
-            held, found = self._processes.pin(process.pid)
+            return self._processes.hold(process)
         except ProcessGoneError:
             raise _gone() from None
-        except OSError as error:
-            if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                raise
-            raise LimitError(
-                "too many process trees hold leases: let some end, and try again"
-            ) from None
-        if found != process:
-            # The pid is another process's by now: what was attested has ended.
-            held.close()
-            raise _gone()
-        return held
 
     def _ended(self, process: ProcessId) -> None:
         for on_end in self._on_end:

@@ -5,7 +5,6 @@ moment, and not what it ran when it asked.
 """
 
 import asyncio
-import errno
 from dataclasses import replace
 
 from backpackd.core.access.orphans import Place, place_of
@@ -29,10 +28,7 @@ def look_again(processes: Processes, facts: PeerFacts) -> PeerFacts:
         # One look reads all above it. Further ones are for those that it has been cut off from.
         if process.id not in found:
             found.update(_chain_of(processes, process.id.pid, facts))
-    try:
-        chain = tuple(_now(processes, each, found.get(each.id)) for each in facts.chain)
-    except OSError as error:
-        raise _full(error) from None
+    chain = tuple(_now(processes, each, found.get(each.id)) for each in facts.chain)
     return replace(facts, chain=chain)
 
 
@@ -54,12 +50,10 @@ async def digested(processes: Processes, facts: PeerFacts) -> PeerFacts:
 def read_place(processes: Processes, process: ProcessId) -> Place | None:
     """Read where a process runs; None: it has ended, or cannot be read."""
     try:
-        held, found = processes.pin(process.pid)
-    except (ProcessGoneError, OSError):
+        held = processes.hold(process)
+    except (ProcessGoneError, LimitError, OSError):
         return None
     try:
-        if found != process:
-            return None
         # Whose process it is decides what stands above it as a manager, and nobody said it here.
         owner = processes.attest(held, 0, 0).process.uid
         facts = processes.attest(held, owner, 0)
@@ -75,8 +69,6 @@ def _chain_of(processes: Processes, pid: int, facts: PeerFacts) -> dict[ProcessI
         held, _ = processes.pin(pid)
     except ProcessGoneError:
         return {}
-    except OSError as error:
-        raise _full(error) from None
     try:
         chain = processes.attest(held, facts.uid, facts.gid).chain
         # By identity: another process that has the pid by now is none of those that ask.
@@ -85,12 +77,6 @@ def _chain_of(processes: Processes, pid: int, facts: PeerFacts) -> dict[ProcessI
         return {}
     finally:
         held.close()
-
-
-def _full(error: OSError) -> Exception:
-    if error.errno not in {errno.EMFILE, errno.ENFILE}:
-        return error
-    return LimitError("too many files are open to look at who asks: try again")
 
 
 def _now(processes: Processes, process: ProcessFacts, found: ProcessFacts | None) -> ProcessFacts:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from backpackd.application.callers.lines import Lines
 from backpackd.core.errors import LimitError
 from backpackd.core.peer_facts import ProcessId
 
@@ -24,7 +25,7 @@ class Worker:
     def __init__(self) -> None:
         # Made with the first piece, and ended with the process: what runs there waits for nothing.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="locks")
-        self._turns: dict[ProcessId, tuple[asyncio.Lock, int]] = {}
+        self._lines = Lines(MOST_WAITING, _too_many)
 
     async def do(self, tree: ProcessId, work: Callable[[], _Result]) -> _Result:
         """Do a piece of work for a process tree, and return what it returns.
@@ -32,21 +33,15 @@ class Worker:
         Raises:
             LimitError: too many of this tree are waiting.
         """
-        turn, waiting = self._turns.get(tree, (asyncio.Lock(), 0))
-        if waiting >= MOST_WAITING:
-            raise LimitError(
-                "too many agent locks of this process tree are being opened: try again",
-                retry_after=1,
-            )
-        self._turns[tree] = (turn, waiting + 1)
-        try:
-            async with turn:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        finally:
-            turn, waiting = self._turns.pop(tree)
-            if waiting > 1:
-                self._turns[tree] = (turn, waiting - 1)
+        async with self._lines.turn(tree):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
         """Wait for what is under way and end the thread."""
         self._thread.shutdown(cancel_futures=True)
+
+
+def _too_many() -> LimitError:
+    return LimitError(
+        "too many agent locks of this process tree are being opened: try again", retry_after=1
+    )

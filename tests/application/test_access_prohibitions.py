@@ -35,8 +35,8 @@ def on_a_terminal(world: World) -> int:
 
 
 def as_leader(world: World) -> int:
-    """Have the agent become the leader of a session with a terminal, and hide that it is no shell."""
-    world.processes.change(AGENT, session=AGENT, terminal=5, executable=None)
+    """Have the agent lead the session of a terminal, and call itself a shell."""
+    world.processes.change(AGENT, session=AGENT, terminal=5, name="bash")
     return TOOL
 
 

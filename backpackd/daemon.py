@@ -245,7 +245,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
             gate=parts.gate,
             live_leases=parts.live_leases,
         ),
-        BackupService(vault, parts.backups, operators),
+        BackupService(vault, parts.backups),
         KeysService(vault, parts.keys, access, parts.standing_grants),
         LeasesService(
             vault,
@@ -259,7 +259,7 @@ def _services(parts: _Application, about: About) -> list[Service]:
         GrantsService(parts.standing_grants, access, parts.keys),
         RequestsService(vault, parts.approvals, access, operators, parts.clock),
         PolicyService(parts.vault_policy),
-        AuditService(vault, parts.reading, operators),
+        AuditService(vault, parts.reading),
         AgentsService(vault, parts.agents, parts.migration, parts.identities),
     ]
 

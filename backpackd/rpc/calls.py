@@ -160,11 +160,22 @@ class ServedMethod:
                 if first:
                     self._guard.succeeded(self._rules)
                     first = False
+                elif not self.stays_open:
+                    # A slow reader may take its time, and what is still to come is as telling.
+                    self._readmit(call, request)
                 await call.send(response.SerializeToString())
 
     async def _requests(self, call: Call) -> AsyncIterator[Message]:
         while (raw := await call.receive()) is not None:
             yield self._parse(call.connection, raw)
+        if not self.stays_open:
+            # Sending it all may have taken long.
+            self._guard.admit(self._rules, call.connection)
+
+    def _readmit(self, call: Call, request: Any) -> None:
+        self._guard.admit(self._rules, call.connection)
+        if not self.streaming:
+            self._guard.admit_request(self._rules, call.connection, request)
 
     def _parse(self, connection: Connection, raw: bytes) -> Message:
         request = parse(self._message, raw)

@@ -9,7 +9,7 @@ from backpackd.application.agents import identities as identities_module
 from backpackd.application.agents.lock_verification import Given
 from backpackd.core.agentlock.content import Credential
 from backpackd.core.agentlock.errors import LockContentError
-from backpackd.core.errors import LimitError, LockNamesError, NotAuthorizedError
+from backpackd.core.errors import LimitError, LockNamesError
 from backpackd.ports import Connection
 
 
@@ -131,12 +131,6 @@ async def test_only_a_name_that_the_lock_embeds_can_be_accepted(ann: AgentWorld,
     with pytest.raises(LockContentError):
         await accept(ann, document, "CC", name)
     assert ann.vault.session().authority.locks == {}
-
-
-async def test_only_the_operator_accepts(ann: AgentWorld) -> None:
-    document = await ann.lock(CC=b"gcc")
-    with pytest.raises(NotAuthorizedError):
-        await ann.agents.trust(ann.agent, Given(document), "", "", ["CC"])
 
 
 async def test_of_two_who_accept_at_once_neither_is_lost(ann: AgentWorld) -> None:

@@ -25,7 +25,6 @@ from backpackd.core.errors import (
     LockedError,
     LockRefusedError,
     MemoryChangedError,
-    NotAuthorizedError,
     TrustUnknownError,
 )
 
@@ -73,22 +72,6 @@ async def test_no_embedded_value_is_in_what_opening_tells(ann: AgentWorld) -> No
     opening = await ann.opened(await ann.lock(E=b"an embedded value"), operator=True)
     assert opening.view.credentials == (("E", True), ("K", False))
     assert "an embedded value" not in repr(opening)
-
-
-async def test_what_signs_needs_the_operator(ann: AgentWorld) -> None:
-    document = await ann.lock()
-    given, agents = Given(document), ann.agents
-    calls: list[Awaitable[object]] = [
-        agents.create(ann.agent, credentials={}, personality=b"{}", memory=b""),
-        agents.edit(ann.agent, given, personality=b"{}"),
-        agents.rewrap(ann.agent, given),
-        agents.add_recipient(ann.agent, given, await ann.text()),
-        agents.remove_recipient(ann.agent, given, await ann.spoken()),
-        agents.trust(ann.agent, given, "", ""),
-        ann.migration.migrate(ann.agent, given),
-    ]
-    for call in calls:
-        assert await reason(call, NotAuthorizedError) == "not-authorized"
 
 
 async def test_an_unknown_author_is_refused_whatever_is_asked(

@@ -272,6 +272,38 @@ async def test_uses_and_reviews_are_noted_after_calls_that_succeed_and_no_others
             assert served.around.noted == expected
 
 
+STREAMS = [m for m in METHODS if m.server_streaming and RULES[m.full_name].caller != Caller.ANYONE]
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in STREAMS if not RULES[m.full_name].stays_open], ids=_path
+)
+async def test_a_stream_ends_with_the_authority_that_it_needs(
+    tmp_path: Path, method: MethodDescriptor
+) -> None:
+    class Long(Answering):
+        def __getattr__(self, name: str) -> Any:
+            super().__getattr__(name)
+            answer = self._answers[name]()
+
+            async def stream(_: Call, __: object) -> AsyncIterator[Any]:
+                yield answer
+                served.around.authorized = False
+                yield answer
+
+            return stream
+
+    request = GetMessageClass(method.input_type)()
+    if RULES[method.full_name].caller is Caller.OPERATOR_FOR_ALL:
+        request = GetMessageClass(method.input_type)(all=True)
+    async with serving(tmp_path, Long(method.containing_service)) as served:
+        answer = served.stream(_path(method), request.SerializeToString())
+        assert await answer.read() is not None
+        with pytest.raises(grpc.RpcError) as caught:
+            await answer.read()
+    assert told(caught.value) == ("UNAUTHENTICATED", "not-authorized")
+
+
 async def test_a_stream_without_a_message_is_no_use(tmp_path: Path) -> None:
     class Empty(Answering):
         def __getattr__(self, name: str) -> Any:

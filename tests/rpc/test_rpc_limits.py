@@ -104,7 +104,7 @@ async def test_recipients_are_counted_before_any_is_read(monkeypatch: pytest.Mon
     read: list[object] = []
     monkeypatch.setattr(PublicIdentity, "parse", read.append)
     nothing: Any = None
-    service = guarded(world, BackupService(world.vault, nothing, world.operators))
+    service = guarded(world, BackupService(world.vault, nothing))
     request = backup_pb2.ExportKeysRequest(recipients=["backpack-identity-v1:"] * 17)
     with pytest.raises(InvalidRequestError):
         await anext(service.export_keys(operator(world), request))
@@ -116,7 +116,7 @@ async def test_entries_with_many_long_names_come_in_messages_that_can_be_sent() 
     for _ in range(100):
         world.audit_log.note(AuditEvent("put", 1, names=tuple(LONG)))
     await world.audit_log.written()
-    service = guarded(world, AuditService(world.vault, world.reading, world.operators))
+    service = guarded(world, AuditService(world.vault, world.reading))
     request = audit_pb2.ShowAuditRequest(key=LONG[0])
     answers = [answer async for answer in service.show_audit(operator(world), request)]
     assert sum(len(answer.entries) for answer in answers) == 100
@@ -125,7 +125,7 @@ async def test_entries_with_many_long_names_come_in_messages_that_can_be_sent() 
 
 async def test_the_newest_entries_that_are_held_are_limited() -> None:
     world = await World().stocked()
-    service = guarded(world, AuditService(world.vault, world.reading, world.operators))
+    service = guarded(world, AuditService(world.vault, world.reading))
     for newest, fits in ((MOST_NEWEST, True), (MOST_NEWEST + 1, False), (2**32 - 1, False)):
         answers = service.show_audit(operator(world), audit_pb2.ShowAuditRequest(newest=newest))
         if fits:

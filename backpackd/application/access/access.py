@@ -233,7 +233,6 @@ class Access:
         if _ids(decision) != entry.grants:
             # Granted anew, or taken back, while the entry was written: the lease rests on these.
             self._audit_log.note(replace(entry, grants=_ids(decision)))
-        self._vault.touch()
         if wish.withholds:
             return Handout(lease, ())
         return Handout(lease, tuple((name, values.of(name)) for name in names))

@@ -45,7 +45,6 @@ class Migration:
                 reason="legacy-lock",
             )
         found = await self._legacy(connection, session, given)
-        self._verification.vault.touch()
         return Opening(
             legacy_view(found, _legacy_warnings(found)),
             encode_object(found.contents.personality),
@@ -74,7 +73,6 @@ class Migration:
             KeyExistsError: an embedded value's name is that of a stored key with another value.
             LockContentError: a credential's name is no key name.
         """
-        self._verification.operators.require(connection)
         session = self._verification.vault.session()
         if not await self._verification.is_legacy(connection, given):
             raise InvalidRequestError(

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from backpack_proto.v1 import backup_pb2 as pb
 from backpackd.application.backup import backup
 from backpackd.application.backup.backup import Backup, Imported, Terms
-from backpackd.application.callers.operators import Operators
 from backpackd.application.vault.vault import Vault
 from backpackd.core.errors import InvalidRequestError, LimitError
 from backpackd.core.sealing.identity import PublicIdentity
@@ -26,10 +25,9 @@ class BackupService:
 
     descriptor = pb.DESCRIPTOR.services_by_name["Backup"]
 
-    def __init__(self, vault: Vault, backups: Backup, operators: Operators) -> None:
+    def __init__(self, vault: Vault, backups: Backup) -> None:
         self._vault = vault
         self._backups = backups
-        self._operators = operators
 
     async def export_keys(
         self, call: Call, request: pb.ExportKeysRequest
@@ -54,7 +52,6 @@ class BackupService:
                 async for line in self._backups.plain(exported):
                     # Values leave only for as long as they may.
                     session.check()
-                    self._operators.require(call.connection)
                     yield pb.ExportKeysResponse(data=line)
             else:
                 async for piece in exported.spool.pieces():
@@ -88,8 +85,6 @@ class BackupService:
                 await spool.append(request.data)
             if terms is None:
                 raise InvalidRequestError("an import begins with its terms")
-            # Sending it may have taken long.
-            self._operators.require(call.connection)
             with call.waiting():
                 taken = await self._backups.take(spool, terms, call.connection.tree)
         finally:

@@ -279,8 +279,9 @@ async def _serve(settings: Settings) -> None:
         stack.push_async_callback(store.close)
         stretcher = Argon2idStretcher()
         stack.callback(stretcher.close)
-        vault = Vault(store, arena, stretcher, clock)
-        audit_log = await _opened(vault, AuditLog(store, arena, processes, clock), stack)
+        audit_log = AuditLog(store, arena, processes, clock)
+        vault = Vault(store, arena, stretcher, clock, audit_log)
+        await _open(vault, audit_log, stack)
         stack.push_async_callback(vault.settle)
         parts = _application(
             store,
@@ -340,15 +341,13 @@ async def _serve(settings: Settings) -> None:
     _LOG.info("stopped")
 
 
-async def _opened(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> AuditLog:
+async def _open(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> None:
     """Look at what is stored, and begin the daemon's part of the audit log."""
-    audit_log.attach(vault)
     await vault.open()
     await audit_log.begin(version=__version__, pid=str(os.getpid()))
     stack.push_async_callback(audit_log.close)
     stack.callback(vault.lock)
     stack.callback(audit_log.stopping)
-    return audit_log
 
 
 async def _unlock_unattended(

@@ -16,6 +16,7 @@ from backpackd.core.peer_facts import ProcessId
 from backpackd.core.slots import slots
 from backpackd.core.slots.slots import Argon2idParameters
 from daemons import PASSPHRASE
+from unaudited import Unaudited
 
 
 def least(salt: bytes) -> Argon2idParameters:
@@ -26,7 +27,7 @@ async def make(home: Path) -> None:
     """Make a vault in a directory that is there, without a log so far."""
     store, arena, stretcher = SqliteStore(home), Arena(), Argon2idStretcher()
     try:
-        vault = Vault(store, arena, stretcher, SystemClock())
+        vault = Vault(store, arena, stretcher, SystemClock(), Unaudited(store))
         with patch.object(slots, "rfc_9106_low_memory", least):
             await vault.init(PASSPHRASE, ProcessId(1, 1))
         vault.lock()

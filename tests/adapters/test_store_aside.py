@@ -21,6 +21,7 @@ from backpackd.core.peer_facts import ProcessId
 from backpackd.core.rows import Change, KeyRow, SlotRow, StoredVault
 from backpackd.core.slots import slots
 from fakes import GOOD, OTHER, FakeClock, FakeStretcher
+from unaudited import Unaudited
 
 VAULT = StoredVault(b"v" * 16, b"authority 0", (SlotRow(b"a" * 16, b"slot"),))
 TREE = ProcessId(1, 1)
@@ -142,7 +143,7 @@ async def test_what_a_killed_daemon_had_set_aside_is_gone_with_the_next_start(
 
 async def opened(home: Path, *, new: bool = False) -> tuple[SqliteStore, Vault, Arena]:
     store, arena = SqliteStore(home), Arena()
-    vault = Vault(store, arena, FakeStretcher(), FakeClock())
+    vault = Vault(store, arena, FakeStretcher(), FakeClock(), Unaudited(store))
     await vault.open()
     if new:
         await vault.init(GOOD, TREE)

@@ -39,6 +39,7 @@ from backpackd.application.vault.vault import Vault
 from backpackd.core.peer_facts import ProcessId
 from daemons import PASSPHRASE, Client, RunningDaemon, failure
 from flooding import START, begin, frame
+from unaudited import Unaudited
 
 WINDOW = 16
 # Of a window of 16 bytes at any place, 8 that begin at a multiple of 8 are a part.
@@ -139,7 +140,7 @@ async def master_key(home: Path, passphrase: bytes) -> bytes:
     """Open a copy of a vault as the daemon does and return its master key."""
     arena, store, stretcher = Arena(), SqliteStore(home), Argon2idStretcher()
     try:
-        vault = Vault(store, arena, stretcher, SystemClock())
+        vault = Vault(store, arena, stretcher, SystemClock(), Unaudited(store))
         await vault.open()
         await vault.unlock(passphrase, ProcessId(1, 1))
         with vault.session().open_master() as master:

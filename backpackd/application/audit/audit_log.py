@@ -107,10 +107,9 @@ class AuditLog:
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 
-    def attach(self, vault: Vault) -> None:
-        """Become the journal of a vault."""
+    def follow(self, vault: Vault) -> None:
+        """See `Journal`."""
         self._vault = vault
-        vault.journal = self
         vault.on_unlock.append(self._unlocked)
         vault.on_lock.append(self._locked)
 

@@ -1,17 +1,23 @@
 """How a change of the vault and what the audit log says of it become durable in one step."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.rows import Change, StoredVault
 from backpackd.core.sealing.sealing import Secret
 from backpackd.core.vault.authority import Authority
-from backpackd.ports import Store
+
+if TYPE_CHECKING:
+    from backpackd.application.vault.vault import Vault
 
 
 class Journal(Protocol):
     """Commits changes together with their audit entries."""
+
+    def follow(self, vault: "Vault") -> None:
+        """Become the journal of a vault, which says so when it is made."""
+        ...
 
     async def hold(
         self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
@@ -62,31 +68,3 @@ class Journal(Protocol):
     ) -> None:
         """See `commit`: the same for a vault that is locked, right after `hold`."""
         ...
-
-
-class Unaudited:
-    """Implements `Journal` without a log: for a vault that stands alone, as in tests."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def hold(
-        self, _: Secret, __: StoredVault, authority: Authority, *, accept_older: bool
-    ) -> Authority:
-        """See `Journal`."""
-        del accept_older
-        return authority
-
-    def anchored(self, authority: Authority) -> Authority:
-        """See `Journal`."""
-        return authority
-
-    async def commit(self, change: Change, _: Authority, __: Sequence[AuditEvent]) -> None:
-        """See `Journal`."""
-        await self._store.commit(change)
-
-    async def commit_locked(
-        self, _: Secret, change: Change, __: Authority, ___: Sequence[AuditEvent]
-    ) -> None:
-        """See `Journal`."""
-        await self._store.commit(change)

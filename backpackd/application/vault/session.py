@@ -49,6 +49,11 @@ class Session:
     epoch: int = 0
     indexes: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its slots."""
+        return frozenset(slot.kind for slot in self.slots.values())
+
     @contextmanager
     def open_master(self) -> Iterator[memoryview]:
         """Lend the master key for one operation, without an `await` inside.

@@ -22,7 +22,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from backpackd.application.vault import stored_vault
-from backpackd.application.vault.journal import Journal, Unaudited
+from backpackd.application.vault.journal import Journal
 from backpackd.application.vault.session import Draft, Renewal, Session
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import BackpackError, DamageError, LockedError, WrongPassphraseError
@@ -43,7 +43,6 @@ class Vault:
     """One vault and its three states.
 
     Attributes:
-        journal: makes changes durable together with what the audit log says of them.
         on_unlock: called, in order, when the vault has been unlocked.
         on_lock: called, in order, when the master key has been dropped.
 
@@ -52,10 +51,16 @@ class Vault:
         arena: where its master key lives while unlocked.
         stretcher: turns passphrases into slot secrets.
         clock: the time.
+        journal: makes changes durable together with what the audit log says of them.
     """
 
     def __init__(
-        self, store: Store, arena: SecretArena, stretcher: Stretcher, clock: Clock
+        self,
+        store: Store,
+        arena: SecretArena,
+        stretcher: Stretcher,
+        clock: Clock,
+        journal: Journal,
     ) -> None:
         self._store = store
         self._arena = arena
@@ -67,9 +72,10 @@ class Vault:
         self._locks = 0
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.journal: Journal = Unaudited(store)
+        self._journal = journal
         self.on_unlock: list[Callable[[], None]] = []
         self.on_lock: list[Callable[[], None]] = []
+        journal.follow(self)
 
     @property
     def state(self) -> State:
@@ -208,7 +214,7 @@ class Vault:
         heads = await self._store.heads()
         authority = stored_vault.verified(master, stored, found, heads)
         # Before anything of it is used: what was put back would hand out what was taken back since.
-        authority = await self.journal.hold(master, stored, authority, accept_older=accept_older)
+        authority = await self._journal.hold(master, stored, authority, accept_older=accept_older)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
@@ -241,13 +247,10 @@ class Vault:
             now,
             opened_by,
         )
-        self._note_kinds(self._session)
+        self._kinds = self._session.kinds
         self._state = states.after(self._state, Event.UNLOCK)
         for callback in self.on_unlock:
             callback()
-
-    def _note_kinds(self, session: Session) -> None:
-        self._kinds = frozenset(slot.kind for slot in session.slots.values())
 
     async def verify(
         self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
@@ -330,10 +333,10 @@ class Vault:
                 rows = session.authority.rows.change(
                     master, session.vault_id, add=fresh, drop=before
                 )
-                record = self.journal.anchored(replace(plan.authority, rows=rows))
+                record = self._journal.anchored(replace(plan.authority, rows=rows))
                 salt = secrets.token_bytes(SALT_SIZE)
                 sealed = record.seal(master, session.vault_id, salt)
-            await self.journal.commit(
+            await self._journal.commit(
                 Change(
                     session.sealed,
                     sealed,
@@ -356,7 +359,7 @@ class Vault:
             for slot in plan.put_slots:
                 session.slots[slot.slot_id] = slot
             if not session.over:
-                self._note_kinds(session)
+                self._kinds = session.kinds
             if then is not None:
                 then()
 
@@ -384,7 +387,7 @@ class Vault:
             session.check()
             renewal = await prepare(session)
             session.check()
-            record = self.journal.anchored(renewal.authority)
+            record = self._journal.anchored(renewal.authority)
             salt = secrets.token_bytes(SALT_SIZE)
             sealed = record.seal(renewal.master, session.vault_id, salt)
             put_slots = [SlotRow(slot.slot_id, slot.encode()) for slot in renewal.slots]
@@ -398,7 +401,7 @@ class Vault:
             # Before it is in force: a full arena afterwards would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
-                await self.journal.commit(change, record, renewal.events)
+                await self._journal.commit(change, record, renewal.events)
             except BaseException:
                 fresh.wipe()
                 raise
@@ -446,11 +449,11 @@ class Vault:
             if slot not in found:
                 raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
             authority = stored_vault.verified(master, stored, found, await self._store.heads())
-            held = await self.journal.hold(master, stored, authority, accept_older=False)
-            record = self.journal.anchored(amend(held))
+            held = await self._journal.hold(master, stored, authority, accept_older=False)
+            record = self._journal.anchored(amend(held))
             sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
             change = Change(stored.authority, sealed)
-            await self.journal.commit_locked(master, change, record, events)
+            await self._journal.commit_locked(master, change, record, events)
 
         await self._alone(apply)
 

@@ -135,7 +135,7 @@ async def test_of_two_callers_at_once_one_gets_the_last_use() -> None:
     gets = [asyncio.create_task(world.get("K")) for _ in range(2)]
     outcome = await settled(*gets)
     assert {"K": b"k"} in outcome
-    assert [type(found) for found in outcome if isinstance(found, Exception)] == [DeniedError]
+    assert [type(found) for found in outcome if isinstance(found, Exception)] == [WaitingError]
     assert len(world.live_leases) == 1
 
 
@@ -165,7 +165,7 @@ async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> No
     await world.store.after_rows.reached()
     await world.standing_grants.remove(grant.id)
     world.store.after_rows.open()
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await getting
     assert len(world.live_leases) == 0
 
@@ -283,7 +283,7 @@ async def test_a_grant_that_expires_while_its_use_is_spent_hands_out_nothing() -
     await world.store.after_commit.reached()
     world.clock.pass_(90)
     world.store.after_commit.open()
-    with pytest.raises(DeniedError):
+    with pytest.raises(WaitingError):
         await getting
     assert len(world.live_leases) == 0
 

@@ -203,7 +203,8 @@ class TestNoLogNoLease:
             await world.lease("K")
         world.store.append = append  # type: ignore[method-assign]
         assert len(world.live_leases) == 0
-        assert (await only(world, "not-handed-out")).event.reason == "denied-by-rule"
+        assert (await only(world, "not-handed-out")).event.reason == "overtaken"
+        assert (await only(world, "denied")).event.reason == "denied-by-rule"
 
     async def test_a_lock_while_the_entry_is_written_leaves_no_lease(self) -> None:
         world = await granted()

@@ -29,7 +29,6 @@ from backpackd.core.access.decision import (
     may_lease,
     needs_digests,
     wanted_names,
-    withdrawn,
 )
 from backpackd.core.access.grants import MAX_REASON, Grant
 from backpackd.core.access.leases import Lease
@@ -178,27 +177,21 @@ class Access:
             await self._embedded.check(connection, session, wish.agent_lock)
         until = self._clock.boot() + wish.wait
         while True:
-            facts, allowed = await self._allowed(session, connection, names, wish, announce)
-            self._check_room(facts, wish)
+            permission = await self._allowed(session, connection, names, wish, announce)
+            self._check_room(permission.facts, wish)
             try:
                 # A revocation that comes meanwhile means this tree as well.
-                with self._live_leases.handing_out(facts.root.id, names):
-                    return await self._hand_out(session, connection, names, wish, (facts, allowed))
+                with self._live_leases.handing_out(permission.facts.root.id, names):
+                    return await self._hand_out(session, connection, permission, wish)
             except _OvertakenError:
-                # Whoever was faster had the last use: it is a question again.
-                left = max(0.0, until - self._clock.boot())
-                wish = replace(wish, wait=int(left))
+                # It is decided from the beginning, and may be a question by now.
+                wish = replace(wish, wait=int(max(0.0, until - self._clock.boot())))
 
     async def _hand_out(
-        self,
-        session: Session,
-        connection: Connection,
-        names: tuple[str, ...],
-        wish: Wish,
-        permission: tuple[PeerFacts, Allow],
+        self, session: Session, connection: Connection, permission: "_Permission", wish: Wish
     ) -> Handout:
-        """Record the handout, spend what it costs, and issue the lease."""
-        facts, allowed = permission
+        """Open the values, record the handout, spend what it costs, and issue the lease."""
+        facts, names = permission.facts, permission.names
         values = await self._values(session, connection, names, wish)
         stored = [name for name in names if name not in values.embedded]
         lease_id = secrets.token_hex(16)
@@ -207,32 +200,28 @@ class Access:
             facts,
             names=names,
             lease=lease_id,
-            grants=_ids(allowed),
+            grants=permission.ids,
             claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
         )
         try:
-            decision = await self._spend(
-                session, facts, names, stored=stored, allowed=allowed, entry=entry
-            )
+            allowed = await self._spend(session, permission, stored, entry)
             # From here to the reply nothing waits, so nothing can come in between.
-            session.check()
             self._keys.require(session, stored)
             # Again: of many that were told at once that there is room, only so many get it.
             self._check_room(facts, wish)
-            lease = self._issue(facts, names, decision, wish, lease_id)
+            lease = self._issue(facts, names, allowed, wish, lease_id)
             if wish.start is not None:
                 self._started.begin(lease, facts, wish.start)
         except BaseException as error:
-            reason = error.reason if isinstance(error, BackpackError) else "cancelled"
+            reason = "cancelled"
+            if isinstance(error, BackpackError | _OvertakenError):
+                reason = error.reason
             self._audit_log.note(
                 self._audit_log.event(
                     "not-handed-out", facts, names=names, lease=lease_id, reason=reason
                 )
             )
             raise
-        if _ids(decision) != entry.grants:
-            # Granted anew, or taken back, while the entry was written: the lease rests on these.
-            self._audit_log.note(replace(entry, grants=_ids(decision)))
         if wish.withholds:
             return Handout(lease, ())
         return Handout(lease, tuple((name, values.of(name)) for name in names))
@@ -300,8 +289,8 @@ class Access:
         names: tuple[str, ...],
         wish: Wish,
         announce: Announce,
-    ) -> tuple[PeerFacts, Allow]:
-        """Return the caller once it may have the keys, asking a person where that is needed."""
+    ) -> "_Permission":
+        """Return the permission of a caller, asking a person where that is needed."""
         until = self._clock.boot() + wish.wait
         while True:
             session.check()
@@ -321,7 +310,7 @@ class Access:
                         announce=announce,
                     )
                     continue
-                return facts, self._require(decision, facts)
+                return _Permission(facts, names, self._require(decision, facts))
             except DeniedError as error:
                 self._audit_log.refused(
                     self._audit_log.event("denied", facts, names=names, reason=error.reason)
@@ -368,79 +357,64 @@ class Access:
     async def _spend(
         self,
         session: Session,
-        facts: PeerFacts,
-        names: Sequence[str],
-        *,
+        permission: "_Permission",
         stored: Sequence[str],
-        allowed: Allow,
         entry: AuditEvent,
     ) -> Allow:
         """Write the entry, spend one use of every counted grant, return what the lease rests on.
 
-        Both are durable, and where uses are counted, in one step. Decided anew on the record as it
-        is now, and when uses are counted, as it is when the turn comes: of two callers at once,
-        only one gets the last use, and a grant that was taken back meanwhile allows nothing. Uses
-        of consents are spent last, in memory.
+        Both are durable, and where uses are counted, in one step. Uses of consents are spent last,
+        in memory.
+
+        Raises:
+            _OvertakenError: what allowed it was used up or taken back, or has changed.
         """
-        recorded = not _counted(allowed)
-        if recorded:
-            await self._audit_log.record(entry)
-        session.check()
-        if self._used_up(facts, names, allowed, self.rules(session)):
-            raise _OvertakenError("the consent was used up meanwhile: ask again")
-        decision = self._decide(facts, names, self.rules(session))
-        if _counted(decision):
+        if permission.counted:
 
             async def draft(now: Session) -> Draft:
-                nonlocal decision
-                session.check()
+                # When the turn comes: of two callers at once, only one gets the last use.
+                allowed = self._confirm(session, permission)
                 self._keys.require(session, stored)
-                decision = self._decide(facts, names, self.rules(now))
-                standing = [grant.used() for grant in decision.grants if not grant.consent]
+                standing = [grant.used() for grant in allowed.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
                 record = now.authority.next(self._grant_clock.now_ms(), grants=grants)
-                return Draft(record, events=() if recorded else (entry,))
+                return Draft(record, events=(entry,))
 
             await self._vault.change(draft)
-            decision = self._still(session, facts, names, decision)
-        for grant in decision.grants:
+        else:
+            await self._audit_log.record(entry)
+        # While that was being made durable, a revocation, a rule or a lower ceiling may have come.
+        allowed = self._confirm(session, permission, spent=permission.counted)
+        for grant in allowed.grants:
             if grant.consent and not self._approvals.consents.use(grant.id):
-                raise _OvertakenError("the consent was used up meanwhile: ask again")
-        return decision
+                raise _OvertakenError
+        return allowed
 
-    def _still(
-        self, session: Session, facts: PeerFacts, names: Sequence[str], spent: Allow
+    def _confirm(
+        self, session: Session, permission: "_Permission", *, spent: bool = False
     ) -> Allow:
-        """Decide once more, as before the use that was just spent.
+        """Decide again, and return the decision if it is the same.
 
-        While that was being made durable, a revocation, a rule or a lower ceiling may have come.
+        Args:
+            session: in which the caller began.
+            permission: what was decided before.
+            spent: its counted uses were spent just now, and count as if they were not.
+
+        Raises:
+            LockedError: the vault was locked since.
+            _OvertakenError: the decision is another one.
         """
         session.check()
         rules = self.rules(session)
-        before = {grant.id: grant for grant in spent.grants}
-        rules = replace(rules, grants=[before.get(grant.id, grant) for grant in rules.grants])
-        if self._used_up(facts, names, spent, rules):
-            raise _OvertakenError("the consent was used up meanwhile: ask again")
-        decision = self._decide(facts, names, rules)
-        if not set(_ids(decision)) <= set(_ids(spent)):
-            raise _OvertakenError("what allowed it has changed meanwhile: ask again")
-        return decision
-
-    def _decide(self, facts: PeerFacts, names: Sequence[str], rules: Rules) -> Allow:
-        """Return the permission of a caller that had one a moment ago, if it still has it."""
-        if facts.digests is None and needs_digests(names, rules):
-            raise _OvertakenError("there is a new rule by digest: ask again")
-        return self._require(decide(facts, names, rules), facts)
-
-    def _used_up(
-        self, facts: PeerFacts, names: Sequence[str], allowed: Allow, rules: Rules
-    ) -> bool:
-        """Tell whether another call of the tree had the last use of a consent, and no more."""
-        return (
-            any(grant.consent and grant.uses_left is not None for grant in allowed.grants)
-            and isinstance(decide(facts, names, rules), Ask)
-            and not any(withdrawn(facts, name, rules) for name in names)
-        )
+        if spent:
+            before = {grant.id: grant for grant in permission.allowed.grants}
+            rules = replace(rules, grants=[before.get(grant.id, grant) for grant in rules.grants])
+        facts, names = permission.facts, permission.names
+        if facts.digests is not None or not needs_digests(names, rules):
+            again = decide(facts, names, rules)
+            if isinstance(again, Allow) and _Permission(facts, names, again).same_as(permission):
+                return again
+        raise _OvertakenError
 
     def _issue(
         self,
@@ -474,8 +448,35 @@ class Access:
         )
 
 
-class _OvertakenError(DeniedError):
+class _OvertakenError(Exception):
     """What allowed a request was used up, or has changed, while that was being handed out."""
+
+    reason = "overtaken"
+
+
+@dataclass(frozen=True, slots=True)
+class _Permission:
+    """That a caller may have some keys, as it was decided."""
+
+    facts: PeerFacts
+    names: tuple[str, ...]
+    allowed: Allow
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The grants and consents that it rests on."""
+        return tuple(grant.id for grant in self.allowed.grants)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the vault counts the uses of a grant that it rests on."""
+        return any(
+            grant.uses_left is not None and not grant.consent for grant in self.allowed.grants
+        )
+
+    def same_as(self, other: "_Permission") -> bool:
+        """Tell whether it rests on the same, on the same terms."""
+        return self.ids == other.ids and self.allowed.max_ttl == other.allowed.max_ttl
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,11 +489,3 @@ class _Values:
     def of(self, name: str) -> bytes:
         """Return the value of a key."""
         return self.embedded[name] if name in self.embedded else self.stored[name]
-
-
-def _counted(decision: Allow) -> bool:
-    return any(grant.uses_left is not None and not grant.consent for grant in decision.grants)
-
-
-def _ids(decision: Allow) -> tuple[str, ...]:
-    return tuple(grant.id for grant in decision.grants)

@@ -81,12 +81,12 @@ def check_pattern(pattern: str) -> str:
 
 
 def is_exact(pattern: str) -> bool:
-    """Tell whether a checked pattern can cover one key only: the one that it names."""
+    """Return whether a checked pattern can cover one key only: the one that it names."""
     return "*" not in pattern
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether a checked pattern covers a checked name, in time linear in both.
+    """Return whether a checked pattern covers a checked name, in time linear in both.
 
     The pieces between the asterisks must occur in order: the first at the start, the last at the
     end. Taking each at its first place is enough, so nothing is ever tried twice.

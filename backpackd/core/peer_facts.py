@@ -236,7 +236,7 @@ def _outermost(chain: tuple[ProcessFacts, ...], uid: int) -> int:
 
 
 def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int, uid: int) -> bool:
-    """Tell whether a process is the leader of a terminal's session, or its shell in other ways.
+    """Return whether a process is the leader of a terminal's session, or its shell in other ways.
 
     `su -` on Linux and `login` on macOS stay in the session as another uid, and the shell that they
     start does not lead it. It stands in for the leader, also where its parent cannot be seen.

@@ -45,7 +45,7 @@ def render(text: str, *, limit: int) -> str:
 
 
 def _is_plain(character: str, before: str) -> bool:
-    """Tell whether a character is shown as it is, after another one."""
+    """Return whether a character is shown as it is, after another one."""
     if character.isascii() or not character.isprintable():
         return character.isprintable() and character != "\\"
     if character in _BLANK or any(ord(character) in those for those in _VARIATION):

@@ -75,7 +75,7 @@ class Known:
         self._read = read
 
     def has_parent(self, pid: int) -> bool:
-        """Tell whether it still lives with this parent."""
+        """Return whether it still lives with this parent."""
         try:
             return procfs.parse_stat(self._files.read_stat()).parent == pid
         except UNREADABLE:

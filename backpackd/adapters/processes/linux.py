@@ -319,7 +319,7 @@ def _check_proc() -> None:
 
 
 def _pidfds_are_unique() -> bool:
-    """Tell whether every process has a pidfd inode of its own.
+    """Return whether every process has a pidfd inode of its own.
 
     Before pidfs (Linux 6.9), pidfds were anonymous inodes: one for all, on the same device as an
     eventfd's.
@@ -336,7 +336,7 @@ def _pidfds_are_unique() -> bool:
 
 
 def _peers_come_pinned() -> bool:
-    """Tell whether the kernel hands out the pidfd of who is connected (unix(7))."""
+    """Return whether the kernel hands out the pidfd of who is connected (unix(7))."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         try:

@@ -90,7 +90,7 @@ class PidfdProcess:
         return self._pid
 
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie does not, and one that was let go is not known to.
+        """Return whether it still runs; a zombie does not, and one that was let go is not known to.
 
         A pidfd is readable from the moment when the last thread has exited (pidfd_open(2)).
         """
@@ -101,7 +101,7 @@ class PidfdProcess:
         return self._owner(f"/proc/{self._pid}")
 
     def readable_by(self, uid: int) -> bool:
-        """Tell whether a user's other processes can read its memory and take its descriptors.
+        """Return whether a user's other processes can read its memory and take its descriptors.
 
         The kernel gives the files of a process in /proc to the process's user while it is dumpable,
         and to root otherwise (proc(5)). It checks the same flag when another process reads memory,
@@ -119,7 +119,7 @@ class PidfdProcess:
         return owner is None or owner == uid or self._traced()
 
     def _traced(self) -> bool:
-        """Tell whether another process traces a thread of it; True also where it cannot be told."""
+        """Return whether another process traces a thread of it; True also where it cannot be told."""
         try:
             with os.scandir(f"/proc/{self._pid}/task") as threads:
                 for number, thread in enumerate(threads):

@@ -74,7 +74,7 @@ class WatchedProcess:
         return self._identity.pid
 
     def alive(self) -> bool:
-        """Tell whether it still runs; neither a zombie does, nor one that was let go."""
+        """Return whether it still runs; neither a zombie does, nor one that was let go."""
         if self._watch is None:
             return False
         try:
@@ -293,7 +293,7 @@ def _read(process: "psutil.Process") -> ProcessFacts:
 
 
 def _has_parent(child: ProcessId, pid: int) -> bool:
-    """Tell whether a process is still the same one and still lives with this parent."""
+    """Return whether a process is still the same one and still lives with this parent."""
     try:
         with _reading(child.pid) as process:
             return process.ppid() == pid and _identify(process) == child

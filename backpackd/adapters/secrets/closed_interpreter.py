@@ -44,7 +44,7 @@ def unreadable_copy(interpreter: str) -> str:
 
 
 def started_closed() -> bool:
-    """Tell whether this process runs such a copy."""
+    """Return whether this process runs such a copy."""
     try:
         return str(Path("/proc/self/exe").readlink()).startswith(f"/memfd:{_NAME}")
     except OSError:

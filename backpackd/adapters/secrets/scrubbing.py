@@ -147,7 +147,7 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
 
 
 def executed_anew() -> bool:
-    """Tell whether this process has been through `ensure_scrubbed`, or says that it has."""
+    """Return whether this process has been through `ensure_scrubbed`, or says that it has."""
     return os.environ.get(_MARKER) == str(os.getpid())
 
 
@@ -181,7 +181,7 @@ def take_key() -> bytes | None:
 
 @cache
 def scrubbed() -> bool:
-    """Tell whether freed memory is overwritten, by freeing some and looking at it.
+    """Return whether freed memory is overwritten, by freeing some and looking at it.
 
     Both Python's objects and the C library's blocks are tried, in several sizes. A process cannot
     change its allocator later, so the first finding stands.

@@ -117,7 +117,7 @@ class VaultFile:
             remove_file(self._path.with_name(_DRAFT_NAME + suffix))
 
     def _present(self) -> bool:
-        """Tell whether there is a vault file, and refuse one that is not safe to use."""
+        """Return whether there is a vault file, and refuse one that is not safe to use."""
         if not check_vault_files(self._path.parent):
             self._refuse_orphans()
             return False
@@ -191,7 +191,7 @@ class VaultFile:
         return int(version)
 
     def _cut_short(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether the last page is incomplete, which SQLite takes for zeros."""
+        """Return whether the last page is incomplete, which SQLite takes for zeros."""
         log = self._path.with_name(FILE_NAME + "-wal")
         if log.exists() and log.stat().st_size:
             # A write that found no room may have left such a page; it is whole in the log.

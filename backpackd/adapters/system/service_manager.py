@@ -95,7 +95,7 @@ def keep_alive(environ: Mapping[str, str], pid: int) -> None:
 
 
 def supervised(environ: Mapping[str, str], pid: int | None = None) -> bool:
-    """Tell whether a service manager runs this very process, so that stopping is its job.
+    """Return whether a service manager runs this very process, so that stopping is its job.
 
     `NOTIFY_SOCKET` does not show it: the client that starts a detached daemon sets it, too. Nor
     does `INVOCATION_ID`: every shell in a desktop's terminal inherits one. systemd says which

@@ -99,15 +99,15 @@ class Consents:
         self._refused.add(tree, names, self._count(), place)
 
     def refused(self, tree: ProcessId, names: Iterable[str]) -> bool:
-        """Tell whether one of these keys was refused to the tree that has this root."""
+        """Return whether one of these keys was refused to the tree that has this root."""
         return any(self._refused.number(tree, name) >= 0 for name in names)
 
     def refused_above(self, facts: PeerFacts, names: Collection[str]) -> bool:
-        """Tell whether one of these keys was refused to a tree that a caller is in."""
+        """Return whether one of these keys was refused to a tree that a caller is in."""
         return any(self.refused(process.id, names) for process in facts.chain)
 
     def refused_to(self, facts: PeerFacts, names: Collection[str]) -> bool:
-        """Tell whether a caller is not asked about: one of these keys was refused above it.
+        """Return whether a caller is not asked about: one of these keys was refused above it.
 
         Or it was refused to a tree that may have left the caller behind.
         """
@@ -176,7 +176,7 @@ class Consents:
         )
 
     def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
-        """Tell whether a key was revoked from a tree, so that what it had before is set aside.
+        """Return whether a key was revoked from a tree, so that what it had before is set aside.
 
         Args:
             tree: its root.
@@ -203,7 +203,7 @@ class Consents:
         return self._refused.trees() | self._withdrawn.trees() | self._denied.keys()
 
     def about(self, tree: ProcessId) -> bool:
-        """Tell whether something is remembered about a tree, consents aside."""
+        """Return whether something is remembered about a tree, consents aside."""
         return tree in self._refused or tree in self._withdrawn or tree in self._denied
 
     def end_tree(self, tree: ProcessId) -> list[Grant]:

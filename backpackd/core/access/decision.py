@@ -122,7 +122,7 @@ def applicable(facts: PeerFacts, rules: Rules) -> list[Grant]:
 
 
 def needs_digests(names: Sequence[str] | None, rules: Rules) -> bool:
-    """Tell whether a decision may depend on digests of what the caller runs.
+    """Return whether a decision may depend on digests of what the caller runs.
 
     Args:
         names: the keys asked for; None: any.
@@ -183,7 +183,7 @@ def may_lease(
     rules: Rules,
     suspended: Suspended | None = None,
 ) -> bool:
-    """Tell whether a caller would get a key without anybody being asked, for listings.
+    """Return whether a caller would get a key without anybody being asked, for listings.
 
     Args:
         facts: the caller.
@@ -202,7 +202,7 @@ def may_lease(
 
 
 def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
-    """Tell whether a key was revoked from a process above the caller, or from the caller itself.
+    """Return whether a key was revoked from a process above the caller, or from the caller itself.
 
     All of the chain counts, not only the tree: a terminal of its own, or a setuid program in
     between, moves the root of the caller's tree inwards, away from the root that was revoked.
@@ -217,7 +217,7 @@ def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> 
 
 
 def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:
-    """Tell whether a grant counts for a key: a revocation sets aside what came before it.
+    """Return whether a grant counts for a key: a revocation sets aside what came before it.
 
     A standing grant stays set aside for as long as the tree lives, a consent only when it was
     given before the revocation. What is given to a `tree:` names this very caller or a process
@@ -240,7 +240,7 @@ def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: 
 
 
 def _reaches(grant: Grant, facts: PeerFacts, process: ProcessId) -> bool:
-    """Tell whether a grant to a tree is given to a process of a caller's chain or one above it."""
+    """Return whether a grant to a tree is given to a process of a caller's chain or one above it."""
     from_there = [each.id for each in facts.chain]
     return grant.selector.process in from_there[from_there.index(process) :]
 
@@ -250,7 +250,7 @@ def _asked_about(facts: PeerFacts, name: str, rules: Rules, suspended: Suspended
 
 
 def _suspended(name: str, rules: Rules, suspended: Suspended) -> bool:
-    """Tell whether a caller that a tree may have left behind is asked about a key."""
+    """Return whether a caller that a tree may have left behind is asked about a key."""
     if name in suspended.names or EVERY_KEY in suspended.names:
         return True
     return any(

@@ -51,15 +51,15 @@ class Grant:
     consent: bool = False
 
     def covers(self, name: str) -> bool:
-        """Tell whether one of the patterns covers a key name."""
+        """Return whether one of the patterns covers a key name."""
         return any(names.matches(pattern, name) for pattern in self.patterns)
 
     def usable(self, now_ms: int) -> bool:
-        """Tell whether it still allows new leases at this moment on the wall clock."""
+        """Return whether it still allows new leases at this moment on the wall clock."""
         return self.uses_left != 0 and not self.expired(now_ms)
 
     def expired(self, now_ms: int) -> bool:
-        """Tell whether its time is over."""
+        """Return whether its time is over."""
         return self.expires_at_ms is not None and now_ms >= self.expires_at_ms
 
     def used(self) -> "Grant":

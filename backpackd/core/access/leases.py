@@ -175,11 +175,11 @@ class LeaseTable:
         return self._live(self._leases, now)
 
     def holds(self, holder: ProcessId) -> bool:
-        """Tell whether a process tree holds a lease."""
+        """Return whether a process tree holds a lease."""
         return holder in self._by_holder
 
     def rests_on(self, grant_id: str) -> bool:
-        """Tell whether a lease rests on a grant."""
+        """Return whether a lease rests on a grant."""
         return grant_id in self._by_grant
 
     def names(self) -> set[str]:

@@ -104,12 +104,12 @@ class Traces:
         )
 
     def beside(self, root: ProcessId, place: Place) -> bool:
-        """Tell whether the caller is, or is below, a younger child of a root's parent."""
+        """Return whether the caller is, or is below, a younger child of a root's parent."""
         child = self.children.get(place.parent) if place.parent is not None else None
         return child is not None and child != root and child.start >= root.start
 
     def may_be_left_by(self, root: ProcessId, place: Place) -> bool:
-        """Tell whether a tree that has its root there may have left the caller behind."""
+        """Return whether a tree that has its root there may have left the caller behind."""
         if place.session in self.adopted or self.beside(root, place):
             return True
         if not self.orphaned or self.top == place.top:

@@ -37,13 +37,13 @@ class DenyRule:
     selector: Selector | None = None
 
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
-        """Tell whether this rule denies a key to a caller."""
+        """Return whether this rule denies a key to a caller."""
         return self.covers(name) and (
             self.selector is None or selectors.concerns(self.selector, facts, boot_id)
         )
 
     def covers(self, name: str) -> bool:
-        """Tell whether this rule denies a key to whomever it means."""
+        """Return whether this rule denies a key to whomever it means."""
         return any(matches(pattern, name) for pattern in self.patterns)
 
 
@@ -64,7 +64,7 @@ class Policy:
     max_ttl: int = LONGEST_TTL
 
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
-        """Tell whether a rule denies a key to a caller."""
+        """Return whether a rule denies a key to a caller."""
         return any(rule.denies(facts, name, boot_id) for rule in self.deny)
 
     def meant(self, facts: PeerFacts, boot_id: str) -> frozenset[Selector]:

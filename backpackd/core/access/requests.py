@@ -76,7 +76,7 @@ class Request:
         return self.facts.origin.id
 
     def differs(self, facts: PeerFacts, commands: dict[int, str]) -> bool:
-        """Tell whether the chain runs something else than what was shown of this request.
+        """Return whether the chain runs something else than what was shown of this request.
 
         A command line is a claim. It counts all the same: an interpreter that runs another script
         is the same file, and a claim may refuse an approval, though never allow one. A process that

@@ -29,7 +29,7 @@ _NO_CREDENTIAL = re.compile(
 
 
 def has_form(name: str) -> bool:
-    """Tell whether a name has the form of a credential, and is not known to be something else."""
+    """Return whether a name has the form of a credential, and is not known to be something else."""
     return _FORM.fullmatch(name) is not None and _NO_CREDENTIAL.fullmatch(name) is None
 
 

@@ -186,7 +186,7 @@ class Checkpoint:
         return replace(self, signature=signer.sign(self.statement(vault_id, before)))
 
     def genuine(self, verify: bytes, vault_id: bytes, before: Head) -> bool:
-        """Tell whether the vault signed it for the place after `before`."""
+        """Return whether the vault signed it for the place after `before`."""
         try:
             key = Ed25519PublicKey.from_public_bytes(verify)
             key.verify(self.signature, self.statement(vault_id, before))

@@ -29,7 +29,7 @@ class Floods:
         self._counted: dict[Hashable, _Counted] = {}
 
     def note(self, event: AuditEvent, now: float) -> bool:
-        """Tell whether an event is to be recorded now; else it was counted.
+        """Return whether an event is to be recorded now; else it was counted.
 
         Args:
             event: a refusal.

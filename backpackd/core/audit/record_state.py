@@ -30,7 +30,7 @@ class RecordState:
         return cls(generation, digest_of(vault_id, sealed))
 
     def is_behind(self, newest: "RecordState") -> bool:
-        """Tell whether this record was put in the place of a newer one.
+        """Return whether this record was put in the place of a newer one.
 
         A generation that two records share was reached in two copies of the vault: the other one
         is no record of this log either.

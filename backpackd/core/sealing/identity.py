@@ -124,7 +124,7 @@ class PublicIdentity:
         return cls.decode(encoded)
 
     def verify(self, signature: bytes, statement: bytes) -> bool:
-        """Tell whether this identity signed a statement."""
+        """Return whether this identity signed a statement."""
         try:
             Ed25519PublicKey.from_public_bytes(self.verifying).verify(signature, statement)
         except (InvalidSignature, ValueError):

@@ -90,7 +90,7 @@ def check_new(passphrase: bytes) -> bytes:
 
 
 def _repeats(text: str) -> bool:
-    """Tell whether it is one piece, too short by itself, at least twice."""
+    """Return whether it is one piece, too short by itself, at least twice."""
     sizes = range(1, min(MIN_CHARACTERS, len(text) // 2 + 1))
     return any(text == (text[:size] * len(text))[: len(text)] for size in sizes)
 

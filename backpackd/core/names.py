@@ -13,11 +13,11 @@ _PATTERN = re.compile(r"[A-Za-z_*][A-Za-z0-9_.*-]{0,127}", re.ASCII)
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is the name of a key.
+    """Return `name` if it is a valid key name.
 
     Raises:
-        InvalidRequestError: it is not (`invalid-name`); the message does not repeat it, since a
-            value pasted in the wrong place would end in a log.
+        InvalidRequestError: it is not (`invalid-name`); the message does not repeat it, because a
+            value pasted in the wrong place would end up in a log.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(

@@ -1,6 +1,6 @@
-"""The one way in which text from outside is shown: escaped, on one line, cut to length.
+"""Makes text from outside safe to show: escaped, on one line, cut to length.
 
-Arguments, paths, unit names and reasons come from whoever asks. Shown raw they could move the
+Arguments, paths, unit names and reasons come from the caller. Shown raw, they could move the
 cursor, colour a line like one of ours, end a line and forge the next, or turn the direction of
 writing so that a path reads as another.
 """

@@ -1,6 +1,6 @@
 """Grants: standing permission for a subject to lease keys.
 
-Values only; who may add one is not decided here.
+Values only. It does not decide who may add a grant.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,8 +31,8 @@ class Grant:
     Attributes:
         id: 16 hexadecimal digits.
         patterns: key names and patterns of key names.
-        selector: whom it is given to.
-        max_ttl: the longest a lease that rests on it may live, in seconds.
+        selector: its subject.
+        max_ttl: the longest life of a lease that rests on it, in seconds.
         expires_at_ms: Unix time in milliseconds; None: until taken back.
         uses_left: how many more leases; None: any number; 0: used up, kept while leases rest on it.
         created_at_ms: Unix time in milliseconds.
@@ -144,9 +144,9 @@ def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_room(grants: Collection[Grant]) -> None:
-    """Return if a vault may have these grants, all in all.
+    """Raise unless a vault may have all these grants.
 
-    Every decision matches the names asked for with all their patterns, so it is those that cost.
+    Every decision matches the requested names against all their patterns, so the patterns cost.
 
     Raises:
         LimitError: they are too many, or have too many patterns.

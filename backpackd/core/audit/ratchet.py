@@ -1,9 +1,9 @@
-"""The key that seals an entry, and its way forward: what was sealed cannot be read again with it.
+"""The ratchet: the key that seals an entry, and its successors, which cannot open earlier entries.
 
 A segment starts from a random key, wrapped to the vault's audit key. Every row of the segment has
 the state that came before it: an entry is sealed under a key derived from the state, and then the
-state is replaced by its successor. HKDF has no way back, so whoever takes a state reads nothing
-that was sealed before it. Where a state is kept is not decided here.
+state is replaced by its successor. HKDF cannot be reversed, so an attacker who takes a state reads
+nothing that was sealed before it. This module does not decide where a state is kept.
 """
 
 from cryptography.exceptions import InvalidTag

@@ -38,7 +38,7 @@ _LABEL = b"backpack/v1/identity"
 
 
 class IdentityError(CallerError):
-    """What was handed in is no identity."""
+    """The given text or bytes are not an identity."""
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-identity"
@@ -46,7 +46,7 @@ class IdentityError(CallerError):
 
 @dataclass(frozen=True, slots=True)
 class PublicIdentity:
-    """What the world may know of a vault's identity.
+    """The public part of a vault's identity.
 
     Attributes:
         encryption: public key that keys are wrapped to, `hybrid.PUBLIC_SIZE` bytes.

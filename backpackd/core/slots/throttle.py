@@ -1,7 +1,8 @@
-"""Delays after wrong passphrases, growing and for each process tree on its own.
+"""Growing delays after wrong passphrases, separate for each process tree.
 
-For each tree, because a shared delay would let any process keep the operator out. A process that
-leaves its tree starts anew, but every guess still costs one Argon2id, and those run one at a time.
+They are separate, because a shared delay would let any process keep the operator out. A process
+that leaves its tree starts without a delay, but every guess still costs one Argon2id, and those run
+one at a time.
 """
 
 from dataclasses import dataclass

@@ -140,7 +140,7 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
         )
     except (OSError, ValueError) as error:
         raise HomeError(
-            "cannot start the daemon anew with scrubbed memory: "
+            "cannot start the daemon again with scrubbed memory: "
             "the Python interpreter it runs on could not be executed; was it replaced?"
         ) from error
 

@@ -93,7 +93,7 @@ class BootTimer:
         try:
             os.read(self._fd, 8)
         except BlockingIOError:
-            return  # it was set anew between becoming due and now
+            return  # it was set again between becoming due and now
         self._callback()
 
 

@@ -165,8 +165,8 @@ class Consents:
         Returns:
             The consents that ended.
         """
-        # Whoever could make the daemon forget, by having others' keys revoked, would get what was
-        # revoked from him back.
+        # Otherwise a process could have others' keys revoked until the daemon forgets, and then get
+        # its own revoked keys back.
         overflowed = self._withdrawn.add(tree, names, self._count(), place)
         self._overflowed = max(self._overflowed, overflowed)
         return self.end_consents(

@@ -107,7 +107,7 @@ def edit(
     """Replace credentials, personality or both, and sign as a new generation.
 
     A layer that stays as it is keeps its bytes. When nothing changes, the lock is returned as it
-    was, signed by whoever signed it.
+    was, with its old signature.
 
     Args:
         lock: the version to go on from.

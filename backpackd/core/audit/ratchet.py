@@ -60,7 +60,7 @@ def seal_entry(
         vault_id: the vault's 16 bytes.
         number: of the row.
         previous: hash of the row before it.
-        salt: 16 fresh random bytes. An entry that found no room on the disk is sealed anew under
+        salt: 16 fresh random bytes. An entry that found no room on the disk is sealed again under
             the same state, perhaps as another one, and a key with a fixed nonce seals only once.
     """
     key = derive(state, salt=salt, purpose="audit-entry")

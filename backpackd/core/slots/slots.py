@@ -279,7 +279,7 @@ def rewrap(
     """Return a slot with another master key in it. Its secret is not needed and stays the same.
 
     Args:
-        slot: one that was verified: the new master key goes to whoever has its private key.
+        slot: one that was verified: the new master key goes to the holder of its private key.
         master: the new master key, 32 bytes.
         vault_id: the vault's 16 bytes.
         generation: of the new master key.

@@ -53,7 +53,7 @@ class Throttle:
         return record.delay
 
     def restart(self, tree: ProcessId, now: float) -> float:
-        """Begin a tree's delay anew and return it, in seconds; 0 when it has none."""
+        """Restart a tree's delay and return it, in seconds; 0 if it has none."""
         record = self._records.get(tree)
         if record is None:
             return 0.0

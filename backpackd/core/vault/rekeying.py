@@ -72,7 +72,7 @@ CARRIED: Final[Mapping[str, Callable[[Move, Any], Any]]] = {
     "identity": _identity,
     "legacy_key": _legacy_key,
 }
-"""Members that hold something sealed under the master key, and how that is sealed anew."""
+"""Members that hold something sealed under the master key, and the way to seal it again."""
 
 AS_IT_IS: Final = frozenset(
     {"latest_ms", "grants", "policy", "slot_dates", "authors", "locks", "revoked"}

@@ -1,4 +1,4 @@
-"""What can go wrong, split by whose fault it is.
+"""All errors, split by whose fault they are.
 
 Every error names a canonical gRPC status, a stable `reason` that programs may rely on, and a
 message that says what failed and what to do. Errors hold facts, never values, and never the text
@@ -27,13 +27,13 @@ class Status(Enum):
 
 
 class BackpackError(Exception):
-    """Root of every error that a caller is told about.
+    """Root of every error that reaches a caller.
 
     Attributes:
         status: the canonical status code.
         reason: a stable word in kebab case, sent as `backpack-reason`.
         message: lowercase; what failed and what to do about it.
-        retry_after: seconds after which trying again makes sense; None when waiting does not help.
+        retry_after: seconds after which trying again makes sense; None if waiting does not help.
         facts: further trailing metadata, name to text, that a client may show.
     """
 
@@ -62,35 +62,35 @@ class CallerError(BackpackError):
 
 
 class InvalidRequestError(CallerError):
-    """The request is not of the form that the API describes."""
+    """The request does not have the form that the API describes."""
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-request"
 
 
 class UnimplementedError(CallerError):
-    """The daemon has no such method, or does not do what the call wants of the protocol."""
+    """The daemon has no such method, or does not support a feature that the call uses."""
 
     status = Status.UNIMPLEMENTED
     reason = "no-such-method"
 
 
 class KeyUnknownError(CallerError):
-    """A key is not stored, told to somebody who may know."""
+    """A key is not stored; only for callers who may know this."""
 
     status = Status.NOT_FOUND
     reason = "no-such-key"
 
 
 class LeaseUnknownError(CallerError):
-    """A lease has ended, never was, or is somebody else's."""
+    """A lease has ended, never existed, or belongs to another tree."""
 
     status = Status.NOT_FOUND
     reason = "no-such-lease"
 
 
 class GrantUnknownError(CallerError):
-    """A grant has ended or never was."""
+    """A grant has ended or never existed."""
 
     status = Status.NOT_FOUND
     reason = "no-such-grant"
@@ -111,7 +111,7 @@ class ProcessUnknownError(CallerError):
 
 
 class KeyExistsError(CallerError):
-    """A key is stored already and replacing was not asked for."""
+    """A key is already stored, and the request does not replace it."""
 
     status = Status.ALREADY_EXISTS
     reason = "key-exists"
@@ -125,21 +125,21 @@ class TrustUnknownError(CallerError):
 
 
 class ServiceUnknownError(CallerError):
-    """The daemon has no service of that name; asked of the health service."""
+    """The health service was asked about a service that does not exist."""
 
     status = Status.NOT_FOUND
     reason = "no-such-service"
 
 
 class RequestUnknownError(CallerError):
-    """A request for approval was answered, has ended, or never was."""
+    """A request for approval was answered, has ended, or never existed."""
 
     status = Status.NOT_FOUND
     reason = "no-such-request"
 
 
 class StateError(BackpackError):
-    """The vault, or what the call is about, is not in the state that the call needs."""
+    """The vault, or the object of the call, is not in the state that the call needs."""
 
     status = Status.FAILED_PRECONDITION
 
@@ -163,19 +163,19 @@ class AlreadyInitializedError(StateError):
 
 
 class LastSlotError(StateError):
-    """What is left would open the vault for nobody who may change it."""
+    """Without this slot, nobody could authorize."""
 
     reason = "last-slot"
 
 
 class MemoryChangedError(StateError):
-    """The memory in a lock is not the one that the caller has read."""
+    """The memory in a lock is not the memory that the caller has read."""
 
     reason = "memory-changed"
 
 
 class RequestChangedError(StateError):
-    """What asks is not what was shown to the person who answers."""
+    """The processes that ask differ from what the person was shown."""
 
     reason = "request-changed"
 
@@ -187,13 +187,13 @@ class AuthorityError(BackpackError):
 
 
 class PeerUnknownError(AuthorityError):
-    """The kernel's word on who is connected is missing or no longer holds."""
+    """The kernel does not say who is connected, or its answer no longer holds."""
 
     reason = "peer-unknown"
 
 
 class UserChangedError(AuthorityError):
-    """The process that connected runs as another user by now."""
+    """The process that connected now runs as another user."""
 
     reason = "user-changed"
 
@@ -224,7 +224,7 @@ class DeniedError(BackpackError):
 
 
 class LockRefusedError(BackpackError):
-    """An agent lock is not used before the operator has looked at it: nobody known signed it."""
+    """An unknown author signed an agent lock; the operator must accept it first."""
 
     status = Status.PERMISSION_DENIED
     reason = "unknown-author"
@@ -256,7 +256,7 @@ class WaitingError(BackpackError):
 
 
 class LimitError(BackpackError):
-    """A limit stands in the way; the message says which."""
+    """A limit is reached; the message says which."""
 
     status = Status.RESOURCE_EXHAUSTED
     reason = "limit"
@@ -283,7 +283,7 @@ class BackupError(BackpackError):
 
 
 class TroubleError(BackpackError):
-    """The surroundings are at fault: trying again later may help."""
+    """Something outside of the daemon failed: trying again later may help."""
 
     status = Status.UNAVAILABLE
     reason = "unavailable"
@@ -303,7 +303,7 @@ class DiskFullError(StoreError):
 
 
 class RevocationNotKeptError(TroubleError):
-    """What was revoked is revoked, and would not be in a daemon that is started anew."""
+    """The keys are revoked, but a restarted daemon would not know it."""
 
     reason = "revocation-not-kept"
 
@@ -315,7 +315,7 @@ class ShuttingDownError(TroubleError):
 
 
 class ProcessGoneError(Exception):
-    """A process ended, or its pid belongs to another one by now. Never leaves the daemon."""
+    """A process ended, or its pid was reused. This error never leaves the daemon."""
 
 
 class HomeError(Exception):

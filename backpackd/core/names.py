@@ -13,11 +13,11 @@ _PATTERN = re.compile(r"[A-Za-z_*][A-Za-z0-9_.*-]{0,127}", re.ASCII)
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is the name of a key.
+    """Return `name` if it is a valid key name.
 
     Raises:
-        InvalidRequestError: it is not (`invalid-name`); the message does not repeat it, since a
-            value pasted in the wrong place would end in a log.
+        InvalidRequestError: it is not (`invalid-name`); the message does not repeat it, because a
+            value pasted in the wrong place would end up in a log.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
@@ -81,12 +81,12 @@ def check_pattern(pattern: str) -> str:
 
 
 def is_exact(pattern: str) -> bool:
-    """Tell whether a checked pattern can cover one key only: the one that it names."""
+    """Return whether a checked pattern can cover one key only: the one that it names."""
     return "*" not in pattern
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether a checked pattern covers a checked name, in time linear in both.
+    """Return whether a checked pattern covers a checked name, in time linear in both.
 
     The pieces between the asterisks must occur in order: the first at the start, the last at the
     end. Taking each at its first place is enough, so nothing is ever tried twice.

@@ -1,7 +1,7 @@
-"""What the kernel says about a caller, and the root of its process tree.
+"""The kernel's facts about a caller, and the root of its process tree.
 
-Facts only: nothing here reads a process. Anything that a process can say of itself (its arguments,
-its working directory, the reason that it gives) is a claim, is named so, and decides nothing.
+Facts only: nothing here reads a process. Everything that a process can say about itself (its
+arguments, its working directory, its reason) is a claim, is named so, and decides nothing.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""The one way in which text from outside is shown: escaped, on one line, cut to length.
+"""Makes text from outside safe to show: escaped, on one line, cut to length.
 
-Arguments, paths, unit names and reasons come from whoever asks. Shown raw they could move the
+Arguments, paths, unit names and reasons come from the caller. Shown raw, they could move the
 cursor, colour a line like one of ours, end a line and forge the next, or turn the direction of
 writing so that a path reads as another.
 """
@@ -45,7 +45,7 @@ def render(text: str, *, limit: int) -> str:
 
 
 def _is_plain(character: str, before: str) -> bool:
-    """Tell whether a character is shown as it is, after another one."""
+    """Return whether a character is shown as it is, after another one."""
     if character.isascii() or not character.isprintable():
         return character.isprintable() and character != "\\"
     if character in _BLANK or any(ord(character) in those for those in _VARIATION):

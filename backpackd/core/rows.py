@@ -1,4 +1,4 @@
-"""What a store holds, as values: rows that mean nothing without the master key."""
+"""The content of a store, as values: rows that mean nothing without the master key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SlotRow:
-    """One slot as stored: readable by whoever has the file, so it holds nothing secret.
+    """One slot as stored: everybody who has the file can read it, so it holds nothing secret.
 
     Attributes:
         slot_id: 16 random bytes.
@@ -19,7 +19,7 @@ class SlotRow:
 
 @dataclass(frozen=True, slots=True)
 class RowHead:
-    """What is known of a key row without opening it.
+    """Facts about a key row that are known without opening it.
 
     Attributes:
         index: 32 bytes, an HMAC of the name: how a row is found.

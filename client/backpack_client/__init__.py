@@ -5,8 +5,8 @@
     with Backpack() as backpack, backpack.lease("OPENAI_API_KEY", reason="summarise inbox") as keys:
         call(api_key=keys["OPENAI_API_KEY"])
 
-What stands here loads on first use: importing the package costs nothing, so that the command line's
-fast path, which lives in it, pays for neither grpc nor protobuf.
+Names load on first use. Importing the package costs nothing, so the command line's fast path, which
+is part of it, pays for neither grpc nor protobuf.
 """
 
 TYPE_CHECKING = False
@@ -115,8 +115,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for from the module that has it."""
-    from importlib import import_module  # noqa: PLC0415 - paid for by those who ask for something
+    """Load a name from the module that defines it, on first use."""
+    from importlib import import_module  # noqa: PLC0415 - only programs that use a name pay for it
 
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -124,5 +124,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List what can be imported from here."""
+    """List the names that can be imported from here."""
     return sorted([*globals(), *__all__])

@@ -1,7 +1,7 @@
 """Entry point of `backpack-client`: a plain `get` takes the fast path, the rest the full one.
 
-Imports for the fast path only: a test holds that neither grpc nor google.protobuf nor click is
-loaded by it.
+It imports modules for the fast path only. A test holds that it loads neither grpc nor
+google.protobuf nor click.
 """
 
 import os
@@ -28,7 +28,8 @@ def main() -> int:
         except KeyboardInterrupt:
             return _INTERRUPTED
         else:
-            # Python's own way out frees piece by piece what the kernel frees at once. Nothing is
+            # Python's own exit frees memory piece by piece, which the kernel frees at once. Nothing
+            # is
             # lost: the value went out by write(2), a failure's message was flushed, and no thread,
             # child, temporary file or exit handler of ours exists.
             os._exit(code)
@@ -36,8 +37,8 @@ def main() -> int:
 
     code = full_main(arguments)
     _flush()
-    # gRPC's threads go on while Python shuts down, and now and then one of them crashes the process
-    # at that point. A command that has done its work must not end with a signal.
+    # gRPC's threads go on while Python shuts down, and sometimes one of them crashes the process at
+    # that point. A command that has done its work must not end with a signal.
     os._exit(code)
 
 

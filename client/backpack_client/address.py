@@ -1,9 +1,9 @@
 """Where the daemon's socket and home are, and a connection to a daemon that can be trusted.
 
-The rule for both places is the daemon's as well, which keeps its own copy, since neither side may
-import the other. What is checked here is only who is at the other end: another user's fake daemon
-is refused. Nothing here speaks the protocol. Every `get` imports this, so nothing that costs is
-imported: `_socket` instead of `socket`, strings instead of `pathlib`.
+The daemon has its own copy of the rule for both places, because neither side may import the other.
+This module checks only who is at the other end: it refuses another user's fake daemon. It does not
+speak the protocol. Every `get` imports it, so it imports nothing slow: `_socket` instead of
+`socket`, strings instead of `pathlib`.
 """
 
 # ruff: noqa: PTH100, PTH116, PTH119, PTH120
@@ -39,20 +39,20 @@ _XUCRED_SIZE = 76
 
 
 def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> str:
-    """Say where the daemon's socket is.
+    """Find the path of the daemon's socket.
 
     Args:
         environ: the environment; BACKPACK_SOCKET, BACKPACK_PROFILE, XDG_RUNTIME_DIR and HOME count.
             An empty variable counts as unset.
-        explicit: a path from the command line, which goes before everything else.
+        explicit: a path from the command line, which takes precedence.
 
     Returns:
-        An absolute path: BACKPACK_SOCKET; else `backpack[-PROFILE]/backpackd.sock` in
-        XDG_RUNTIME_DIR; else, on macOS, the same in the user's temp directory; else
-        `.backpack[-PROFILE]/run/backpackd.sock` in the user's home.
+        An absolute path, the first of these that applies: BACKPACK_SOCKET;
+        `backpack[-PROFILE]/backpackd.sock` in XDG_RUNTIME_DIR; on macOS, the same in the user's
+        temp directory; `.backpack[-PROFILE]/run/backpackd.sock` in the user's home.
 
     Raises:
-        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_SOCKET is not of the form.
+        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_SOCKET has a wrong form.
     """
     name = _profiled("backpack", environ)
     if explicit:
@@ -61,7 +61,7 @@ def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> st
     if given:
         return _absolute("BACKPACK_SOCKET", given)
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    # The XDG specification: a relative path here is invalid and to be ignored.
+    # The XDG specification says: a relative path here is invalid, ignore it.
     if runtime.startswith("/"):
         return f"{runtime.rstrip('/')}/{name}/{SOCKET_NAME}"
     if sys.platform == "darwin":
@@ -71,18 +71,18 @@ def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> st
 
 
 def home_path(environ: "Mapping[str, str]") -> str:
-    """Say where the vault and the configuration are.
+    """Find the directory of the vault and the configuration.
 
     Args:
         environ: the environment; BACKPACK_HOME, BACKPACK_PROFILE, XDG_DATA_HOME and HOME count.
             An empty variable counts as unset.
 
     Returns:
-        An absolute path: BACKPACK_HOME; else `backpack[-PROFILE]` in the platform's directory for
+        An absolute path: BACKPACK_HOME, or `backpack[-PROFILE]` in the platform's directory for
         user data.
 
     Raises:
-        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_HOME is not of the form.
+        Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_HOME has a wrong form.
     """
     name = _profiled("backpack", environ)
     given = environ.get("BACKPACK_HOME", "")
@@ -97,21 +97,21 @@ def home_path(environ: "Mapping[str, str]") -> str:
 
 
 def check_directory(path: str) -> str:
-    """Check that nobody but this user and root decides what stands in a directory.
+    """Check that only this user and root can change the entries of a directory.
 
-    Otherwise another user could put his own daemon there and be handed passphrases and values. The
-    directory must be this user's or root's and writable by nobody else; so must everything above
-    it, where a directory that others can write may be sticky instead (as /tmp is): then they
-    cannot replace what is below, which is checked to be ours.
+    Otherwise another user could put a fake daemon there and receive passphrases and values. The
+    directory must belong to this user or root, and nobody else may be able to write it. The same
+    holds for every directory above it. There, a directory that others can write is allowed if it
+    is sticky (as /tmp is): then they cannot replace entries of ours below it.
 
     Args:
         path: a directory.
 
     Returns:
-        The directory with every symbolic link resolved: what was checked, and so what to use.
+        The checked directory, with every symbolic link resolved. Use this path from then on.
 
     Raises:
-        Failure: `socket-not-trusted`, with the directory at fault; `no-daemon` when there is none.
+        Failure: `socket-not-trusted`, with the directory at fault; `no-daemon` if there is none.
     """
     resolved = os.path.realpath(path)
     current = resolved
@@ -130,13 +130,13 @@ def check_directory(path: str) -> str:
 
 
 def check_place(path: str) -> None:
-    """Check what there is so far of a socket's directory, before a daemon makes the rest.
+    """Check the existing part of a socket's directory, before a daemon makes the rest.
 
-    The rule is that of `check_directory`: a daemon in a place that it refuses could be started, and
-    no client would use it.
+    The rule is that of `check_directory`. A daemon could start in a place that this rule refuses,
+    but no client would use it.
 
     Args:
-        path: the path that the socket is going to have.
+        path: the path that the socket will have.
 
     Raises:
         Failure: `socket-not-trusted` or `socket-not-accessible`, with the directory at fault.
@@ -147,7 +147,7 @@ def check_place(path: str) -> None:
         try:
             status = os.stat(current, follow_symlinks=False)
         except FileNotFoundError:
-            # The daemon makes it, for its user alone.
+            # The daemon makes it, private to its user.
             status = None
         except OSError as error:
             raise _unusable(path, directory, error) from None
@@ -160,7 +160,7 @@ def check_place(path: str) -> None:
 
 
 def connect(path: str, patience: float = CONNECT_PATIENCE) -> _socket.socket:
-    """Connect to the daemon, after checking that it can only be this user's or root's.
+    """Connect to the daemon, after checking that it belongs to this user or root.
 
     Args:
         path: the socket's path, of any length on Linux.
@@ -170,8 +170,8 @@ def connect(path: str, patience: float = CONNECT_PATIENCE) -> _socket.socket:
         A connected, blocking stream socket. The caller closes it.
 
     Raises:
-        Failure: `no-daemon` when nobody listens there; `socket-not-trusted` when the directory or
-            the listener is, or may be, somebody else's.
+        Failure: `no-daemon` if nobody listens there; `socket-not-trusted` if the directory or the
+            listener belongs, or may belong, to somebody else.
     """
     directory = check_directory(os.path.dirname(path))
     name = os.path.basename(path)
@@ -190,14 +190,14 @@ def _profiled(name: str, environ: "Mapping[str, str]") -> str:
     profile = environ.get("BACKPACK_PROFILE", "")
     if not profile:
         return name
-    # It becomes a part of paths: no dots, no slashes.
+    # The name becomes part of paths, so it has no dots and no slashes.
     if (
         len(profile) > _PROFILE_LIMIT
         or not profile.isascii()
         or not profile.replace("_", "a").replace("-", "a").isalnum()
     ):
         raise usage(
-            "BACKPACK_PROFILE is not a profile's name",
+            "BACKPACK_PROFILE is not the name of a profile",
             hint="up to 32 letters, digits, - and _, such as staging",
         )
     return f"{name}-{profile}"
@@ -205,7 +205,7 @@ def _profiled(name: str, environ: "Mapping[str, str]") -> str:
 
 def _absolute(variable: str, path: str) -> str:
     if not path.startswith("/"):
-        # What it means would depend on the directory that a program happens to stand in.
+        # The meaning of a relative path would depend on the program's current directory.
         raise usage(
             f"{variable} is not an absolute path",
             hint="give an absolute path, one that begins with /",
@@ -253,7 +253,7 @@ def _connect(
             descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             target = f"/proc/self/fd/{descriptor}/{name}"
         deadline = time.monotonic() + patience
-        # Without blocking, so that a full queue is an error and not a wait without end.
+        # Without blocking: a full queue is then an error and not an endless wait.
         connection.setblocking(False)
         while True:
             try:
@@ -262,7 +262,7 @@ def _connect(
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise Failure(
-                        "the daemon is too busy to take a connection",
+                        "the daemon is too busy to accept a connection",
                         reason="busy",
                         hint="try again",
                     ) from None
@@ -279,7 +279,7 @@ def _check_listener(connection: _socket.socket, owner: int) -> None:
     uid = _listener_uid(connection)
     if uid == os.geteuid():
         return
-    # With socket activation the kernel names who listens, and for a system service that is root.
+    # With socket activation the kernel names the process that listens: root for a system service.
     if uid == 0 and owner == 0:
         return
     raise _not_trusted(f"uid {uid} listens at the socket, not you")
@@ -306,12 +306,12 @@ def _not_trusted(message: str, hint: str = "see BACKPACK_SOCKET and XDG_RUNTIME_
 def _unusable(path: str, directory: str, error: OSError) -> Failure:
     if error.errno not in (errno.EACCES, errno.EPERM):
         return no_daemon(path, _why(error))
-    # To start a daemon would not help: this user could not reach that one either.
+    # Starting a daemon would not help: this user could not reach that daemon either.
     return Failure(
         f"cannot use the socket's directory {printable(directory, 256)}: {_why(error)}",
         exit_code=EXIT_NO_DAEMON,
         reason="socket-not-accessible",
-        hint="make it accessible to you, or set BACKPACK_SOCKET to a path in a directory of yours",
+        hint="make it accessible to you, or set BACKPACK_SOCKET to a path in your own directory",
     )
 
 

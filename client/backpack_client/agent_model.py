@@ -1,6 +1,6 @@
-"""What the daemon answers about agent locks and identities, as plain values.
+"""The daemon's answers about agent locks and identities, as plain values.
 
-Like `model`, which it completes: nothing here talks to anybody or knows protobuf.
+This module completes `model`. It talks to nobody and does not know protobuf.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class Identity:
     """The public keys of a vault.
 
     Attributes:
-        text: one line with both keys: what a teammate is given.
+        text: one line with both keys, to be given to a teammate.
         fingerprint: short, for people to compare.
     """
 
@@ -64,7 +64,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """What is known of a lock, beside what is in its layers.
+    """Facts about a lock that are not in its layers.
 
     Attributes:
         version: of its format, 1 or 2. Version 1 has no id, author, generations or recipients.
@@ -78,8 +78,8 @@ class LockInfo:
         recipients: who can open it.
         credentials: what the agent needs.
         warnings: stable words, such as `default-key` or `memory-stepped-back`.
-        unaccepted_names: of embedded values that are handed out once the operator has accepted
-            them.
+        unaccepted_names: of embedded values that are handed out only after the operator has
+            accepted these names.
     """
 
     version: int
@@ -98,10 +98,10 @@ class LockInfo:
 
 @dataclass(frozen=True, slots=True)
 class OpenedLock:
-    """A lock and what is in it, but for values.
+    """A lock and its content, without values.
 
     Attributes:
-        info: what is known of it.
+        info: facts about the lock.
         personality: settings of the agent.
         memory: what the agent remembers. Everybody who can open the lock can write it.
     """
@@ -117,7 +117,7 @@ class ChangedLock:
 
     Attributes:
         data: the file's bytes.
-        info: what is known of it.
+        info: facts about the lock.
         stored: names of embedded values that are stored keys now.
     """
 

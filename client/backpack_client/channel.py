@@ -1,8 +1,8 @@
 """Opens grpc channels to a daemon that can only be this user's or root's.
 
-`address` does the checks. This module says how grpc behaves: one connection for every channel, no
-proxy, no retries, nothing on standard error. It makes one call for each channel, to see that it is
-connected. Everything in this package gets grpc from here, so that grpc is quiet from the start.
+`address` does the checks. This module configures grpc: one connection for each channel, no proxy,
+no retries, nothing on standard error. It makes one call on each channel, to see that it is
+connected. The whole package imports grpc from here, so that grpc is quiet from the start.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ READY_PATIENCE = 10.0
 
 _CHECK = "/grpc.health.v1.Health/Check"
 
-# sun_path of unix(7), without the closing zero byte; grpc takes no longer path.
+# sun_path of unix(7), without the closing zero byte. grpc accepts no longer path.
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 
 # grpc takes a target for UTF-8 text with escapes. A path is bytes, and may hold a `%`.
@@ -61,24 +61,24 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.enable_http_proxy", 0),
-    # A put or a lease that is sent twice is not the same as one that is sent once.
+    # Sending a put or a lease twice has another effect than sending it once.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
-    # What grpc calls the least backoff is how long one attempt to connect may take. A daemon that
-    # many call at once, or a busy machine, needs more than a moment for the first word.
+    # grpc's minimum backoff is the time that one attempt to connect may take. A daemon with many
+    # callers, or a busy machine, needs more than a moment for its first bytes.
     ("grpc.min_reconnect_backoff_ms", int(address.CONNECT_PATIENCE * 1000)),
-    # A daemon that is starting again is found at once, not within two minutes; and where its queue
-    # is full, only many attempts get through.
+    # A daemon that restarts is found at once, not after two minutes. If its queue is full, only
+    # many attempts get through.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # What grpc would send as the authority is the socket's path.
+    # grpc would send the socket's path as the authority.
     ("grpc.default_authority", "localhost"),
 )
 
 
 @dataclass(slots=True)
 class Target:
-    """A checked socket in the form that grpc takes.
+    """A checked socket in the form that grpc accepts.
 
     Attributes:
         name: the target, such as `unix:/run/user/1000/backpack/backpackd.sock`.
@@ -97,16 +97,16 @@ class Target:
 
 
 def check(path: str) -> Target:
-    """Check that the daemon at a socket is this user's or root's, by one connection to it.
+    """Check with one connection that the daemon at a socket belongs to this user or root.
 
-    The directory lets nobody else put another socket there, so what grpc connects to later is as
-    good as what was checked.
+    Nobody else can put another socket into the checked directory, so grpc later connects to a
+    daemon of the same owner.
 
     Args:
         path: the socket's path, of any length on Linux.
 
     Returns:
-        Where to open a channel to. The caller closes it after the channel.
+        The target for a channel. The caller closes it after the channel.
 
     Raises:
         Failure: `no-daemon` or `socket-not-trusted`, see `address.connect`.
@@ -128,17 +128,17 @@ def check(path: str) -> Target:
 def open_channel(target: Target, path: str, patience: float) -> grpc.Channel:
     """Open a channel for blocking calls that is connected.
 
-    grpc fails a call whose first attempt to connect fails, and a queue of new connections that
-    others keep full is enough for that. So the first call is one that waits for further attempts
-    and asks for nothing, the standard health check; what it is answered does not matter.
+    grpc fails a call if its first attempt to connect fails. It fails if others keep the daemon's
+    queue of new connections full. So the first call is a standard health check that waits for
+    further attempts. Its answer does not matter.
 
     Args:
-        target: as `check` gave it.
+        target: as returned by `check`.
         path: the socket's path.
         patience: how long to wait at most, in seconds; never more than `READY_PATIENCE`.
 
     Raises:
-        Failure: `busy`; `no-daemon` where nobody listens any more. There is no channel then, and
+        Failure: `busy`; `no-daemon` if nobody listens any more. Then there is no channel, and
             the target is closed.
     """
     seconds = min(patience, READY_PATIENCE)

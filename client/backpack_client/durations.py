@@ -1,6 +1,6 @@
-"""Lengths of time as people write them on a command line, and back.
+"""Reads lengths of time that people write on a command line, and formats them.
 
-No clock is read here. Imported by every `get`, so it imports nothing that costs.
+It reads no clock. Every `get` imports it, so it imports nothing slow.
 """
 
 from backpack_client.failures import Failure, printable, usage
@@ -9,12 +9,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DIGITS = 9
 
 MAXIMUM_SECONDS = 366 * 86400
-# As long as the daemon lets a call wait for a person.
+# The daemon lets a call wait for a person this long.
 MAXIMUM_WAIT = 3600
 
 
 def parse_duration(text: str) -> int:
-    """Read a length of time: digits, then one of s, m, h, d; without a unit they are seconds.
+    """Read a length of time: digits, then one of s, m, h, d; no unit means seconds.
 
     Args:
         text: such as "90s", "15m", "2h", "7d" or "900".
@@ -23,11 +23,11 @@ def parse_duration(text: str) -> int:
         Seconds, from 1 to MAXIMUM_SECONDS.
 
     Raises:
-        Failure: a usage failure; the text is not of that form, or out of these bounds.
+        Failure: a usage failure: the text has a wrong form, or is out of these bounds.
     """
     unit = _UNITS.get(text[-1:], 0)
     digits = text[:-1] if unit else text
-    # ASCII only: isdecimal alone takes digits of every script.
+    # ASCII only: isdecimal alone accepts digits of every script.
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS):
         raise _invalid(text)
     seconds = int(digits) * (unit or 1)
@@ -49,7 +49,7 @@ def parse_wait(text: str) -> int:
         Seconds, from 0 to MAXIMUM_WAIT.
 
     Raises:
-        Failure: a usage failure; the text is not of that form, or out of these bounds.
+        Failure: a usage failure: the text has a wrong form, or is out of these bounds.
     """
     if text in ("0", *(f"0{unit}" for unit in _UNITS)):
         return 0
@@ -63,10 +63,10 @@ def parse_wait(text: str) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a length of time for people, in its two largest units: "1h 30m", "15m", "7d".
+    """Format a length of time for people, in its two largest units: "1h 30m", "15m", "7d".
 
     Args:
-        seconds: fractions are dropped; less than nothing is "0s".
+        seconds: fractions are dropped; a negative number is "0s".
     """
     left = max(0, int(seconds))
     parts = []

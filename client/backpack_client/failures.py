@@ -1,8 +1,8 @@
-"""What can go wrong for a client, as a person or a script is told: message, exit code, next step.
+"""Failures of a client, for a person or a script: message, exit code, next step.
 
-One table turns the daemon's answers (`backpack-reason` and the gRPC status) into failures, for the
-command line, the Python API and the fast path alike. Nothing here talks to a daemon or prints.
-It is imported by every `get`, so it imports nothing that Python has not loaded already.
+One table turns the daemon's errors (`backpack-reason` and the gRPC status) into failures, for the
+command line, the Python API and the fast path. Nothing here talks to a daemon or prints.
+Every `get` imports it, so it imports nothing that Python has not already loaded.
 """
 
 import os
@@ -34,7 +34,7 @@ INIT_HINT = "run: backpack-client init"
 KEY_NAME_HINT = "a letter or _, then up to 127 letters, digits, _, . and -"
 VALUES_HINT = "values are never given on the command line: put asks for them, or --value-file"
 
-# Reason to exit code and next step. What is not listed takes the row of its status, below.
+# From a reason to exit code and next step. A reason that is not listed uses its status, below.
 _BY_REASON = {
     "invalid-request": (EXIT_USAGE, ""),
     "invalid-selector": (EXIT_USAGE, "see: backpack-client grant --help"),
@@ -43,29 +43,29 @@ _BY_REASON = {
     "invalid-root": (EXIT_USAGE, "see the request's processes: backpack-client requests --all"),
     "weak-passphrase": (EXIT_FAILED, "choose a longer passphrase that nobody would guess"),
     "no-such-key": (EXIT_NO_SUCH_KEY, "store it with: backpack-client put NAME"),
-    "no-such-lease": (EXIT_FAILED, "see the live ones: backpack-client leases"),
-    "no-such-grant": (EXIT_FAILED, "see the standing ones: backpack-client grants"),
+    "no-such-lease": (EXIT_FAILED, "see live leases: backpack-client leases"),
+    "no-such-grant": (EXIT_FAILED, "see all grants: backpack-client grants --all"),
     "no-such-process": (EXIT_FAILED, ""),
-    "no-such-slot": (EXIT_FAILED, "see them: backpack-client slots"),
+    "no-such-slot": (EXIT_FAILED, "see all slots: backpack-client slots"),
     "last-slot": (EXIT_FAILED, "see: backpack-client add-slot --help"),
     "invalid-recovery-code": (EXIT_USAGE, ""),
     "no-such-method": (EXIT_FAILED, "client and daemon differ: see backpack-client status"),
     "no-such-service": (EXIT_FAILED, "client and daemon differ: see backpack-client status"),
     "compression": (EXIT_FAILED, "send messages with the encoding identity"),
-    "no-such-request": (EXIT_FAILED, "see the pending ones: backpack-client requests --all"),
+    "no-such-request": (EXIT_FAILED, "see pending requests: backpack-client requests --all"),
     "request-changed": (EXIT_FAILED, "look at it again: backpack-client requests --all"),
     "key-exists": (EXIT_FAILED, "to give it a new value, add --replace"),
     "not-built": (EXIT_FAILED, "this version of the daemon does not do that yet"),
     "locked": (EXIT_LOCKED, UNLOCK_HINT),
     "uninitialized": (EXIT_LOCKED, INIT_HINT),
     "already-initialized": (EXIT_FAILED, UNLOCK_HINT),
-    "peer-unknown": (EXIT_DENIED, "call again, from a process that keeps running until the answer"),
+    "peer-unknown": (EXIT_DENIED, "call again, from a process that runs until the answer comes"),
     "wrong-passphrase": (EXIT_WRONG_PASSPHRASE, ""),
     "not-protected": (
         EXIT_DENIED,
         "from a program of your own: see docs/protocol.md, on passphrases",
     ),
-    "user-changed": (EXIT_DENIED, "call again, from a process that stays the user's"),
+    "user-changed": (EXIT_DENIED, "call again, from a process that still runs as your user"),
     "not-authorized": (EXIT_DENIED, "this needs the passphrase: type it, or add --passphrase-file"),
     "no-grant": (EXIT_DENIED, ""),
     "denied-by-rule": (EXIT_DENIED, "a rule of the policy forbids it, whatever is granted"),
@@ -74,20 +74,26 @@ _BY_REASON = {
         "do not ask again; the operator can still allow it: backpack-client grant --help",
     ),
     "unknown-author": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
-    "not-trusted": (EXIT_FAILED, "see which are: backpack-client agent trust --list"),
+    "not-trusted": (
+        EXIT_FAILED,
+        "see accepted authors and known locks: backpack-client agent trust --list",
+    ),
     "lock-stepped-back": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "lock-forked": (EXIT_DENIED, "look at it first: backpack-client agent trust"),
     "lock-names": (EXIT_DENIED, "look at them first: backpack-client agent trust"),
     "legacy-lock": (EXIT_DENIED, "migrate it: backpack-client agent migrate FILE"),
     "legacy-key-needed": (EXIT_FAILED, "migrate it: backpack-client agent migrate FILE"),
-    "not-a-recipient": (EXIT_DENIED, "its author can add you: send what identity prints"),
+    "not-a-recipient": (
+        EXIT_DENIED,
+        "its author can add you: send them the output of backpack-client identity",
+    ),
     "wrong-legacy-key": (EXIT_WRONG_PASSPHRASE, ""),
     "memory-changed": (EXIT_FAILED, "nothing was overwritten: read it again"),
     "waiting-for-approval": (EXIT_WAITING, ""),
     "limit": (EXIT_FAILED, ""),
     "request-too-large": (EXIT_USAGE, "ask for less at a time"),
     "too-slow": (EXIT_FAILED, "start it again"),
-    # Not 8: the passphrase was not tried, and a script must not take it for a wrong one.
+    # Not 8: the passphrase was not tried, and a script must not treat it as wrong.
     "throttled": (EXIT_FAILED, "wait, then try again"),
     "vault-damaged": (
         EXIT_FAILED,
@@ -113,7 +119,7 @@ _BY_STATUS = {
     "DEADLINE_EXCEEDED": (
         EXIT_WAITING,
         "deadline",
-        "try again; get can be given more time by --wait",
+        "try again; --wait gives get more time",
     ),
     "UNIMPLEMENTED": (
         EXIT_FAILED,
@@ -121,15 +127,15 @@ _BY_STATUS = {
         "client and daemon may be of different versions: see backpack-client status",
     ),
     "INTERNAL": (EXIT_FAILED, "internal", "the daemon's log says more"),
-    # What gRPC says by itself of the calls that a server leaves behind when it stops.
+    # gRPC's own status for calls that were in progress when a server stopped.
     "CANCELLED": (EXIT_NO_DAEMON, "no-daemon", "see whether it runs: backpack-client status"),
-    # Without a reason it comes from gRPC itself, which did not reach anybody.
+    # Without a reason it comes from gRPC itself, which reached no daemon.
     "UNAVAILABLE": (EXIT_NO_DAEMON, "no-daemon", START_HINT),
 }
 
 
-class Failure(Exception):  # noqa: N818 - the word that users of the API read
-    """Something that a caller is told, with what to do next.
+class Failure(Exception):  # noqa: N818 - users of the API read this word
+    """A failure for the caller, with the next step.
 
     Attributes:
         message: lowercase; what failed. Printable, on one line.
@@ -148,27 +154,27 @@ class Failure(Exception):  # noqa: N818 - the word that users of the API read
         self.hint = hint
 
     def render(self) -> str:
-        """Lay the failure out for standard error: the message, then the hint, indented."""
+        """Lay the failure out for standard error: the message, then the indented hint."""
         lines = [f"backpack-client: {self.message}"]
         lines.extend(f"  {line}" for line in self.hint.splitlines())
         return "\n".join(lines) + "\n"
 
 
 def usage(message: str, hint: str = "see: backpack-client --help") -> Failure:
-    """Make the failure for arguments or settings that are not of the form that is asked for."""
+    """Make the failure for arguments or settings of a wrong form."""
     return Failure(message, exit_code=EXIT_USAGE, reason="usage", hint=hint)
 
 
 def not_one(what: str, given: str, hint: str) -> Failure:
-    """Make the failure for an argument that cannot be the name or the id that is asked for.
+    """Make the failure for an argument that cannot be the expected name or id.
 
-    It is not shown, whatever it is: a value that was typed in its place would be on the screen, and
-    in every log that keeps standard error.
+    The message never shows the argument: it may be a value that was typed by mistake, which would
+    then be on the screen and in every log of standard error.
 
     Args:
-        what: what was asked for, such as "a key name".
-        given: the argument, or its part that was taken for one.
-        hint: what one looks like.
+        what: the expected kind, such as "a key name".
+        given: the argument, or the relevant part of it.
+        hint: describes the expected form.
     """
     return usage(f"not {what}", hint=f"{hint}\n{VALUES_HINT}" if "=" in given else hint)
 
@@ -183,7 +189,7 @@ def no_daemon(path: str, why: str) -> Failure:
 
     Args:
         path: the socket's path.
-        why: what stands in the way, in a few words.
+        why: the obstacle, in a few words.
     """
     return Failure(
         f"no daemon at {printable(path, 256)}: {why}",
@@ -194,20 +200,20 @@ def no_daemon(path: str, why: str) -> Failure:
 
 
 def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, str]") -> Failure:
-    """Turn what a call ended with into a failure.
+    """Turn the status of a failed call into a failure.
 
-    Nothing of what came in is trusted to be fit for a terminal: the message is escaped, and what
-    goes into a command line that somebody may copy is checked piece by piece.
+    Text from the daemon is not trusted on a terminal: the message is escaped. Text for a command
+    line that somebody may copy is checked piece by piece.
 
     Args:
         code_name: the gRPC status by its canonical name, such as "NOT_FOUND".
-        reason: the trailing metadata `backpack-reason`; empty when there was none.
+        reason: the trailing metadata `backpack-reason`; empty if there was none.
         message: the status message.
         facts: trailing metadata by its names on the wire, such as `backpack-tree-pid`. A client
-            adds `backpack-names`, the names it asked for, separated by spaces.
+            adds `backpack-names`, the requested names, separated by spaces.
 
     Returns:
-        The failure. A reason that this version does not know takes the row of its status.
+        The failure. For a reason that this version does not know, the status decides.
     """
     if code_name == "CANCELLED" and message in ("", code_name):
         message = "the daemon ended the call before it answered"
@@ -230,15 +236,15 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
 
 
 def printable(text: str, limit: int) -> str:
-    """Make text from elsewhere fit for one line of a terminal.
+    """Make foreign text safe for one line of a terminal.
 
-    Escapes whatever is not printable: control characters and newlines, so that no text can move
-    the cursor or forge a line, and format characters, so that none can reorder what is read (the
-    bidirectional overrides) or hide in it.
+    It escapes everything that is not printable. Control characters and newlines could move the
+    cursor or forge a line. Format characters could reorder the text (bidirectional overrides) or
+    hide in it.
 
     Args:
         text: any text.
-        limit: how many characters of it to show.
+        limit: the largest number of characters to show.
     """
     cut = text[:limit]
     shown = cut if cut.isprintable() else "".join(map(_escape, cut))
@@ -256,7 +262,7 @@ def _escape(character: str) -> str:
 
 def _grant_hint(facts: "Mapping[str, str]") -> str:
     names = facts.get("backpack-names", "").split(" ")
-    # The line is made to be copied into a shell: a name that could carry shell text is left out.
+    # People copy this line into a shell: leave out a name that could carry shell text.
     if len(names) > _NAMES_SHOWN or not all(map(is_key_name, names)):
         names = ["NAME..."]
     line = f"backpack-client grant {' '.join(names)} --to"
@@ -264,7 +270,7 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     every = f"or for every program of yours: {line} uid:{os.geteuid() if uid is None else uid}"
     pid = _number(facts, "backpack-tree-pid")
     if pid == os.getpid():
-        # Typed at a shell's prompt, this very command is the whole tree, and gone in a moment.
+        # At a shell's prompt, this command is the whole tree, and ends in a moment.
         return f"to allow it for an agent that runs: {line} tree:PID (the agent's pid)\n{every}"
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
@@ -272,13 +278,13 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
 
 
 def waiting_notice(code: str) -> str:
-    """Say how the request that a call waits for is approved.
+    """Describe how to approve the request that a call waits for.
 
     Args:
-        code: as the daemon told it.
+        code: from the daemon.
 
     Returns:
-        A line for standard error; empty where that is no code, which nobody could type.
+        A line for standard error; empty if it is not a code that a person could type.
     """
     if not is_code(code):
         return ""
@@ -287,20 +293,20 @@ def waiting_notice(code: str) -> str:
 
 
 def is_code(text: str) -> bool:
-    """Tell whether a text is one that a request can have for its code: ASCII letters and digits."""
+    """Return whether a text can be the code of a request: ASCII letters and digits."""
     return 0 < len(text) <= _CODE_LIMIT and text.isascii() and text.isalnum()
 
 
 def _approve_line(facts: "Mapping[str, str]") -> str:
     code = facts.get("backpack-request-code", "")
-    # Made to be copied into a shell, so nothing else may stand there.
+    # People copy it into a shell, so it may hold nothing else.
     return f"backpack-client approve {code if is_code(code) else 'CODE'}"
 
 
 def _put_hint(facts: "Mapping[str, str]") -> str:
     asked = facts.get("backpack-names", "").split(" ")
     missing = facts.get("backpack-missing", "").split(" ")
-    # Made to be copied into a shell, so only what was asked for here, and has the form of a name.
+    # People copy it into a shell: so only requested names that have the form of a name.
     names = [name for name in missing if name in asked and is_key_name(name)]
     return "\n".join(f"store it with: backpack-client put {name}" for name in names)
 
@@ -318,7 +324,7 @@ def _number(facts: "Mapping[str, str]", key: str) -> int | None:
 
 
 def is_key_name(name: str) -> bool:
-    """Tell whether a name is one that a key can have: [A-Za-z_][A-Za-z0-9_.-]{0,127}."""
+    """Return whether a name is a valid key name: [A-Za-z_][A-Za-z0-9_.-]{0,127}."""
     return (
         0 < len(name) <= _NAME_LIMIT
         and name.isascii()

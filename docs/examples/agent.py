@@ -1,6 +1,6 @@
 """A minimal agent: leases a key for one task, uses it, gives it back.
 
-Run it as `python agent.py KEY_NAME`. It never prints the value: it signs a message with it, as a
+Run it as `python3 agent.py KEY_NAME`. It never prints the value: it signs a message with it, as a
 call to a real API would send it along.
 """
 

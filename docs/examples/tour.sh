@@ -1,6 +1,6 @@
 #!/bin/sh
 # The main job from nothing to a leased key, on a home and a socket that are thrown away at the end.
-# Run by `make run`. Needs backpackd, backpack-client and python on PATH; touches nothing of yours.
+# Run by `make run`. Needs backpackd, backpack-client and python3 on PATH; touches nothing of yours.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -48,8 +48,8 @@ show_refused() {
 }
 
 # A real one you would type; both files are gone with PLACE at the end.
-python -c 'import secrets; print(" ".join(secrets.token_hex(3) for _ in range(4)))' >"$passphrase"
-python -c 'import secrets; print(secrets.token_hex(16), end="")' >"$value"
+python3 -c 'import secrets; print(" ".join(secrets.token_hex(3) for _ in range(4)))' >"$passphrase"
+python3 -c 'import secrets; print(secrets.token_hex(16), end="")' >"$value"
 
 say "A daemon for a throwaway home starts with init; only it will ever hold the master key."
 show backpack-client init --passphrase-file "$passphrase"
@@ -58,7 +58,7 @@ say "Store a key. Changing what is stored takes the passphrase."
 show backpack-client put DEMO_API_KEY --value-file "$value" --passphrase-file "$passphrase"
 
 say "Any process may ask. Nobody has granted anything yet, so an agent's request waits for a person."
-python "$here/agent.py" DEMO_API_KEY >"$place/agent" 2>&1 &
+python3 "$here/agent.py" DEMO_API_KEY >"$place/agent" 2>&1 &
 agent=$!
 until code=$(sed -n 's/^agent: waiting for approval of //p' "$place/agent") && [ -n "$code" ]; do
     kill -0 "$agent" || break
@@ -76,7 +76,7 @@ show backpack-client grant DEMO_API_KEY --to "uid:$(id -u)" --for 1h --uses 1 \
     --reason "the tour" --passphrase-file "$passphrase"
 
 say "Now the agent, a separate program on the Python API, leases the key and uses it."
-show python "$here/agent.py" DEMO_API_KEY
+show python3 "$here/agent.py" DEMO_API_KEY
 
 say "The grant was good for one lease; the next one would wait for a person again."
 show_refused backpack-client get DEMO_API_KEY --wait 0

@@ -131,7 +131,7 @@ def test_after_a_refusal_nothing_stays_held(path: str) -> None:
     Path(path).unlink()
     Path(path).write_text("mine")
     before = descriptors()
-    with pytest.raises(HomeError, match="is no socket"):
+    with pytest.raises(HomeError, match="is not a socket"):
         open_listener(path)
     assert Path(path).read_text() == "mine"
     assert descriptors() <= before

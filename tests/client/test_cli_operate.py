@@ -132,7 +132,7 @@ def test_it_ends_when_the_vault_is_locked(run: Run, fake: FakeDaemon) -> None:
         else status(authorized_until_ms=1)
     )
     ran = run("operate", "PASS", stdin=b"lock\nlist --all\n")
-    assert (ran.code, "that has ended operator authority" in ran.err) == (0, True)
+    assert (ran.code, "operator authority has ended" in ran.err) == (0, True)
     assert called(fake) == ["Authorize", "Lock"]
 
 

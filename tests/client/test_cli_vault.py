@@ -73,7 +73,7 @@ def test_starting_and_stopping_say_what_is_so(run: Run, own_daemon: startup.Daem
     started = run("start")
     assert started.code == 0
     assert "backpack-client init" in started.err
-    assert "runs already" in run("start").err
+    assert "already runs" in run("start").err
     assert run("stop").code == 0
     assert run("status").code == 7
 
@@ -257,7 +257,7 @@ def test_at_a_terminal_a_weak_passphrase_can_be_chosen_again(daemon: RunningDaem
 
 def test_unlocking_an_unlocked_vault_says_so(run: Run, vault: RunningDaemon) -> None:
     ran = run("unlock", "PASS")
-    assert (ran.code, ran.err) == (0, "the vault was unlocked already\n")
+    assert (ran.code, ran.err) == (0, "the vault was already unlocked\n")
 
 
 def test_a_new_passphrase_is_asked_for_only_after_the_current_one_was_right(

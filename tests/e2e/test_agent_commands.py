@@ -167,7 +167,7 @@ def test_an_author_who_was_not_accepted_is_named_and_refused(ann: Vault, bob: Va
     assert bob("agent", "memory", "get").code == 5
     # Not even with the passphrase is anything built on top of it.
     assert bob("agent", "set", "--tone", "x", "PASS").code == 5
-    assert bob.ok("agent", "show", "PASS").err.count("not one that you have accepted") == 1
+    assert bob.ok("agent", "show", "PASS").err.count("you have not accepted its author") == 1
     bob.ok("agent", "trust", "--fingerprint", ann.fingerprint, "PASS")
     bob.ok("agent", "show")
 

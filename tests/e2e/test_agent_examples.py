@@ -47,7 +47,7 @@ def from_readme(start: str) -> list[str]:
 
 def ran(ann: Vault, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the client as a process of its own, which `run` becomes the agent of."""
-    command = [sys.executable if word == "python" else word for word in arguments]
+    command = [sys.executable if word == "python3" else word for word in arguments]
     return subprocess.run(
         [sys.executable, "-m", "backpack_client", *command],
         env={**os.environ, "BACKPACK_SOCKET": str(ann.daemon.socket)},
@@ -66,7 +66,7 @@ def test_the_example_agents_run_as_the_readme_says(ann: Vault) -> None:
     assert greeted.returncode == 0, greeted.stderr
     assert "I was told: Greet whoever asks." in greeted.stdout
     for number in (1, 2):
-        remembered = ran(ann, from_readme("run -- python"))
+        remembered = ran(ann, from_readme("run -- python3"))
         assert remembered.returncode == 0, remembered.stderr
         assert "my tone is friendly" in remembered.stdout
         assert f"this was run {number}" in remembered.stdout

@@ -99,7 +99,7 @@ def test_something_else_in_the_place_of_the_socket_is_refused(
     if kind == "a symbolic link":
         stopped.socket.touch()
     ODD[kind](stopped.socket)
-    assert "is there and is no socket" in stopped.refused()
+    assert "exists and is not a socket" in stopped.refused()
 
 
 @pytest.mark.parametrize("kind", ODD)

@@ -1,1 +1,1 @@
-"""The door: who is calling, how many at once, and the relay to the gRPC server behind it."""
+"""The door: accepts connections, speaks HTTP/2 and gRPC, and enforces limits."""

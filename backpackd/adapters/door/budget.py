@@ -1,8 +1,9 @@
-"""How many bytes of unfinished requests are held for those who have proven nothing.
+"""Limits the bytes of unfinished requests from connections without operator authority.
 
-A request that never becomes whole costs memory for nothing. A connection with operator authority
-may do that: who has it knows the passphrase. The others have a bound for each connection, for each
-process tree, and for all together. What is beyond a bound is refused; nobody else gives way.
+A request that never becomes complete costs memory for nothing. A connection with operator authority
+may do that, because its process knows the passphrase. The others have a limit for each connection,
+each process tree, and all together. A request beyond a limit is refused; no other request gives
+way.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ class Budget:
     """The bytes that are held.
 
     Attributes:
-        held: of everybody.
+        held: the sum over all connections.
     """
 
     def __init__(self) -> None:
@@ -28,10 +29,10 @@ class Budget:
         self._of_trees: Counter[Hashable] = Counter()
 
     def charge(self, connection: Hashable, tree: Hashable, size: int) -> bool:
-        """Count bytes in.
+        """Add bytes to the count.
 
         Returns:
-            False: there is no room for them, and nothing is counted.
+            False: there is no room, and nothing is counted.
         """
         if (
             self._of_connections[connection] + size > UNFINISHED_OF_CONNECTION
@@ -45,7 +46,7 @@ class Budget:
         return True
 
     def give_back(self, connection: Hashable, tree: Hashable, size: int) -> None:
-        """Count bytes out that were counted in."""
+        """Remove counted bytes from the count."""
         self.held -= size
         for counts, one in ((self._of_connections, connection), (self._of_trees, tree)):
             counts[one] -= size

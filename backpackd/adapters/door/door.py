@@ -1,11 +1,11 @@
 """The door: accepts connections, knows who is behind each, and closes them in time.
 
-It asks the kernel who connected at the moment of the accept, refuses other users there and then,
-and opens the others in turns. A connection that is not let in gets the end of the stream and a
-line in the log. It decides nothing about calls.
+At accept, it asks the kernel who connected, refuses other users at once, and opens the other
+connections in turns. A refused connection gets the end of the stream and a line in the log. The
+door decides nothing about calls.
 
-A connection lives no longer than the process that opened it: a child that inherited it gets no
-further under its dead parent's name.
+A connection lives no longer than the process that opened it: a child that inherited it cannot go on
+under the name of a dead parent.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ from backpackd.ports import Clock, FindMethod, Peer, PinnedProcess
 _LOG = logging.getLogger(__name__)
 
 _TREES_REMEMBERED = 4096
-"""Processes of which it is known in which tree they were."""
+"""The most processes whose last known tree is remembered."""
 
 _FLUSH_SECONDS = 5.0
-"""How long a peer may take for what it is still to be sent when the daemon stops."""
+"""How long a peer may take to read its remaining answers when the daemon stops."""
 
 _LOOK_SECONDS = 0.01
-"""How often it is looked whether all is done when the daemon stops."""
+"""How often to check whether everything is done when the daemon stops."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -70,15 +70,15 @@ class Door:
 
         Args:
             listeners: closed when accepting stops.
-            uid: the only uid that is let in.
+            uid: the only uid that may connect.
             pin: takes a pid and its pidfd (-1 on macOS) over and holds the process.
             tree_of: names the root of a peer's process tree; may raise ProcessGoneError.
             find: looks up the method for a path.
             clock: the boot clock dates refusals.
             authorized: tells whether a connection has operator authority.
-            log: where refusals go.
+            log: gets refusals.
             credentials: None: this platform's.
-            on_foreign: told the uid of every connection of another user that was refused.
+            on_foreign: gets the uid of every refused connection of another user.
         """
         self._listeners = list(listeners)
         self._uid = uid
@@ -106,9 +106,9 @@ class Door:
         return [one for tree in self._trees.values() for one in tree]
 
     def drop_unread(self) -> None:
-        """Close the connections whose peers have not taken what they were sent.
+        """Close the connections whose peers have not read all of their answers.
 
-        For a lock: what was meant for a stalled peer before must not reach it after.
+        For a lock: an answer from before the lock must not reach a stalled peer after it.
         """
         for connection in self.connections():
             if connection.unread:
@@ -116,7 +116,7 @@ class Door:
                 connection.close()
 
     def stop_accepting(self) -> None:
-        """Close the listeners now. Connections that are open go on. Twice is harmless."""
+        """Close the listeners now. Open connections go on. Calling it twice is harmless."""
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
@@ -126,7 +126,7 @@ class Door:
         self._listeners.clear()
 
     async def drain(self, grace: float) -> None:
-        """Turn new calls away, end those that only stay open, and wait for the others.
+        """Refuse new calls, end calls that only stay open, and wait for the others.
 
         Args:
             grace: seconds to wait at most.
@@ -138,7 +138,7 @@ class Door:
         await self._wait_while(lambda connection: bool(connection.calls), grace)
 
     async def close(self) -> None:
-        """Close every connection, each as soon as its peer has taken what it was sent."""
+        """Close every connection, each as soon as its peer has read its answers."""
         self.stop_accepting()
         self._shared.stopping = True
         await self._wait_while(lambda connection: connection.unread, _FLUSH_SECONDS)
@@ -164,7 +164,7 @@ class Door:
             loop.remove_reader(listener.fileno())
 
     def _accept(self, listener: Listener) -> None:
-        """Take connections from the kernel until there is none, or enough for one turn."""
+        """Accept connections until there is none, or enough for one turn."""
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 sock = listener.accept()
@@ -180,7 +180,7 @@ class Door:
                 return
 
     def _admit(self, sock: socket.socket) -> bool:
-        """Put a connection in line or refuse it. False: the system ran out of something."""
+        """Queue a connection or refuse it. Return False if the system ran out of a resource."""
         try:
             sock.setblocking(False)
             if _hung_up(sock):
@@ -188,7 +188,7 @@ class Door:
                 return True
             pid, uid = peer_ids(sock)
             if uid != self._uid:
-                raise ForeignUserError(uid)  # noqa: TRY301  # one place for all that is refused
+                raise ForeignUserError(uid)  # noqa: TRY301  # one place for all refusals
             group = ("opening", self._tree_or_group(pid))
             if self._shared.turns.waiting(group) >= WAITING_OF_TREE:
                 sock.close()
@@ -196,7 +196,7 @@ class Door:
                 return True
             peer = self._meet(sock)
         except ForeignUserError as error:
-            # Told before it is closed: a peer that sees it closed finds it in the log.
+            # Log before closing: a peer that sees the end finds the line in the log.
             with sock:
                 self._refuse(f"a connection of uid {error.uid}")
                 self._on_foreign(error.uid)
@@ -212,11 +212,11 @@ class Door:
         return True
 
     def _tree_or_group(self, pid: int) -> Hashable:
-        """Guess with which tree a process stands in line, before anything of it is read.
+        """Guess the tree of a process for queueing, before anything about it is read.
 
-        It is the tree that the process was found in last. Of a process that was not seen before it
-        is its process group: a shell makes one for each command. The number may have been another
-        process's in the meantime; then it stands in the wrong line once.
+        It is the tree in which the process was last found. For a new process it is its process
+        group: a shell makes one for each command. The pid may have been reused in the meantime;
+        then the process waits in a wrong queue once.
         """
         tree = self._known.get(pid)
         if tree is not None:
@@ -227,7 +227,7 @@ class Door:
             return None
 
     def _meet(self, sock: socket.socket) -> Peer:
-        """Hold the process now: its number may be another one's when its turn comes."""
+        """Pin the process now: its pid may be reused before its turn comes."""
         told = self._credentials(sock, self._uid)
         try:
             process = self._pin(told.pid, told.pidfd)
@@ -286,13 +286,13 @@ class Door:
         for callback in connection.on_close:
             try:
                 callback()
-            except Exception as error:  # noqa: BLE001  # the others still have to hear of it
+            except Exception as error:  # noqa: BLE001  # the other callbacks must still run
                 self._log.error(  # its class only: its text may come from outside
                     "a callback for a closed connection failed: %s", type(error).__name__
                 )
         connection.peer.process.close()
 
-    # When the system has run out of something, and what is told of it.
+    # Handles a system that has run out of a resource.
 
     def _go_on_after(self, error: OSError) -> bool:
         if error.errno in _EXHAUSTED:
@@ -301,7 +301,7 @@ class Door:
         return True
 
     def _pause(self) -> None:
-        """Accept nothing for a moment, and make room: the socket stays readable meanwhile."""
+        """Accept nothing for a moment, and make room; the socket stays readable."""
         victim = longest_idle(self._trees)
         if victim is not None:
             victim.close()
@@ -329,7 +329,7 @@ class Door:
 
 
 def _hung_up(sock: socket.socket) -> bool:
-    """Tell whether a peer has closed its end without a word."""
+    """Return whether a peer has closed its end without sending anything."""
     try:
         return not sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
@@ -339,5 +339,5 @@ def _hung_up(sock: socket.socket) -> bool:
 
 
 def name_of(error: OSError) -> str:
-    """Name an error of the system without its text, which may hold a path."""
+    """Name a system error without its text, which may hold a path."""
     return errno.errorcode.get(error.errno or 0, "an error without a number")

@@ -1,9 +1,9 @@
-"""Cuts what a peer sends into whole frames, and counts those that cost more than they carry.
+"""Cuts the bytes of a peer into whole frames, and counts frames that cost more than they carry.
 
-Only the nine bytes that begin each frame are read here (RFC 9113, section 4.1). What a frame means
-is the HTTP/2 library's part. There are two reasons to cut first. A frame is the unit that costs
-time, and 64 KiB hold seven thousand of them, so the library is given a bounded number at a time.
-And the library is given whole frames only, so that nothing of a passphrase stays in its buffer.
+It reads only the first nine bytes of each frame (RFC 9113, section 4.1). The HTTP/2 library knows
+what a frame means. There are two reasons to cut first. A frame is the unit that costs time, and
+64 KiB hold seven thousand of them, so the library gets a bounded number at a time. And the library
+gets only whole frames, so that no part of a passphrase stays in its buffer.
 """
 
 from backpackd.adapters.door.limits import (
@@ -15,7 +15,7 @@ from backpackd.adapters.door.limits import (
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (RFC 9113, section 3.4)."""
+"""The first bytes of a client (RFC 9113, section 3.4)."""
 
 _HEAD = 9
 _HEADERS = 1
@@ -27,7 +27,7 @@ class FrameError(Exception):
 
 
 class Frames:
-    """The frames of one connection, as they come in."""
+    """Collects the frames of one connection."""
 
     __slots__ = ("_at", "_data", "_preface", "_spare", "_spare_at")
 
@@ -44,22 +44,22 @@ class Frames:
         self._spare_at = now
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that were received."""
+        """Add received bytes."""
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
     @property
     def ready(self) -> bool:
-        """Whether a whole frame is there to be cut."""
+        """Whether there is a whole frame to cut."""
         begin = self._data[self._at : self._at + 3]
         held = len(self._data) - self._at
         return held >= _HEAD and held >= _HEAD + int.from_bytes(begin, "big")
 
     def cut(self, most: int, now: float) -> bytes:
-        """Return the next whole frames; empty: there is none yet.
+        """Return the next whole frames; empty if there is none yet.
 
-        GOAWAY frames are left out: a client that says so opens no more streams and waits for the
-        answers that it has asked for, and the library would send none any more.
+        GOAWAY frames are left out. A client that sends one opens no more streams, but still waits
+        for its answers; the library would send none after a GOAWAY.
 
         Args:
             most: how many frames at most; what precedes the first one is a piece of its own.

@@ -1,11 +1,11 @@
-"""One gRPC call on one HTTP/2 stream, and how gRPC writes itself down.
+"""One gRPC call on one HTTP/2 stream, and gRPC's encoding.
 
-The source is the document "gRPC over HTTP2" of the gRPC project. Covered are unary calls and
-streams in either direction, deadlines, cancellation, and flow control. Messages are never
-compressed: a caller that compresses is told so, and nothing is expanded.
+The source is the document "gRPC over HTTP2" of the gRPC project. It covers unary calls and streams
+in either direction, deadlines, cancellation, and flow control. Messages are never compressed: a
+compressed message is refused with an error, and nothing is expanded.
 
-An exception that is not ours reaches the caller as INTERNAL with an incident's number, and the log
-as its type and place: its text may hold anything.
+For an unexpected exception, the caller gets INTERNAL with the number of an incident. The log gets
+only its type and place, because its text may hold anything.
 """
 
 import asyncio
@@ -67,9 +67,9 @@ class Call:
     """One call. Implements `ports.Call`.
 
     Attributes:
-        connection: the one that it came on.
-        stands: whether it stays open for as long as its caller likes.
-        stopping: whether it is to end because the daemon stops.
+        connection: its connection.
+        stands: whether it stays open as long as its caller likes.
+        stopping: whether it must end because the daemon stops.
     """
 
     def __init__(self, connection: "Connection", stream: int) -> None:
@@ -98,7 +98,7 @@ class Call:
     # What comes in.
 
     def begin(self, headers: Headers) -> None:
-        """Take the request's headers, and answer at once where they are at fault."""
+        """Take the request's headers, and answer at once if they are wrong."""
         fields = dict(headers)
         if fields.get(b":method") != b"POST":
             self._answer_as_http(b"405")
@@ -127,7 +127,7 @@ class Call:
         if timeout is not None:
             found = _TIMEOUT.fullmatch(timeout)
             if found is None:
-                raise _malformed("the deadline is not of the form that gRPC describes")
+                raise _malformed("the deadline does not have the form that gRPC describes")
             seconds = int(found[1]) * _SECONDS[found[2]]
             self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         self._method = method
@@ -143,7 +143,7 @@ class Call:
             flow: bytes that it took up of the peer's window, padding included.
         """
         if self._method is None:
-            # It was answered already; what is still on its way goes unread.
+            # It was already answered; later bytes are not read.
             self.connection.acknowledge(self._stream, flow)
             return
         try:
@@ -161,7 +161,7 @@ class Call:
             self._unacknowledged += flow
 
     def receive_end(self) -> None:
-        """Take note that the request is complete."""
+        """Note that the request is complete."""
         self._ended = True
         if self._method is None:
             return
@@ -230,7 +230,7 @@ class Call:
     # For the method that serves it.
 
     async def receive(self) -> bytes | None:
-        """Wait for the next message of the request; None: there is no further one."""
+        """Wait for the next message of the request; return None if there are no more."""
         while not self._messages:
             if self._ended:
                 return None
@@ -249,10 +249,10 @@ class Call:
         return message
 
     async def announce(self, name: str, text: str) -> None:
-        """Tell the caller something ahead of the answer, as initial metadata.
+        """Send initial metadata to the caller, before the answer.
 
-        Only the first word of a call is sent. From then on the call waits for somebody, so it does
-        not count as one in progress.
+        Only the first such metadata of a call is sent. From then on the call waits for somebody, so
+        it does not count as a call in progress.
 
         Args:
             name: without the prefix `backpack-`.
@@ -265,7 +265,7 @@ class Call:
         self._count(in_progress=False)
 
     async def send(self, message: bytes, *, last: bool = False) -> None:
-        """Send a message, as fast as the peer takes it.
+        """Send a message, as fast as the peer reads it.
 
         Args:
             message: encoded.
@@ -290,7 +290,7 @@ class Call:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Not count as a call in progress inside of the block, which waits for somebody else."""
+        """Do not count as a call in progress inside the block, which waits for somebody else."""
         counted = self._counted
         self._count(in_progress=False)
         try:
@@ -313,7 +313,7 @@ class Call:
             return
         self._count(in_progress=not self.stands)
         self._task = asyncio.get_running_loop().create_task(self._serve(self._method))
-        # Not at the end of the task's own work: one that is cancelled early never begins.
+        # Not at the end of the task's own work: a task that is cancelled early never starts.
         self._task.add_done_callback(self._over)
 
     async def _serve(self, method: Method) -> None:
@@ -323,9 +323,9 @@ class Call:
         except BackpackError as error:
             self._fail(error)
         except ProtocolError:
-            # The stream or the connection ended while something was being sent.
+            # The stream or the connection ended during a send.
             self._open = False
-        except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
+        except Exception as error:  # noqa: BLE001 - its text must never leave
             incident = secrets.token_hex(4)
             _LOG.error("incident %s: %s at %s", incident, type(error).__name__, _place(error))
             self._finish(
@@ -349,7 +349,7 @@ class Call:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Have the task end, and let go of everything then; without a task do that now."""
+        """End the task, and release everything then; without a task, release it now."""
         if self._task is not None:
             self._task.cancel()
         else:
@@ -368,7 +368,7 @@ class Call:
         connection.shared.budget.give_back(connection, connection.tree, size)
 
     def _end(self) -> None:
-        """Let go of everything. Several times is harmless."""
+        """Release everything. Calling it several times is harmless."""
         self._count(in_progress=False)
         self._give_back(self._charged)
         self._method = None
@@ -388,7 +388,7 @@ class Call:
             self.connection.send_headers(self._stream, [*_INITIAL, *further], end=False)
 
     def _abort(self, error: BackpackError) -> None:
-        """Answer with an error although a task may serve the call."""
+        """Answer with an error, even if a task serves the call."""
         self._fail(error)
         self._cancel()
 
@@ -401,7 +401,7 @@ class Call:
         self._finish(error.status.value, error.message, metadata)
 
     def _finish(self, status: str, message: str, metadata: Headers) -> None:
-        """Send the status, and no more."""
+        """Send the status and nothing else."""
         trailers = _OK
         if status != "OK":
             code = str(CODES[status]).encode()
@@ -411,7 +411,7 @@ class Call:
         self._close(trailers if self._announced else [*_INITIAL, *trailers])
 
     def _answer_as_http(self, status: bytes) -> None:
-        """Answer somebody who does not speak gRPC."""
+        """Answer a client that does not speak gRPC."""
         self._close([(b":status", status)])
 
     def _close(self, headers: Headers) -> None:
@@ -420,14 +420,14 @@ class Call:
             with suppress(ProtocolError):
                 self.connection.send_headers(self._stream, headers, end=True)
                 if not self._ended:
-                    # So that the peer does not go on sending a request that is answered.
+                    # So that the peer stops sending a request that is already answered.
                     self.connection.reset_stream(self._stream)
             self.connection.flush()
         self._end()
 
 
 def escaped(text: str) -> bytes:
-    """Percent-encode a text as `grpc-message` wants it: spaces and printable ASCII stay."""
+    """Percent-encode a text for `grpc-message`: spaces and printable ASCII stay."""
     return _NEEDS_ESCAPE.sub(lambda found: b"%%%02X" % found[0][0], text.encode("utf-8", "replace"))
 
 

@@ -1,8 +1,8 @@
 """One peer's connection: its socket, its HTTP/2 state, and the calls on it.
 
-The connection *is* the peer: who connected, as the kernel told it at accept, is an attribute of
-the object that reads the bytes. HTTP/2 itself (RFC 9113) is the `h2` library's part. This file
-moves bytes, passes events on to the calls, and holds the limits that concern one connection.
+The connection *is* the peer: the object that reads the bytes also holds the peer that the kernel
+named at accept. The `h2` library implements HTTP/2 (RFC 9113). This file moves bytes, passes events
+to the calls, and enforces the limits of one connection.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _RECEIVE = 64 * 1024
 _CONFIG = H2Configuration(
     client_side=False,
     header_encoding=None,
-    # What is sent is made here and well-formed; what is received is checked.
+    # Sent headers are made here and well-formed; received ones are checked.
     validate_outbound_headers=False,
     normalize_outbound_headers=False,
 )
@@ -57,7 +57,7 @@ class _Http2(H2Connection):
     """The library's state machine."""
 
     MAX_CLOSED_STREAMS = 1024
-    """The library remembers 65,536 closed streams otherwise, which is 6 MB for each connection."""
+    """By default the library remembers 65,536 closed streams: 6 MB for each connection."""
 
     def __init__(self) -> None:
         super().__init__(_CONFIG)
@@ -66,16 +66,16 @@ class _Http2(H2Connection):
 
 @dataclass(slots=True)
 class Shared:
-    """What the connections of one door have in common.
+    """Shared by all connections of one door.
 
     Attributes:
         find: looks up the method for a path.
-        refuse: told in a few words of ours what was refused.
-        closed: told of each connection that has closed.
+        refuse: gets a few words about each refusal.
+        closed: gets each closed connection.
         authorized: tells whether a connection has operator authority.
-        turns: who is served next.
+        turns: decides who is served next.
         budget: for the bytes of unfinished requests.
-        stopping: whether new calls are turned away.
+        stopping: whether new calls are refused.
     """
 
     find: FindMethod
@@ -91,13 +91,13 @@ class Connection:
     """One connection. Implements `ports.Connection`."""
 
     def __init__(self, sock: socket.socket, peer: Peer, tree: ProcessId, shared: Shared) -> None:
-        """Take a socket and a held process over. Nothing is read before `start`.
+        """Take ownership of a socket and a pinned process. Nothing is read before `start`.
 
         Args:
             sock: accepted and non-blocking.
-            peer: who connected.
+            peer: the process that connected.
             tree: the root of its tree.
-            shared: what all connections have in common.
+            shared: shared by all connections.
         """
         self.name = secrets.token_hex(8)
         self.peer = peer
@@ -133,21 +133,21 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is in progress, other than those that stay open."""
+        """Whether a call is in progress, not counting calls that stay open."""
         return any(not call.stands for call in self.calls.values())
 
     @property
     def stands(self) -> bool:
-        """Whether a call stays open for as long as the peer likes."""
+        """Whether a call stays open as long as the peer likes."""
         return any(call.stands for call in self.calls.values())
 
     @property
     def unread(self) -> bool:
-        """Whether the peer has not taken what it was to be sent."""
+        """Whether the peer has not yet read all of its answers."""
         return bool(self._unsent or self._waiters)
 
     def close(self) -> None:
-        """Close now, with all that is under way. Twice is harmless."""
+        """Close now, and end everything in progress. Calling it twice is harmless."""
         if self.closed:
             return
         self.closed = True
@@ -163,9 +163,9 @@ class Connection:
         self.shared.closed(self)
 
     def drain(self) -> None:
-        """Tell the peer to begin no more calls here, and end those that only stay open."""
+        """Tell the peer to start no more calls here, and end calls that only stay open."""
         frame = GoAwayFrame(0, last_stream_id=_NO_LAST_STREAM, error_code=ErrorCodes.NO_ERROR)
-        # Past the library, which would send nothing at all after a GOAWAY of its own.
+        # Not through the library, which would send nothing after its own GOAWAY.
         self._send(frame.serialize())
         for call in list(self.calls.values()):
             if call.stands:
@@ -184,22 +184,22 @@ class Connection:
         self.frames.earn(FRAMES_FOR_AN_ANSWER)
 
     def reset_stream(self, stream: int) -> None:
-        """Tell the peer that the rest of its request is not wanted, with the next `flush`."""
+        """Tell the peer to stop sending its request, with the next `flush`."""
         self._http2.reset_stream(stream, ErrorCodes.NO_ERROR)
 
     def acknowledge(self, stream: int, size: int) -> None:
-        """Let the peer send so many bytes more, with the next `flush`."""
+        """Let the peer send this number of bytes more, with the next `flush`."""
         self._http2.acknowledge_received_data(size, stream)
 
     def room(self, stream: int) -> int:
-        """Return how many bytes may be sent on a stream now."""
+        """Return how many bytes may now be sent on a stream."""
         if len(self._unsent) > UNSENT:
             return 0
         window: int = self._http2.local_flow_control_window(stream)
         return max(0, min(window, self._http2.max_outbound_frame_size))
 
     async def wait_for_room(self) -> None:
-        """Wait until there may be more room than there was."""
+        """Wait until there may be more room."""
         waiter = self._loop.create_future()
         self._waiters.add(waiter)
         self._wait_patiently()
@@ -258,7 +258,7 @@ class Connection:
 
     def _readable(self) -> None:
         if not self.shared.turns.take(self.tree, self._read):
-            # It is in line now, and is not to be told again.
+            # It is queued now, and needs no further events.
             self._stop_reading()
 
     def _read(self) -> None:
@@ -294,7 +294,7 @@ class Connection:
     def _receive(self) -> None:
         size = _RECEIVE
         if self._deadline is not None:
-            # Bytes that come with the first request are not before it: no more is read than may be.
+            # Bytes that come with the first request do not count as before it.
             size = self._before_first
             if not size:
                 raise FrameError("no request in its first bytes")
@@ -332,7 +332,7 @@ class Connection:
     def _receive_data(self, stream: int, data: bytes, flow: int) -> None:
         call = self.calls.get(stream)
         if call is None:
-            # The call is over; what is still on its way goes unread.
+            # The call is over; later bytes are not read.
             self.acknowledge(stream, flow)
         else:
             call.receive_data(data, flow)
@@ -351,14 +351,14 @@ class Connection:
     # Ends.
 
     def _give_up(self, why: str) -> None:
-        """Close because of the peer, with the library's last word where it has one."""
+        """Close because of the peer, and send the library's last bytes if there are any."""
         self.shared.refuse(why)
         with suppress(ProtocolError):
             self.flush()
         self.close()
 
     def _wait_patiently(self) -> None:
-        """Close if the peer takes nothing for too long of what waits for it."""
+        """Close if the peer reads nothing for too long although answers wait."""
         if self._patience is None:
             self._progress_at = self._loop.time()
             self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)

@@ -1,17 +1,17 @@
-"""Which connection makes way for a new one when there is no room for both.
+"""Decides which connection gives way to a new one if there is no room for both.
 
 Policy only: plain values in, a verdict out. It holds no socket and reads no clock.
 
 Two rules follow from one aim, that no process tree can keep another one out:
 
-* A tree at its own limit loses its own longest-idle connection to the newcomer. An idle gRPC
-  channel reconnects by itself, and a tree that forgot to close its connections heals that way.
-  Refusing instead would let one runaway child lock out its siblings, `panic` typed in the same tree
-  included. A call in progress is never given up for a connection of the same tree: then the
-  newcomer is refused.
-* A full door takes from the busiest tree. Idle connections go first. Where none is idle, a tree
-  that would still hold as many as the newcomer's gives up a connection with a call in progress:
-  otherwise a flood of calls that wait would keep `panic` out, which a flood of idle ones cannot.
+* A tree at its own limit gives its longest-idle connection to the newcomer. An idle gRPC channel
+  reconnects automatically, so a tree that forgot to close its connections recovers. If the newcomer
+  were refused instead, one runaway child could lock out its siblings, and even `panic` typed in the
+  same tree. A call in progress never gives way to a connection of the same tree: then the newcomer
+  is refused.
+* A full door takes from the busiest tree. Idle connections go first. If none is idle, a tree that
+  would still hold as many as the newcomer's tree gives up a connection with a call in progress.
+  Otherwise a flood of waiting calls would keep `panic` out, which a flood of idle ones cannot.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,11 +23,11 @@ from backpackd.core.peer_facts import ProcessId
 
 
 class Held(Protocol):
-    """One connection that is open."""
+    """One open connection."""
 
     @property
     def busy(self) -> bool:
-        """Whether a call is in progress on it, those that stay open not counted."""
+        """Whether a call is in progress on it, not counting calls that stay open."""
         ...
 
     @property
@@ -44,10 +44,10 @@ _Held = TypeVar("_Held", bound=Held)
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Generic[_Held]):
-    """What to do with a newcomer.
+    """The verdict on a newcomer.
 
     Attributes:
-        refusal: which limit stands in the way; None when it is let in.
+        refusal: the limit that is reached; None if the newcomer is admitted.
         evict: the connection to close first, if any.
     """
 
@@ -62,7 +62,7 @@ def judge(
     per_tree: int = CONNECTIONS_OF_TREE,
     total: int = CONNECTIONS,
 ) -> Verdict[_Held]:
-    """Decide whether a connection of `tree` is let in beside those that are open.
+    """Decide whether a new connection of `tree` is admitted besides the open ones.
 
     Args:
         tree: the process tree that the newcomer counts for.
@@ -80,8 +80,8 @@ def judge(
         return Verdict(evict=victim) if victim else Verdict("connections of one process tree")
     if sum(map(len, trees.values())) < total:
         return Verdict()
-    # A tree with no more than the newcomer's has no part to give up: two trees would evict each
-    # other for ever. Its own idle ones are the newcomer's to trade in.
+    # A tree with no more connections than the newcomer's gives up none: otherwise two trees would
+    # evict each other forever. The newcomer's tree can give up its own idle connections.
     larger = [one for one in trees.values() if one is siblings or len(one) > own]
     victim = _first_to_go(larger, busy=False)
     if victim is None:

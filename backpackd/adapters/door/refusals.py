@@ -1,6 +1,6 @@
-"""One log line per refusal, but bounded: a flood of equal refusals is counted, not repeated.
+"""Logs one line for each refusal, with a bound: equal refusals are counted, not repeated.
 
-It decides what is logged and when; it owns no timer, so whoever feeds it also asks it to `flush`.
+It decides what is logged and when. It owns no timer, so its caller must call `flush`.
 """
 
 import logging
@@ -28,14 +28,14 @@ class Refusals:
 
     @property
     def pending(self) -> bool:
-        """True while `flush` has something to forget or to say."""
+        """True while `flush` has something to forget or to log."""
         return bool(self._since)
 
     def note(self, what: str, now: float) -> None:
         """Log `refused` and `what`, or count it when the same was logged a moment ago.
 
         Args:
-            what: what was refused and why, in words of our own.
+            what: what was refused and why, in our own words.
             now: seconds on any clock that does not go back.
         """
         if what not in self._since and len(self._since) >= _KINDS:
@@ -47,7 +47,7 @@ class Refusals:
         self._log.warning("refused %s", what)
 
     def flush(self, now: float) -> None:
-        """Sum up what was counted for at least `EVERY_SECONDS`, and forget what did not recur."""
+        """Log counts of at least `EVERY_SECONDS`, and forget refusals that did not recur."""
         due = [what for what, since in self._since.items() if now - since >= EVERY_SECONDS]
         for what in due:
             count = self._uncounted.pop(what, 0)

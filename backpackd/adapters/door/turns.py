@@ -1,16 +1,16 @@
-"""Taking turns: which process tree is served next, when there is more to do than one turn allows.
+"""Turns: decides which process tree is served next, if there is more work than one turn allows.
 
 Policy and a little scheduling. It knows trees by any hashable name, holds no socket, and reads no
 clock but the event loop's turns.
 
 Reading from a connection, opening a new one and starting a request are jobs, and each job belongs
-to a tree. In one turn of the event loop only a few jobs run, and no tree runs more than its part of
-them while others wait. The tree that was served longest ago goes first, so a flood is in its own
-way only. A tree that was not served for `LONG_AGO` jobs counts as served that long ago, and a new
-tree counts the same: otherwise a flood of ever new trees would keep a known one waiting for good.
+to a tree. In one turn of the event loop only a few jobs run, and no tree runs more than its share
+while others wait. The tree that was served longest ago goes first, so a flood delays only itself. A
+tree that was not served for `LONG_AGO` jobs counts as served that long ago, and so does a new tree.
+Otherwise a flood of new trees would keep a known tree waiting forever.
 
-A tree that has its full share of calls in progress runs no job until one of them ends. So nothing
-is read that could not be served.
+A tree that has its full share of calls in progress runs no job until one of them ends. So the
+daemon reads nothing that it could not serve.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from backpackd.adapters.door.limits import (
 )
 
 LONG_AGO = 256
-"""Jobs after which it does not matter when a tree was served."""
+"""After this many jobs it no longer matters when a tree was served."""
 
 _REMEMBERED = 4096
-"""Trees of which it is known when they were served."""
+"""The most trees whose last service is remembered."""
 
 Job = Callable[[], None]
 
@@ -82,7 +82,7 @@ class Turns:
         return False
 
     def full(self, tree: Hashable) -> bool:
-        """Tell whether a tree has its share of calls in progress."""
+        """Return whether a tree has its share of calls in progress."""
         return self._calls[tree] >= CALLS_OF_TREE
 
     def begin_call(self, tree: Hashable) -> None:
@@ -90,7 +90,7 @@ class Turns:
         self._calls[tree] += 1
 
     def end_call(self, tree: Hashable) -> None:
-        """Count a call out, which may let the tree's jobs run again."""
+        """Note that a call has ended, which may let the tree's jobs run again."""
         self._calls[tree] -= 1
         if not self._calls[tree]:
             del self._calls[tree]
@@ -98,13 +98,13 @@ class Turns:
             self._go_on()
 
     def rest(self, tree: Hashable) -> None:
-        """Run no job of a tree for a moment: it has had more than its part."""
+        """Run no job of a tree for a moment: it has had more than its share."""
         if tree not in self._resting:
             self._resting.add(tree)
             asyncio.get_running_loop().call_later(REST_SECONDS, self._rested, tree)
 
     def finish(self) -> None:
-        """Run every job that waits, in no order: each finds that its connection is closed."""
+        """Run every waiting job, in any order: each finds that its connection is closed."""
         jobs = [job for line in self._lines.values() for job in line.jobs]
         self._lines.clear()
         if self._next is not None:
@@ -125,7 +125,7 @@ class Turns:
         self._count += 1
         self._left -= 1
         self._ran[tree] += 1
-        # Moved to the end, so that the tree that is forgotten is the one served longest ago.
+        # Moved to the end, so that the tree served longest ago is forgotten first.
         self._served.pop(tree, None)
         self._served[tree] = self._count
         if len(self._served) > _REMEMBERED:
@@ -139,7 +139,7 @@ class Turns:
             self._next = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Begin another turn: run the jobs that wait, as many as one turn allows."""
+        """Start another turn: run waiting jobs, as many as one turn allows."""
         self._next = None
         self._left = JOBS_PER_TURN
         self._ran.clear()
@@ -151,7 +151,7 @@ class Turns:
             self._run(tree, job)
 
     def _first(self) -> Hashable | None:
-        """Return the tree whose turn it is; None: none that may run waits."""
+        """Return the tree whose turn it is; None if no waiting tree may run."""
         ready = [tree for tree in self._lines if self._may_run(tree)]
         if len(ready) > 1:
             ready = [tree for tree in ready if self._ran[tree] < JOBS_OF_TREE] or ready

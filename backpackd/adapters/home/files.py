@@ -1,16 +1,16 @@
 """Opens every file that the daemon keeps or reads. No other code of the daemon opens one.
 
-Every process of the user can put something else in a file's place: a link that leads elsewhere, a
-pipe that blocks whoever opens it, a second name by which another program goes on writing. So:
+Every process of the user can replace a file with something else: a link that leads elsewhere, a
+pipe that blocks its opener, a second name through which another program goes on writing. So:
 
 1. The last component of a path is never followed if it is a symbolic link.
-2. Opening never blocks: a FIFO, or a device without a carrier, would hold up its thread for good.
-3. What was opened is checked on its descriptor, so it cannot be exchanged between check and use:
+2. Opening never blocks: a FIFO, or a device without a carrier, would block its thread forever.
+3. Checks use the descriptor of the opened file, so it cannot be exchanged between check and use:
    a regular file, of an expected owner, with no permissions for others, and with one name only.
 4. A new file is private from its creation on.
 
-SQLite opens its files itself. `check_file` looks at them before it does; what may happen between
-the two is in docs/threat-model.md. `check_file` must not be used on a file that SQLite has open in
+SQLite opens its files itself. `check_file` checks them before; docs/threat-model.md says what may
+happen in between. `check_file` must not be used on a file that SQLite has open in
 this process: closing any descriptor of a file drops the process's locks on it (fcntl(2)).
 """
 
@@ -35,7 +35,7 @@ _ALWAYS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MODE = 0o600
 _SEE = "see who put it there, then move it away"
 _LINK = "is a symbolic link"
-# What open(2) answers for what is no regular file. FreeBSD answers EMLINK to O_NOFOLLOW.
+# Errors of open(2) for files that are not regular. FreeBSD's O_NOFOLLOW fails with EMLINK.
 _KINDS = {
     errno.ELOOP: _LINK,
     errno.EMLINK: _LINK,
@@ -47,10 +47,10 @@ _KINDS = {
 
 
 class UnsafeFileError(Exception):
-    """What lies in the place of a file is not used. The text names the file and what to do.
+    """A file is not used. The text names the file, and says what to do.
 
     Attributes:
-        problem: what is wrong and what to do, without the file's name.
+        problem: the problem and what to do, without the file's name.
     """
 
     def __init__(self, path: str | os.PathLike[str], what: str, remedy: str = _SEE) -> None:
@@ -76,11 +76,11 @@ def open_file(
         directory: descriptor of the directory that holds the file.
 
     Returns:
-        A descriptor. Reading and writing by it blocks as usual.
+        A descriptor. Reading from it and writing to it block as usual.
 
     Raises:
-        UnsafeFileError: something else is in its place, or others can get at it.
-        OSError: it is not there, is there already (`CREATE`), or cannot be opened.
+        UnsafeFileError: something else is in its place, or others can access it.
+        OSError: it does not exist, already exists (`CREATE`), or cannot be opened.
     """
     try:
         descriptor = os.open(path, use | _ALWAYS, _MODE, dir_fd=directory)
@@ -100,13 +100,13 @@ def open_file(
 
 
 def check_file(path: Path) -> bool:
-    """Check a private file that something other than `open_file` is about to open.
+    """Check a private file before other code than `open_file` opens it.
 
     Returns:
         Whether the file is there.
 
     Raises:
-        UnsafeFileError: something else is in its place, or others can get at it.
+        UnsafeFileError: something else is in its place, or others can access it.
         OSError: it cannot be opened.
     """
     try:
@@ -121,13 +121,13 @@ def create_file(path: Path) -> None:
 
     Raises:
         UnsafeFileError: it cannot be made private.
-        OSError: there is something of that name, or no room.
+        OSError: the name exists, or there is no room.
     """
     os.close(open_file(path, CREATE))
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, whatever it is, if it is there. Nothing is opened and no link is followed.
+    """Remove a file of any kind, if it exists, without opening it or following a link.
 
     Raises:
         UnsafeFileError: it is a directory.
@@ -143,20 +143,20 @@ def remove_file(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Write what a file holds to the disk.
+    """Sync a file's content to the disk.
 
     Raises:
-        UnsafeFileError: something else is in its place, or others can get at it.
+        UnsafeFileError: something else is in its place, or others can access it.
         OSError: it cannot be opened or written.
     """
     _sync(open_file(path))
 
 
 def sync_directory(path: Path) -> None:
-    """Write the names in a directory to the disk.
+    """Sync a directory's names to the disk.
 
     Raises:
-        OSError: it is no directory, or cannot be written.
+        OSError: it is not a directory, or cannot be written.
     """
     _sync(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
@@ -189,8 +189,8 @@ def _check(
             "change the passphrase and rotate)",
         )
     if status.st_nlink != 1:
-        # By the other name another program would go on reading and writing the file, and a copy
-        # made of links (`cp -al`) would change with it.
+        # Through the other name, another program could go on reading and writing the file, and a
+        # copy made of links (`cp -al`) would change with it.
         raise UnsafeFileError(
             path,
             f"has {status.st_nlink} names (hard links)",

@@ -1,6 +1,7 @@
 """The daemon's home: a private directory on a local disk, held by one daemon at a time.
 
-Checks, never repairs: a home that others could read or write is refused with what to do about it.
+It checks and never repairs: a home that others could read or write is refused, and the error says
+what to do.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Home:
-    """A checked and locked home. The lock is the process's: it ends with it, however it ends.
+    """A checked and locked home. The lock belongs to the process, and ends with it in any case.
 
     Attributes:
         path: the directory, absolute and without links in it.
@@ -48,10 +49,10 @@ class Home:
 
 
 def open_home(path: Path) -> Home:
-    """Make the home if it is not there, check it, and take its lock.
+    """Make the home if it does not exist, check it, and take its lock.
 
-    A path with links in it is followed once: whoever can change a link later on changes nothing for
-    this daemon, whose files are opened below the directory that was checked.
+    A path with links is followed once. A later change of a link changes nothing for this daemon,
+    because its files are opened below the checked directory.
 
     Raises:
         HomeError: it cannot be made, is not private, can be replaced by others, lies on a network
@@ -89,7 +90,7 @@ def open_home(path: Path) -> Home:
 
 
 def file_system(path: Path, device: int) -> str:
-    """Name the type of the file system that a path is on; empty when it cannot be told.
+    """Return the type of the file system of a path; empty if unknown.
 
     Args:
         path: an existing directory, without links in it.
@@ -124,7 +125,7 @@ def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
 
 
 def _check_above(path: Path) -> None:
-    """Refuse a home that somebody else could move away and put an older copy of in its place."""
+    """Refuse a home that somebody else could replace with an older copy."""
     for directory in path.parents:
         status = directory.stat()
         shared = stat.S_IWGRP | stat.S_IWOTH
@@ -142,8 +143,8 @@ def _check_above(path: Path) -> None:
 def _make(path: Path) -> None:
     if path.exists():
         return
-    # The mode is right from the moment of creation, so nobody can slip in before a chmod; so is
-    # that of what is missing above, as the XDG base directory specification wants it.
+    # The mode is right from creation, so nobody can slip in before a chmod. The same holds for
+    # missing directories above, as the XDG base directory specification says.
     missing = [directory for directory in path.parents if not directory.exists()]
     for directory in (*reversed(missing), path):
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -164,8 +165,7 @@ def _lock(path: Path) -> int:
             f"another backpackd{who} uses the home {path}: stop it with backpack-client stop, or "
             "give this one a home and a socket of its own"
         ) from None
-    # For people only, so a full disk, which has no room for it, does not keep the daemon from
-    # starting and handing out what is stored.
+    # For people only: a full disk without room for it must not keep the daemon from starting.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))

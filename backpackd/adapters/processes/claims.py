@@ -1,4 +1,4 @@
-"""What processes say of themselves: their command lines. For people to look at, never to decide."""
+"""Reads claims of processes: their command lines. They are for people, and decide nothing."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ _LONGEST = 4096
 def claimed_commands(facts: PeerFacts) -> dict[int, str]:
     """See `ports.Processes`: from /proc/PID/cmdline (proc_pid_cmdline(5)).
 
-    A pid may be another process's by now; that makes the claim of another process out of it, and a
-    process can write into its own what it likes in any case.
+    The pid may have been reused: then it is the claim of another process. A process can write any
+    text into its own command line in any case.
     """
     commands = {}
     for process in facts.chain:

@@ -1,15 +1,14 @@
 """Asks the kernel who is at the other end of an accepted connection.
 
-One port, `ReadCredentials`, with an implementation for Linux and one for macOS. Nothing here
-reads what the process is or does; that is attestation's part. A foreign uid is refused whatever
-the modes of the socket and its directory say.
+One port, `ReadCredentials`, has an implementation for Linux and one for macOS. Nothing here reads
+what the process runs; attestation does. A foreign uid is refused, whatever the modes of the socket
+and its directory are.
 
-Linux hands out a descriptor of the very process that connected (`SO_PEERPIDFD`, Linux 6.5 and
-newer). Older kernels give its number only, which is opened and then checked: a process that
-started after the connection was accepted cannot be the one that connected. What that leaves open
-there: a process that connects, leaves the connection to a child, exits, and has its number taken
-by another process *before* the daemon accepts. The user's own processes can stretch that moment
-by stopping the daemon; the kernel keeps no time of the connection that would tell.
+Linux 6.5 and newer give a descriptor of the process that connected (`SO_PEERPIDFD`). Older kernels
+give only its pid, which is opened and then checked: a process that started after the accept cannot
+be the one that connected. One gap remains there: a process connects, leaves the connection to a
+child, exits, and its pid is reused *before* the daemon accepts. The user's own processes can
+stretch that moment by stopping the daemon, and the kernel keeps no time of the connection.
 """
 
 import errno
@@ -31,7 +30,7 @@ _UCRED = struct.Struct("=iII")
 _INT = struct.Struct("=i")
 
 _NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
-"""How kernels say that a number is no process (any more), or a thread of one (pidfd_open(2))."""
+"""Errors for a number that is not (or no longer) a process, or is a thread (pidfd_open(2))."""
 
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
@@ -57,14 +56,14 @@ class ForeignUserError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the kernel says of a peer.
+    """The kernel's facts about a peer.
 
     Attributes:
         uid: effective uid at connect.
         gid: effective gid at connect.
         pid: the process that connected, in the daemon's pid namespace.
         pidfd: a descriptor of that process, the receiver's to close; -1 on macOS.
-        version: which of the processes that had this pid (macOS); 0 on Linux.
+        version: tells apart processes that had the same pid (macOS); 0 on Linux.
     """
 
     uid: int
@@ -77,15 +76,15 @@ class Credentials:
 ReadCredentials = Callable[[socket.socket, int], Credentials]
 """Reads an accepted socket's peer and compares it with the uid that may connect.
 
-Raises ForeignUserError for another uid, ProcessGoneError for a process that is not there any more
-or not in this pid namespace, OSError when the kernel does not answer.
+It raises ForeignUserError for another uid, ProcessGoneError for a process that has ended or is not
+in this pid namespace, and OSError if the kernel does not answer.
 """
 
 
 def peer_pid(sock: socket.socket) -> int:
-    """Ask for the number of the process at the other end, and nothing more.
+    """Ask only for the pid of the process at the other end.
 
-    A number may come to mean another process: it serves to count and to compare, not to identify.
+    A pid may come to mean another process: use it to count and to compare, not to identify.
 
     Raises:
         OSError: the kernel does not answer.
@@ -132,7 +131,7 @@ def linux_credentials(sock: socket.socket, uid: int) -> Credentials:
     Raises:
         ForeignUserError: the peer has another uid.
         ProcessGoneError: it has ended, or is outside of this pid namespace.
-        OSError: the kernel does not answer, for want of descriptors, say.
+        OSError: the kernel does not answer, for example because descriptors ran out.
     """
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, peer_uid, gid = _UCRED.unpack(raw)
@@ -191,7 +190,7 @@ def pidfd_by_number(pid: int, accepted_at: float) -> int:
 
 
 def _check_start(pidfd: int, pid: int, accepted_at: float) -> None:
-    # Read by number, then seen to be alive by descriptor: the number was its own meanwhile.
+    # Read by pid, then the descriptor shows that it lives: so the pid was its own in between.
     start = _start_ticks(pid)
     if _exited(pidfd) or start > int(accepted_at * os.sysconf("SC_CLK_TCK")):
         raise ProcessGoneError
@@ -204,7 +203,7 @@ def _start_ticks(pid: int) -> int:
             stat = file.read(4096)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessGoneError from None
-    # What the process calls itself stands in parentheses and may hold any byte, these included.
+    # The process chooses the name in parentheses; it may hold any byte, also parentheses.
     return int(stat.rpartition(b")")[2].split()[19])
 
 
@@ -255,7 +254,7 @@ def darwin_credentials(sock: socket.socket, uid: int) -> Credentials:
         raise
     token_uid, pid, version = parse_audit_token(token)
     if token_uid != uid:
-        # The token is of now, the credentials of the connect: it has changed its uid since.
+        # The token is from now, the credentials from the connect: the peer has changed its uid.
         raise ForeignUserError(token_uid)
     if pid <= 0:
         raise ProcessGoneError

@@ -1,7 +1,7 @@
 """One process whose files in /proc are open, and what was last read of it.
 
-Every fact is read anew each time; what is remembered only saves making the same facts again. Whose
-parent it is, and whether the caller means this process, is for `linux` to prove.
+Every fact is read again each time; remembered objects only save building equal facts again. `linux`
+proves whose parent the process is, and that the caller means this process.
 """
 
 from dataclasses import replace
@@ -16,14 +16,14 @@ UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 class Known:
-    """A process whose files are open, with what was last read of it."""
+    """A process with open files, and the facts that were last read."""
 
     __slots__ = ("_files", "_read", "_unique", "facts")
 
     facts: ProcessFacts
 
     def __init__(self, files: procfs.ProcessFiles, unique: int) -> None:
-        """Take the files over; there are no facts before `read`.
+        """Take ownership of the files; there are no facts before `read`.
 
         Args:
             files: of one process.
@@ -34,7 +34,7 @@ class Known:
         self._read: tuple[object, ...] = ()
 
     def read(self, uid: int) -> None:
-        """Read every fact anew.
+        """Read every fact again.
 
         `stat` comes last: if it can be read, the process had not been reaped, so that what came
         before it is its own, the number of the pidfd included.
@@ -79,12 +79,12 @@ class Known:
         self._read = read
 
     def has_parent(self, pid: int) -> bool:
-        """Tell whether it still lives with this parent."""
+        """Return whether it still lives with this parent."""
         try:
             return procfs.parse_stat(self._files.read_stat()).parent == pid
         except UNREADABLE:
             return False
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         self._files.close()

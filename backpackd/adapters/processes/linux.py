@@ -1,10 +1,10 @@
 """Reads processes from Linux's /proc, and proves whose facts it read.
 
-/proc is opened by number, and a number can come to mean another process between two openings.
-Three facts of the kernel close that gap, and everything here rests on them:
+/proc is opened by pid, and a pid can come to mean another process between two opens. Three facts
+about the kernel close that gap, and everything here rests on them:
 
-* A pidfd says whether its process still runs. If the peer's does after the reading, the number was
-  the peer's all along.
+* A pidfd says whether its process still runs. If the peer still runs after the reading, the pid was
+  the peer's all the time.
 * A process gets a new parent only when its parent ends, and then an older ancestor of its own. A
   parent never comes back, and while it lives its number is taken. So if a process has parent N
   before N is opened and still has it after N was read, then what was read is its parent's.
@@ -13,12 +13,12 @@ Three facts of the kernel close that gap, and everything here rests on them:
   a process was found to have parent N, and can be read after that, N was theirs in between, and
   they are its parent's: one reading proves what takes a new acquaintance two.
 
-Nothing that was read before is believed: every fact about every process is read for every request.
-What is saved is the opening.
+Earlier facts are never believed: every fact about every process is read for every request. Only the
+opens are saved.
 
-What cannot be read ends the chain, as does the length of it. That can only make trees smaller: the
-root that `core.peer_facts` finds in a part of a chain is never further from the caller than the
-root in the whole of it.
+A process that cannot be read ends the chain, and so does the maximum length. That can only make
+trees smaller: the root that `core.peer_facts` finds in a part of a chain is never further from the
+caller than the root in the whole of it.
 """
 
 import hashlib
@@ -44,14 +44,14 @@ __all__ = ["LinuxProcesses", "PidfdProcess", "open_process"]
 # SO_PEERPIDFD of Linux 6.5, unknown to Python.
 _SO_PEERPIDFD = 77
 
-# Processes in a chain. Real ones have about ten; a longer one makes every reading cost more.
+# Processes in a chain. Real chains have about ten; a longer one makes every reading more expensive.
 _CHAIN_LIMIT = 64
 
-# How often a walk starts again because an ancestor ended meanwhile. Every time there is one
-# ancestor less, so this ends for a peer that means well.
+# How often a walk starts again because an ancestor ended during it. Each time there is one ancestor
+# less, so this ends for a benign peer.
 _WALKS = 8
 
-# The largest executable that is hashed, in bytes. Browsers and runtimes come to a quarter of it.
+# The largest executable that is hashed, in bytes. Browsers and runtimes have a quarter of it.
 _DIGEST_LIMIT = 1024 * 1024 * 1024
 _DIGEST_CHUNK = 1024 * 1024
 _DIGESTS_KEPT = 64
@@ -70,7 +70,7 @@ class LinuxProcesses(Holding):
     """
 
     def __init__(self) -> None:
-        """Find out what this kernel can tell.
+        """Find out which facts this kernel offers.
 
         Raises:
             TroubleError: /proc is missing, or shows another pid namespace than the daemon's.
@@ -84,7 +84,7 @@ class LinuxProcesses(Holding):
         self._most_kept = _most_kept()
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
-        """Read a peer and its ancestors, each proven to be what it was read as.
+        """Read a peer and its ancestors, and prove that each one was read under its own pid.
 
         Args:
             process: the peer, pinned.
@@ -165,7 +165,7 @@ class LinuxProcesses(Holding):
         return self._boot_id
 
     def degraded(self) -> str:
-        """Say what weakens attestation on this machine; empty when nothing does."""
+        """Describe what weakens attestation on this machine; empty if nothing does."""
         missing = []
         if not self._peer_pidfd:
             missing.append("peers are pinned by pid and start time (SO_PEERPIDFD needs Linux 6.5)")
@@ -174,7 +174,7 @@ class LinuxProcesses(Holding):
         return "; ".join(missing)
 
     def close(self) -> None:
-        """Give the files of all processes back."""
+        """Close the files of all processes."""
         while self._kept:
             self._kept.popitem()[1].close()
 
@@ -261,10 +261,10 @@ class LinuxProcesses(Holding):
     def _hash(self, file: FileIO) -> str | None:
         """Hash an open executable, or remember its hash.
 
-        Remembered are only files that root alone can write, for a daemon that is not root. What a
-        process of the user can write, it can change without a trace in the metadata (through a
-        shared mapping, or within one tick of the clock), and the hash of a program that is trusted
-        would stick to another one.
+        Only files that nobody but root can write are remembered, for a daemon that is not root. A
+        process of the user can change a file that it can write without a trace in the metadata
+        (through a shared mapping, or within one tick of the clock). Then the hash of a trusted
+        program would stick to another program.
         """
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
@@ -318,7 +318,7 @@ def _check_proc() -> None:
 
 
 def _pidfds_are_unique() -> bool:
-    """Tell whether every process has a pidfd inode of its own.
+    """Return whether every process has a pidfd inode of its own.
 
     Before pidfs (Linux 6.9), pidfds were anonymous inodes: one for all, on the same device as an
     eventfd's.
@@ -335,7 +335,7 @@ def _pidfds_are_unique() -> bool:
 
 
 def _peers_come_pinned() -> bool:
-    """Tell whether the kernel hands out the pidfd of who is connected (unix(7))."""
+    """Return whether the kernel hands out the pidfd of who is connected (unix(7))."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         try:

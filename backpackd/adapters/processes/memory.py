@@ -42,7 +42,7 @@ class MemoryProcess:
         return self._identity
 
     def alive(self) -> bool:
-        """Tell whether it still runs and is held."""
+        """Return whether it still runs and is held."""
         facts = self._table.get(self.pid)
         return not self._closed and facts is not None and facts.id == self._identity
 

@@ -1,7 +1,7 @@
 """Holds a process by a descriptor, so that its pid cannot come to mean another process.
 
-It tells whether a process still runs and when it has ended, and signals it. It reads nothing about
-it.
+It knows whether a process still runs and when it has ended, and can signal it. It reads no other
+facts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
 
 
 _MOST_THREADS = 256
-"""Threads that are looked at: each costs some microseconds, in the daemon's one event loop."""
+"""The most threads that are checked: each costs some microseconds in the event loop."""
 
 
 class ExitCallbacks:
@@ -52,8 +52,8 @@ class ExitCallbacks:
         self._stop()
 
     def _fire(self) -> None:
-        # One for each turn of the loop, since the descriptor stays readable: a callback may close
-        # this, and then the rest must not come; or it may fail, and then the rest must.
+        # One callback in each turn of the loop, because the descriptor stays readable. If a
+        # callback closes this object, the rest must not run; if it fails, the rest must run.
         callback = self._waiting.popleft()
         if not self._waiting:
             self._stop()
@@ -90,7 +90,7 @@ class PidfdProcess:
         return self._pid
 
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie does not, and one that was let go is not known to.
+        """Return whether it still runs; a zombie does not, and one that was let go is not known to.
 
         A pidfd is readable from the moment when the last thread has exited (pidfd_open(2)).
         """
@@ -101,7 +101,7 @@ class PidfdProcess:
         return self._owner(f"/proc/{self._pid}")
 
     def readable_by(self, uid: int) -> bool:
-        """Tell whether a user's other processes can read its memory and take its descriptors.
+        """Return whether a user's other processes can read its memory and take its descriptors.
 
         The kernel gives the files of a process in /proc to the process's user while it is dumpable,
         and to root otherwise (proc(5)). It checks the same flag when another process reads memory,
@@ -119,7 +119,7 @@ class PidfdProcess:
         return owner is None or owner == uid or self._traced()
 
     def _traced(self) -> bool:
-        """Tell whether another process traces a thread of it; True also where it cannot be told."""
+        """Return whether another process traces a thread of it; True if that is unknown."""
         try:
             with os.scandir(f"/proc/{self._pid}/task") as threads:
                 for number, thread in enumerate(threads):

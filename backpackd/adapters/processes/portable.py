@@ -1,7 +1,7 @@
 """Reads processes through psutil, where there is no /proc: macOS.
 
-What the system does not tell stays unknown: there is no pidfd inode and no systemd unit. A process
-is told apart by its pid and start time alone, checked again after every reading.
+Facts that the system does not offer stay unknown: there is no pidfd inode and no systemd unit. Only
+pid and start time identify a process; they are checked again after every reading.
 """
 
 import os
@@ -75,7 +75,7 @@ class WatchedProcess:
         return self._identity.pid
 
     def alive(self) -> bool:
-        """Tell whether it still runs; neither a zombie does, nor one that was let go."""
+        """Return whether it still runs; neither a zombie does, nor one that was let go."""
         if self._watch is None:
             return False
         try:
@@ -93,7 +93,7 @@ class WatchedProcess:
             return None
 
     def readable_by(self, uid: int) -> bool:  # noqa: ARG002 - the port
-        """Say no: this system has no way to tell whether a process has closed itself."""
+        """Return False: this system cannot tell whether a process has closed itself."""
         return False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
@@ -103,8 +103,8 @@ class WatchedProcess:
     def signal(self, number: int) -> bool:
         """Send it a signal; False when it has ended or this user may not signal it.
 
-        There is nothing like a pidfd here: between the look and the signal the process could end
-        and its pid go to another one of the same user. Pids are not used again that soon.
+        There is no pidfd here: between the check and the signal, the process could end and its pid
+        could go to another process of the same user. But pids are not reused that soon.
         """
         if not self.alive():
             return False
@@ -167,8 +167,8 @@ class PortableProcesses(Holding):
     def digest(self, process: ProcessId, executable: str) -> str | None:  # noqa: ARG002 - the port
         """Give no digest: what a process runs cannot be opened here.
 
-        Only what stands at the path by now could be hashed. Whoever starts a program of his own and
-        then puts a trusted one in its place would have the trusted one's digest.
+        Only the file that is now at the path could be hashed. An attacker could start a program and
+        then replace its file with a trusted program, to get the trusted digest.
         """
         return None
 
@@ -291,7 +291,7 @@ def _read(process: "psutil.Process") -> ProcessFacts:
 
 
 def _has_parent(child: ProcessId, pid: int) -> bool:
-    """Tell whether a process is still the same one and still lives with this parent."""
+    """Return whether a process is still the same one and still lives with this parent."""
     try:
         with _reading(child.pid) as process:
             return process.ppid() == pid and _identify(process) == child

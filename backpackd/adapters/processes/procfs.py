@@ -121,8 +121,8 @@ def parse_unit(cgroups: bytes) -> str | None:
     slices in turn. What lies deeper was made by the unit, not by a manager: a service that names a
     cgroup of its own `backup.service` stays what it is.
 
-    Only the line of the unified hierarchy counts (`0::`): the others can be arranged by whoever may
-    mount them.
+    Only the line of the unified hierarchy counts (`0::`): the others can be arranged by anybody who
+    may mount them.
 
     Args:
         cgroups: all of the file.
@@ -155,7 +155,7 @@ class ProcessFiles:
     """The open files of one process, which can be read again and again.
 
     The kernel ties all three to the process that was opened, not to its number: once it is reaped,
-    `stat` fails and the others tell nothing of whoever has the number by then.
+    `stat` fails, and the others show nothing about a process that has reused the pid.
 
     Attributes:
         pid: the process id.

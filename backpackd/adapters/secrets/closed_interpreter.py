@@ -1,10 +1,10 @@
 """An interpreter whose memory is closed to other processes from its first instruction.
 
-`exec` makes a process readable to its user's other processes again, and it stays so until the
-daemon can say otherwise. Whoever opens /proc/PID/mem in between keeps a descriptor that reads on
-for as long as the daemon runs: the kernel checks at open only. But a program that its own user may
-not read starts closed (execve(2), "not readable by the user"). So the daemon executes a copy of
-the interpreter that nobody may read, in memory, where no file has to be kept in step.
+`exec` makes a process readable to its user's other processes again, until the daemon closes itself.
+A process that opens /proc/PID/mem in between keeps a descriptor that can read as long as the daemon
+runs, because the kernel checks only at open. But a program that its own user may not read starts
+closed (execve(2), "not readable by the user"). So the daemon executes a copy of the interpreter
+that nobody may read. The copy is in memory, so no file must be kept up to date.
 """
 
 import os
@@ -25,8 +25,8 @@ def unreadable_copy(interpreter: str) -> str:
         interpreter: path of the running one.
 
     Returns:
-        `/proc/self/fd/N`, good for this process; or `interpreter` itself where a copy does not
-        work. Which it was is seen from the running process, see `started_closed`.
+        `/proc/self/fd/N`, valid in this process; or `interpreter` itself if a copy does not
+        work. `started_closed` tells which, in the running process.
     """
     if sys.platform != "linux":
         return interpreter
@@ -44,7 +44,7 @@ def unreadable_copy(interpreter: str) -> str:
 
 
 def started_closed() -> bool:
-    """Tell whether this process runs such a copy."""
+    """Return whether this process runs such a copy."""
     try:
         return str(Path("/proc/self/exe").readlink()).startswith(f"/memfd:{_NAME}")
     except OSError:

@@ -1,7 +1,7 @@
-"""Closes the process to its neighbours, and tells which protections are in force.
+"""Closes the process to other processes, and reports which protections are in force.
 
-What root may do stays possible to root: these measures keep the user's own other processes out.
-They are undone by `exec`, so a helper process hardens itself.
+These measures keep the user's own other processes out. They do not restrict root. `exec` undoes
+them, so a helper process hardens itself.
 """
 
 import os
@@ -28,7 +28,7 @@ _PT_DENY_ATTACH: Final = 31
 def harden() -> None:
     """Make this process undumpable, without core files, without new privileges, umask 077.
 
-    The check for a tracer comes after the door is shut to new ones, so none slips in between.
+    The check for a tracer comes after the process is closed to new ones, so none slips in between.
 
     Raises:
         HomeError: the process is being traced, or the system refused one of these.
@@ -56,10 +56,10 @@ def harden() -> None:
 
 
 def protections(arena: Arena, processes_degraded: str) -> list[Protection]:
-    """Find out what guards the daemon, by the state of the process.
+    """Find out which protections are in force, from the state of the process.
 
     Args:
-        arena: where the master key is to be.
+        arena: holds the master key.
         processes_degraded: what weakens attestation, as `ports.Processes.degraded` says it.
 
     Returns:
@@ -134,7 +134,7 @@ def _core_dumps() -> Protection:
     if hard != 0:
         return Protection("core-dumps", False, "a crash may write the daemon's memory to disk")
     if sys.platform == "linux" and _dumpable():
-        # A core handler that is a program gets the dump whatever the limit is, core(5).
+        # A core handler that is a program gets the dump regardless of the limit, core(5).
         return Protection("core-dumps", False, "none on disk, but a core handler may get one")
     return Protection("core-dumps", True, "a crash leaves no copy of the daemon's memory")
 

@@ -1,6 +1,6 @@
 """Reads the key of a file slot: a file of the user's own, or a credential of the service manager.
 
-A key that others can read opens the vault for them, so such a file is refused and never repaired.
+A key that others can read opens the vault for them. Such a file is refused and never repaired.
 """
 
 import os
@@ -17,7 +17,7 @@ _CREDENTIAL_MODE = 0o037
 
 
 def credential_path(directory: str, name: str) -> Path:
-    """Say where the service manager put a credential.
+    """Return the path of a credential from the service manager.
 
     Args:
         directory: `CREDENTIALS_DIRECTORY` of the daemon's environment.
@@ -36,7 +36,7 @@ def read_key(path: Path, *, credential: bool) -> bytes:
 
     Args:
         path: absolute.
-        credential: whether it is one of the service manager's, which may belong to root.
+        credential: whether it is a credential of the service manager, which may belong to root.
 
     Returns:
         What the file holds; at most one byte more than a passphrase may have with a line end and a

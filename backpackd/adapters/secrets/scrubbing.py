@@ -1,17 +1,17 @@
-"""An allocator that overwrites what is freed, and an environment with nothing of the starter's.
+"""An allocator that overwrites freed memory, and a clean environment.
 
-Python cannot wipe `bytes`, and gRPC, protobuf and OpenSSL keep copies of what passes through them.
-The C library's allocator can overwrite every buffer that is freed, but only when it is told before
-the process starts: so the daemon executes itself anew, once, as the first thing it does.
+Python cannot wipe `bytes`, and protobuf and OpenSSL keep copies of data that passes through them.
+The C library's allocator can overwrite every freed buffer, but only if this is set before the
+process starts. So the daemon executes itself once more, as the first thing it does.
 
-The same step drops the environment of whoever started the daemon. A daemon that `init` starts from
-an agent's shell would otherwise keep that shell's API keys readable for as long as it runs, and
-`GRPC_*`, `PYTHON*` and `LD_*` variables change what libraries load and what they log.
+The same step drops the environment of the process that started the daemon. Otherwise a daemon that
+`init` starts from an agent's shell would keep that shell's API keys readable as long as it runs,
+and `PYTHON*` and `LD_*` variables would change what libraries load and log.
 
 One variable is a secret that is meant for the daemon: `AGENT_MASTER_KEY` unlocks the vault. It goes
 through a pipe into the new process, whose environment never has it.
 
-Whether scrubbing works is judged by looking at freed memory, never by a variable.
+A look at freed memory tells whether scrubbing works, never a variable.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from backpackd.adapters.secrets.closed_interpreter import unreadable_copy
 from backpackd.adapters.system.libc import libc
 from backpackd.core.errors import HomeError
 
-# What the daemon reads itself, or what the standard library and the session bus need.
+# Variables that the daemon, the standard library or the session bus need.
 _KEPT: Final = frozenset(
     {
         "BACKPACK_HOME",
@@ -64,9 +64,9 @@ _KEPT_PREFIX: Final = "LC_"
 KEY_VARIABLE: Final = "AGENT_MASTER_KEY"
 _KEY_DESCRIPTOR: Final = "BACKPACK_KEY_DESCRIPTOR"
 MOST_KEY: Final = 4096
-"""Bytes: what a pipe takes without a reader (PIPE_BUF of Linux), and more than any key has."""
+"""Bytes that a pipe takes without a reader (PIPE_BUF of Linux); no key is longer."""
 
-# glibc overwrites what is freed with this byte; any but 0 will do. Its per-thread cache takes
+# glibc overwrites freed memory with this byte; any byte except 0 works. Its per-thread cache takes
 # freed blocks before they are overwritten, so it is off. Python's own allocator keeps freed
 # objects to itself, so it is off as well.
 _SCRUB: Final[Mapping[str, str]] = (
@@ -78,9 +78,9 @@ _SCRUB: Final[Mapping[str, str]] = (
     }
 )
 
-# Holds the pid of a process that has executed itself anew: the pid stays the same, so only that
-# very process takes it for its own. All it does is stop a second time. Whoever forges it gets a
-# daemon that says that it is not scrubbed.
+# Holds the pid of a process that has executed itself again. The pid stays the same, so only that
+# process recognizes it. It only prevents a second time. If somebody forges it, the daemon reports
+# that it is not scrubbed.
 _MARKER: Final = "BACKPACK_EXECUTED_ANEW"
 
 _PATTERN: Final = b"what was freed, "
@@ -90,7 +90,7 @@ _PROBES: Final = 16
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Take from an environment what the daemon needs, and nothing that is not on the list.
+    """Take the listed variables from an environment, and nothing else.
 
     Args:
         environ: any environment.
@@ -106,13 +106,12 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def ensure_scrubbed(arguments: Sequence[str]) -> None:
-    """Execute this process anew as `python -m backpackd`, with scrubbing and a clean environment.
+    """Execute this process again as `python -m backpackd`, with scrubbing and a clean environment.
 
     It must be the first thing that the daemon does: nothing secret may have been read, and no
     thread started. Pid and inherited descriptors stay, so what a service manager passed
-    (`LISTEN_PID`, `LISTEN_FDS`, `WATCHDOG_PID`) holds. At most once per process: in the new one
-    this returns, also where the C library knows no scrubbing. What came of it is what `scrubbed`
-    finds.
+    (`LISTEN_PID`, `LISTEN_FDS`, `WATCHDOG_PID`) holds. At most once per process: in the new
+    process this returns, even if the C library cannot scrub. `scrubbed` reports the result.
 
     Args:
         arguments: the daemon's command line, without its name.
@@ -141,13 +140,13 @@ def ensure_scrubbed(arguments: Sequence[str]) -> None:
         )
     except (OSError, ValueError) as error:
         raise HomeError(
-            "cannot start the daemon anew with scrubbed memory: "
+            "cannot start the daemon again with scrubbed memory: "
             "the Python interpreter it runs on could not be executed; was it replaced?"
         ) from error
 
 
 def executed_anew() -> bool:
-    """Tell whether this process has been through `ensure_scrubbed`, or says that it has."""
+    """Return whether this process has been through `ensure_scrubbed`, or says that it has."""
     return os.environ.get(_MARKER) == str(os.getpid())
 
 
@@ -164,7 +163,7 @@ def _handed_over() -> dict[str, str]:
 
 
 def take_key() -> bytes | None:
-    """Return the key that was in the environment of whoever started the daemon, once.
+    """Return, once, the key from the environment that the daemon was started with.
 
     The caller uses it at once and drops it.
     """
@@ -175,13 +174,13 @@ def take_key() -> bytes | None:
         with os.fdopen(int(number), "rb") as reader:
             return reader.read(MOST_KEY) or None
     except OSError:
-        # Not a descriptor of ours: somebody forged the variable, and gets a locked vault.
+        # Not our descriptor: somebody forged the variable, and gets a locked vault.
         return None
 
 
 @cache
 def scrubbed() -> bool:
-    """Tell whether freed memory is overwritten, by freeing some and looking at it.
+    """Return whether freed memory is overwritten, by freeing some and looking at it.
 
     Both Python's objects and the C library's blocks are tried, in several sizes. A process cannot
     change its allocator later, so the first finding stands.
@@ -190,7 +189,7 @@ def scrubbed() -> bool:
         True only when nothing of what was freed is left.
 
     Raises:
-        OSError: it could not be found out, for want of descriptors.
+        OSError: it could not be found out, because descriptors ran out.
     """
     reader, writer = os.pipe()
     try:

@@ -1,10 +1,10 @@
 """Memory for the master key: not readable through /proc, not swapped, not inherited, not dumped.
 
-One page in fixed places. Nothing outside this mapping keeps what is stored here, and nothing here
-hands out a copy: readers get a view straight over the mapping, for the length of a `with` block.
-What becomes of the copies that a caller makes is the matter of `adapters.secrets.scrubbing`.
+One page with fixed places. Nothing outside this mapping keeps the stored bytes, and nothing here
+hands out a copy: readers get a view of the mapping itself, for the length of a `with` block.
+`adapters.secrets.scrubbing` overwrites copies that a caller makes.
 
-An arena belongs to one thread, as all state of the daemon does.
+An arena belongs to one thread, like all state of the daemon.
 """
 
 import ctypes
@@ -64,7 +64,7 @@ class Arena:
         """
         length = memoryview(secret).nbytes
         if self._closed or not 0 < length <= SLOT_SIZE:
-            raise ValueError("the arena is closed, or what is to be stored does not fit a slot")
+            raise ValueError("the arena is closed, or the secret does not fit into a slot")
         if not self._free:
             raise LimitError("the secret memory is full: restart the daemon")
         offset = self._free.pop()
@@ -74,7 +74,7 @@ class Arena:
         return slot
 
     def close(self) -> None:
-        """Wipe every slot and give the page back. Closing twice is harmless.
+        """Wipe every slot and unmap the page. Closing twice is harmless.
 
         While a view is lent the page stays mapped, so that its reader does not crash; that slot
         is wiped when the reader is done.
@@ -135,11 +135,11 @@ class Slot:
             self._overwrite_when_wiped()
 
     def wipe(self) -> None:
-        """Overwrite the secret and give the place back. Wiping twice is harmless.
+        """Overwrite the secret and free its place. Wiping twice is harmless.
 
-        From now on nobody can open it. A reader inside of `open` keeps what it is reading, and
-        the bytes are overwritten when it leaves: a key derived from a half-wiped master key
-        would seal data that nothing opens again, or that anyone can.
+        From now on nobody can open it. A reader inside `open` keeps its view, and the bytes are
+        overwritten when it leaves. Otherwise a key derived from a half-wiped master key would seal
+        data that nothing opens again, or that anybody can open.
         """
         if not self._wiped:
             self._wiped = True
@@ -151,7 +151,7 @@ class Slot:
 
 
 def _map() -> tuple[int, Kind]:
-    """Map one page as secret memory, else as locked memory."""
+    """Map one page as secret memory, otherwise as locked memory."""
     if sys.platform == "linux":
         try:
             return _map_secret(), "memfd_secret"

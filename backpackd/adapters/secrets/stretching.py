@@ -1,10 +1,10 @@
 """Stretches passphrases with Argon2id (RFC 9106), one at a time and fairly.
 
-Each takes 64 MiB and a good part of a second on purpose, so the work runs in a thread, and waiting
-trees take turns: one that sends a hundred guesses delays another's only guess by one of them.
+Each run takes 64 MiB and a good part of a second on purpose. So the work runs in a thread, and
+waiting trees take turns: a tree with a hundred guesses delays another tree's guess by one run only.
 
-Ever new trees fill the line all the same. One that has given a right passphrase before is let in
-even then, and goes ahead of those who wait, but not twice in a row.
+New trees can still fill the queue. A tree that has given a right passphrase before is admitted even
+then, and goes ahead of waiting trees, but not twice in a row.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Argon2idStretcher:
             self._favored.popitem(last=False)
 
     def close(self) -> None:
-        """Wait for what is under way and end the thread."""
+        """Wait for the work in progress, and end the thread."""
         self._thread.shutdown()
 
     async def _turn(self, tree: ProcessId) -> None:
@@ -75,7 +75,7 @@ class Argon2idStretcher:
         if queue is None and favored:
             self._waiting.move_to_end(tree, last=False)
         if self._served is not None and self._served in self._waiting:
-            # Whoever is being served now stands behind all others.
+            # The tree that is being served now goes behind all others.
             self._waiting.move_to_end(self._served)
         try:
             await turn
@@ -83,12 +83,12 @@ class Argon2idStretcher:
             if turn.cancelled():
                 self._leave(tree, turn)
             else:
-                # It had just been given the turn.
+                # It had just got the turn.
                 self._next()
             raise
 
     def _leave(self, tree: ProcessId, turn: asyncio.Future[None]) -> None:
-        """Take a waiter that has gone away out of the line, so that it takes up no place."""
+        """Remove a waiter that has gone away from the queue, so that it occupies no place."""
         queue = self._waiting.get(tree)
         if queue is not None and turn in queue:
             queue.remove(turn)
@@ -102,7 +102,7 @@ class Argon2idStretcher:
             queue = self._waiting.pop(tree)
             turn = queue.popleft()
             if queue:
-                # To the back of the line.
+                # To the end of the queue.
                 self._waiting[tree] = queue
             if not turn.done():
                 self._served = tree

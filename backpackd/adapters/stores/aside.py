@@ -1,9 +1,9 @@
-"""Rows set aside: a second file beside the vault, and the step that takes them into it.
+"""Rows set aside: a second file beside the vault, and the step that moves its rows into the vault.
 
-Sealing thousands of rows anew takes seconds, and a transaction that is open for so long would keep
-everybody else out. So they are collected in a file of their own, which is no part of the vault, and
-taken over in one transaction that writes to the vault alone. What a crash leaves is removed by the
-next start.
+Sealing thousands of rows again takes seconds, and a transaction that is open so long would keep all
+others out. So the rows are collected in a separate file, which is not part of the vault. One
+transaction that writes only to the vault then moves them. The next start removes leftovers of a
+crash.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Aside:
         self._attached = False
 
     def add(self, connection: sqlite3.Connection, rows: Iterable[KeyRow]) -> None:
-        """Set rows aside, beside those that are there already."""
+        """Set rows aside, in addition to those already there."""
         if not self._attached:
             self._attach(connection)
         connection.execute("BEGIN")
@@ -52,7 +52,7 @@ class Aside:
                 connection.execute("ROLLBACK")
 
     def take(self, connection: sqlite3.Connection, count: int, *, nothing_else: bool) -> None:
-        """Store what was set aside, inside of a transaction on the vault.
+        """Store the rows that were set aside, inside a transaction on the vault.
 
         Args:
             connection: on which it was set aside.
@@ -73,7 +73,7 @@ class Aside:
             connection.execute(_TAKE)
 
     def drop(self, connection: sqlite3.Connection | None) -> None:
-        """Forget what was set aside, by this process or one before it."""
+        """Forget rows that this process or an earlier one set aside."""
         if self._attached and connection is not None:
             # Where it cannot be detached, the file is gone all the same when it is closed.
             with contextlib.suppress(sqlite3.Error):
@@ -88,7 +88,7 @@ class Aside:
         uri = f"file:{urllib.parse.quote(os.fsencode(self._path))}?mode=rw"
         connection.execute("ATTACH DATABASE ? AS aside", (uri,))
         self._attached = True
-        # It need not outlive anything: a half-written one is thrown away, never read.
+        # It need not survive a crash: a half-written file is thrown away, never read.
         connection.execute("PRAGMA aside.journal_mode=OFF")
         connection.execute("PRAGMA aside.synchronous=OFF")
         connection.execute(

@@ -1,6 +1,6 @@
-"""Says what went wrong with the vault file in the words of the taxonomy, and decides nothing.
+"""Turns failures of the vault file into errors of `core.errors`, and decides nothing.
 
-No message names a path or holds what the file held.
+No message names a path or holds content of the file.
 """
 
 import errno
@@ -28,12 +28,12 @@ def translate(error: sqlite3.Error) -> BackpackError:
 
 
 def translate_unsafe(error: UnsafeFileError) -> BackpackError:
-    """Turn the refusal of what lies in a file's place into our error."""
+    """Turn the refusal of a file into our error."""
     return StoreError(f"{error}: nothing was stored")
 
 
 def translate_os(error: OSError) -> BackpackError:
-    """Turn what the system refused into our error."""
+    """Turn a system error into our error."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFullError("no room on the disk: nothing was stored; make room and try again")
     return StoreError(

@@ -1,7 +1,7 @@
 """The versions of the vault file's schema, and the check that a file holds exactly one of them.
 
-Statements and nothing else: what is stored, and when an older file is upgraded, is decided
-elsewhere. docs/vault-format.md says what the tables mean.
+It holds only statements. Other modules decide what is stored, and when an older file is upgraded.
+docs/vault-format.md says what the tables mean.
 """
 
 import sqlite3
@@ -59,7 +59,7 @@ FORMATS: tuple[Format, ...] = (
 
 
 def check_schema(connection: sqlite3.Connection, form: Format) -> None:
-    """Compare what the file holds with what its format says, letter by letter.
+    """Compare the file's schema with its format, letter by letter.
 
     Raises:
         DamageError: they differ.

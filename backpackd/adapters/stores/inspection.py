@@ -1,6 +1,6 @@
 """Reads a vault file that may be damaged, as far as it can be read, and changes nothing in it.
 
-What a row means, and whether it is genuine, is not judged here. One that cannot be read is counted
+It does not judge what a row means or whether it is genuine. A row that cannot be read is counted
 and does not hide the others.
 """
 
@@ -30,7 +30,7 @@ class Inspection:
     """A vault file, opened for reading only.
 
     Attributes:
-        problems: what is wrong with the file as a file.
+        problems: problems of the file as a file.
 
     Args:
         home: its directory, which no daemon uses.
@@ -52,19 +52,19 @@ class Inspection:
         self._look()
 
     def close(self) -> None:
-        """Let go of the file, and of what reading it left beside it."""
+        """Close the file, and remove files that reading has left beside it."""
         self._connection.close()
         for suffix in _COMPANIONS:
             if suffix not in self._before:
                 remove_file(self._beside(suffix))
 
     def stored(self) -> StoredVault | None:
-        """Return everything but keys and log; None when that cannot be read."""
+        """Return everything except keys and log; None if that cannot be read."""
         vault = self._one("SELECT vault_id FROM vault WHERE id = ?", 1)
         if vault is None:
             self.problems.append("the vault's id and authority record are missing")
             return None
-        # Each by itself: a page that is bad hides only what lies on it.
+        # Each row alone: a bad page hides only its own rows.
         authority = self._one("SELECT authority FROM vault WHERE id = ?", 1) or (b"",)
         found = []
         for number in self._numbers("slots", "slot_id"):
@@ -74,7 +74,7 @@ class Inspection:
         return StoredVault(vault[0], authority[0], tuple(found))
 
     def rows(self) -> Iterator[KeyRow]:
-        """Yield every key row that can be read, one by one: a bad page hides only its own."""
+        """Yield every readable key row, one by one: a bad page hides only its own rows."""
         for number in self._numbers("keys", "row_index"):
             row = self._one(
                 "SELECT row_index, version, head, value FROM keys WHERE rowid = ?", number
@@ -138,7 +138,7 @@ class Inspection:
             self.problems.append(error.message)
 
     def _measure(self) -> None:
-        """Note whether the file lacks pages, which SQLite only tells of where it needs them."""
+        """Note whether the file lacks pages; SQLite reports that only if it needs them."""
         log = self._beside("-wal")
         if log.exists() and log.stat().st_size:
             # Pages that are in the log need not be in the file yet.

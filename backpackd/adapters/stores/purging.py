@@ -1,7 +1,7 @@
-"""Getting rid of old sealed bytes after a rotation, also where the daemon is killed before it.
+"""Removes old sealed bytes after a rotation, even if the daemon was killed before that.
 
-A file beside the vault says that it is due. It is there before the rotation is in force, and gone
-when nothing old is left; a start that finds it makes up for what was missed.
+A file beside the vault notes that it is due. The file exists before the rotation is in force, and
+is removed when nothing old is left. If a start finds it, it does the missed work.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ DUE_NAME = "vault.db.purge"
 
 
 class Purging:
-    """What a vault file still has to get rid of. For one thread.
+    """Old bytes that a vault file must still lose. For one thread.
 
     Args:
         home: the vault's directory.
@@ -25,17 +25,17 @@ class Purging:
         self._path = home / DUE_NAME
 
     def due(self) -> None:
-        """Note, durably, that there is going to be something to get rid of."""
+        """Note durably that there will be old bytes to remove."""
         os.close(open_file(self._path, UPDATE))
         sync_directory(self._path.parent)
 
     def purge(self, connection: sqlite3.Connection) -> None:
-        """Write the vault file anew without what was deleted, and empty its log.
+        """Rewrite the vault file without deleted bytes, and empty its log.
 
-        `secure_delete` overwrites what is deleted; this also reaches what moving rows between pages
-        left behind, and the write-ahead log, which keeps old pages until it is used again.
+        `secure_delete` overwrites deleted rows. This also removes copies left by moving rows
+        between pages, and the write-ahead log, which keeps old pages until it is used again.
         """
-        # A copy of the whole file, sealed as it is, which does not belong into memory.
+        # A copy of the whole file: sealed, but too large for memory.
         connection.execute("PRAGMA temp_store=FILE")
         try:
             connection.execute("VACUUM")
@@ -45,10 +45,10 @@ class Purging:
         remove_file(self._path)
 
     def catch_up(self, connection: sqlite3.Connection) -> None:
-        """Do what a daemon before this one could not; where there is no room, the next one does.
+        """Do the work that an earlier daemon missed; without room, leave it to the next one.
 
         Raises:
-            UnsafeFileError: what lies in the note's place is not the daemon's.
+            UnsafeFileError: the file in the note's place is not the daemon's.
         """
         if check_file(self._path):
             with contextlib.suppress(sqlite3.Error, OSError):

@@ -1,11 +1,11 @@
-"""Remembers rows that were read from a file, sealed as they are.
+"""Remembers rows that were read from a file, in sealed form.
 
-For what reads in another thread: the way there and back takes longer than the rest of a reading.
-What is remembered is what the file held; whether it is what the vault wrote is not judged here.
+It is for callers that read in another thread: the way there and back takes longer than the reading.
+It remembers what the file held, and does not judge whether the vault wrote it.
 
-It forgets nothing by itself but what is too much. Who changes a row, or may find another file,
-starts anew. A file that no other program can change meanwhile is taken for granted, as SQLite does
-when it keeps the pages that it read under an exclusive lock.
+It forgets rows only if there are too many. A caller that changes a row, or may find another file,
+starts a new one. A file that no other program can change meanwhile is taken for granted, as SQLite
+does when it keeps the pages that it read under an exclusive lock.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from backpackd.core.rows import KeyRow
 
 MOST_BYTES = 1024 * 1024
-"""How many bytes of rows are remembered: the keys that are in use, not the vault."""
+"""The most bytes of rows that are remembered: the keys in use, not the whole vault."""
 
 
 class Remembered:
@@ -28,7 +28,7 @@ class Remembered:
         return self._rows.get(index)
 
     def add(self, rows: Iterable[KeyRow]) -> None:
-        """Remember rows, and forget the oldest where there are too many."""
+        """Remember rows, and forget the oldest if there are too many."""
         for row in rows:
             if row.index not in self._rows:
                 self._rows[row.index] = row

@@ -1,6 +1,6 @@
-"""A place on the disk for bytes on their way: no other process sees it, and nothing is left of it.
+"""A place on the disk for bytes in transit: no other process sees it, and nothing remains of it.
 
-What is written is sealed by whoever writes it.
+The caller seals the bytes that it writes.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class FileSpool:
     """
 
     def __init__(self, directory: Path) -> None:
-        # Unlinked before anything is in it, where the system has no files without a name.
+        # If the system has no files without a name: unlinked before anything is in it.
         self._descriptor = -1
         try:
             with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

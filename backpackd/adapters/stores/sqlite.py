@@ -1,7 +1,7 @@
 """The store on SQLite: one connection, one thread.
 
-It stores sealed bytes and understands none of them. How the file is opened, checked and made
-stands in `vault_file`; here is what is read from it and written to it.
+It stores sealed bytes and understands none of them. `vault_file` opens, checks and makes the file;
+this module reads and writes its rows.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class SqliteStore:
         if missing:
             remembered = self._remembered
             read = await self._run(lambda: self._rows(missing))
-            # If they were forgotten meanwhile, what was read may be older than the change. What is
-            # read after that is not: the thread does one thing after the other.
+            # If the rows were forgotten in between, this row may be older than the change. Later
+            # rows are not: the thread does one thing after the other.
             remembered.add(read.values())
             found |= read
         return found
@@ -222,7 +222,7 @@ class SqliteStore:
     def _commit(self, change: Change) -> None:
         connection = self._open()
         if change.nothing_else:
-            # What is replaced was sealed under a master key that somebody may have come by.
+            # The replaced slots wrap a master key that somebody may have got.
             self._purging.due()
         with transaction(connection):
             replaced = connection.execute(
@@ -258,7 +258,7 @@ class SqliteStore:
     def _append(self, rows: Sequence[AuditRow]) -> None:
         connection = self._open()
         if len(rows) == 1:
-            # A statement alone is a transaction of its own, and every lease waits for this one.
+            # A single statement is its own transaction, and every lease waits for this one.
             _append(connection, rows)
             return
         with transaction(connection):
@@ -268,7 +268,7 @@ class SqliteStore:
 def _bounded(column: str, most: int) -> str:
     """Return SQL for a column that is empty where the file holds more bytes than there can be.
 
-    What was planted is found to be damaged all the same, and costs no memory.
+    A planted row still counts as damaged, and costs no memory.
     """
     return f"CASE WHEN length({column}) <= {most} THEN {column} ELSE x'' END"
 
@@ -281,7 +281,7 @@ def _put_slots(connection: sqlite3.Connection, slots: Iterable[SlotRow]) -> None
 
 
 def _append(connection: sqlite3.Connection, rows: Iterable[AuditRow]) -> None:
-    # No REPLACE: what was written once is never written over.
+    # No REPLACE: a written row is never overwritten.
     statement = "INSERT INTO audit_log (number, kind, previous, body) VALUES (?, ?, ?, ?)"
     for row in rows:
         connection.execute(statement, (row.number, row.kind, row.previous, row.body))

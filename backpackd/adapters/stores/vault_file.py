@@ -1,4 +1,4 @@
-"""Opens, checks, upgrades and makes the vault file. What is stored in it is not judged here.
+"""Opens, checks, upgrades and makes the vault file. It does not judge the stored rows.
 
 The rules:
 
@@ -9,8 +9,9 @@ The rules:
 4. A vault is made under another name and linked into place when it is complete. So a file of that
    name that is empty or cut short is a damaged vault, never "no vault yet", and nothing here ever
    overwrites one.
-5. A file that is refused stays as it is, byte for byte. It is looked at read-only first: SQLite
-   folds the write-ahead log into the file when a connection that may write is closed.
+5. A refused file stays as it is, byte for byte. It is first read with a read-only connection:
+SQLite
+   merges the write-ahead log into the file when a connection that may write is closed.
 """
 
 import contextlib
@@ -60,7 +61,7 @@ class VaultFile:
         """Connect to the vault file; None when there is none.
 
         Raises:
-            DamageError: the file is no vault that can be used. It stays as it is.
+            DamageError: the file is not a usable vault. It stays as it is.
         """
         # A daemon that was killed just after it made the vault leaves the other name behind.
         self._remove_draft()
@@ -69,7 +70,7 @@ class VaultFile:
         return self.connect_checked()
 
     def create(self, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-        """Make the vault file, whole or not at all, and connect to it.
+        """Make the vault file, completely or not at all, and connect to it.
 
         Args:
             fill: stores what the new vault holds, inside the transaction that makes the tables.
@@ -102,7 +103,7 @@ class VaultFile:
     def _fill(
         self, connection: sqlite3.Connection, fill: Callable[[sqlite3.Connection], None]
     ) -> None:
-        # Here and not once it is in its place, so that no moment leaves a journal beside a vault.
+        # Here, before it is in its place: so there is never a journal beside a vault.
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         with transaction(connection):
@@ -112,12 +113,12 @@ class VaultFile:
             fill(connection)
 
     def _remove_draft(self) -> None:
-        # Only one daemon holds the home's lock, so a draft is the rest of one that was killed.
+        # Only one daemon holds the home's lock, so a draft is the leftover of a killed daemon.
         for suffix in ("", *_COMPANIONS):
             remove_file(self._path.with_name(_DRAFT_NAME + suffix))
 
     def _present(self) -> bool:
-        """Tell whether there is a vault file, and refuse one that is not safe to use."""
+        """Return whether there is a vault file, and refuse one that is not safe to use."""
         if not check_vault_files(self._path.parent):
             self._refuse_orphans()
             return False
@@ -153,7 +154,7 @@ class VaultFile:
         return connection
 
     def _look(self) -> None:
-        """Refuse a file that is no vault of ours without a chance of changing it."""
+        """Refuse a file that is not a vault, without changing it."""
         if self._path.with_name(FILE_NAME + "-journal").exists():
             # Rolled back by SQLite before anything can be read, for which it has to write.
             return
@@ -165,7 +166,7 @@ class VaultFile:
             if isinstance(damage, DamageError):
                 raise damage from error
             # A full disk, for one, has no room for the index that a read-only connection needs.
-            # Whether the file can be used is decided by the connection that will use it.
+            # The connection that will use the file decides whether it can be used.
 
     def _check_format(self, connection: sqlite3.Connection) -> int:
         """Check the whole file and return the version of its schema."""
@@ -191,7 +192,7 @@ class VaultFile:
         return int(version)
 
     def _cut_short(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether the last page is incomplete, which SQLite takes for zeros."""
+        """Return whether the last page is incomplete, which SQLite takes for zeros."""
         log = self._path.with_name(FILE_NAME + "-wal")
         if log.exists() and log.stat().st_size:
             # A write that found no room may have left such a page; it is whole in the log.

@@ -1,7 +1,7 @@
 """The clocks, and one alarm on the clock that goes on while the machine sleeps.
 
 asyncio's own clock stops in suspend: a lease of 15 minutes would outlive a night. Nothing here
-knows what a deadline means; whoever acts on one checks it again at use.
+knows what a deadline means. Code that acts on a deadline checks it again at use.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from typing import Final
 from backpackd.adapters.system.libc import Itimerspec, Timespec, check, libc
 from backpackd.ports import Timer
 
-# On macOS CLOCK_MONOTONIC goes on in suspend (clock_gettime(3) there), which `time.monotonic`
-# does not. On Linux it stops, and CLOCK_BOOTTIME goes on (clock_gettime(2)).
+# On macOS CLOCK_MONOTONIC goes on in suspend (clock_gettime(3) there), but `time.monotonic` does
+# not. On Linux it stops, and CLOCK_BOOTTIME goes on (clock_gettime(2)).
 if sys.platform == "linux":
     _BOOT: Final = time.CLOCK_BOOTTIME
 else:
@@ -54,8 +54,8 @@ class BootTimer:
 
         Args:
             loop: calls `callback`, with nothing under way in between.
-            callback: called at every ring. What it raises goes to the loop's exception handler,
-                and the timer works on.
+            callback: called at every ring. Its exceptions go to the loop's exception handler, and
+                the timer goes on.
         """
         self._loop = loop
         self._callback = callback
@@ -93,7 +93,7 @@ class BootTimer:
         try:
             os.read(self._fd, 8)
         except BlockingIOError:
-            return  # it was set anew between becoming due and now
+            return  # it was set again between becoming due and now
         self._callback()
 
 

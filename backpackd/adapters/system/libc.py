@@ -1,7 +1,7 @@
 """The C library's calls that Python does not offer, with their types declared once.
 
-Nothing is decided here. A declaration belongs here when an adapter calls it; which of them exist
-depends on the platform.
+Nothing is decided here. Only functions that an adapter calls are declared. The platform decides
+which of them exist.
 """
 
 import ctypes

@@ -1,10 +1,10 @@
-"""The sockets that the door listens on: its own, or those that a service manager hands over.
+"""The sockets that the door listens on: the daemon's own, or those of a service manager.
 
-Opens, checks and closes them; accepting is the door's part.
+It opens, checks and closes them; the door accepts.
 
-The own socket stands in a directory that only its owner can write to, with mode 0600 from the
-start. A lock file beside it comes first: it decides which of two daemons starts, and makes it safe
-to unlink the socket file of a dead one.
+The daemon's own socket is in a directory that only its owner can write, with mode 0600 from the
+start. A lock file beside it is taken first: it decides which of two daemons starts, and makes it
+safe to unlink the socket file of a dead daemon.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 LAUNCHD_SOCKETS = "Listeners"
-"""What the daemon's sockets are called in launchd's property list."""
+"""The name of the daemon's sockets in launchd's property list."""
 _MOST_PASSED = 16
 _BACKLOG = 1024
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
@@ -39,7 +39,7 @@ class Listener:
     """A listening Unix socket.
 
     Attributes:
-        path: where clients find it, as far as that is known.
+        path: where clients find it, if known.
     """
 
     def __init__(self, sock: socket.socket, path: str, own: "_OwnFile | None" = None) -> None:
@@ -50,11 +50,11 @@ class Listener:
         self.path = path
 
     def fileno(self) -> int:
-        """Give the descriptor, for the event loop; -1 once closed."""
+        """Return the descriptor, for the event loop; -1 if closed."""
         return self._socket.fileno()
 
     def accept(self) -> socket.socket:
-        """Take the next connection that waits.
+        """Accept the next waiting connection.
 
         Raises:
             BlockingIOError: none does.
@@ -63,7 +63,7 @@ class Listener:
         return self._socket.accept()[0]
 
     def close(self) -> None:
-        """Stop listening. The own socket file goes, if it still is ours. Twice is harmless."""
+        """Stop listening, and remove our own socket file. Calling it twice is harmless."""
         own, self._own = self._own, None
         if own is not None:
             own.remove()
@@ -132,14 +132,14 @@ class _OwnFile:
         """Remove the socket file of a dead daemon.
 
         Raises:
-            HomeError: a live one listens there, or it is no socket.
+            HomeError: a live daemon listens there, or it is not a socket.
         """
         try:
             found = os.lstat(self.name, dir_fd=self.directory)
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(found.st_mode):
-            raise HomeError(f"{self.path!r} is there and is no socket: move it away")
+            raise HomeError(f"{self.path!r} exists and is not a socket: move it away")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:
@@ -194,7 +194,7 @@ class _OwnFile:
                 os.unlink(self.name, dir_fd=self.directory)
 
     def release(self) -> None:
-        """Give the lock up. Its file stays: unlinking it would let two daemons each hold one."""
+        """Release the lock. Its file stays: without it, two daemons could each hold one."""
         os.close(self._lock)
         os.close(self.directory)
 
@@ -204,7 +204,7 @@ _ADDRESS_BYTES = 104 if sys.platform == "darwin" else 108
 
 
 def found_listeners(path: str) -> list[Listener]:
-    """Take the sockets that a service manager passed, else open our own at a path.
+    """Take the sockets that a service manager passed, otherwise open our own at a path.
 
     Raises:
         HomeError: they cannot be used.
@@ -239,7 +239,7 @@ def open_listener(path: str) -> Listener:
 def _open_directory(directory: Path) -> int:
     """Open the socket's directory, made if need be, and see that it is nobody else's to write to.
 
-    What is checked is what was opened, so exchanging the path later changes nothing.
+    The check uses the opened directory, so a later exchange of the path changes nothing.
     """
     path = str(directory)
     try:
@@ -342,7 +342,7 @@ def _adopt_one(fd: int) -> Listener:
         raise HomeError(f"descriptor {fd} was passed as a socket: {error.strerror}") from None
     listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM or not listening:
-        # Not ours to close: nobody said that it is what we took it for.
+        # Not ours to close: it may belong to somebody else.
         sock.detach()
         raise HomeError(f"descriptor {fd} is not a listening Unix stream socket")
     name = sock.getsockname()

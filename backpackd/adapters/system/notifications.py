@@ -1,7 +1,7 @@
-"""Desktop notifications: a request's code and nothing else, since other programs see them too.
+"""Desktop notifications: only a request's code, because other programs see notifications, too.
 
-By the freedesktop.org notification service on the session bus, where there is one. Best effort: a
-bus that is missing, slow or full never holds up or fails a request.
+It uses the freedesktop.org notification service on the session bus, if there is one. A missing,
+slow or full bus never delays or fails a request.
 """
 
 import logging
@@ -39,7 +39,7 @@ class DesktopNotifier:
         try:
             self._codes.put_nowait(code)
         except queue.Full:
-            # The desktop has more to show than anybody reads.
+            # The desktop already has more notifications than anybody reads.
             return
 
     def _work(self) -> None:

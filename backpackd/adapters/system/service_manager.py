@@ -1,7 +1,7 @@
-"""Talks with the service manager that runs the daemon: sd_notify(3) and its watchdog.
+"""Talks to the service manager that runs the daemon: sd_notify(3) and its watchdog.
 
-It never stands in the way of the daemon: what cannot be told is logged and left. Passed sockets
-are the door's matter.
+It never stops the daemon: a message that cannot be sent is logged and dropped. `listener` takes
+passed sockets.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def notify(environ: Mapping[str, str], *assignments: str) -> bool:
-    """Tell whoever waits at `NOTIFY_SOCKET`, sd_notify(3).
+    """Send a message to `NOTIFY_SOCKET`, sd_notify(3).
 
     Args:
         environ: the daemon's environment.
@@ -65,7 +65,7 @@ def status(text: str) -> str:
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
-    """Tell how often the service manager wants a sign of life, sd_watchdog_enabled(3).
+    """Return how often the service manager wants a sign of life, sd_watchdog_enabled(3).
 
     Args:
         environ: the daemon's environment.
@@ -82,7 +82,7 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 def keep_alive(environ: Mapping[str, str], pid: int) -> None:
-    """Tell a service manager that watches, for as long as the event loop turns, that it does.
+    """Send signs of life to a watching service manager, as long as the event loop turns.
 
     Args:
         environ: the environment.
@@ -95,7 +95,7 @@ def keep_alive(environ: Mapping[str, str], pid: int) -> None:
 
 
 def supervised(environ: Mapping[str, str], pid: int | None = None) -> bool:
-    """Tell whether a service manager runs this very process, so that stopping is its job.
+    """Return whether a service manager runs this very process, so that stopping is its job.
 
     `NOTIFY_SOCKET` does not show it: the client that starts a detached daemon sets it, too. Nor
     does `INVOCATION_ID`: every shell in a desktop's terminal inherits one. systemd says which

@@ -1,4 +1,4 @@
-"""What people's answers left behind: consents, refusals and revocations.
+"""Consents, refusals and revocations: the results of people's answers.
 
 Invariants:
 
@@ -6,13 +6,14 @@ Invariants:
    a revocation, and when the vault is locked.
 2. A revocation also sets aside, for that tree and those keys, standing grants and whatever was
    consented to before it: a person is asked again.
-3. A refusal and a revocation are about a root, and hold for every process below it and for what
-   its tree may have left behind (`core.access.orphans`). So does, for the latter, that a rule
-   denied something to a tree: a process below the root meets the rule itself.
-4. A revocation holds until its tree ends. Of too many, the oldest from then on sets everything
-   aside that was given before it, to whomever: never less than it did.
-5. While the vault is locked no name of a key is here. Of revocations the trees are left, and from
-   then on they hold for every key.
+3. A refusal or a revocation is about a root. It holds for every process below the root and for
+   processes that its tree may have left behind (`core.access.orphans`). If a rule denied something
+   to a tree, that also holds for what the tree may have left behind; processes below the root meet
+   the rule itself.
+4. A revocation holds until its tree ends. If there are too many, the oldest one then sets aside
+   everything that was given before it, to any tree: never less than it did.
+5. While the vault is locked, no name of a key is here. Only the trees of revocations remain, and
+   from then on they hold for every key.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -25,21 +26,21 @@ from backpackd.core.access.selectors import Selector
 from backpackd.core.peer_facts import PeerFacts, ProcessId
 
 MOST_REMEMBERED = 4096
-"""Refusals and revocations that are remembered, each."""
+"""The most refusals that are remembered, and the most revocations."""
 
 EVERY_KEY = "*"
-"""Stands for every key where keys are revoked. No key has this name."""
+"""Stands for every key in a revocation. No key has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """What a caller does not have without a question, since a tree may have left it behind.
+    """The keys that a caller gets only after a question, because a tree may have left it behind.
 
     Attributes:
         names: keys that were refused to such a tree or revoked from it, or `EVERY_KEY`.
         selectors: of the rules that denied something to such a tree.
-        beside: the roots that something was revoked from and that may have made the caller, or what
-            it is below, a child of their own parent; each with that parent.
+        beside: roots that something was revoked from, and that may have made the caller, or a
+            process above it, a child of their own parent; each with that parent.
     """
 
     names: frozenset[str]
@@ -48,7 +49,7 @@ class Suspended:
 
 
 class Consents:
-    """What people's answers left behind, for `core.access.decision`. In memory only."""
+    """The results of people's answers, for `core.access.decision`. In memory only."""
 
     def __init__(self) -> None:
         self._consents: dict[str, Grant] = {}
@@ -57,9 +58,9 @@ class Consents:
         self._answers = 0
         self._refused = _Remembered()
         self._withdrawn = _Remembered()
-        # Trees that a rule denied something, with the selectors that meant them. No names.
+        # Trees to which a rule denied something, with the rules' selectors. No names.
         self._denied: dict[ProcessId, tuple[Place, frozenset[Selector]]] = {}
-        # The latest revocation of those that were too many to remember.
+        # The latest of the revocations that were too many to remember.
         self._overflowed = -1
 
     def consent(self, grant: Grant, tree: ProcessId) -> None:
@@ -67,7 +68,7 @@ class Consents:
 
         Args:
             grant: to the root that the person chose.
-            tree: the root of the tree that asked; what it was refused of these keys is forgotten.
+            tree: the root of the tree that asked; its refusals of these keys are forgotten.
         """
         self._consents[grant.id] = grant
         self._given[grant.id] = self._count()
@@ -81,7 +82,7 @@ class Consents:
         return list(self._consents.values())
 
     def use(self, grant_id: str) -> bool:
-        """Spend one use of a consent; False when it has ended or has none left."""
+        """Spend one use of a consent; return False if it has ended or has none left."""
         consent = self._consents.get(grant_id)
         if consent is None or consent.uses_left == 0:
             return False
@@ -89,7 +90,7 @@ class Consents:
         return True
 
     def refuse(self, tree: ProcessId, names: Iterable[str], *, place: Place | None = None) -> None:
-        """Remember that a person refused keys to a tree: it is not asked again.
+        """Remember that a person refused keys to a tree: nobody is asked about it again.
 
         Args:
             tree: its root.
@@ -99,15 +100,15 @@ class Consents:
         self._refused.add(tree, names, self._count(), place)
 
     def refused(self, tree: ProcessId, names: Iterable[str]) -> bool:
-        """Tell whether one of these keys was refused to the tree that has this root."""
+        """Return whether one of these keys was refused to the tree that has this root."""
         return any(self._refused.number(tree, name) >= 0 for name in names)
 
     def refused_above(self, facts: PeerFacts, names: Collection[str]) -> bool:
-        """Tell whether one of these keys was refused to a tree that a caller is in."""
+        """Return whether one of these keys was refused to a tree that a caller is in."""
         return any(self.refused(process.id, names) for process in facts.chain)
 
     def refused_to(self, facts: PeerFacts, names: Collection[str]) -> bool:
-        """Tell whether a caller is not asked about: one of these keys was refused above it.
+        """Return whether one of these keys was refused above a caller, so that nobody is asked.
 
         Or it was refused to a tree that may have left the caller behind.
         """
@@ -152,22 +153,22 @@ class Consents:
         *,
         place: Place | None = None,
     ) -> list[Grant]:
-        """Set aside what lets a tree have keys.
+        """Set aside the consents and grants that give keys to a tree.
 
-        Consents to another process of the tree's chain than its root are set aside for this tree
-        like standing grants, and stay for others, unless what was revoked rested on them.
+        A consent to another process of the tree's chain than its root is set aside for this tree
+        like a standing grant. It stays for others, unless the revoked lease rested on it.
 
         Args:
             tree: its root.
             names: the keys; `EVERY_KEY` for all of them.
-            rested_on: ids of the grants and consents that what was revoked rested on.
+            rested_on: ids of the grants and consents that the revoked lease rested on.
             place: where the root runs; None: not known.
 
         Returns:
             The consents that ended.
         """
-        # Whoever could make the daemon forget, by having others' keys revoked, would get what was
-        # revoked from him back.
+        # Otherwise a process could have others' keys revoked until the daemon forgets, and then get
+        # its own revoked keys back.
         overflowed = self._withdrawn.add(tree, names, self._count(), place)
         self._overflowed = max(self._overflowed, overflowed)
         return self.end_consents(
@@ -183,7 +184,7 @@ class Consents:
         return self._overflowed >= 0 or bool(self._withdrawn.trees())
 
     def withdrawn(self, tree: ProcessId, name: str, *, since: str = "") -> bool:
-        """Tell whether a key was revoked from a tree, so that what it had before is set aside.
+        """Return whether a key was revoked from a tree, so that earlier grants are set aside.
 
         Args:
             tree: its root.
@@ -206,11 +207,11 @@ class Consents:
         return ended
 
     def trees(self) -> set[ProcessId]:
-        """Return the roots of the trees about which something is remembered, consents aside."""
+        """Return the roots of trees with a refusal, a revocation or a denial."""
         return self._refused.trees() | self._withdrawn.trees() | self._denied.keys()
 
     def about(self, tree: ProcessId) -> bool:
-        """Tell whether something is remembered about a tree, consents aside."""
+        """Return whether a tree has a refusal, a revocation or a denial."""
         return tree in self._refused or tree in self._withdrawn or tree in self._denied
 
     def end_tree(self, tree: ProcessId) -> list[Grant]:
@@ -221,10 +222,10 @@ class Consents:
         return self.end_consents(lambda consent: consent.selector.process == tree)
 
     def lock(self) -> None:
-        """Forget everything but which trees were revoked from or denied: the vault is locked.
+        """Forget everything except revoked and denied trees: the vault is locked.
 
-        Whoever unlocks it need not be the person who revoked, nor anybody at all, and every process
-        of the user can have it locked.
+        They stay, because every process of the user can lock the vault, and it may unlock itself or
+        be unlocked by somebody else than the person who revoked.
         """
         self._consents.clear()
         self._given.clear()
@@ -235,7 +236,7 @@ class Consents:
             self._revoke_all(tree, places.get(tree))
 
     def revocations(self, boot_id: str) -> Revocations:
-        """Return what is to be kept of the revocations that hold.
+        """Return the revocations in force, in the form that is stored.
 
         Args:
             boot_id: of the running system.
@@ -248,7 +249,7 @@ class Consents:
         return Revocations(boot_id, frozenset(trees), places=dict(self._withdrawn.places))
 
     def restore(self, tree: ProcessId | None, *, place: Place | None = None) -> None:
-        """Have a revocation hold again that was kept, for every key.
+        """Put a stored revocation in force again, for every key.
 
         Args:
             tree: its root; None: everybody.
@@ -273,10 +274,10 @@ def _covers_any(consent: Grant, names: Collection[str]) -> bool:
 
 
 class _Remembered:
-    """Numbers of trees and keys. Of too many, the oldest is forgotten.
+    """Numbers of trees and keys. If there are too many, the oldest is forgotten.
 
     Attributes:
-        places: where the roots of the trees run, of those of which it is known.
+        places: where the roots of the trees run, if known.
     """
 
     def __init__(self) -> None:
@@ -289,7 +290,7 @@ class _Remembered:
         return tree in self._names
 
     def add(self, tree: ProcessId, names: Iterable[str], number: int, place: Place | None) -> int:
-        """Remember a number for these keys, and return the latest that was forgotten; -1: none."""
+        """Remember a number for these keys; return the latest forgotten number, or -1."""
         place = place or self.places.get(tree)
         for name in names:
             self.drop(tree, name)
@@ -305,7 +306,7 @@ class _Remembered:
         return forgotten
 
     def number(self, tree: ProcessId, name: str) -> int:
-        """Return the number; -1 where there is none."""
+        """Return the number; -1 if there is none."""
         return self._numbers.get((tree, name), -1)
 
     def of(self, tree: ProcessId) -> list[str]:

@@ -1,8 +1,8 @@
 """The decision: may this caller lease these keys? One pure function, on names alone.
 
-It is made before any key is looked up, so a refusal tells nobody whether a key exists; and it is
-the same for every caller, operators included. Rules that deny come first, then grants and consents,
-then what the policy says about requests that neither covers.
+It is made before any key is looked up, so a refusal does not reveal whether a key exists. It is the
+same for every caller, including operators. Rules that deny come first, then grants and consents,
+then the policy's default for requests that neither covers.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,12 +19,12 @@ from backpackd.core.peer_facts import PeerFacts, ProcessId
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything that a decision is made from, besides the caller and the names.
+    """The input of a decision, besides the caller and the names.
 
     Attributes:
         policy: in force, with the configuration file on top.
         grants: the standing grants.
-        consents: what people's answers left behind.
+        consents: consents, refusals and revocations.
         now_ms: the wall clock, Unix time in milliseconds, never earlier than the latest seen.
         boot_id: of the running system.
     """
@@ -52,11 +52,11 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The request is denied, whoever is asked.
+    """The request is denied, and nobody is asked.
 
     Attributes:
-        by_rule: a rule denies it, and no grant helps against that; False: the policy's default
-            denies what no grant covers.
+        by_rule: a rule denies it, and no grant helps; False: no grant covers it, and the policy's
+            default denies it.
     """
 
     by_rule: bool = True
@@ -82,11 +82,11 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
     Args:
         facts: the caller, as attested just now.
         names: key names, checked; at least one.
-        rules: what holds at this moment.
+        rules: the rules at this moment.
 
     Returns:
         `Deny` when a rule denies one of the names; `Allow` when every name is covered by a usable
-        grant or consent to this caller; else what the policy says by default.
+        grant or consent to this caller; otherwise the policy's default.
     """
     if any(rules.policy.denies(facts, name, rules.boot_id) for name in names):
         return Deny()
@@ -104,7 +104,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
     if open_names and rules.policy.default == "deny":
         return Deny(by_rule=False)
     if rules.policy.default == "allow":
-        # What was revoked from this tree is asked about even where everything else is allowed.
+        # Keys that were revoked from this tree need a question even if everything else is allowed.
         open_names = [n for n in open_names if _asked_about(facts, n, rules, suspended)]
     if open_names:
         return Ask(tuple(open_names))
@@ -113,7 +113,7 @@ def decide(facts: PeerFacts, names: Sequence[str], rules: Rules) -> Decision:
 
 
 def applicable(facts: PeerFacts, rules: Rules) -> list[Grant]:
-    """Return the usable grants and consents that are given to this caller, for whatever keys."""
+    """Return the usable grants and consents to this caller, for any keys."""
     return [
         grant
         for grant in (*rules.grants, *rules.consents.in_force())
@@ -122,11 +122,11 @@ def applicable(facts: PeerFacts, rules: Rules) -> list[Grant]:
 
 
 def needs_digests(names: Sequence[str] | None, rules: Rules) -> bool:
-    """Tell whether a decision may depend on digests of what the caller runs.
+    """Return whether a decision may depend on digests of what the caller runs.
 
     Args:
         names: the keys asked for; None: any.
-        rules: what holds at this moment.
+        rules: the rules at this moment.
     """
 
     def concerned(covers: Callable[[str], bool]) -> bool:
@@ -142,10 +142,10 @@ def needs_digests(names: Sequence[str] | None, rules: Rules) -> bool:
 
 
 def wanted_names(usable: Collection[Grant], rules: Rules) -> Collection[str] | None:
-    """Return the only names that a listing for a caller can hold; None: it may be any.
+    """Return the only names that a listing for a caller can hold; None: any name.
 
     Args:
-        usable: what `applicable` returned for the caller.
+        usable: from `applicable` for the caller.
         rules: the same.
     """
     if rules.policy.default == "allow":
@@ -155,12 +155,12 @@ def wanted_names(usable: Collection[Grant], rules: Rules) -> Collection[str] | N
 
 
 def newly_denied(names: Iterable[str], before: Policy, policy: Policy) -> set[str]:
-    """Return the keys that a new rule denies, to whomever it means.
+    """Return the keys that a new rule denies to some process.
 
     Args:
         names: keys.
         before: the policy that was in force.
-        policy: the one that is.
+        policy: the policy that is in force now.
     """
     new = [rule for rule in policy.deny if rule not in before.deny]
     return {name for name in names if any(rule.covers(name) for rule in new)}
@@ -183,14 +183,14 @@ def may_lease(
     rules: Rules,
     suspended: Suspended | None = None,
 ) -> bool:
-    """Tell whether a caller would get a key without anybody being asked, for listings.
+    """Return whether a caller would get a key without a question, for listings.
 
     Args:
         facts: the caller.
         name: of the key.
-        usable: what `applicable` returned for it.
+        usable: from `applicable` for the caller.
         rules: the same.
-        suspended: what `Consents.suspended` returned for it; None: look it up.
+        suspended: from `Consents.suspended` for the caller; None: look it up.
     """
     if rules.policy.denies(facts, name, rules.boot_id):
         return False
@@ -202,15 +202,15 @@ def may_lease(
 
 
 def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> bool:
-    """Tell whether a key was revoked from a process above the caller, or from the caller itself.
+    """Return whether a key was revoked from a process above the caller, or from the caller itself.
 
-    All of the chain counts, not only the tree: a terminal of its own, or a setuid program in
-    between, moves the root of the caller's tree inwards, away from the root that was revoked.
+    The whole chain counts, not only the tree: a new terminal or a setuid program in between moves
+    the root of the caller's tree inwards, away from the revoked root.
 
     Args:
         facts: the caller.
         name: of the key.
-        rules: what holds at this moment.
+        rules: the rules at this moment.
         since: the id of a consent: only a revocation after that one counts.
     """
     if not rules.consents.any_withdrawn:
@@ -219,12 +219,12 @@ def withdrawn(facts: PeerFacts, name: str, rules: Rules, *, since: str = "") -> 
 
 
 def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: Suspended) -> bool:
-    """Tell whether a grant counts for a key: a revocation sets aside what came before it.
+    """Return whether a grant counts for a key: a revocation sets aside earlier grants.
 
-    A standing grant stays set aside for as long as the tree lives, a consent only when it was
-    given before the revocation. What is given to a `tree:` names this very caller or a process
-    above it, so it counts also where another tree may have left the caller behind. It does not
-    where that tree had it, too: a root that gave its own parent a child is below the same grant.
+    A standing grant stays set aside as long as the tree lives, a consent only if it was given
+    before the revocation. A grant to a `tree:` names this caller or a process above it. So it
+    counts even if another tree may have left the caller behind. It does not count if that tree had
+    the grant, too: a root that gave its own parent a child is below the same grant.
     """
     if not grant.covers(name):
         return False
@@ -242,7 +242,7 @@ def _counts(grant: Grant, facts: PeerFacts, name: str, rules: Rules, suspended: 
 
 
 def _reaches(grant: Grant, facts: PeerFacts, process: ProcessId) -> bool:
-    """Tell whether a grant to a tree is given to a process of a caller's chain or one above it."""
+    """Return whether a grant to a tree names a process of a caller's chain or one above it."""
     from_there = [each.id for each in facts.chain]
     return grant.selector.process in from_there[from_there.index(process) :]
 
@@ -252,7 +252,7 @@ def _asked_about(facts: PeerFacts, name: str, rules: Rules, suspended: Suspended
 
 
 def _suspended(name: str, rules: Rules, suspended: Suspended) -> bool:
-    """Tell whether a caller that a tree may have left behind is asked about a key."""
+    """Return whether a caller that a tree may have left behind is asked about a key."""
     if name in suspended.names or EVERY_KEY in suspended.names:
         return True
     return any(

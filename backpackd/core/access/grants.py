@@ -1,6 +1,6 @@
 """Grants: standing permission for a subject to lease keys.
 
-Values only; who may add one is not decided here.
+Values only. It does not decide who may add a grant.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,8 +31,8 @@ class Grant:
     Attributes:
         id: 16 hexadecimal digits.
         patterns: key names and patterns of key names.
-        selector: whom it is given to.
-        max_ttl: the longest a lease that rests on it may live, in seconds.
+        selector: its subject.
+        max_ttl: the longest life of a lease that rests on it, in seconds.
         expires_at_ms: Unix time in milliseconds; None: until taken back.
         uses_left: how many more leases; None: any number; 0: used up, kept while leases rest on it.
         created_at_ms: Unix time in milliseconds.
@@ -51,15 +51,15 @@ class Grant:
     consent: bool = False
 
     def covers(self, name: str) -> bool:
-        """Tell whether one of the patterns covers a key name."""
+        """Return whether one of the patterns covers a key name."""
         return any(names.matches(pattern, name) for pattern in self.patterns)
 
     def usable(self, now_ms: int) -> bool:
-        """Tell whether it still allows new leases at this moment on the wall clock."""
+        """Return whether it still allows new leases at this moment on the wall clock."""
         return self.uses_left != 0 and not self.expired(now_ms)
 
     def expired(self, now_ms: int) -> bool:
-        """Tell whether its time is over."""
+        """Return whether its time is over."""
         return self.expires_at_ms is not None and now_ms >= self.expires_at_ms
 
     def used(self) -> "Grant":
@@ -144,9 +144,9 @@ def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_room(grants: Collection[Grant]) -> None:
-    """Return if a vault may have these grants, all in all.
+    """Raise unless a vault may have all these grants.
 
-    Every decision matches the names asked for with all their patterns, so it is those that cost.
+    Every decision matches the requested names against all their patterns, so the patterns cost.
 
     Raises:
         LimitError: they are too many, or have too many patterns.

@@ -1,10 +1,10 @@
-"""The table of live leases. Whatever begins, extends or ends a lease does it here.
+"""The table of live leases. Only this table starts, extends and ends leases.
 
 Invariants:
 
-1. `expires_at <= max_expires_at`, and no call moves `max_expires_at` but `shorten`, to earlier.
+1. `expires_at <= max_expires_at`. Only `shorten` moves `max_expires_at`, to an earlier time.
 2. A lease that has ended is in no index: it cannot be renewed, listed or found.
-3. `expire(now)` ends everything that is due and tells when it is next needed.
+3. `expire(now)` ends everything that is due, and returns when it is next needed.
 
 Times are seconds on the boot clock and come in as arguments. Leases are in memory only.
 """
@@ -26,10 +26,10 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def check_id(lease_id: str) -> str:
-    """Return `lease_id` if a lease may have it.
+    """Return `lease_id` if it has the form of a lease's id.
 
     Raises:
-        InvalidRequestError: it is not of the form.
+        InvalidRequestError: it has another form.
     """
     if not _ID.fullmatch(lease_id):
         raise InvalidRequestError(
@@ -48,7 +48,7 @@ class Lease:
         holder: the root of the process tree that holds it.
         grant_ids: the grants it rests on.
         issued_at: boot-clock seconds.
-        ttl: for how long it was issued, in seconds.
+        ttl: its life when it was issued, in seconds.
         expires_at: boot-clock seconds.
         max_expires_at: boot-clock seconds; no renewal goes past.
     """
@@ -66,8 +66,8 @@ class Lease:
 class LeaseTable:
     """Live leases, by id, key, holder and grant, with a heap of deadlines.
 
-    The heap holds (deadline, id) and may hold deadlines of leases that were renewed or ended since;
-    those are passed over when they come up, and cleared when they are more than half of it.
+    The heap holds (deadline, id). It may hold deadlines of leases that were renewed or have ended.
+    These are skipped when they come up, and cleared when they are more than half of the heap.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class LeaseTable:
         """Begin a lease.
 
         Args:
-            lease_id: fresh and random; a known one would let its holder's neighbour renew it.
+            lease_id: fresh and random; a guessable id would let another process renew the lease.
             names: the keys handed out.
             holder: the root of the caller's process tree.
             grant_ids: the grants that allow it.
@@ -135,14 +135,14 @@ class LeaseTable:
         return lease
 
     def shorten(self, lease_id: str, until: float) -> Lease | None:
-        """Let a lease live no longer than until then, with all renewals.
+        """Limit the life of a lease, including all renewals.
 
         Args:
             lease_id: of a lease in the table.
             until: boot-clock seconds.
 
         Returns:
-            The lease, when it ends sooner now than it would have without a renewal.
+            The lease, if it now ends sooner than before; otherwise None.
         """
         lease = self._leases[lease_id]
         lease.max_expires_at = min(lease.max_expires_at, until)
@@ -175,11 +175,11 @@ class LeaseTable:
         return self._live(self._leases, now)
 
     def holds(self, holder: ProcessId) -> bool:
-        """Tell whether a process tree holds a lease."""
+        """Return whether a process tree holds a lease."""
         return holder in self._by_holder
 
     def rests_on(self, grant_id: str) -> bool:
-        """Tell whether a lease rests on a grant."""
+        """Return whether a lease rests on a grant."""
         return grant_id in self._by_grant
 
     def names(self) -> set[str]:
@@ -213,7 +213,7 @@ class LeaseTable:
     def end_all(self) -> list[Lease]:
         """End every lease and return them.
 
-        At once, not one by one: a panic must not take longer the more there is to end.
+        At once, not one by one: a panic must not take longer if there are more leases.
         """
         ended = list(self._leases.values())
         self._leases.clear()
@@ -263,8 +263,8 @@ class LeaseTable:
         return ended
 
     def _tidy(self) -> None:
-        # At every change, endings included: whoever takes leases and gives them back in a loop
-        # would otherwise fill the memory with deadlines that are weeks away.
+        # At every change, including ends: otherwise a process that takes and gives back leases in
+        # a loop would fill the memory with deadlines that are weeks away.
         if len(self._heap) > 2 * len(self._leases) + _SLACK:
             self._heap = [(lease.expires_at, lease.id) for lease in self._leases.values()]
             heapq.heapify(self._heap)
@@ -274,7 +274,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class _Index(Generic[_Key]):
-    """Finds leases by one thing that they have.
+    """Finds leases by one of their attributes.
 
     Where only one lease has it, its id stands bare, and where several do, in a dict without values:
     a set of few takes twice to four times as much memory.

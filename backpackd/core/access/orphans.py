@@ -1,4 +1,4 @@
-"""What a process tree leaves behind: orphans, and processes that stand beside its root.
+"""Processes that a tree may have left behind: orphans, and processes beside its root.
 
 Permission is for a tree. Prohibition is for every process below the root that was revoked, refused
 or denied: whatever terminals, sessions and programs lie in between, that root stands in the chain.
@@ -8,8 +8,9 @@ left behind by the tree. It may be somebody else's: therefore it loses only what
 question, and only while the root lives.
 
 A process can also give its own parent a child (`CLONE_PARENT` in clone(2)). Such a child looks like
-any other command that the parent started, say a shell. It is never older than the root, so every
-younger child of the root's parent counts as possibly left behind, too, with all below it.
+any other command that the parent, for example a shell, started. It is never older than the root. So
+every younger child of the root's parent also counts as possibly left behind, with everything below
+it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ class Place:
 
 
 def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
-    """Say where a process of a chain runs."""
+    """Return where a process of a chain runs."""
     above = facts.chain[facts.chain.index(process) + 1 :][:1]
     parent = above[0].id if above and not above[0].manager else None
     return Place(process.session, process.unit, facts.chain[facts.outermost].id, parent)
@@ -50,7 +51,7 @@ def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Ancestry:
-    """What prohibition has to know of a tree when its own processes are not asked any more.
+    """Facts about a tree that prohibitions need after its processes have gone.
 
     Attributes:
         chain: its root and all that stood above it.
@@ -69,7 +70,7 @@ class Ancestry:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What tells of a caller which trees may have left it behind.
+    """Facts about a caller that show which trees may have left it behind.
 
     Attributes:
         top: the outermost process of its chain that is no manager and no other user's.
@@ -104,12 +105,12 @@ class Traces:
         )
 
     def beside(self, root: ProcessId, place: Place) -> bool:
-        """Tell whether the caller is, or is below, a younger child of a root's parent."""
+        """Return whether the caller is, or is below, a younger child of a root's parent."""
         child = self.children.get(place.parent) if place.parent is not None else None
         return child is not None and child != root and child.start >= root.start
 
     def may_be_left_by(self, root: ProcessId, place: Place) -> bool:
-        """Tell whether a tree that has its root there may have left the caller behind."""
+        """Return whether a tree that has its root there may have left the caller behind."""
         if place.session in self.adopted or self.beside(root, place):
             return True
         if not self.orphaned or self.top == place.top:

@@ -1,7 +1,7 @@
-"""The policy: what holds for every request, and how a configuration file may tighten it.
+"""The policy: rules for every request, and how a configuration file may tighten them.
 
-The sealed policy is the operator's. What processes of the user can write (the configuration file)
-is only ever laid on top by `tightened`, and nothing in it can widen anything.
+Only the operator changes the sealed policy. Every process of the user can write the configuration
+file. `tightened` applies it on top, and nothing in it can widen anything.
 """
 
 from collections.abc import Sequence, Sized
@@ -30,26 +30,26 @@ class DenyRule:
 
     Attributes:
         patterns: key names and patterns.
-        selector: whom; None: everybody.
+        selector: the processes that it means; None: all.
     """
 
     patterns: tuple[str, ...]
     selector: Selector | None = None
 
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
-        """Tell whether this rule denies a key to a caller."""
+        """Return whether this rule denies a key to a caller."""
         return self.covers(name) and (
             self.selector is None or selectors.concerns(self.selector, facts, boot_id)
         )
 
     def covers(self, name: str) -> bool:
-        """Tell whether this rule denies a key to whomever it means."""
+        """Return whether this rule denies a key to the processes that it means."""
         return any(matches(pattern, name) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for every request.
+    """Rules for every request.
 
     Attributes:
         default: what happens to a request that no grant covers, one of `DEFAULTS`.
@@ -64,11 +64,11 @@ class Policy:
     max_ttl: int = LONGEST_TTL
 
     def denies(self, facts: PeerFacts, name: str, boot_id: str) -> bool:
-        """Tell whether a rule denies a key to a caller."""
+        """Return whether a rule denies a key to a caller."""
         return any(rule.denies(facts, name, boot_id) for rule in self.deny)
 
     def meant(self, facts: PeerFacts, boot_id: str) -> frozenset[Selector]:
-        """Return the selectors of rules that mean a caller, whatever keys they are about."""
+        """Return the selectors of rules that mean a caller, for any keys."""
         found = {rule.selector for rule in self.deny if rule.selector is not None}
         return frozenset(one for one in found if selectors.concerns(one, facts, boot_id))
 
@@ -118,7 +118,7 @@ def make(default: str, listing: str, deny: list[DenyRule], max_ttl: int) -> Poli
     """Make a policy from parts that came from outside.
 
     Raises:
-        InvalidRequestError: a part is not of the form (`invalid-policy`).
+        InvalidRequestError: a part has a wrong form (`invalid-policy`).
     """
     if default not in DEFAULTS or listing not in LISTINGS:
         raise _invalid("the default is ask, allow or deny, and the listing is granted or all")
@@ -129,7 +129,7 @@ def make(default: str, listing: str, deny: list[DenyRule], max_ttl: int) -> Poli
 
 
 def check_count(rules: Sized) -> None:
-    """Return if there are not too many rules, whatever they hold.
+    """Raise if there are too many rules.
 
     Raises:
         InvalidRequestError: there are (`invalid-policy`).
@@ -143,10 +143,10 @@ def make_rule(patterns: Sequence[str], selector: str) -> DenyRule:
 
     Args:
         patterns: 1 to 64 key names or patterns.
-        selector: whom; empty: everybody.
+        selector: the processes that it means; empty: all.
 
     Raises:
-        InvalidRequestError: a part is not of the form.
+        InvalidRequestError: a part has a wrong form.
     """
     if not 1 <= len(patterns) <= MAX_PATTERNS:
         raise _invalid(f"a rule names 1 to {MAX_PATTERNS} keys or patterns")

@@ -3,14 +3,15 @@
 Invariants:
 
 1. Calls of one process tree for the same keys, or for some of them, are one request.
-2. One tree has few requests at a time, those of the trees around it included. A terminal of its
-   own, which makes an agent's tool another tree, leads out of neither that nor out of the bound for
-   everything below one outermost process. A full table gives way where it is fullest: a flood
-   pushes out its own requests first.
-3. Who leaves a tree at every request, by forking twice, is a flood of many trees. It is counted by
-   what it does not leave by that: its login session or systemd unit, and within it the orphans,
-   whom no terminal program stands above. In a full table the crowd that has most gives up its
-   newest for a newcomer of a smaller one.
+2. One tree has few requests at a time, including those of the trees around it. With its own
+   terminal, an agent's tool becomes another tree. It still counts for the trees around it, and for
+   the limit of everything below one outermost process. A full table gives way where it is fullest:
+   a flood pushes out its own requests first.
+3. A program that leaves its tree at every request, by forking twice, is a flood of many trees. It
+is
+   counted by what it does not leave that way: its login session or systemd unit, and within it the
+   orphans, which have no terminal program above them. In a full table the largest crowd gives up
+   its newest request for a newcomer of a smaller crowd.
 4. Sources, crowds and trees are shown in turns, each with its oldest first.
 
 Times are seconds on the boot clock and come in as arguments.
@@ -28,7 +29,7 @@ MOST_OF_CHAIN = 32
 """Of all trees below one outermost process, such as a terminal program."""
 MOST = 256
 FEW = 32
-"""So many requests of one source or crowd are no flood."""
+"""This many requests of one source or crowd are not a flood."""
 LIFE = 600.0
 """Seconds that a request stays without a call that waits for it."""
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -38,15 +39,15 @@ CODE_LENGTH = 4
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One question to a person.
+    """One request to a person.
 
     Attributes:
         code: `CODE_LENGTH` characters of `CODE_ALPHABET`.
-        facts: the caller when it first asked, as attested, with what its chain was last found to
-            run.
+        facts: the caller when it first asked, as attested, with the programs that its chain last
+            ran.
         names: the keys.
         reason: the caller's words, a claim.
-        commands: what the processes of the chain say of themselves, claims, by pid.
+        commands: command lines of the chain by pid, claims.
         asked_at: boot-clock seconds.
         until: boot-clock seconds at which it ends without waiting calls.
         waiting: how many calls wait.
@@ -72,11 +73,11 @@ class Request:
 
     @property
     def origin(self) -> ProcessId:
-        """The tree that counts where trees are held apart, whatever root the caller proposes."""
+        """The tree that counts for limits, whatever root the caller proposes."""
         return self.facts.origin.id
 
     def differs(self, facts: PeerFacts, commands: dict[int, str]) -> bool:
-        """Tell whether the chain runs something else than what was shown of this request.
+        """Return whether the chain runs something else than what was shown of this request.
 
         A command line is a claim. It counts all the same: an interpreter that runs another script
         is the same file, and a claim may refuse an approval, though never allow one. A process that
@@ -98,7 +99,7 @@ class Request:
         if self.differs(facts, commands):
             self.revision += 1
         ended = {each.id.pid for each in facts.chain if each.image.answer is Answer.ENDED}
-        # Whatever has the number of one that has ended by now says nothing about it.
+        # A process that has reused the pid of an ended one says nothing about it.
         live = {pid: command for pid, command in commands.items() if pid not in ended}
         self.facts, self.commands = facts, {**self.commands, **live}
 
@@ -153,9 +154,9 @@ class RequestTable:
         return None
 
     def check_room(self, facts: PeerFacts) -> None:
-        """Return if a caller may make one more request.
+        """Raise unless a caller may make one more request.
 
-        Those of every tree that the caller is in count. Otherwise each terminal that an agent
+        Requests of every tree that the caller is in count. Otherwise each terminal that an agent
         opens would be a tree with requests of its own.
 
         Raises:
@@ -174,7 +175,7 @@ class RequestTable:
             )
 
     def add(self, request: Request) -> list[Request]:
-        """Add a request, and return those that had to give way to it.
+        """Add a request, and return the requests that gave way to it.
 
         Raises:
             LimitError: this tree has too many requests already, or all have.
@@ -205,19 +206,19 @@ class RequestTable:
         return self._requests.get(code.strip().upper())
 
     def end(self, over: Callable[[Request], bool]) -> list[Request]:
-        """Take out the requests that are over."""
+        """Remove the requests that are over."""
         return self._end(request for request in self._requests.values() if over(request))
 
     def end_tree(self, tree: ProcessId) -> list[Request]:
-        """Take out the requests of a tree whose root has ended."""
+        """Remove the requests of a tree whose root has ended."""
         return self.end(lambda request: request.tree == tree)
 
     def end_all(self) -> list[Request]:
-        """Take out every request."""
+        """Remove every request."""
         return self._end(self._requests.values())
 
     def expire(self, now: float) -> tuple[list[Request], float | None]:
-        """Take out what nobody has waited for in a while.
+        """Remove requests that nobody has waited for in a while.
 
         Returns:
             What ended, and the boot-clock time at which to look again; None: not.
@@ -228,7 +229,7 @@ class RequestTable:
         return ended, min(coming, default=None)
 
     def shown(self) -> list[Request]:
-        """Return the requests as a person should see them: the oldest of each tree first.
+        """Return the requests in the order for a person: the oldest of each tree first.
 
         Before that, in turns, the oldest of each source and of each crowd.
         """

@@ -87,7 +87,7 @@ def _well_formed(kind: str, value: str) -> bool:
 
 
 def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
-    """Tell whether a permission that a selector gives reaches a caller.
+    """Return whether a permission that a selector gives reaches a caller.
 
     `tree` looks at the caller and all its ancestors; `exe` and `sha256` at the part of them that
     lies in the caller's process tree, since the process that asks is usually a small tool of the
@@ -97,7 +97,7 @@ def matches(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
 
 
 def concerns(selector: Selector, facts: PeerFacts, boot_id: str) -> bool:
-    """Tell whether a prohibition that a selector names reaches a caller.
+    """Return whether a prohibition that a selector names reaches a caller.
 
     It looks at all ancestors. Where the tree ends is up to the caller: a terminal of its own is
     enough to move that. Nor does it stop at managers and other users' processes: a process that
@@ -113,7 +113,7 @@ def _meets(
     running: Sequence[ProcessFacts],
     placed: Sequence[ProcessFacts],
 ) -> bool:
-    """Tell whether a selector meets a caller.
+    """Return whether a selector meets a caller.
 
     Args:
         selector: which.

@@ -1,8 +1,8 @@
-"""What lies inside the layers of a lock: credentials, personality and memory, as JSON.
+"""The content of a lock's layers: credentials, personality and memory, as JSON.
 
-Sealed content is JSON of its own, apart from `core.sealing.canonical`: an agent's memory holds
-what JSON can hold, fractions and every character included. Writing is deterministic: the same
-content is the same bytes. Reading takes any JSON object that means one thing: no repeated
+Sealed content has its own JSON, apart from `core.sealing.canonical`: an agent's memory holds
+anything that JSON can hold, including fractions and every character. Writing is deterministic: the
+same content is the same bytes. Reading takes any JSON object that means one thing: no repeated
 members, no infinities, no nesting without end. Nothing here encrypts.
 """
 
@@ -40,8 +40,8 @@ class Credential:
     """One key that the agent needs.
 
     Attributes:
-        value: a real value that lies in the lock, 1 to 65,536 bytes of UTF-8; None: the vault's
-            own key of that name.
+        value: a value embedded in the lock, 1 to 65,536 bytes of UTF-8; None: the vault's own key
+            of that name.
     """
 
     value: bytes | None = field(default=None, repr=False)
@@ -54,7 +54,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a lock holds, opened.
+    """The opened content of a lock.
 
     Attributes:
         credentials: by key name.

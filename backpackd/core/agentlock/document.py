@@ -1,14 +1,14 @@
-"""A version 2 lock as a file: what stands where, and what can be checked without any private key.
+"""A version 2 lock as a file: its form, and all checks that need no private key.
 
 Invariants:
 
-1. A `LockFile` that was read is whole: its bytes are the only ones that say the same, the author
-   that it names signed its header, and its credentials and personality are the ones of the header.
-2. Its memory is not older than the header's, and of that same count only the very one.
+1. A `LockFile` that was read is intact: its bytes are the only ones with this meaning, the named
+   author signed its header, and its credentials and personality are the header's.
+2. Its memory is not older than the header's. With the same count, it is exactly the header's.
 3. The author is one of the recipients, and no two recipients share a key.
 
-Whether the author is to be trusted, and whether a newer version was seen before, is not decided
-here; nor is anything opened.
+It does not decide whether to trust the author, or whether a newer version was seen before. It opens
+nothing.
 """
 
 import json
@@ -68,7 +68,7 @@ class LockFile:
 
     @property
     def author(self) -> PublicIdentity:
-        """Who signed last. That somebody signed makes nobody trustworthy."""
+        """The last signer. A signature alone makes nobody trustworthy."""
         (author,) = (one for one in self.recipients if one.fingerprint == self.header.author)
         return author
 
@@ -84,7 +84,7 @@ class LockFile:
 
     @property
     def mark(self) -> Mark:
-        """What to remember of this version."""
+        """The mark to remember for this version."""
         return Mark(
             self.header.generation,
             self.header.digest,
@@ -94,7 +94,7 @@ class LockFile:
         )
 
     def encode(self) -> bytes:
-        """Return the file, the only bytes that `read` takes for this lock."""
+        """Return the file: the only bytes that `read` accepts for this lock."""
         data = {
             "version": versions.CURRENT,
             "header": self.header.plain(),
@@ -111,11 +111,11 @@ class LockFile:
 
 
 def read(document: bytes) -> LockFile:
-    """Read a version 2 file, and check all that can be checked without a private key.
+    """Read a version 2 file, and make all checks that need no private key.
 
     Raises:
-        LockFileError: it is not a lock, or not as its author and recipients left it; the reason
-            says which check failed.
+        LockFileError: it is not a lock, or somebody else has changed it; the reason says which
+            check failed.
     """
     data = versions.load(document)
     if data["version"] != versions.CURRENT:
@@ -204,7 +204,7 @@ def _header(data: Any) -> Header:
     anchors = {name: _anchor(layers[name], name) for name in LAYERS}
     if not isinstance(found["recipients"], list):
         raise LockFileError("the recipients in the file are no list", reason="lock-shape")
-    # Before their keys are looked at, which takes time.
+    # Before their keys are checked, which takes time.
     if len(found["recipients"]) > MAX_RECIPIENTS:
         raise LockFileError(
             f"the file names more than {MAX_RECIPIENTS} recipients", reason="lock-shape"

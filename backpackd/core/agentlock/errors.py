@@ -1,8 +1,7 @@
-"""What can be wrong with an agent.lock, and with what is to be put into one.
+"""Errors of an agent.lock, and of content for one.
 
-Whatever bytes are handed in as a file, reading and opening them ends in a result or in a
-`LockFileError`. Its reason says which check failed; its message says what that means and what to
-do, and never holds anything of the file.
+Reading and opening any bytes ends in a result or in a `LockFileError`. Its reason says which check
+failed. Its message says what that means and what to do, and never holds anything of the file.
 """
 
 from backpackd.core.errors import BackpackError, CallerError, Status
@@ -16,7 +15,7 @@ class LockFileError(BackpackError):
 
 
 class WrongRecipientError(LockFileError):
-    """The file is whole, and wrapped to others."""
+    """The file is intact, but wrapped to others."""
 
     status = Status.FAILED_PRECONDITION
     reason = "not-a-recipient"
@@ -30,14 +29,14 @@ class WrongLegacyKeyError(LockFileError):
 
 
 class LockContentError(CallerError):
-    """What is to be sealed is not of the form, or larger than a lock holds."""
+    """Content to be sealed has a wrong form, or is larger than a lock holds."""
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-lock-content"
 
 
 class RecipientsError(CallerError):
-    """The recipients asked for cannot be the recipients of this lock."""
+    """The requested recipients cannot be recipients of this lock."""
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-recipients"

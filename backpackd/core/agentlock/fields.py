@@ -1,4 +1,4 @@
-"""The fields of a lock file, each read strictly. What they mean together is not judged here."""
+"""Reads the fields of a lock file strictly, each by itself."""
 
 import re
 from typing import Any

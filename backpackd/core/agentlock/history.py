@@ -1,12 +1,11 @@
-"""Whether a lock went on, stepped back, or forked since it was last seen.
+"""Finds out whether a lock went on, stepped back or forked since it was last seen.
 
-Signatures say who wrote a file and nothing about when: whoever can write the repository can put an
-older file back, and two branches can each hold a next one. So a vault keeps a mark of the newest
-version of each lock that it trusted. Header and memory count apart: the author signs one, and any
-recipient writes the other.
+A signature says who wrote a file, but not when. Anybody who can write the repository can put an
+older file back, and two branches can each hold a next version. So a vault keeps a mark of the
+newest version of each lock that it trusts. Header and memory count separately: the author signs the
+header, and any recipient writes the memory.
 
-What a mark cannot find: a fork that lies more than one generation back, and anything before the
-first look.
+A mark cannot find a fork more than one generation back, or anything before the first look.
 """
 
 import re
@@ -24,7 +23,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is remembered of one version of a lock.
+    """The remembered facts about one version of a lock.
 
     Attributes:
         generation: of the header, from 1.
@@ -77,7 +76,7 @@ _DIGESTS = ("digest", "memory_digest", "previous")
 
 @unique
 class Finding(Enum):
-    """How what was found relates to what is remembered."""
+    """How a found version relates to the remembered one."""
 
     NEW = "new"
     SAME = "same"
@@ -100,12 +99,12 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether neither part stepped back or forked, so nobody has to be asked."""
+        """Whether neither part stepped back or forked, so that nobody must be asked."""
         return not {self.header, self.memory} & {Finding.STEP_BACK, Finding.FORK}
 
 
 def judge(remembered: Mark | None, found: Mark) -> Verdict:
-    """Hold a lock that was found against what is remembered of it.
+    """Compare a found lock with its mark.
 
     Args:
         remembered: the mark kept for this lock id; None: never seen.
@@ -126,11 +125,11 @@ def judge(remembered: Mark | None, found: Mark) -> Verdict:
 
 
 def remember(remembered: Mark | None, found: Mark) -> Mark:
-    """Return what to keep after a clean verdict: of each part the newest.
+    """Return the mark after a clean verdict: the newest of each part.
 
-    To be called only once the lock has opened. Until then nobody vouches for the memory's counter:
-    a bystander could raise it in a file that does not open, and have every true memory taken for a
-    step back from then on.
+    Call it only after the lock has opened. Before that, nobody vouches for the memory's counter: a
+    bystander could raise it in a file that does not open, and every true memory would then count as
+    a step back.
 
     Args:
         remembered: the mark kept so far; None: never seen.

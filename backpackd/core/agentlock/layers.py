@@ -1,10 +1,10 @@
-"""The cryptography of version 2: the lock key, who gets it, and what it seals.
+"""The cryptography of version 2: the lock key, its recipients, and the sealed layers.
 
-Every layer is sealed under a key of its own, derived from the lock key by layer, count and a fresh
+Every layer is sealed under its own key, derived from the lock key by layer, count and a fresh
 salt, with the lock's id as associated data: a layer opens in its place, in its lock, as its count,
 and no derived key seals two messages. The lock key is wrapped to each recipient, and the header
-commits to it, so nobody can be handed another one than the rest. What is in the layers, and who
-may change it, is not known here.
+commits to it, so all recipients get the same key. It does not know what the layers hold, or who may
+change them.
 """
 
 import hmac
@@ -49,7 +49,7 @@ def wrap_key(
 
 
 def unwrap_key(lock: LockFile, identity: Identity) -> bytes:
-    """Unwrap the lock key, and hold it against the commitment.
+    """Unwrap the lock key, and compare it with the commitment.
 
     Raises:
         WrongRecipientError: the lock is not wrapped to this identity.

@@ -2,7 +2,7 @@
 
 Each layer is a Fernet token (https://github.com/fernet/spec) under a key that PBKDF2 stretches
 from one key string with a salt of the layer's own. Nothing binds the layers to each other or to a
-name: whoever has the key string, or an older file, can mix them unseen. That is why these files
+name: anybody with the key string, or an older file, can mix them unseen. That is why these files
 are migrated.
 """
 
@@ -45,7 +45,7 @@ class LegacyLock:
 
     Attributes:
         contents: what it holds, in the terms of version 2. Nothing says that the names of its
-            credentials are well-formed, or its parts within the limits: sealing it anew checks.
+            credentials are well-formed, or its parts within the limits: sealing it again checks.
         credentials: name to value, as they were written.
         default_key: it was sealed with `DEFAULT_KEY`: everybody can read it, and could forge it.
     """

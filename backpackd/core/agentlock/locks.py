@@ -1,8 +1,8 @@
 """Making, opening and changing version 2 locks, with the identity of one recipient.
 
-The caller has judged author and history before it changes anything: whatever is done here puts the
-identity's signature, or the agent's memory, behind what is in the file. A lock by a stranger has a
-lock key that the stranger knows.
+The caller must judge author and history before it changes anything: every change here adds the
+identity's signature, or the agent's memory, to what is in the file. If a stranger has made the
+lock, the stranger knows its lock key.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -30,7 +30,7 @@ from backpackd.core.sealing.sealing import SALT_SIZE
 LOCK_ID_SIZE = 16
 
 Draw = Callable[[int], bytes]
-"""Gives so many fresh random bytes."""
+"""Returns this number of fresh random bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def edit(
     """Replace credentials, personality or both, and sign as a new generation.
 
     A layer that stays as it is keeps its bytes. When nothing changes, the lock is returned as it
-    was, signed by whoever signed it.
+    was, with its old signature.
 
     Args:
         lock: the version to go on from.
@@ -161,9 +161,9 @@ def update_memory(
 def add_recipients(
     lock: LockFile, identity: Identity, recipients: Iterable[PublicIdentity]
 ) -> LockFile:
-    """Let others open the lock, too, and sign as a new generation.
+    """Add recipients, and sign as a new generation.
 
-    They can open every version since the lock key was last made anew.
+    They can open every version since the lock key was last replaced.
 
     Raises:
         WrongRecipientError: the lock is not wrapped to this identity.
@@ -183,9 +183,9 @@ def add_recipients(
 def remove_recipients(
     lock: LockFile, identity: Identity, fingerprints: Collection[str], *, draw: Draw
 ) -> LockFile:
-    """Shut recipients out of every later version: a new lock key, wrapped to the others.
+    """Exclude recipients from every later version: make a new lock key, wrapped to the others.
 
-    What they could open they may have kept: embedded values are to be replaced at their issuers.
+    They may have kept what they could open: replace embedded values at their issuers.
 
     Raises:
         WrongRecipientError: the lock is not wrapped to this identity.

@@ -1,10 +1,10 @@
-"""Which names the values that a lock embeds may have before the operator has accepted them.
+"""Decides which names of embedded values need the operator's acceptance.
 
-A lock comes with code from elsewhere, and what it embeds becomes variables of the agent and of all
+A lock comes with foreign code. Its embedded values become variables of the agent and of everything
 that the agent starts. Very many variables make a common program run, load or contact something
-(`CMAKE_TOOLCHAIN_FILE`, `VAULT_ADDR`), and no list of them is ever complete. So the list is the
-other way round: a name that has the form of a credential passes, any other waits for the operator,
-who accepts it once for this lock. Pure; what was accepted is kept in `core.vault.trust`.
+(`CMAKE_TOOLCHAIN_FILE`, `VAULT_ADDR`), and no list of them is ever complete. So the rule allows
+instead of denying: a name with the form of a credential passes, and every other name waits for the
+operator, who accepts it once for this lock. Pure; `core.vault.trust` keeps accepted names.
 """
 
 import re
@@ -29,7 +29,7 @@ _NO_CREDENTIAL = re.compile(
 
 
 def has_form(name: str) -> bool:
-    """Tell whether a name has the form of a credential, and is not known to be something else."""
+    """Return whether a name has the form of a credential, and is not known to be something else."""
     return _FORM.fullmatch(name) is not None and _NO_CREDENTIAL.fullmatch(name) is None
 
 

@@ -26,7 +26,7 @@ def load(document: bytes) -> dict[str, Any]:
     Raises:
         LockFileError: `lock-too-large`, `lock-not-json`, `lock-shape` or `lock-version`.
     """
-    # Before anything is parsed: a file is read at the request of whoever cloned a repository.
+    # Before anything is parsed: the file may come from any repository.
     if len(document) > MAX_DOCUMENT:
         raise LockFileError(
             f"the file is larger than {MAX_DOCUMENT // 1024} KiB, which no agent.lock is",

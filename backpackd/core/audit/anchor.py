@@ -1,4 +1,4 @@
-"""What the authority record holds of the audit log: its private keys, and how far it reaches."""
+"""The authority record's part about the audit log: its private keys, and how far it reaches."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,13 @@ from backpackd.core.sealing import canonical
 
 @dataclass(frozen=True, slots=True)
 class AuditAnchor:
-    """What the authority record holds of the audit log.
+    """The authority record's part about the audit log.
 
     Attributes:
         keys: the private audit keys, sealed a second time, see `core.audit.keys`.
-        head: a place that the log reached before this record was written: a log that lacks it was
-            cut or altered.
-        named: whether the log names this record, since it was written together with a checkpoint
-            that does. False only in records from before checkpoints did so.
+        head: a place that the log reached before this record was written. A log without it was cut
+            or altered.
+        named: whether a checkpoint names this record. False only in records of an older version.
     """
 
     keys: bytes

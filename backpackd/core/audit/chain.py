@@ -1,4 +1,4 @@
-"""The rows of the audit log and what ties them together: hashes, segments, checkpoints.
+"""The rows of the audit log and their links: hashes, segments, checkpoints.
 
 Every row carries the hash of the row before it. A segment's header begins what one run of the
 daemon wrote; a checkpoint is signed by the vault, vouches for everything before it and for itself,
@@ -40,7 +40,7 @@ _HEAD = re.compile(r"([1-9][0-9]{0,18})-([0-9a-f]{64})", re.ASCII)
 
 
 class ChainError(Exception):
-    """A row is not of the form; the message says in what, and holds nothing of the row."""
+    """A row has a wrong form; the message says where, and holds nothing of the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Checkpoint:
         return replace(self, signature=signer.sign(self.statement(vault_id, before)))
 
     def genuine(self, verify: bytes, vault_id: bytes, before: Head) -> bool:
-        """Tell whether the vault signed it for the place after `before`."""
+        """Return whether the vault signed it for the place after `before`."""
         try:
             key = Ed25519PublicKey.from_public_bytes(verify)
             key.verify(self.signature, self.statement(vault_id, before))

@@ -1,7 +1,7 @@
-"""What an entry says: what happened, who did it, to which keys. Names and facts, never values.
+"""The content of an entry: what happened, who did it, to which keys. Never values.
 
-Who is told in facts that the kernel gave, and apart from them in claims: what a process says of
-itself. Claims are cut and escaped before they come here.
+Facts from the kernel say who did it. Claims, which a process makes about itself, are kept apart.
+Claims are cut and escaped before they come here.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class EventError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something.
+    """The process that did something.
 
     Attributes:
         uid: as the kernel gave it for the connection.
@@ -125,14 +125,14 @@ class AuditEvent:
     Attributes:
         kind: one of `KINDS`.
         at_ms: Unix time in milliseconds.
-        who: whose doing it was; None: the daemon's own.
+        who: the process that did it; None: the daemon itself.
         names: the keys, or for a grant their patterns.
         lease: id of the lease.
         grants: ids of the grants that it rests on.
         reason: a stable word for why.
-        count: of how many equal events it tells.
-        details: what else there is, by stable words.
-        claimed_reason: what the caller said it was for, a claim.
+        count: how many equal events it stands for.
+        details: further facts, by stable words.
+        claimed_reason: the caller's reason, a claim.
         generation: of the authority record that a change of the vault made; 0: it is no change.
     """
 

@@ -1,7 +1,7 @@
 """Counts equal refusals instead of repeating them, so that a flood does not fill the log.
 
-The first of a kind is told at once. What follows within a window is counted and told as one event
-when the window ends.
+The first refusal of a kind is recorded at once. Later ones within a window are counted, and
+recorded as one event when the window ends.
 """
 
 from collections.abc import Hashable
@@ -29,7 +29,7 @@ class Floods:
         self._counted: dict[Hashable, _Counted] = {}
 
     def note(self, event: AuditEvent, now: float) -> bool:
-        """Tell whether an event is to be recorded now; else it was counted.
+        """Return whether an event is to be recorded now; else it was counted.
 
         Args:
             event: a refusal.
@@ -37,7 +37,8 @@ class Floods:
         """
         key = _key(event)
         if key not in self._counted and len(self._counted) >= MOST_KINDS:
-            # Whoever asks for another name each time would make every refusal a first one.
+            # Otherwise a caller that asks for another name each time would make every refusal a
+            # first one.
             key = event.kind
         counted = self._counted.get(key)
         if counted is None:

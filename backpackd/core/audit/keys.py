@@ -1,8 +1,8 @@
-"""The vault's audit keys: to whom segment keys are wrapped, and who signs checkpoints.
+"""The vault's audit keys: segment keys are wrapped to one, and the other signs checkpoints.
 
-The public half lies in plain in the vault file, so that a locked daemon can write. The private half
-is sealed inside the authority record, and the public half is derived from it again at unlock: one
-that was planted in the file is found there.
+The public half is in plain in the vault file, so that a locked daemon can write. The private half
+is sealed inside the authority record. At unlock, the public half is derived from it again, which
+reveals a planted one in the file.
 """
 
 import hashlib

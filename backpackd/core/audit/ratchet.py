@@ -1,9 +1,9 @@
-"""The key that seals an entry, and its way forward: what was sealed cannot be read again with it.
+"""The ratchet: the key that seals an entry, and its successors, which cannot open earlier entries.
 
 A segment starts from a random key, wrapped to the vault's audit key. Every row of the segment has
 the state that came before it: an entry is sealed under a key derived from the state, and then the
-state is replaced by its successor. HKDF has no way back, so whoever takes a state reads nothing
-that was sealed before it. Where a state is kept is not decided here.
+state is replaced by its successor. HKDF cannot be reversed, so an attacker who takes a state reads
+nothing that was sealed before it. This module does not decide where a state is kept.
 """
 
 from cryptography.exceptions import InvalidTag
@@ -60,7 +60,7 @@ def seal_entry(
         vault_id: the vault's 16 bytes.
         number: of the row.
         previous: hash of the row before it.
-        salt: 16 fresh random bytes. An entry that found no room on the disk is sealed anew under
+        salt: 16 fresh random bytes. An entry that found no room on the disk is sealed again under
             the same state, perhaps as another one, and a key with a fixed nonce seals only once.
     """
     key = derive(state, salt=salt, purpose="audit-entry")

@@ -1,7 +1,7 @@
-"""Which authority record was in force: what a checkpoint signs, so that the log knows the record.
+"""The state of the authority record, which a checkpoint signs, so that the log knows the record.
 
-The digest is of the record as it is sealed. So a verifier without the passphrase can hold the file
-against the log, and the digest tells nothing: every sealing has a salt of its own.
+The digest covers the sealed record. So a verifier without the passphrase can compare the file with
+the log. The digest reveals nothing, because every seal has its own salt.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class RecordState:
         return cls(generation, digest_of(vault_id, sealed))
 
     def is_behind(self, newest: "RecordState") -> bool:
-        """Tell whether this record was put in the place of a newer one.
+        """Return whether this record replaced a newer one.
 
         A generation that two records share was reached in two copies of the vault: the other one
         is no record of this log either.

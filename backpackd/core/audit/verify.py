@@ -1,15 +1,15 @@
 """Verifies an audit log row by row: that nothing was altered, removed, swapped or put in.
 
-It needs no passphrase and reads no entry. That what it was given as the vault's key is the vault's
-is not judged here: whoever asks says which anchor it came from.
+It needs no passphrase and reads no entry. It does not judge whether the given key is the vault's:
+the caller says which anchor the key came from.
 
-Behind something that is wrong nothing can be judged, up to the next break: the checkpoint with
-which the vault said, at an unlock, that the log before it was cut or altered. It is signed for its
-place and for the hash of the row before it, so the log goes on from there, and so does judging.
-Were it not so, one break would hide whatever is done to the log later.
+After a bad row nothing can be judged until the next break. A break is the checkpoint with which the
+vault said, at an unlock, that the log before it was cut or altered. It is signed for its place and
+for the hash of the row before it, so the log continues from there, and so does the verification.
+Otherwise one break would hide everything that is done to the log later.
 
-The newest checkpoint names the authority record that was in force. `hold_record` holds the file's
-against it: that finds a vault of which all but the log was put back.
+The newest checkpoint names the authority record that was in force. `hold_record` compares the
+file's record with it: that finds a vault in which everything except the log was put back.
 """
 
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ from backpackd.core.rows import AuditRow
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong with a log.
+    """A problem of a log.
 
     Attributes:
         number: of the bad row.
-        what: what is wrong with it, for people; holds nothing of the row.
+        what: the problem, for people; holds nothing of the row.
     """
 
     number: int
@@ -98,7 +98,7 @@ class Verifier:
 
     @property
     def first(self) -> Problem | None:
-        """The first thing that speaks against the log; a break that was accepted does not."""
+        """The first problem of the log; an accepted break is none."""
         broken = self.broken
         if broken is not None and broken.number <= self._accepted:
             broken = None
@@ -118,7 +118,7 @@ class Verifier:
         self._resume(row, before)
 
     def hold_record(self, sealed: bytes) -> None:
-        """Hold the file's sealed authority record against the newest checkpoint.
+        """Compare the file's sealed authority record with the newest checkpoint.
 
         Args:
             sealed: the record that was in the file when no row came after those that were fed.
@@ -131,7 +131,7 @@ class Verifier:
             self.stepped = Problem(self._named_at, what)
 
     def finish(self) -> Problem | None:
-        """Judge the end of the log and return the first thing that speaks against it."""
+        """Judge the end of the log, and return its first problem."""
         if self._lost:
             return self.first
         if self._doubt:
@@ -153,13 +153,13 @@ class Verifier:
             self.later = self.later or problem
 
     def _hold(self) -> None:
-        """Hold the place that was reached against those that are known from elsewhere."""
+        """Compare the reached place with places that are known from elsewhere."""
         for place in self._known:
             if place.head.number == self._place.number and place.head.digest != self._place.digest:
                 self._note(Problem(self._place.number, f"is not the one that {place.whose} knows"))
 
     def _resume(self, row: AuditRow, before: Head) -> None:
-        """Go on from a break, where this row is one; else only take its place."""
+        """Continue from a break, if this row is one; otherwise only take its place."""
         self._place = head_of(self._vault_id, row)
         checkpoint = genuine_checkpoint(row, self._verify, self._vault_id)
         if checkpoint is None:

@@ -92,7 +92,7 @@ def passphrase_way(file_key: bytes, secret: bytes, stretching: Argon2idParameter
 
 
 def recipient_way(file_key: bytes, public: bytes) -> RecipientWay:
-    """Make a way in for whoever has the private key to a public one.
+    """Make a way in for the holder of the private key to a public one.
 
     Raises:
         InvalidRequestError: it is no public key.

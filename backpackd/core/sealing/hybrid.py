@@ -2,7 +2,7 @@
 
 One suite for every wrap in Backpack. Hybrid, because a wrapped key lies in files that may be
 copied today and attacked with machines of a later day. HPKE's base mode does not say who wrapped:
-whoever needs to know signs the wrap as well (see `core.slots.slots`).
+if that matters, the wrap is signed as well (see `core.slots.slots`).
 """
 
 from cryptography.exceptions import InvalidTag

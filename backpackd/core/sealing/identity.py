@@ -38,7 +38,7 @@ _LABEL = b"backpack/v1/identity"
 
 
 class IdentityError(CallerError):
-    """What was handed in is no identity."""
+    """The given text or bytes are not an identity."""
 
     status = Status.INVALID_ARGUMENT
     reason = "invalid-identity"
@@ -46,7 +46,7 @@ class IdentityError(CallerError):
 
 @dataclass(frozen=True, slots=True)
 class PublicIdentity:
-    """What the world may know of a vault's identity.
+    """The public part of a vault's identity.
 
     Attributes:
         encryption: public key that keys are wrapped to, `hybrid.PUBLIC_SIZE` bytes.
@@ -124,7 +124,7 @@ class PublicIdentity:
         return cls.decode(encoded)
 
     def verify(self, signature: bytes, statement: bytes) -> bool:
-        """Tell whether this identity signed a statement."""
+        """Return whether this identity signed a statement."""
         try:
             Ed25519PublicKey.from_public_bytes(self.verifying).verify(signature, statement)
         except (InvalidSignature, ValueError):

@@ -1,7 +1,7 @@
-"""Which passphrases are accepted. Refuses the guessable with a reason, and never repeats them.
+"""Decides which passphrases are accepted, and never repeats a refused one.
 
-No meter: a score invites gaming, and the stretching does the rest. What is refused is what an
-attacker with the file would try first.
+A refusal has a reason. There is no strength meter: people game a score, and the stretching does the
+rest. It refuses passphrases that an attacker with the file would try first.
 """
 
 import unicodedata
@@ -64,7 +64,7 @@ def check_new(passphrase: bytes) -> bytes:
     """Return a new passphrase, normalised, if it is good enough to guard a vault.
 
     Raises:
-        InvalidRequestError: it is not (`weak-passphrase`); the message says in which way.
+        InvalidRequestError: it is not (`weak-passphrase`); the message says why.
     """
     normal = normalise(passphrase)
     typed = normal.decode("utf-8")
@@ -79,18 +79,18 @@ def check_new(passphrase: bytes) -> bytes:
     if _repeats(text):
         raise _weak("repeats a short piece")
     if _steps(text) < _FEWEST_STEPS:
-        raise _weak("is made of runs of neighbouring characters")
+        raise _weak("consists of runs of neighbouring characters")
     rest = bare
     for word in _COMMON:
         rest = rest.replace(word, "")
     letters = sum(character.isalpha() for character in rest)
     if rest != bare and letters < _LEFT_OVER_LETTERS and len(rest) < _LEFT_OVER:
-        raise _weak("is made of the commonest passwords")
+        raise _weak("consists of very common passwords")
     return normal
 
 
 def _repeats(text: str) -> bool:
-    """Tell whether it is one piece, too short by itself, at least twice."""
+    """Return whether it is one piece, too short by itself, at least twice."""
     sizes = range(1, min(MIN_CHARACTERS, len(text) // 2 + 1))
     return any(text == (text[:size] * len(text))[: len(text)] for size in sizes)
 

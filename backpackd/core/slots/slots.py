@@ -1,10 +1,10 @@
 """Slots: the ways to unlock a vault, each with a wrap of the master key that is signed.
 
-A slot is public: whoever has the file has it. Its own secret (for a passphrase, stretched by
+A slot is public: everybody who has the file has it. Its own secret (for a passphrase, stretched by
 Argon2id) opens the slot's sealed blob, and that holds two things: the private key that the master
 key is wrapped to, and the key that verifies wraps. HPKE does not say who wrapped, so a wrap is
-used only after its signature: otherwise whoever can write the file could wrap a master key of
-their own to the slot's public key, and the vault would seal new values under it.
+used only after its signature was verified. Otherwise an attacker who can write the file could wrap
+their own master key to the slot's public key, and the vault would seal new values under it.
 
 The signature covers vault, slot, generation of the master key, public key and wrap, so none of
 them can be swapped between slots or put back from an older file. That a *whole* slot is the
@@ -33,9 +33,9 @@ FILE: Final = "file"
 ENVIRONMENT: Final = "environment"
 KINDS = (PASSPHRASE, RECOVERY, FILE, ENVIRONMENT)
 AUTHORIZING = frozenset({PASSPHRASE, RECOVERY})
-"""The kinds whose secret makes an operator of whoever presents it."""
+"""The kinds whose secret gives operator authority."""
 UNATTENDED = frozenset({FILE, ENVIRONMENT})
-"""The kinds whose secret lies where every program of the user can come by it."""
+"""The kinds whose secret every program of the user can read."""
 
 ID_SIZE = 16
 MASTER_SIZE = 32
@@ -279,7 +279,7 @@ def rewrap(
     """Return a slot with another master key in it. Its secret is not needed and stays the same.
 
     Args:
-        slot: one that was verified: the new master key goes to whoever has its private key.
+        slot: one that was verified: the new master key goes to the holder of its private key.
         master: the new master key, 32 bytes.
         vault_id: the vault's 16 bytes.
         generation: of the new master key.

@@ -1,7 +1,8 @@
-"""Delays after wrong passphrases, growing and for each process tree on its own.
+"""Growing delays after wrong passphrases, separate for each process tree.
 
-For each tree, because a shared delay would let any process keep the operator out. A process that
-leaves its tree starts anew, but every guess still costs one Argon2id, and those run one at a time.
+They are separate, because a shared delay would let any process keep the operator out. A process
+that leaves its tree starts without a delay, but every guess still costs one Argon2id, and those run
+one at a time.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Throttle:
         return record.delay
 
     def restart(self, tree: ProcessId, now: float) -> float:
-        """Begin a tree's delay anew and return it, in seconds; 0 when it has none."""
+        """Restart a tree's delay and return it, in seconds; 0 if it has none."""
         record = self._records.get(tree)
         if record is None:
             return 0.0

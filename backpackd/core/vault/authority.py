@@ -4,8 +4,9 @@ Invariants:
 
 1. It changes only in the same transaction as what it vouches for (key rows, slots).
 2. Its generation counts up by one with every change, so two states never share one.
-3. The set of key rows, and every slot byte for byte, are the ones that it names; else the vault is
-   damaged and nothing of it is used.
+3. The set of key rows, and every slot byte for byte, are the ones that it names. Otherwise the
+vault
+   is damaged, and no part of it is used.
 
 The private keys of the vault (the one that signs wraps, and the identity's) lie inside sealed a
 second time, so that they are in no memory while this record is.
@@ -109,7 +110,7 @@ class Authority:
         return {**self.grants, **{grant.id: grant for grant in grants}}
 
     def check_slots(self, slots: Iterable[Slot]) -> None:
-        """Hold the stored slots against the record.
+        """Compare the stored slots with the record.
 
         Raises:
             DamageError: one was altered, swapped, put back, added or removed.
@@ -124,7 +125,7 @@ class Authority:
             )
 
     def check_rows(self, found: RowSet) -> None:
-        """Hold the set of stored key rows against the record.
+        """Compare the set of stored key rows with the record.
 
         Raises:
             DamageError: a row was deleted, added, or put in place of another.

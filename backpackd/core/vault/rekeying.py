@@ -1,8 +1,8 @@
-"""Carrying a vault over to a new master key: what is sealed under the old one, member by member.
+"""Moves a vault to a new master key, member by member of the authority record.
 
-Whoever adds a member to the authority record says here what becomes of it: in `CARRIED` how it is
-sealed anew, in `AS_IT_IS` that nothing in it is sealed. A member that stands in neither keeps
-rotation from starting, since what nobody carried over would be lost with the old key.
+If you add a member to the authority record, add it here as well: to `CARRIED` with the way to seal
+it again, or to `AS_IT_IS` if nothing in it is sealed. With a member in neither, no rotation starts,
+because the member would be lost with the old key.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from backpackd.core.vault.authority import Authority
 from backpackd.core.vault.records import open_head, open_value, seal_row
 
 Draw = Callable[[int], bytes]
-"""Returns so many fresh random bytes."""
+"""Returns this number of fresh random bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ CARRIED: Final[Mapping[str, Callable[[Move, Any], Any]]] = {
     "identity": _identity,
     "legacy_key": _legacy_key,
 }
-"""Members that hold something sealed under the master key, and how that is sealed anew."""
+"""Members that hold something sealed under the master key, and the way to seal it again."""
 
 AS_IT_IS: Final = frozenset(
     {"latest_ms", "grants", "policy", "slot_dates", "authors", "locks", "revoked"}
@@ -84,7 +84,7 @@ MADE_ANEW: Final = frozenset({"generation", "master_generation", "rows", "slots"
 
 
 def check_complete() -> None:
-    """Return if it is said of every member what becomes of it.
+    """Raise unless every member is listed here.
 
     Raises:
         DamageError: a member was forgotten here.

@@ -1,4 +1,4 @@
-"""The three states of a vault. Whatever changes the state of a vault stands in this table."""
+"""The three states of a vault. This table has every change of the state."""
 
 from enum import Enum, unique
 
@@ -57,7 +57,7 @@ def unfit(state: State, event: Event) -> BackpackError:
 
 
 def require_unlocked(state: State) -> None:
-    """Return if the vault is unlocked.
+    """Raise unless the vault is unlocked.
 
     Raises:
         LockedError: it is locked.

@@ -1,4 +1,4 @@
-"""What a vault remembers of agent locks: whose it trusts, and how far each lock had come.
+"""A vault's memory of agent locks: trusted authors, and the newest version of each lock.
 
 A lock's header is signed, so nobody but a trusted author can make a new one; but an old one, or
 one of another git branch, is as well signed as the newest. Only what is remembered here, outside

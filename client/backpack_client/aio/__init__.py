@@ -1,6 +1,6 @@
 """The Python API for asyncio: `AsyncBackpack`, and the leases and watches that it makes.
 
-The same as `api`, method for method, to be awaited; see there. Nothing here prompts or prints.
+It has the same methods as `api`, to be awaited; see there. It does not prompt or print.
 """
 
 from backpack_client.aio.agents import AgentMethods
@@ -34,10 +34,10 @@ class AsyncBackpack(
 ):
     """A connection to the daemon, for one event loop.
 
-    Operator authority (`authorize`) belongs to this connection: another object, in this process or
-    elsewhere, has no part in it. Tasks may share one object. It connects with the first call, or
+    Operator authority (`authorize`) belongs to this connection. Another object, in this process or
+    elsewhere, does not share it. Tasks may share one object. It connects with the first call, or
     when it is entered.
 
-    Every method raises Failure: what failed, an exit code and a stable `reason` for programs, and a
-    hint at what to do next.
+    Every method raises Failure, which says what failed and what to do next, and has an exit code
+    and a stable `reason` for programs.
     """

@@ -10,7 +10,7 @@ class AgentMethods(Connection):
     """Agents and their locks, and the vault's identity."""
 
     async def identity(self) -> Identity:
-        """Ask for the vault's public identity: what somebody needs to share a lock with it."""
+        """Return the vault's public identity, which others need to share a lock with it."""
         return await self.call(calls.identity())
 
     def agent(self, lock: str | None = None) -> AsyncAgent:

@@ -29,14 +29,14 @@ class AuditMethods(Connection):
             events: only these events, by the words of docs/audit.md.
             since: not before.
             until: not after.
-            newest: only so many, the newest; 0: all.
+            newest: only this number of entries, the newest ones; 0: all.
         """
         return self.follow(
             calls.show(key=key, pid=pid, events=events, since=since, until=until, newest=newest)
         )
 
     def verify_audit(self, expected_head: str = "") -> AsyncWatch[calls.Verifying]:
-        """Verify the whole log; the last response holds the verdict. Works while locked.
+        """Verify the whole log; the last response has the verdict. This works while locked.
 
         Args:
             expected_head: a head that was kept elsewhere and must be in the log; empty: none.

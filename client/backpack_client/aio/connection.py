@@ -34,11 +34,11 @@ class Connection:
     """A connection that carries out calls. `AsyncBackpack` adds a method for each, by service."""
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Say where the daemon is.
+        """Note where the daemon is; nothing is opened yet.
 
         Args:
-            socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
-            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
+            socket: the daemon's socket; None: BACKPACK_SOCKET or the default place.
+            timeout: how long to wait for each answer, in seconds; waiting for a person is extra.
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
@@ -91,7 +91,7 @@ class Connection:
                 self._channel = self._target = None
             if self._channel is None:
                 self._undumpable = process_protection.is_undumpable()
-                # A daemon with a full queue is waited for, which must not hold up the loop.
+                # Waiting for a daemon with a full queue must not hold up the loop.
                 target = await asyncio.to_thread(check, self._path)
                 self._channel = await open_async_channel(target, self._path, self._timeout)
                 self._target = target
@@ -108,8 +108,8 @@ class Connection:
                 responses = stream(call.request, timeout=timeout)
                 return call.read([response async for response in responses])
             if on_wait is not None:
-                # As a stream of one: only then does grpc give what comes ahead of the answer at
-                # once. On the wire both are the same.
+                # As a stream of one: only then does grpc deliver initial metadata before the
+                # answer. On the wire both are the same.
                 stream = channel.unary_stream(call.method, serialize, call.parse)
                 return call.read(await _waiting(stream(call.request, timeout=timeout), on_wait))
             unary = channel.unary_unary(call.method, serialize, call.parse)
@@ -117,7 +117,7 @@ class Connection:
         except RpcError as error:
             raise self._failure_of(error, call) from None
         except (UsageError, asyncio.CancelledError):
-            # What grpc raises when another task closes the channel at the wrong moment.
+            # grpc raises this if another task closes the channel at the wrong moment.
             if self._closed and not being_cancelled():
                 raise closed() from None
             raise
@@ -152,13 +152,13 @@ class Connection:
 
 
 async def _waiting(stream: Any, on_wait: OnWait) -> Any:
-    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    """Wait for the one answer; report the code of the request if a person must approve it."""
     try:
         if code := request_code(await stream.initial_metadata()):
             on_wait(code)
         (response,) = [each async for each in stream]
     except BaseException:
-        # Left alone, it would go on to a lease that nobody takes.
+        # Otherwise the call would go on, and issue a lease that nobody takes.
         stream.cancel()
         raise
     return response

@@ -19,13 +19,13 @@ class GrantMethods(Connection):
         uses: int | None = None,
         reason: str = "",
     ) -> Grant:
-        """Let somebody lease keys. Needs operator authority.
+        """Add a grant, so that its subject may lease keys. Needs operator authority.
 
         Args:
             names: key names, or patterns in which `*` stands for any run of characters.
             to: `tree:PID` (the strong one), `uid:N`, `exe:PATH`, `sha256:HEX` or `unit:NAME`.
             ttl: the longest lease it allows, such as "1h"; None: 24 hours.
-            valid_for: how long the grant stands; None: until it is taken back.
+            valid_for: how long the grant is valid; None: until it is taken back.
             uses: how many leases it allows; None: any number.
             reason: what it is for.
         """

@@ -13,18 +13,18 @@ from backpack_client.handles.lease_values import NOTHING_TO_GIVE_BACK, LeaseValu
 
 
 class Invoke(Protocol):
-    """Carries a call out; `Connection` has it."""
+    """Carries out a call; `Connection` implements it."""
 
     async def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        """Give the answer of the call; `on_wait` is told the code when it waits for a person."""
+        """Return the answer of the call; `on_wait` gets the code if a person must approve it."""
 
 
 class AsyncLease(LeaseValues):
     """Keys for the length of an `async with` block: renewed while open, given back at its end.
 
-    A read-only mapping of names to values, read without awaiting. When renewing fails for good (the
-    lease was revoked, the vault was locked), the next access raises that failure; after the block
-    every access raises.
+    It is a read-only mapping of names to values, read without awaiting. If renewing fails for good
+    (the lease was revoked, the vault was locked), the next access raises that failure. After the
+    block, every access raises.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class AsyncLease(LeaseValues):
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise Failure(
-                "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
+                "a lease can be opened only once",
+                reason="lease-over",
+                hint="make a new one: lease(...)",
             )
         call = with_lock(self._call, await asyncio.to_thread(lockfiles.to_send, self._lock))
         asked_at = boot_clock()
@@ -67,7 +69,7 @@ class AsyncLease(LeaseValues):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A failure to give back must not hide what went wrong in the block.
+        # A failure to give the lease back must not hide an error in the block.
         with contextlib.suppress(Failure) if error is not None else contextlib.nullcontext():
             await self.close()
 
@@ -75,7 +77,7 @@ class AsyncLease(LeaseValues):
         """Give the lease back and drop the values. Closing twice is harmless.
 
         Raises:
-            Failure: the daemon did not take it back; it lives on there until its time is over.
+            Failure: the daemon did not take it back; it lives on there until it expires.
         """
         if self._task is None or self._closing:
             return

@@ -1,4 +1,4 @@
-"""Keys handed out: get, lease, and what becomes of leases, to be awaited."""
+"""Keys handed out: get, lease, and the life of leases, to be awaited."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
 
 
 class LeaseMethods(Connection):
-    """Keys handed out: get, lease, and what becomes of leases."""
+    """Keys handed out: get, lease, and the life of leases."""
 
     async def get(
         self,
@@ -25,17 +25,17 @@ class LeaseMethods(Connection):
         on_wait: OnWait | None = None,
         lock: str | None = None,
     ) -> Values:
-        """Get values once. The lease that they come with is left to run out.
+        """Get values once. Their lease simply expires.
 
         Args:
             names: key names, given one by one: "A", "B".
-            ttl: how long the lease is to live, such as "5m"; None: 15 minutes.
+            ttl: how long the lease lives, such as "5m"; None: 15 minutes.
             reason: what it is for; shown as a claim, never used to decide.
-            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+            wait: how long to wait for a person if no grant covers the keys, at most an hour;
                 "0" or 0: not at all.
             on_wait: called with the request's code, as `approve` takes it, when waiting begins.
-            lock: an agent's lock, out of which the values come that it embeds; None: the one that
-                `run` has started this agent with, if it has.
+            lock: an agent's lock, whose embedded values are used; None: the lock that `run`
+                has started this agent with, if any.
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
         data = await asyncio.to_thread(lockfiles.to_send, lock)
@@ -54,13 +54,13 @@ class LeaseMethods(Connection):
 
         Args:
             names: key names, given one by one: "A", "B".
-            ttl: how long it is to live between renewals, such as "15m" or seconds.
+            ttl: how long it lives between renewals, such as "15m" or seconds.
             reason: what it is for; shown as a claim, never used to decide.
-            wait: how long to wait for a person where no grant covers the keys, at most an hour;
+            wait: how long to wait for a person if no grant covers the keys, at most an hour;
                 "0" or 0: not at all.
             on_wait: called with the request's code, as `approve` takes it, when waiting begins.
-            lock: an agent's lock, out of which the values come that it embeds; None: the one that
-                `run` has started this agent with, if it has.
+            lock: an agent's lock, whose embedded values are used; None: the lock that `run`
+                has started this agent with, if any.
         """
         call = calls.get_keys(names, ttl=ttl, reason=reason, wait=wait)
         return AsyncLease(call, on_wait, lock, self.call, self._leases)
@@ -70,7 +70,7 @@ class LeaseMethods(Connection):
         return await self.call(calls.list_leases(every=all))
 
     def watch_leases(self, *, all: bool = False) -> AsyncWatch[LeaseEvent]:  # noqa: A002 - the API's own word
-        """Follow the leases of this process tree, beginning with those that are live.
+        """Follow the leases of this process tree, beginning with the live ones.
 
         All of them needs operator authority, and the watch ends with it.
         """
@@ -87,12 +87,12 @@ class LeaseMethods(Connection):
         """End leases: one by its id, those of a key, those of a process tree, or all.
 
         Returns:
-            How many leases of this process tree ended; with operator authority, how many of all.
+            How many leases of this process tree ended; with operator authority, how many in all.
         """
         return await self.call(
             calls.revoke_leases(lease_id=lease_id, key=key, tree=tree, every=all)
         )
 
     async def revealed(self) -> Sequence[Revealed]:
-        """List what was revealed, to whom and when, oldest first. Needs operator authority."""
+        """List handouts: keys, holder and time, oldest first. Needs operator authority."""
         return await self.call(calls.list_handouts())

@@ -23,8 +23,8 @@ class VaultMethods(Connection):
 
         Args:
             passphrase: or a recovery code.
-            accept_older: unlock also a vault that is older than its audit log (otherwise refused as
-                `vault-stepped-back`), because an older copy was put in place on purpose.
+            accept_older: also unlock a vault that is older than its audit log, because an older
+                copy was put in place on purpose (otherwise refused as `vault-stepped-back`).
         """
         await self.call(calls.unlock(passphrase, accept_older=accept_older))
 

@@ -1,4 +1,4 @@
-"""What the daemon tells as it happens, for asyncio: `AsyncWatch`."""
+"""News from the daemon as it happens, for asyncio: `AsyncWatch`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class AsyncWatch(Generic[Answer]):
-    """What the daemon tells as it happens: to be iterated over by one task.
+    """News from the daemon as it happens. One task iterates over it.
 
-    It ends when it is closed, and with a Failure when the daemon ends it: the vault was locked, or
-    operator authority has run out.
+    It ends when it is closed. If the daemon ends it, it raises a Failure: the vault was locked, or
+    operator authority has ended.
     """
 
     def __init__(

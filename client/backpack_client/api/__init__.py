@@ -1,7 +1,7 @@
 """The blocking Python API: `Backpack`, and the leases and watches that it makes.
 
-Requests and answers stand in `calls`, when a lease is renewed in `handles.lease_values`, how the
-connection is opened in `channel`. Nothing here prompts or prints.
+`calls` has requests and answers, `handles.lease_values` decides when a lease is renewed, and
+`channel` opens the connection. Nothing here prompts or prints.
 """
 
 from backpack_client.api.agents import AgentMethods
@@ -35,10 +35,10 @@ class Backpack(
 ):
     """A connection to the daemon.
 
-    Operator authority (`authorize`) belongs to this connection: another object, in this process or
-    elsewhere, has no part in it. Threads may share one object. It connects with the first call, or
+    Operator authority (`authorize`) belongs to this connection. Another object, in this process or
+    elsewhere, does not share it. Threads may share one object. It connects with the first call, or
     when it is entered.
 
-    Every method raises Failure: what failed, an exit code and a stable `reason` for programs, and a
-    hint at what to do next.
+    Every method raises Failure, which says what failed and what to do next, and has an exit code
+    and a stable `reason` for programs.
     """

@@ -10,14 +10,14 @@ class AgentMethods(Connection):
     """Agents and their locks, and the vault's identity."""
 
     def identity(self) -> Identity:
-        """Ask for the vault's public identity: what somebody needs to share a lock with it."""
+        """Return the vault's public identity, which others need to share a lock with it."""
         return self.call(calls.identity())
 
     def agent(self, lock: str | None = None) -> Agent:
         """Open the lock of an agent: its personality and its memory.
 
         Args:
-            lock: the file; None: the one that `run` has started this agent with, else `agent.lock`
+            lock: the file; None: the lock that `run` has started this agent with, or `agent.lock`
                 here or above.
         """
         return Agent(self.call, lock)

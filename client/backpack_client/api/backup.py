@@ -9,7 +9,7 @@ from backpack_client.calls import backup as calls
 
 
 class BackupMethods(Connection):
-    """Backups: everything that is stored, out of the vault and into it."""
+    """Backups: export everything that is stored, and import it."""
 
     def export(
         self, passphrase: bytes = b"", *, plaintext: bool = False, recipients: Sequence[str] = ()
@@ -17,7 +17,7 @@ class BackupMethods(Connection):
         """Read a backup of everything that is stored, piece by piece. Needs operator authority.
 
         Args:
-            passphrase: what opens the backup; empty: no passphrase does.
+            passphrase: opens the backup; empty: no passphrase opens it.
             plaintext: do not seal it at all.
             recipients: identities of vaults that may open it.
         """
@@ -37,11 +37,11 @@ class BackupMethods(Connection):
         """Store the keys of a backup, all of them or none. Needs operator authority.
 
         Args:
-            file: the backup, read from where it stands.
-            passphrase: what opens it; empty: it was sealed to this vault.
+            file: the backup, read from its current position.
+            passphrase: opens it; empty: the backup was sealed to this vault.
             on_conflict: what to do with a key that is stored already: keep, replace or fail.
             dry_run: check everything, store nothing.
-            with_grants: also take over grants and policy.
+            with_grants: also import grants and policy.
         """
         call = calls.import_keys(
             passphrase, on_conflict=on_conflict, dry_run=dry_run, with_grants=with_grants

@@ -1,7 +1,7 @@
 """The connection to the daemon, which threads may share: opened, used for calls, closed.
 
-Every call goes through `call`, `follow` or `upload`, whether a method of `Backpack` makes it or a
-command of the command line.
+Every call goes through `call`, `follow` or `upload`, for methods of `Backpack` as well as for the
+command line.
 """
 
 import os
@@ -34,11 +34,11 @@ class Connection:
     """A connection that carries out calls. `Backpack` adds a method for each call, by service."""
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Say where the daemon is.
+        """Note where the daemon is; nothing is opened yet.
 
         Args:
-            socket: the daemon's socket; None: BACKPACK_SOCKET or the place it is by default.
-            timeout: how long to wait for each answer, in seconds, besides waiting for a person.
+            socket: the daemon's socket; None: BACKPACK_SOCKET or the default place.
+            timeout: how long to wait for each answer, in seconds; waiting for a person is extra.
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
@@ -82,10 +82,10 @@ class Connection:
         """Return the channel, connected.
 
         Args:
-            passphrase: one is to be sent on it. Another process of the user may have taken the
-                descriptor of a connection that was made while this process was open to it, and
-                would have its authority (pidfd_getfd(2)). So a new one is made; calls that are
-                under way end on the old one.
+            passphrase: whether a passphrase will be sent on the channel. While this process was
+                open to others, another process of the user may have taken the descriptor of the
+                connection (pidfd_getfd(2)), and would then have its authority. So this makes a
+                new connection; calls in progress on the old one end.
         """
         with self._opening:
             if self._closed:
@@ -104,7 +104,7 @@ class Connection:
                 self._target = target
                 self._pid = os.getpid()
             if self._pid != os.getpid():
-                # The daemon would take the child for the parent, and grpc does not survive a fork.
+                # The daemon would mistake the child for the parent, and grpc breaks after a fork.
                 raise Failure(
                     "this Backpack was opened before a fork",
                     reason="forked",
@@ -130,8 +130,8 @@ class Connection:
                 stream = channel.unary_stream(call.method, serialize, call.parse)
                 return call.read(list(stream(call.request, timeout=timeout)))
             if on_wait is not None:
-                # As a stream of one: only then does grpc give what comes ahead of the answer at
-                # once. On the wire both are the same.
+                # As a stream of one: only then does grpc deliver initial metadata before the
+                # answer. On the wire both are the same.
                 stream = channel.unary_stream(call.method, serialize, call.parse)
                 return call.read(_waiting(stream(call.request, timeout=timeout), on_wait))
             unary = channel.unary_unary(call.method, serialize, call.parse)
@@ -139,7 +139,7 @@ class Connection:
         except RpcError as error:
             raise self._failure_of(error, call) from None
         except ValueError:
-            # What grpc raises when another thread closes the channel at the wrong moment.
+            # grpc raises this if another thread closes the channel at the wrong moment.
             if self._closed:
                 raise closed() from None
             raise
@@ -151,7 +151,7 @@ class Connection:
     def upload(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
         """Carry out a call that takes a stream: first its own request, then the given ones.
 
-        It has no time limit: how long it takes depends on how much is sent.
+        It has no time limit, because the time depends on the amount of data.
 
         Raises:
             Failure: as for `call`.
@@ -175,13 +175,13 @@ class Connection:
 
 
 def _waiting(stream: Any, on_wait: OnWait) -> Any:
-    """Wait for the one answer, and tell the code of the request when it has to wait for one."""
+    """Wait for the one answer; report the code of the request if a person must approve it."""
     try:
         if code := request_code(stream.initial_metadata()):
             on_wait(code)
         (response,) = stream
     except BaseException:
-        # Left alone, it would go on to a lease that nobody takes.
+        # Otherwise the call would go on, and issue a lease that nobody takes.
         stream.cancel()
         raise
     return response

@@ -22,9 +22,9 @@ class KeyMethods(Connection):
 
         Args:
             keys: values by name; text is stored as UTF-8.
-            replace: allow keys that are stored already to get a new value.
+            replace: give new values to keys that are already stored.
             dry_run: check everything, store nothing.
-            skip_existing: leave keys that are stored already as they are.
+            skip_existing: leave keys that are already stored as they are.
         """
         return self.call(
             calls.put_keys(keys, replace=replace, dry_run=dry_run, skip_existing=skip_existing)

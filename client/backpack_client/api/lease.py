@@ -16,17 +16,18 @@ _JOIN_SECONDS = 1.0
 
 
 class Invoke(Protocol):
-    """Carries a call out; `Connection` has it."""
+    """Carries out a call; `Connection` implements it."""
 
     def __call__(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        """Give the answer of the call; `on_wait` is told the code when it waits for a person."""
+        """Return the answer of the call; `on_wait` gets the code if a person must approve it."""
 
 
 class Lease(LeaseValues):
     """Keys for the length of a `with` block: renewed while it is open, given back at its end.
 
-    A read-only mapping of names to values. When renewing fails for good (the lease was revoked, the
-    vault was locked), the next access raises that failure; after the block every access raises.
+    It is a read-only mapping of names to values. If renewing fails for good (the lease was revoked,
+    the vault was locked), the next access raises that failure. After the block, every access
+    raises.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Lease(LeaseValues):
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise Failure(
-                "a lease is opened once", reason="lease-over", hint="make a new one: lease(...)"
+                "a lease can be opened only once",
+                reason="lease-over",
+                hint="make a new one: lease(...)",
             )
         call = with_lock(self._call, lockfiles.to_send(self._lock))
         asked_at = boot_clock()
@@ -70,7 +73,7 @@ class Lease(LeaseValues):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A failure to give back must not hide what went wrong in the block.
+        # A failure to give the lease back must not hide an error in the block.
         with contextlib.suppress(Failure) if error is not None else contextlib.nullcontext():
             self.close()
 
@@ -78,7 +81,7 @@ class Lease(LeaseValues):
         """Give the lease back and drop the values. Closing twice is harmless.
 
         Raises:
-            Failure: the daemon did not take it back; it lives on there until its time is over.
+            Failure: the daemon did not take it back; it lives on there until it expires.
         """
         if self._thread is None or self._closing.is_set():
             return

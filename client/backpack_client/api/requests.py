@@ -29,17 +29,17 @@ class RequestMethods(Connection):
 
         Args:
             code: the request's.
-            once: allow the calls that wait and nothing after them; else the process tree may lease
-                these keys until its root ends or the vault is locked.
-            root: the pid of another process of the request's chain to be the root.
-            revision: of the request that was shown: where its processes run something else since
-                then, nothing is approved. 0: as it was last listed to anybody.
+            once: allow only the calls that wait now. Otherwise the process tree may lease these
+                keys until its root ends or the vault is locked.
+            root: the pid of another process of the request's chain, to be the root instead.
+            revision: of the request that was shown. If its processes have run something else
+                since then, nothing is approved. 0: the request as it was last listed to anybody.
 
         Returns:
-            The root of the tree that may lease the keys now.
+            The root of the tree that may now lease the keys.
         """
         return self.call(calls.approve(code, once=once, root=root, revision=revision))
 
     def deny(self, code: str) -> None:
-        """Refuse a request, now and for as long as its tree lives. Needs operator authority."""
+        """Refuse a request, now and as long as its tree lives. Needs operator authority."""
         self.call(calls.deny(code))

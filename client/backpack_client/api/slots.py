@@ -20,7 +20,7 @@ class SlotMethods(Connection):
 
         Args:
             kind: passphrase, recovery, file or environment.
-            secret: what is to open it; empty: the daemon draws it, and the answer holds it.
+            secret: opens the slot; empty: the daemon draws one, and the answer holds it.
         """
         return self.call(calls.add_slot(kind, secret))
 
@@ -35,7 +35,7 @@ class SlotMethods(Connection):
             end_leases: end every lease at the same moment.
 
         Returns:
-            Progress; the rotation is in force once one comes with `done`.
+            Progress. The new master key is in force when an item has `done`.
         """
         return self.follow(calls.rotate(end_leases=end_leases))
 

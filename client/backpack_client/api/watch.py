@@ -1,4 +1,4 @@
-"""What the daemon tells as it happens, for threads: `Watch`."""
+"""News from the daemon as it happens, for threads: `Watch`."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Watch(Generic[Answer]):
-    """What the daemon tells as it happens: to be iterated over by one thread.
+    """News from the daemon as it happens. One thread iterates over it.
 
-    It ends when it is closed, which any thread may do, and with a Failure when the daemon ends it:
-    the vault was locked, or operator authority has run out.
+    It ends when any thread closes it. If the daemon ends it, it raises a Failure: the vault was
+    locked, or operator authority has ended.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The calls to the daemon: each request built, each answer read, every error made a Failure.
+"""The calls to the daemon: builds requests, reads answers, and turns errors into Failures.
 
-Pure: nothing here has a channel, waits or keeps state. The blocking API and the asyncio one carry
-these calls out, so neither repeats what the other does. No value and no passphrase ever comes into
-a message or a repr here.
+Pure: nothing here has a channel, waits or keeps state. The blocking API and the asyncio API carry
+these calls out, so neither repeats the other's code. No value and no passphrase ever appears in a
+message or a repr here.
 
-One module for each service of the API; what they share stands in `call` and `fields`.
+Each service of the API has one module. `call` and `fields` hold what they share.
 """

@@ -1,7 +1,7 @@
 """The calls about agent locks and identities: requests built, answers read.
 
-Lock files come and go as bytes; where they lie is told to
-the daemon only for people to read. No embedded value ever comes into a message or a repr here.
+Lock files are sent and received as bytes. The daemon gets their path only to show it to people. No
+embedded value ever appears in a message or a repr here.
 """
 
 import json
@@ -27,11 +27,11 @@ from backpack_client.failures import Failure, is_key_name, not_a_key_name, usage
 from backpack_proto.v1 import agents_pb2 as pb
 
 PATH_LIMIT = 256
-"""Characters of a path that the daemon takes; of a longer one the end says more."""
+"""The longest path that the daemon takes, in characters. A longer path is cut at its start."""
 
 
 def identity() -> Call[Identity]:
-    """Ask for the vault's public identity, which is made when there is none yet."""
+    """Ask for the vault's public identity. The daemon makes it if there is none yet."""
     return Call(
         PACKAGE + "Agents/Identity",
         pb.IdentityRequest(),
@@ -48,7 +48,7 @@ def create_lock(
     """Make a lock.
 
     Args:
-        personality: settings of the agent, as JSON can write them.
+        personality: settings of the agent; anything that JSON can write.
         credentials: by name, a value to embed, or None for a stored key of the vault.
         memory: what the agent remembers at first.
     """
@@ -70,8 +70,8 @@ def open_lock(
     Args:
         data: the file's bytes.
         path: where it lies.
-        legacy_key: the older tool's master key, for version 1; empty: the one that was kept.
-        iterations: of PBKDF2, for version 1; 0: as the older tool has them.
+        legacy_key: the older tool's master key, for version 1; empty: the key that was kept.
+        iterations: of PBKDF2, for version 1; 0: the older tool's number.
     """
     request = pb.OpenLockRequest(
         agent_lock=data, claimed_path=_claimed(path), legacy=_legacy(legacy_key, iterations)
@@ -86,11 +86,11 @@ def edit_lock(
     put: Mapping[str, bytes | None] | None = None,
     remove: Sequence[str] = (),
 ) -> Call[ChangedLock]:
-    """Change personality and credentials; what is not named stays.
+    """Change personality and credentials; everything that is not named stays.
 
     Args:
         data: the file's bytes.
-        personality: the whole of the new one; None: it stays.
+        personality: the whole new personality; None: it stays.
         put: credentials to add or replace, as in `create_lock`.
         remove: names of credentials to take out.
     """
@@ -106,12 +106,12 @@ def edit_lock(
 def update_memory(
     data: bytes, memory: Mapping[str, Any], *, expected: str, path: str = ""
 ) -> Call[SavedMemory]:
-    """Replace the memory, if it is still the one that was read.
+    """Replace the memory, if it has not changed since it was read.
 
     Args:
         data: the file's bytes.
-        memory: the whole of the new one.
-        expected: the `memory_hash` of the one that was read.
+        memory: the whole new memory.
+        expected: the `memory_hash` of the memory that was read.
         path: where the file lies.
     """
     request = pb.UpdateMemoryRequest(
@@ -139,7 +139,7 @@ def migrate_lock(
     replace: bool = False,
     keep_legacy_key: bool = False,
 ) -> Call[ChangedLock]:
-    """Make a lock of version 2 out of one of version 1; see `open_lock` for the key.
+    """Convert a lock of version 1 to version 2; see `open_lock` for the key.
 
     Args:
         data: the file's bytes.
@@ -181,9 +181,9 @@ def add_recipient(
 
     Args:
         data: the file's bytes.
-        identity: the text that the other vault tells.
-        trust: accept it as an author, too.
-        label: what to call it then.
+        identity: the text of the other vault's identity.
+        trust: also accept it as an author.
+        label: a name for the author.
     """
     request = pb.AddRecipientRequest(
         agent_lock=data,
@@ -197,7 +197,7 @@ def add_recipient(
 
 
 def remove_recipient(data: bytes, fingerprint: str) -> Call[ChangedLock]:
-    """Take a recipient out and give the lock a new lock key."""
+    """Remove a recipient, and give the lock a new lock key."""
     request = pb.RemoveRecipientRequest(
         agent_lock=data,
         fingerprint=text("fingerprint", fingerprint),
@@ -217,10 +217,10 @@ def trust_lock(
 
     Args:
         data: the file's bytes.
-        author: the fingerprint that was compared; empty where the author is accepted already.
-        label: what to call the author.
+        author: the fingerprint that was compared; empty if the author is already accepted.
+        label: a name for the author.
         path: where the file lies.
-        names: of embedded values, which may be handed out from now on.
+        names: of embedded values that may be handed out from now on.
     """
     request = pb.TrustLockRequest(
         agent_lock=data,
@@ -263,7 +263,7 @@ def list_trusted() -> Call[Trusted]:
 
 
 def forget(*, author: str | None = None, lock_id: str | None = None) -> Call[None]:
-    """Forget an accepted author, or what is known of a lock."""
+    """Forget an accepted author or a known lock."""
     if author is not None:
         request = pb.ForgetRequest(author=text("fingerprint", author))
     else:
@@ -275,15 +275,15 @@ def json_bytes(what: str, document: Mapping[str, Any]) -> bytes:
     """Write an object as JSON in UTF-8.
 
     Raises:
-        Failure: a usage failure; JSON cannot write it. Nothing of it is shown.
+        Failure: a usage failure: JSON cannot write it. The message shows nothing of it.
     """
     try:
         written = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return written.encode()
     except (TypeError, ValueError, RecursionError):
-        # Not chained: what these say repeats what they could not write.
+        # Not chained: these exceptions repeat the text that they could not write.
         raise usage(
-            f"the {what} is not what JSON can write",
+            f"the {what} holds something that JSON cannot write",
             hint="text, numbers, true, false, null, lists, and objects with text as names",
         ) from None
 
@@ -292,7 +292,7 @@ def json_object(what: str, data: bytes) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        Failure: a usage failure; it is none. Nothing of it is shown.
+        Failure: a usage failure: it is not an object. The message shows nothing of it.
     """
     try:
         found = json.loads(data)
@@ -304,7 +304,7 @@ def json_object(what: str, data: bytes) -> dict[str, Any]:
 
 
 def _claimed(path: str) -> str:
-    # A path may hold bytes that are no text, and the daemon only shows it.
+    # A path may hold bytes that are not text. The daemon only shows it.
     shown = path.encode(errors="replace").decode()
     return shown if len(shown) <= PATH_LIMIT else shown[-PATH_LIMIT:]
 
@@ -340,7 +340,7 @@ def _object(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Failure("the daemon's answer is not of the form", reason="malformed-answer")
+        raise Failure("the daemon's answer has a wrong form", reason="malformed-answer")
     return found
 
 

@@ -12,7 +12,7 @@ from backpack_proto.v1 import audit_pb2
 
 
 class Anchor(StrEnum):
-    """What a verification of the log relied on."""
+    """The anchor that a verification of the log relied on."""
 
     VAULT = "vault"
     FILE = "file"
@@ -47,17 +47,17 @@ class AuditEntry:
     """One entry of the audit log.
 
     Attributes:
-        number: of its row; it counts up through the whole log.
+        number: of its row, counted up through the whole log.
         event: what happened, a stable word.
         at: when.
-        actor: who did it; None: the daemon itself.
+        actor: the process that did it; None: the daemon itself.
         names: the keys, or the patterns of a grant.
         lease_id: the lease.
         grant_ids: the grants that the lease rests on.
         reason: why, a stable word.
-        count: how many equal events it stands for.
+        count: how many equal events this entry stands for.
         details: further facts, by stable words.
-        claimed_reason: what the caller claims that it was for.
+        claimed_reason: the caller's claim of what it was for.
         generation: of the vault's authority record after this change; 0: nothing was changed.
     """
 
@@ -93,7 +93,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """How far a verification has come; the last one holds the verdict."""
+    """The progress of a verification; the last one has the verdict."""
 
     checked: int
     total: int
@@ -131,7 +131,7 @@ def show(
 
 
 def verify(expected_head: str) -> Call[Verifying]:
-    """Verify the log; each response tells how far it has come."""
+    """Verify the log; each response tells the progress."""
     return Call(
         PACKAGE + "Audit/VerifyAudit",
         audit_pb2.VerifyAuditRequest(expected_head=text("head", expected_head)),

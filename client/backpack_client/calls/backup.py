@@ -20,7 +20,7 @@ RULES = tuple(_RULES)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a backup: the first says how much is in it, the others are bytes of the file."""
+    """A part of a backup: the first says how much it holds, the others are bytes of the file."""
 
     keys: int
     grants: int
@@ -29,7 +29,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What importing a backup did, or would have done."""
+    """The result of an import, or of a dry run."""
 
     created_at: datetime
     vault_id: str
@@ -47,7 +47,7 @@ def export_keys(
     """Write a backup; the answers are its pieces.
 
     Args:
-        passphrase: what opens it; empty: no passphrase does.
+        passphrase: opens it; empty: no passphrase opens it.
         plaintext: do not seal it at all.
         recipients: identities of vaults that may open it.
     """

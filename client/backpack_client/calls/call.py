@@ -1,4 +1,4 @@
-"""What a call is, and how the error that it ends with becomes a Failure."""
+"""Defines a call, and turns the error of a failed call into a Failure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,25 +19,26 @@ from backpack_client.failures import (
 Answer = TypeVar("Answer")
 
 OnWait = Callable[[str], None]
-"""Is called with the code of the request that a call waits for. Never awaited."""
+"""Is called with the code of the request that a call waits for. It is never awaited."""
 
-# How long to wait for an answer, in seconds; unlocking takes part of one, one at a time.
+# How long to wait for an answer, in seconds. Unlocking takes a fraction of a second, and the daemon
+# does one at a time.
 DEFAULT_TIMEOUT = 30.0
 PACKAGE = "/backpack.v1."
 _FACT = "backpack-"
 
 
 class RpcError(Protocol):
-    """What is read of a grpc error; those of grpc and grpc.aio both have it."""
+    """The parts of a grpc error that are read; errors of grpc and of grpc.aio have them."""
 
     def code(self) -> Any:
-        """Give the status code; its `name` is the canonical one."""
+        """Return the status code; its `name` is the canonical name."""
 
     def details(self) -> str | None:
-        """Give the status message."""
+        """Return the status message."""
 
     def trailing_metadata(self) -> Any:
-        """Give pairs of name and value."""
+        """Return pairs of name and value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,14 @@ class Call(Generic[Answer]):
 
     Attributes:
         method: its full name, such as `/backpack.v1.Vault/Status`.
-        request: the message to send; never shown, since it may hold a passphrase or values.
-        parse: makes a response message of bytes.
+        request: the message to send; never shown, because it may hold a passphrase or values.
+        parse: makes a response message from bytes.
         read: turns the response into the answer; for a streaming call, the list of responses.
-        streams: True when the daemon answers with a stream of responses.
-        names: the key names that are asked for, which a refusal's hint repeats.
+        streams: True if the daemon answers with a stream of responses.
+        names: the requested key names, which the hint of a refusal repeats.
         wait: how long the daemon may let it wait for a person, in seconds.
-        passphrase: whether the request holds a passphrase or what stands for one. It is sent only
-            on a connection that was made after this process had closed itself to others.
+        passphrase: whether the request holds a passphrase or a code. It is sent only on a
+            connection that was made after this process had closed itself to others.
     """
 
     method: str
@@ -71,25 +72,25 @@ class Call(Generic[Answer]):
 def failure_of(
     error: RpcError, call: Call[Any], *, socket_path: str, timeout: float, was_closed: bool
 ) -> Failure:
-    """Turn the error that a call ended with into a Failure.
+    """Turn the error of a failed call into a Failure.
 
     Args:
         error: of grpc or grpc.aio.
         call: the call that failed.
         socket_path: the daemon's socket, for the message.
-        timeout: how long the call was given, in seconds, for the message; the wait comes on top.
-        was_closed: the caller has closed the connection, which ends calls as the daemon may do.
+        timeout: the time limit of the call in seconds, for the message; the wait is extra.
+        was_closed: whether the caller has closed the connection, which also ends calls.
     """
     code: str = error.code().name
     facts = _facts(error.trailing_metadata() or ())
     reason = facts.get("backpack-reason", "")
     if not reason and code == "UNAVAILABLE":
-        # grpc's own text names a target in its syntax and several reasons in a row.
+        # grpc's own text has a target in grpc's syntax, and several reasons in a row.
         return no_daemon(socket_path, "the connection was lost")
     if not reason and code == "DEADLINE_EXCEEDED":
         return Failure(
             f"the daemon did not answer within {format_duration(timeout + call.wait)}",
-            # A get that waits is what this exit code is for, on the fast path as well.
+            # This exit code is for a get that waits, on the fast path as well.
             exit_code=EXIT_WAITING if call.names else EXIT_FAILED,
             reason="no-answer",
             hint="see whether it answers at all: backpack-client status",
@@ -102,7 +103,7 @@ def failure_of(
 
 
 def request_code(metadata: Iterable[Any]) -> str:
-    """Read the code of the request that a call waits for, which comes before the answer.
+    """Read the code of the request that a call waits for. It comes before the answer.
 
     Args:
         metadata: the initial metadata.
@@ -120,7 +121,7 @@ def closed() -> Failure:
 
 
 def read_nothing(_response: object) -> None:
-    """Read an answer that only says that the call was carried out."""
+    """Read an empty answer: it only says that the call succeeded."""
 
 
 def _facts(metadata: Iterable[Any]) -> dict[str, str]:

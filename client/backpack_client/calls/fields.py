@@ -1,4 +1,4 @@
-"""The fields that several messages have: how they are checked and written, and read."""
+"""Fields that several messages have in common: checks, writes and reads them."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from backpack_client.failures import is_code, is_key_name, not_a_key_name, not_o
 
 # uint32 in the messages.
 LARGEST = 2**32 - 1
-# What can be a process id: an int64 in the messages.
+# The largest process id: an int64 in the messages.
 LARGEST_PID = 2**63 - 1
 
 _LEASE_ID_DIGITS = 32
@@ -16,7 +16,7 @@ _GRANT_ID_DIGITS = 16
 
 
 def seconds(duration: str | int | None) -> int:
-    """Read a duration as the messages take it.
+    """Turn a duration into the seconds that messages hold.
 
     Args:
         duration: seconds, or text such as "15m"; None asks for the daemon's default.
@@ -25,7 +25,7 @@ def seconds(duration: str | int | None) -> int:
         Seconds; 0 for the default.
 
     Raises:
-        Failure: a usage failure; it is not a duration, or out of bounds.
+        Failure: a usage failure: it is not a duration, or it is out of bounds.
     """
     if duration is None:
         return 0
@@ -36,9 +36,9 @@ def text(what: str, given: str) -> str:
     """Check text for a message.
 
     Raises:
-        Failure: a usage failure; it cannot be written as UTF-8. It is not shown.
+        Failure: a usage failure: it cannot be written as UTF-8. The message does not show it.
     """
-    # Arguments of a process that are not UTF-8 come in as lone surrogates, which no message takes.
+    # Arguments that are not UTF-8 reach Python as lone surrogates, which no message can hold.
     try:
         given.encode()
     except UnicodeEncodeError:
@@ -47,10 +47,10 @@ def text(what: str, given: str) -> str:
 
 
 def passphrase_bytes(passphrase: str | bytes) -> bytes:
-    """Write a passphrase as the messages take it: text as UTF-8.
+    """Turn a passphrase into the bytes that messages hold: text as UTF-8.
 
     Raises:
-        Failure: a usage failure; the text cannot be written as UTF-8. It is not shown.
+        Failure: a usage failure: the text cannot be written as UTF-8. The message does not show it.
     """
     if isinstance(passphrase, bytes):
         return passphrase
@@ -64,8 +64,8 @@ def key_names(names: Iterable[str]) -> list[str]:
     """Check the names of keys, one or more.
 
     Raises:
-        Failure: a usage failure; there is none, or one cannot be the name of a key. It is not
-            shown.
+        Failure: a usage failure: there is no name, or one cannot be the name of a key. The
+            message does not show it.
     """
     checked = list(names)
     if not checked:
@@ -78,10 +78,10 @@ def key_names(names: Iterable[str]) -> list[str]:
 
 
 def refuse_lists(names: Iterable[object]) -> None:
-    """Refuse names that were not given one by one.
+    """Refuse names that were given as a list.
 
     Raises:
-        TypeError: a list of names was given, or something else that is no text.
+        TypeError: a list of names was given, or something else that is not text.
     """
     for name in names:
         if not isinstance(name, str):
@@ -92,10 +92,10 @@ def refuse_lists(names: Iterable[object]) -> None:
 
 
 def checked_lease_id(given: str) -> str:
-    """Check the id of a lease, as a person or a program gives it.
+    """Check the id of a lease that a person or a program gave.
 
     Raises:
-        Failure: a usage failure; no lease can have it. It is not shown.
+        Failure: a usage failure: no lease can have this id. The message does not show it.
     """
     if not _is_hex(given, _LEASE_ID_DIGITS):
         raise not_one(
@@ -107,10 +107,10 @@ def checked_lease_id(given: str) -> str:
 
 
 def checked_grant_id(given: str) -> str:
-    """Check the id of a grant, as a person or a program gives it.
+    """Check the id of a grant that a person or a program gave.
 
     Raises:
-        Failure: a usage failure; no grant can have it. It is not shown.
+        Failure: a usage failure: no grant can have this id. The message does not show it.
     """
     if not _is_hex(given, _GRANT_ID_DIGITS):
         raise not_one("a grant's id", given, "see: backpack-client grants --all")
@@ -118,13 +118,13 @@ def checked_grant_id(given: str) -> str:
 
 
 def checked_code(given: str) -> str:
-    """Check the code of a request, as a person or a program gives it.
+    """Check the code of a request that a person or a program gave.
 
     Returns:
         The code in capitals.
 
     Raises:
-        Failure: a usage failure; no request can have it. It is not shown.
+        Failure: a usage failure: no request can have this code. The message does not show it.
     """
     if not is_code(given):
         raise not_one(
@@ -136,12 +136,12 @@ def checked_code(given: str) -> str:
 
 
 def moment(milliseconds: int) -> datetime:
-    """Read a time of the messages."""
+    """Turn a time of a message into a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def moment_or_none(milliseconds: int) -> datetime | None:
-    """Read a time of the messages in which 0 stands for none."""
+    """Turn a time of a message into a datetime; 0 stands for none."""
     return moment(milliseconds) if milliseconds else None
 
 

@@ -59,7 +59,7 @@ def list_grants(*, every: bool) -> Call[list[Grant]]:
 
 
 def remove_grant(grant_id: str) -> Call[int]:
-    """Take a grant back; answers how many leases ended with it."""
+    """Take a grant back; the answer is the number of leases that ended with it."""
     return Call(
         PACKAGE + "Grants/RemoveGrant",
         grants_pb2.RemoveGrantRequest(id=checked_grant_id(grant_id)),

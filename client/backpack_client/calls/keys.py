@@ -1,4 +1,4 @@
-"""The calls of the service Keys: what is stored, never what it holds."""
+"""The calls of the service Keys: stored keys, without their values."""
 
 from collections.abc import Mapping, Sequence
 

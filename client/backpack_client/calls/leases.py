@@ -1,4 +1,4 @@
-"""The calls of the service Leases: keys handed out, and what became of them."""
+"""The calls of the service Leases: handing out keys, and the life of leases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Handout:
-    """What GetKeys answers: a lease and its values, which no repr shows."""
+    """The answer of GetKeys: a lease and its values, which no repr shows."""
 
     lease: LeaseInfo
     values: Mapping[str, bytes] = field(repr=False)
@@ -58,7 +58,7 @@ def get_keys(
 
 
 def with_lock(call: Call[Handout], data: bytes) -> Call[Handout]:
-    """Have the values that a lock embeds come out of it: what GetKeys is sent with.
+    """Add an agent's lock to a GetKeys call, so that its embedded values are used.
 
     Args:
         call: made by `get_keys`.
@@ -70,7 +70,7 @@ def with_lock(call: Call[Handout], data: bytes) -> Call[Handout]:
 
 
 def renew_lease(lease_id: str) -> Call[LeaseInfo]:
-    """Extend a lease for as long as it was issued for."""
+    """Extend a lease by the time that it was issued for."""
     return Call(
         PACKAGE + "Leases/RenewLease",
         leases_pb2.RenewLeaseRequest(lease_id=lease_id),
@@ -86,11 +86,11 @@ def revoke_leases(
     tree: int | None = None,
     every: bool = False,
 ) -> Call[int]:
-    """End leases; answers how many, as far as the caller may know."""
+    """End leases; the answer is their number, as far as the caller may know it."""
     if (lease_id is not None) + (key is not None) + (tree is not None) + every != 1:
         raise usage(
-            "which leases to revoke is not clear",
-            hint="say exactly one of: a lease's id, a key, a process tree, all",
+            "it is not clear which leases to revoke",
+            hint="name exactly one of: a lease's id, a key, a process tree, all",
         )
     if lease_id is not None:
         request = leases_pb2.RevokeLeasesRequest(lease_id=checked_lease_id(lease_id))
@@ -111,7 +111,7 @@ def revoke_leases(
 
 
 def give_back(lease_id: str) -> Call[int]:
-    """End a lease of the own tree that is done with; what it rested on stays."""
+    """Give a lease of the caller's tree back; its grants and consents stay."""
     return Call(
         PACKAGE + "Leases/RevokeLeases",
         leases_pb2.RevokeLeasesRequest(lease_id=lease_id, give_back=True),
@@ -131,7 +131,7 @@ def list_leases(*, every: bool) -> Call[list[LeaseInfo]]:
 
 
 def watch_leases(*, every: bool) -> Call[LeaseEvent]:
-    """Be told what happens to leases, beginning with those that are live."""
+    """Follow what happens to leases, beginning with the live ones."""
     return Call(
         PACKAGE + "Leases/WatchLeases",
         leases_pb2.WatchLeasesRequest(all=every),
@@ -144,7 +144,7 @@ def watch_leases(*, every: bool) -> Call[LeaseEvent]:
 
 
 def list_handouts() -> Call[list[Revealed]]:
-    """List what was revealed, to whom and when."""
+    """List which keys were handed out, to whom and when."""
     return Call(
         PACKAGE + "Leases/ListHandouts",
         leases_pb2.ListHandoutsRequest(),
@@ -205,19 +205,19 @@ def start_agent(
     without_values: bool = False,
     agent_lock: bytes = b"",
 ) -> Call[Handout]:
-    """Lease keys to this very process, for as long as it lives.
+    """Lease keys to this very process, as long as it lives.
 
     Args:
         names: of the keys.
-        ttl: how long the lease is to live between renewals, which the daemon makes by itself.
+        ttl: how long the lease lives between renewals, which the daemon makes.
         reason: what it is for; shown as a claim.
         wait: how long to wait for a person.
-        on_revoke: `terminate` or `keep`: what becomes of the agent when the lease is taken away.
-        without_values: hand nothing over; the agent fetches by itself.
+        on_revoke: `terminate` or `keep`: what happens to the agent if the lease is taken away.
+        without_values: hand nothing over; the agent fetches its keys itself.
         agent_lock: a lock, whose embedded values are handed over as well.
     """
     if on_revoke not in _ON_REVOKE:
-        raise usage("on a revocation an agent is terminated or kept", hint="terminate, or keep")
+        raise usage("on_revoke has a wrong value", hint="terminate, or keep")
     call = get_keys(names, ttl=ttl, reason=reason, wait=wait)
     request = call.request
     assert isinstance(request, pb.GetKeysRequest)

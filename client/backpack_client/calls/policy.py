@@ -1,4 +1,4 @@
-"""The calls of the service Policy: what holds for every request."""
+"""The calls of the service Policy: rules for every request."""
 
 from backpack_client.calls.call import PACKAGE, Call, read_nothing
 from backpack_client.calls.fields import LARGEST, text
@@ -56,7 +56,7 @@ def set_policy(policy: Policy) -> Call[None]:
 
 def _policy(rules: policy_pb2.PolicyRules) -> Policy:
     return Policy(
-        # What this version does not know is shown as the tightest, never as something wider.
+        # An unknown word is shown as the tightest setting, never as a wider one.
         default=_DEFAULTS.get(rules.default, PolicyDefault.DENY),
         listing=_LISTINGS.get(rules.listing, PolicyListing.GRANTED),
         deny=tuple(DenyRule(tuple(rule.patterns), rule.selector) for rule in rules.deny),

@@ -1,4 +1,4 @@
-"""The calls of the service Requests: what waits for a person, and the answers."""
+"""The calls of the service Requests: requests that wait for a person, and answers to them."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def list_requests(*, every: bool) -> Call[list[Request]]:
 
 
 def watch_requests(*, every: bool) -> Call[Sequence[Request]]:
-    """Be told the pending requests, now and whenever they change."""
+    """Follow the pending requests: the list now, and again whenever it changes."""
     return Call(
         PACKAGE + "Requests/WatchRequests",
         requests_pb2.WatchRequestsRequest(all=every),
@@ -31,7 +31,7 @@ def watch_requests(*, every: bool) -> Call[Sequence[Request]]:
 
 
 def approve(code: str, *, once: bool, root: int | None, revision: int) -> Call[int]:
-    """Allow a request; answers the root of the tree that may lease the keys now."""
+    """Allow a request; the answer is the root of the tree that may now lease the keys."""
     if root is not None and not 0 < root <= LARGEST_PID:
         raise usage("not a process id", hint="")
     return Call(

@@ -16,7 +16,7 @@ class Slot:
         id: hexadecimal.
         kind: passphrase, recovery, file or environment.
         authorizes: whether it gives operator authority.
-        stretched: whether a person made up what opens it, so that it is stretched.
+        stretched: whether a person chose the secret, so that it is stretched.
         created_at: when it was made; None: not known.
         drilled_at: when it was last proven; None: never.
     """
@@ -31,7 +31,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class AddedSlot:
-    """A new slot, and what was drawn for it, which no repr shows."""
+    """A new slot and its drawn secret, which no repr shows."""
 
     id: str
     drawn: bytes = field(repr=False)
@@ -39,7 +39,7 @@ class AddedSlot:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How far a rotation has come, and what it did.
+    """The progress of a rotation, and its result.
 
     Attributes:
         keys_done: keys that were sealed again.
@@ -48,7 +48,7 @@ class Rotation:
         slots: how many slots have the new master key.
         leases_ended: how many leases ended with it.
         purged: whether the old sealed bytes are gone from the vault's file.
-        lock_files: agent.lock files that are wrapped for this vault.
+        lock_files: known agent.lock files that are wrapped for this vault.
     """
 
     keys_done: int
@@ -91,7 +91,7 @@ def remove_slot(slot_id: str) -> Call[None]:
 
 
 def rotate(*, end_leases: bool) -> Call[Rotation]:
-    """Give the vault a new master key; the answers tell the progress."""
+    """Give the vault a new master key; the responses tell the progress."""
     return Call(
         PACKAGE + "Slots/RotateMasterKey",
         slots_pb2.RotateMasterKeyRequest(end_leases=end_leases),
@@ -121,7 +121,7 @@ def recover(code: bytes, replacement: bytes) -> Call[None]:
 
 
 def drill_recovery(code: bytes) -> Call[datetime]:
-    """Prove a recovery code; the answer is the date that was noted."""
+    """Prove a recovery code; the answer is the noted date."""
     return Call(
         PACKAGE + "Slots/DrillRecovery",
         slots_pb2.DrillRecoveryRequest(code=code),

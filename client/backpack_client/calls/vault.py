@@ -19,7 +19,7 @@ def status() -> Call[VaultStatus]:
 
 
 def init(passphrase: str | bytes, *, recovery: bool = False) -> Call[str]:
-    """Make a new vault; answers the recovery code."""
+    """Make a new vault; the answer is the recovery code."""
     return Call(
         PACKAGE + "Vault/Init",
         vault_pb2.InitRequest(passphrase=passphrase_bytes(passphrase), recovery=recovery),
@@ -41,7 +41,7 @@ def unlock(passphrase: str | bytes, *, accept_older: bool = False) -> Call[None]
 
 
 def lock() -> Call[int]:
-    """Drop the master key; answers how many leases ended with it."""
+    """Drop the master key; the answer is the number of leases that ended with it."""
     return Call(
         PACKAGE + "Vault/Lock",
         vault_pb2.LockRequest(),
@@ -51,7 +51,7 @@ def lock() -> Call[int]:
 
 
 def authorize(passphrase: str | bytes) -> Call[datetime]:
-    """Give the connection operator authority; answers until when."""
+    """Give the connection operator authority; the answer is its end."""
     return Call(
         PACKAGE + "Vault/Authorize",
         vault_pb2.AuthorizeRequest(passphrase=passphrase_bytes(passphrase)),

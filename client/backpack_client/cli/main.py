@@ -1,4 +1,4 @@
-"""The command `backpack-client` as a whole: its commands by name, and how every one of them ends.
+"""The command `backpack-client` as a whole: its commands by name, and how each of them ends.
 
 A command's file is loaded when the command is used. Shell completion is click's: put the output of
 `_BACKPACK_CLIENT_COMPLETE=bash_source backpack-client` (or zsh_source, fish_source) into a file
@@ -61,19 +61,19 @@ _GROUPS = {
     },
     "Run the daemon": {"start": "vault.daemon", "stop": "vault.daemon"},
 }
-"""The commands in the order in which somebody new meets them, each with the file that holds it."""
+"""The commands in the order in which a new user meets them, each with its file."""
 _HOMES = {name: home for group in _GROUPS.values() for name, home in group.items()}
 _OUTSIDE = frozenset({"get", "run", "start", "stop", "operate"})
-"""What `operate` does not take: these need a process or a connection of their own."""
+"""Commands that do not work in `operate`: they need their own process or connection."""
 _NAME_COLUMN = max(map(len, _HOMES))
 _SUMMARY_LIMIT = 200
 
 
 class _Commands(click.Group):
-    """Finds each command in its file, when it is asked for."""
+    """Loads each command from its file when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the commands in the order in which somebody new meets them."""
+        """List the commands in the order in which a new user meets them."""
         return [name for name in _HOMES if not (_within_operate(ctx) and name in _OUTSIDE)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -111,7 +111,7 @@ class _Commands(click.Group):
                 raise click.UsageError(_unknown(args[0]), ctx)
             if _within_operate(ctx) and args[0] in _OUTSIDE:
                 raise click.UsageError(
-                    f"{args[0]} needs a process of its own: run it outside of operate", ctx
+                    f"{args[0]} needs its own process: run it outside of operate", ctx
                 )
         return super().resolve_command(ctx, args)
 
@@ -121,10 +121,10 @@ def _within_operate(ctx: click.Context) -> bool:
 
 
 def _unknown(typed: str) -> str:
-    import difflib  # noqa: PLC0415 - only for what was mistyped
+    import difflib  # noqa: PLC0415 - only for mistyped commands
 
     if "=" in typed:
-        # It may be NAME=VALUE, meant for put: the value must not be repeated.
+        # It may be NAME=VALUE, meant for put: the error must not repeat the value.
         return "no such command"
     message = f"no such command: {printable(typed, 64)}"
     close = difflib.get_close_matches(typed, _HOMES)
@@ -168,15 +168,15 @@ def commands(ctx: click.Context, socket: str | None) -> None:
     if ctx.obj is None:
         ctx.obj = Session(os.environ, socket)
     elif socket is not None:
-        raise click.UsageError("--socket is chosen before operate begins")
+        raise click.UsageError("--socket must be given before operate")
 
 
 def main(argv: Sequence[str], session: Session | None = None) -> int:
-    """Run one command; every failure goes to standard error.
+    """Run one command, and write every failure to standard error.
 
     Args:
         argv: the arguments, without the program's name.
-        session: the session of `operate` that the command is a part of; None: a new one.
+        session: the session of `operate` that runs the command; None: a new one.
 
     Returns:
         The exit code.
@@ -189,7 +189,7 @@ def main(argv: Sequence[str], session: Session | None = None) -> int:
     except (click.ClickException, Failure, OSError, UnicodeError) as error:
         return _complain(error)
     except SystemExit as exit_:
-        # Completion ends like this, and so does writing to a pipe that has no reader.
+        # Completion ends like this, and so does writing to a pipe without a reader.
         return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
     return code if isinstance(code, int) else EXIT_DONE
 
@@ -225,6 +225,6 @@ def _usage_failure(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else PROGRAM
     message = printable(error.format_message(), 256).rstrip(".")
     if "unexpected extra argument" in message:
-        # click repeats the arguments, and one may well be a passphrase or a value.
+        # click repeats the arguments, and one of them may be a passphrase or a value.
         message = "too many arguments"
     return usage(message[:1].lower() + message[1:], hint=f"see: {path} --help")

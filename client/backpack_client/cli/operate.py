@@ -1,10 +1,10 @@
-"""The command that takes many commands for one passphrase: operate.
+"""The command that runs many commands for one passphrase: operate.
 
-It opens one connection, authorizes it, and carries out the commands that are typed at its prompt on
-that connection. What a command does, and what it prints, is the same as on the command line.
+It opens one connection, authorizes it, and runs the commands that are typed at its prompt on that
+connection. A command does and prints the same as on the command line.
 
-Lines that were typed are kept in memory only, and only those that the command line could read: a
-value that was typed or pasted by mistake does not come up again with the arrow keys.
+Typed lines are kept in memory only, and only if the command line could read them: a value that was
+typed or pasted by mistake does not come back with the arrow keys.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from backpack_client.failures import (
 try:
     import readline
 except ImportError:
-    # A Python without it still has a prompt, with neither completion nor history.
+    # Without it there is still a prompt, but no completion and no history.
     readline = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
 
 IDLE_SECONDS = 300.0
-"""How long the prompt waits for a line. It is as long as the daemon's operator authority lasts."""
+"""How long the prompt waits for a line, in seconds: as long as operator authority lasts."""
 PROMPT = "backpack> "
 
 _LEAVE = frozenset({"exit", "quit"})
@@ -56,14 +56,15 @@ def operate(ctx: click.Context, passphrase_file: str | None) -> None:
 
     Every command of backpack-client works, without its first word: put NAME, approve CODE, audit
     show. Tab completes, the arrow keys bring lines back, Ctrl-C drops a line. help lists the
-    commands; exit or Ctrl-D ends it, and so do five minutes without a line. The daemon wants the
-    passphrase again after five minutes. get, run, start and stop do not work here.
+    commands. exit or Ctrl-D ends it, and so do five minutes without a line. Operator authority ends
+    after five minutes: you are then asked for the passphrase again. get, run, start and stop do not
+    work here.
 
     While the prompt is open, every program that can type into this terminal (tmux send-keys, for
     one) can enter commands as you. Leave it as soon as you are done.
 
-    If standard input is no terminal, the commands are read from it, one on each line. The first one
-    that fails ends it, with the exit code of that command.
+    If standard input is not a terminal, the commands are read from it, one on each line. The first
+    command that fails ends it, with that command's exit code.
     """
     session: Session = ctx.obj
     if passphrase_file == inputs.STANDARD_INPUT:
@@ -81,7 +82,7 @@ class _Source(Protocol):
     """Where lines come from.
 
     Attributes:
-        typed: whether a person types them, who can be asked and can try again.
+        typed: whether a person types them. A person can be asked and can try again.
     """
 
     typed: bool
@@ -96,14 +97,14 @@ class _Source(Protocol):
         """Return the next line; None at the end."""
 
     def keep(self, line: str) -> None:
-        """Keep a line, to be brought back."""
+        """Keep a line for the arrow keys."""
 
 
 def _serve(session: Session, backpack: "Backpack", source: _Source) -> int:
-    """Carry out commands until there are no more, and return the exit code of the whole.
+    """Run commands until there are no more, and return the exit code of the whole.
 
     Raises:
-        Failure: the daemon is gone; or operator authority has ended, and nobody gave it again.
+        Failure: the daemon is gone, or operator authority has ended and nobody renewed it.
     """
     while True:
         try:
@@ -125,12 +126,12 @@ def _serve(session: Session, backpack: "Backpack", source: _Source) -> int:
         if code != EXIT_USAGE:
             source.keep(line)
         if backpack.status().state != "unlocked":
-            terminal.say("the vault is locked, and that has ended operator authority")
+            terminal.say("the vault is locked, and operator authority has ended")
             return EXIT_DONE
 
 
 def _carry_out(session: Session, backpack: "Backpack", source: _Source, line: str) -> int:
-    """Carry out one line, and return its exit code."""
+    """Run one line, and return its exit code."""
     from backpack_client.cli.main import INTERRUPTED, main  # noqa: PLC0415 - main loads this file
 
     try:
@@ -148,13 +149,13 @@ def _carry_out(session: Session, backpack: "Backpack", source: _Source, line: st
 
 
 def _words(line: str) -> list[str]:
-    """Take a line apart as a shell does.
+    """Split a line into words as a shell does.
 
     Raises:
-        Failure: a usage failure; a quote is not closed, or there are several lines in one.
+        Failure: a usage failure: a quote is not closed, or there are several lines in one.
     """
     if "\n" in line.strip():
-        # A terminal hands over pasted lines as one, and each was meant as a command of its own.
+        # A terminal delivers pasted lines as one line, although each is a command.
         raise usage("that is more than one line", hint="paste one command at a time")
     if line.lstrip().startswith("#"):
         return []
@@ -163,7 +164,7 @@ def _words(line: str) -> list[str]:
     except ValueError:
         raise usage("a quote is not closed", hint="write it as for a shell") from None
     if words[:1] == [_PROGRAM]:
-        # The next steps that messages name begin with it.
+        # The hints in messages begin with it.
         del words[0]
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
@@ -171,7 +172,7 @@ def _words(line: str) -> list[str]:
 
 
 def _ensure_authority(session: Session, backpack: "Backpack", source: _Source) -> None:
-    """Ask for the passphrase again when operator authority has ended, if somebody is there.
+    """Ask for the passphrase again if operator authority has ended and a person is there.
 
     Raises:
         Failure: nobody is there, the passphrase was wrong three times, or the vault is locked.
@@ -186,25 +187,23 @@ def _ensure_authority(session: Session, backpack: "Backpack", source: _Source) -
             "operator authority has ended after five minutes",
             exit_code=EXIT_DENIED,
             reason="not-authorized",
-            hint="the commands before this one were carried out: start again with this one",
+            hint="the commands before this one were run: start again with this one",
         )
     session.authorize_again(backpack)
 
 
 def _left_idle(source: _Source) -> int:
-    """Say that nothing was entered for too long, and return the exit code."""
+    """Report that nothing was entered for too long, and return the exit code."""
     waited = f"nothing was entered for {format_duration(IDLE_SECONDS)}"
     if not source.typed:
-        raise Failure(
-            waited, reason="idle", hint="the commands that had been entered were carried out"
-        )
-    # The prompt stands there, and the cursor behind it.
+        raise Failure(waited, reason="idle", hint="the commands before that were run")
+    # The cursor is still on the prompt's line.
     terminal.say(f"\n{waited}: operator authority is given up")
     return EXIT_DONE
 
 
 class _Keyboard:
-    """Lines that a person types at the prompt, with completion and history if there is readline."""
+    """Lines that a person types at the prompt, with completion and history if readline exists."""
 
     typed = True
 
@@ -216,7 +215,7 @@ class _Keyboard:
 
     def __enter__(self) -> Self:
         if readline is not None:
-            # Every line would be kept by itself, also one with a value pasted by mistake.
+            # readline would keep every line, also one with a value pasted by mistake.
             readline.set_auto_history(False)
             readline.set_completer(self._complete)
             readline.set_completer_delims(" \t")
@@ -254,7 +253,7 @@ class _Keyboard:
 
 
 class _Script:
-    """Lines out of standard input, which no command can read."""
+    """Lines from standard input, which no command can read."""
 
     typed = False
 
@@ -285,14 +284,14 @@ class _Script:
 
 
 def completions(session: Session, before: str, word: str) -> list[str]:
-    """Return what a word of a line can be completed to: commands, options, and names of files.
+    """Return the completions of a word: commands, options, and names of files.
 
     Args:
         session: the session of `operate`.
         before: the line up to the word.
-        word: as much of it as was typed.
+        word: the typed part of the word.
     """
-    from click.shell_completion import ShellComplete  # noqa: PLC0415 - for who presses Tab
+    from click.shell_completion import ShellComplete  # noqa: PLC0415 - only for completion
 
     from backpack_client.cli.main import commands  # noqa: PLC0415 - main loads this file
 
@@ -316,7 +315,7 @@ class _IdleError(Exception):
 
 @contextlib.contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise `_IdleError` inside the block when it has taken too long."""
+    """Raise `_IdleError` inside the block after some seconds."""
     before = signal.signal(signal.SIGALRM, _give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

@@ -1,6 +1,6 @@
-"""What every command needs: which daemon is meant, a connection to it, operator authority, options.
+"""Shared by all commands: finds the daemon, connects, gets operator authority, defines options.
 
-It decides when a passphrase is asked for. `terminal` decides how.
+It decides when to ask for a passphrase. `terminal` decides how.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +42,7 @@ FILE_NAME = _FileName()
 
 
 class Session:
-    """What one run of the command line is about: which daemon, and how to reach it."""
+    """One run of the command line: its daemon, and how to reach it."""
 
     def __init__(self, environ: Mapping[str, str], socket: str | None) -> None:
         self._environ = environ
@@ -51,7 +51,7 @@ class Session:
 
     @property
     def daemon(self) -> "Daemon":
-        """The daemon that is meant."""
+        """The daemon of this run."""
         from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
 
         return startup.find(self._environ, self._socket)
@@ -63,7 +63,7 @@ class Session:
 
     @property
     def named_socket(self) -> str | None:
-        """The path of the socket that the command line names; None: it names none."""
+        """The path of the socket that the command line names; None if it names none."""
         return self._socket
 
     @property
@@ -101,7 +101,7 @@ class Session:
         """Open a connection with operator authority for the length of a block.
 
         There must be a daemon, and the vault must be unlocked. Otherwise this raises before it asks
-        for a passphrase that could not be used.
+        for a passphrase, which would be useless.
 
         Raises:
             UsageError: a passphrase was given, and the shared connection has authority already.
@@ -111,7 +111,7 @@ class Session:
                 raise click.UsageError("--passphrase-file is not needed within operate")
             yield self._shared
             return
-        # First of all: what another process opens of this one before that stays open to it.
+        # First of all: another process that opens this one's memory earlier keeps it open.
         process_protection.make_undumpable()
         with self.connect() as backpack:
             status = backpack.status()
@@ -123,7 +123,7 @@ class Session:
 
     @contextmanager
     def reader(self, *, every: bool, passphrase_file: str | None) -> "Iterator[Backpack]":
-        """Open a connection for a listing, with operator authority if it is to cover everything.
+        """Open a connection for a listing, with operator authority for a listing of everything.
 
         Raises:
             UsageError: a passphrase was given for a listing that needs none.
@@ -174,7 +174,7 @@ def json_option(command: Command) -> Command:
 
 
 def all_option(what: str) -> Callable[[Command], Command]:
-    """Add --all; `what` says what else is shown with it."""
+    """Add --all; `what` describes what it shows."""
     return click.option("--all", "every", is_flag=True, help=f"{what}; asks for the passphrase.")
 
 
@@ -184,12 +184,12 @@ TO_SEE_GRANTS = (
 
 
 def milliseconds(moment: datetime | None) -> int | None:
-    """Write a time for JSON: milliseconds since the epoch, as everywhere in the API."""
+    """Turn a time into JSON's form: milliseconds since the epoch, as everywhere in the API."""
     return None if moment is None else round(moment.timestamp() * 1000)
 
 
 def local_time(moment: datetime) -> str:
-    """Write a time for people, in their own time zone."""
+    """Format a time for people, in their time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -199,7 +199,7 @@ def seconds_until(moment: datetime) -> float:
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number of things: "1 lease", "2 leases"."""
+    """Format a number of things: "1 lease", "2 leases"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

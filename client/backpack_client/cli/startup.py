@@ -1,8 +1,8 @@
 """Starts and stops the daemon: by the service manager if its unit is installed, otherwise detached.
 
-A detached daemon begins in a new session, with a few known variables as its environment, so that
-the shell that happened to start it changes neither what it loads nor where it writes. Nothing here
-polls: the daemon sends a message when it is ready, and the kernel reports its exit.
+A detached daemon starts in a new session, and its environment has only a few known variables. So
+the shell that started it changes neither what it loads nor where it writes. Nothing here polls: the
+daemon sends a message when it is ready, and the kernel reports its exit.
 """
 
 import os
@@ -26,7 +26,7 @@ from backpack_client.api import Backpack
 from backpack_client.failures import Failure, printable
 
 START_SECONDS = 15.0
-# Longer than the time that the daemon gives requests under way.
+# Longer than the time that the daemon gives to calls in progress.
 STOP_SECONDS = 20.0
 LOG_NAME = "backpackd.log"
 SOCKET_UNIT = "backpackd.socket"
@@ -40,7 +40,7 @@ _SYSTEMCTL_SECONDS = 30.0
 _LOG_LINES = 10
 _LOG_TAIL = 16 * 1024
 _DATAGRAM = 4096
-# What a socket address surely takes, see unix(7).
+# A length that fits into every socket address, see unix(7).
 _SAFE_PATH = 90
 # SOL_LOCAL and LOCAL_PEERPID of macOS's sys/un.h.
 _SOL_LOCAL = 0
@@ -49,12 +49,12 @@ _LOCAL_PEERPID = 2
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """Which daemon, and how to find it.
+    """A daemon, and how to find it.
 
     Attributes:
         socket: absolute path of its socket.
         home: absolute path of its home.
-        environ: the environment that they were found in.
+        environ: the environment that named them.
     """
 
     socket: str
@@ -63,14 +63,14 @@ class Daemon:
 
 
 def find(environ: Mapping[str, str], explicit: str | None = None) -> Daemon:
-    """Return which daemon is meant.
+    """Return the daemon that the settings mean.
 
     Args:
         environ: the environment.
         explicit: a socket from the command line, which takes precedence.
 
     Raises:
-        Failure: a usage failure; a variable is not of the form.
+        Failure: a usage failure: a variable has a wrong form.
     """
     return Daemon(address.socket_path(environ, explicit), address.home_path(environ), environ)
 
@@ -79,7 +79,7 @@ def runs(daemon: Daemon) -> bool:
     """Return whether a daemon listens at the socket.
 
     Raises:
-        Failure: what listens there is not to be trusted.
+        Failure: the listener there cannot be trusted.
     """
     try:
         address.connect(daemon.socket).close()
@@ -97,8 +97,9 @@ def start(daemon: Daemon) -> str:
         How it was started, in a few words for a person.
 
     Raises:
-        Failure: it did not start (the hint holds what it logged), or clients would refuse the place
-            of its socket, so that it was not started.
+        Failure: it did not start (the hint has its log), or it was not started because clients
+        would
+            refuse the place of its socket.
     """
     address.check_place(daemon.socket)
     if _managed(daemon):
@@ -112,7 +113,7 @@ def stop(daemon: Daemon) -> None:
     """Stop the daemon, and return when it has ended.
 
     Raises:
-        Failure: none runs (`no-daemon`), it is not this user's to stop, or it goes on.
+        Failure: none runs (`no-daemon`), this user may not stop it, or it does not end.
     """
     with Backpack(daemon.socket) as backpack:
         if backpack.status().supervised:
@@ -125,7 +126,7 @@ def stop(daemon: Daemon) -> None:
             answering = backpack.status().daemon_pid
         if answering != process.pid:
             raise Failure(
-                "the process that listens is not the one that answers",
+                "the process that listens is not the process that answers",
                 reason="not-ours",
                 hint="it may run in a container: stop it there",
             )
@@ -140,7 +141,7 @@ def stop(daemon: Daemon) -> None:
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Pick the variables that a daemon is given."""
+    """Return the variables that a daemon gets."""
     return {
         name: text
         for name, text in environ.items()
@@ -149,7 +150,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class _PinnedListener:
-    """The process that listens at a socket, held so that its pid cannot come to mean another."""
+    """The process that listens at a socket, pinned: its pid cannot come to mean another process."""
 
     def __init__(self, path: str) -> None:
         connection = socket.socket(fileno=address.connect(path).detach())
@@ -192,7 +193,7 @@ class _PinnedListener:
 
 def _listener(connection: socket.socket) -> tuple[int, int]:
     if sys.platform == "darwin":
-        # That it is this user's or root's, address.connect has checked; root's is supervised.
+        # address.connect has checked that it belongs to this user or root. Root's is supervised.
         return connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID), os.geteuid()
     # struct ucred of unix(7).
     pid, uid, _ = struct.unpack(
@@ -212,7 +213,7 @@ def _pin(pid: int) -> int:
 
 
 def _managed(daemon: Daemon) -> bool:
-    # The unit knows nothing of these variables, so it would start another daemon than is meant.
+    # The unit does not know these variables, so it would start another daemon.
     if daemon.environ.get("BACKPACK_HOME") or daemon.environ.get("BACKPACK_PROFILE"):
         return False
     if sys.platform != "linux" or shutil.which("systemctl") is None:
@@ -295,14 +296,14 @@ def _start_detached(daemon: Daemon) -> int | None:
 
 
 def _command(daemon: Daemon) -> list[str]:
-    # -P: a module that lies in some directory must not take a daemon module's place.
+    # -P: a module in the current directory must not replace a module of the daemon.
     python = [sys.executable, "-P", "-m", "backpackd"]
     return [*python, "--home", daemon.home, "--socket", daemon.socket]
 
 
 def _private_directory() -> "tempfile.TemporaryDirectory[str]":
-    # mkdtemp makes it 0700: no other user can send a READY into it. A long TMPDIR does not fit into
-    # a socket address.
+    # mkdtemp makes it 0700: no other user can send a READY into it. A long TMPDIR does not fit
+    # into a socket address.
     short = len(os.fsencode(tempfile.gettempdir())) < _SAFE_PATH // 2
     return tempfile.TemporaryDirectory(prefix="backpack-", dir=None if short else "/tmp")  # noqa: S108 - see above
 
@@ -324,12 +325,13 @@ class _Readiness:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The other end is the watching thread's to close.
+        # The watching thread closes the other end.
         self._notices.close()
         self._ended.close()
 
     def watch(self, child: "subprocess.Popen[bytes]") -> None:
-        # A thread, since macOS has no pidfd; where the child becomes a daemon, it ends with us.
+        # A thread, because macOS has no pidfd. If the child becomes a daemon, the thread ends with
+        # us.
         threading.Thread(target=self._reap, args=(child,), daemon=True).start()
 
     def wait(self, patience: float) -> str:
@@ -369,12 +371,12 @@ def _open_log(home: str) -> int:
         raise Failure(
             f"cannot keep a log in {printable(home, 256)}: {_why(error)}",
             reason="home-not-usable",
-            hint="set BACKPACK_HOME to a directory of yours, and BACKPACK_SOCKET to a path in one",
+            hint="set BACKPACK_HOME to your own directory, and BACKPACK_SOCKET to a path in one",
         ) from None
 
 
 def _open_log_in(directory: int, home: str) -> int:
-    # O_NOFOLLOW: somebody who planted a link would choose the file that is written to.
+    # O_NOFOLLOW: a planted link would choose the file that is written to.
     # O_NONBLOCK: a pipe without a reader would hold up the start.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     log = os.open(LOG_NAME, flags, 0o600, dir_fd=directory)
@@ -388,20 +390,20 @@ def _open_log_in(directory: int, home: str) -> int:
 
 def _make_private(log: int, home: str) -> None:
     status = os.fstat(log)
-    # A second name would be that of a file which the log is then written into.
+    # With a second name (hard link), the log would be written into another file as well.
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
         raise Failure(
             f"{LOG_NAME} in {printable(home, 256)} is not a file of yours",
             reason="home-not-usable",
-            hint="see what it is, and take it away",
+            hint="see what it is, and move it away",
         )
     if status.st_mode & 0o077:
-        # Made by something else, such as a shell's redirection.
+        # Made by another program, such as a shell's redirection.
         os.fchmod(log, 0o600)
 
 
 def _make_directory(path: Path) -> None:
-    """Make a directory and what is missing above it, 0700 from creation each."""
+    """Make a directory and missing directories above it, each with mode 0700 from creation."""
     if path.is_dir():
         return
     _make_directory(path.parent)
@@ -410,7 +412,7 @@ def _make_directory(path: Path) -> None:
 
 def _tail(home: str, begins: int) -> str:
     path = Path(home, LOG_NAME)
-    # As when it was opened to write: by now something else may lie there.
+    # As when it was opened to write: by now the path may name something else.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -418,7 +420,7 @@ def _tail(home: str, begins: int) -> str:
         return f"its log cannot be read: {printable(str(path), 256)}: {_why(error)}"
     with open(descriptor, "rb") as log:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return f"its log is not a file any more: {printable(str(path), 256)}"
+            return f"its log is no longer a file: {printable(str(path), 256)}"
         log.seek(max(begins, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         lines = log.read().decode(errors="replace").splitlines()
     said = [printable(line, 300) for line in lines[-_LOG_LINES:] if line.strip()]

@@ -1,7 +1,7 @@
-"""What is read from files and from standard input: passphrases, values, other people's formats.
+"""Reads files and standard input: passphrases, values, other people's formats.
 
-A file is opened once and everything is asked of its descriptor. Nothing here asks a person or
-prints; that is `terminal`.
+It opens a file once and uses only the descriptor from then on. It does not ask a person or print;
+`terminal` does.
 """
 
 import codecs
@@ -28,7 +28,7 @@ def passphrase_file(path: str) -> bytes:
     with reading("passphrase", path, pipe_it("--passphrase-file")) as (descriptor, status):
         if path != STANDARD_INPUT:
             _check_private(path, status)
-        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
+        # One line end only: more line ends are part of the passphrase, or a mistake to report.
         data = read(descriptor, PASSPHRASE_LIMIT, "a passphrase", chomp)
     if not without_mark(data, "a passphrase"):
         raise usage("the passphrase is empty", hint="write it into the file that you name")
@@ -43,7 +43,7 @@ def _check_private(path: str, status: os.stat_result) -> None:
         raise Failure(
             f"{shown} belongs to uid {status.st_uid}, who knows what it says",
             reason="passphrase-file-not-private",
-            hint="keep the passphrase in a file of your own",
+            hint="keep the passphrase in your own file",
         )
     if status.st_mode & 0o077:
         raise Failure(
@@ -58,15 +58,15 @@ def reading(what: str, path: str, hint: str) -> Iterator[tuple[int, os.stat_resu
     """Open a file, or standard input for `-`, for the length of a `with` block.
 
     Args:
-        what: what it holds, for the message.
+        what: a word for its content, for the message.
         path: the file.
-        hint: what to do instead of typing it into standard input, where it would be seen.
+        hint: what to do instead of typing it into standard input, where it would be visible.
 
     Raises:
         Failure: a usage failure; it cannot be opened.
     """
-    # The file is opened once and everything is asked of the descriptor: a path that is looked at
-    # first and opened later may be another file by then.
+    # The file is opened once, and checks use the descriptor: a path that is checked first and
+    # opened later may be another file by then.
     if path == STANDARD_INPUT:
         descriptor = _standard_input(what, hint)
         yield descriptor, os.fstat(descriptor)
@@ -85,22 +85,22 @@ def _standard_input(what: str, hint: str) -> int:
     if sys.stdin is None:
         raise usage("standard input is closed", hint="name a file")
     if sys.stdin.isatty():
-        # What is typed into standard input is shown on the screen.
+        # Text that is typed into standard input is visible on the screen.
         raise usage(f"the {what} would be shown while it is typed", hint=hint)
     return sys.stdin.fileno()
 
 
 def read(descriptor: int, limit: int, what: str, trim: Callable[[bytes], bytes] = bytes) -> bytes:
-    """Read all of it.
+    """Read everything.
 
     Args:
         descriptor: what to read.
-        limit: the most bytes that there may be once it is trimmed.
-        what: what it is, with its article, for the message.
-        trim: takes a line end off.
+        limit: the largest number of bytes after trimming.
+        what: a word for it, with its article, for the message.
+        trim: removes a line end.
 
     Raises:
-        Failure: a usage failure; there are more, or they cannot be read.
+        Failure: a usage failure: there are more bytes, or they cannot be read.
     """
     most = limit + len(b"\r\n")
     data = bytearray()
@@ -143,7 +143,7 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 
 def without_line_end(data: bytes) -> bytes:
-    """Take the line end off what is one line of text, and leave everything else as it is."""
+    """Remove the line end if it is one line of text; leave everything else as it is."""
     line = chomp(data)
     if line == data or b"\n" in line:
         return data
@@ -152,16 +152,16 @@ def without_line_end(data: bytes) -> bytes:
 
 
 def chomp(data: bytes) -> bytes:
-    """Take one line end off."""
+    """Remove one line end."""
     return data.removesuffix(b"\r\n" if data.endswith(b"\r\n") else b"\n")
 
 
 def pipe_it(option: str) -> str:
-    """Say how to give what an option takes from a file."""
+    """Return a hint: how to give the input of an option that reads a file."""
     return f"leave {option} out to be asked, or pipe it in"
 
 
 def why(error: OSError | ValueError) -> str:
-    """Say in words of the system why something failed, without what it failed on."""
+    """Return the system's words for why something failed, without the file's name."""
     number = error.errno if isinstance(error, OSError) else errno.EINVAL
     return os.strerror(number or errno.EINVAL).lower()

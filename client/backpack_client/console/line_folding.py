@@ -1,23 +1,23 @@
-"""How wide text is on a terminal: folds lines that are too long, or cuts them.
+"""Measures text on a terminal, and folds or cuts lines that are too long.
 
 A terminal continues a long line at its left edge, where the rest looks like a line of its own. A
 process could pad its arguments with spaces until they look like another process, or like the root
-that is to be approved. So every line is folded with a mark, or cut, before it is printed. Pure: no
-terminal is asked.
+that is to be approved. So every line is folded with a mark, or cut, before it is printed. Pure: it
+uses no terminal.
 """
 
 _CONTINUED = "    | "
 CUT = "..."
-"""What stands at the end of text that was cut."""
+"""The mark at the end of cut text."""
 NARROWEST = 20
-"""Columns: no line is folded for less."""
+"""The smallest width for folding, in columns."""
 
 
 def width(text: str) -> int:
     """Return how many columns printable text takes at most.
 
-    Everything but ASCII counts twice, as wide characters do, because terminals differ about the
-    rest. A line that ends too early does no harm.
+    Every character outside ASCII counts as two columns, like a wide character, because terminals
+    differ. A line that ends too early does no harm.
     """
     return sum(map(_columns, text))
 

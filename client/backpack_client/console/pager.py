@@ -1,7 +1,7 @@
-"""Shows long output page by page, as git does: what is printed inside a block goes to a pager.
+"""Shows long output page by page, as git does: output inside a block goes to a pager.
 
-The pager is what PAGER names, otherwise `less -FRX`, which shows a short output and ends by itself.
-It gets no descriptor but its own three: subprocess closes all others.
+PAGER names the pager. The default is `less -FRX`, which shows a short output and ends at once. The
+pager gets only its three standard descriptors: subprocess closes all others.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _FLAGS = "FRX"
 
 @contextlib.contextmanager
 def paged(*, wanted: bool = True) -> Iterator[None]:
-    """Send standard output through a pager inside the block, where it is a terminal.
+    """Send standard output through a pager inside the block, if it is a terminal.
 
-    Ask for passphrases before: the pager reads the keyboard. `styled.standard_look` has to be
-    asked before as well, because standard output is no terminal inside.
+    Ask for passphrases before the block: the pager reads the keyboard. Call `styled.standard_look`
+    before it as well, because standard output is not a terminal inside.
 
     Args:
         wanted: False: print as without a pager.
@@ -32,12 +32,12 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
         Failure: a usage failure; PAGER is not a command line.
     """
     command = _command() if wanted and sys.stdout is not None and sys.stdout.isatty() else []
-    # As with git: less is told to leave a short output alone, unless the user has said otherwise.
+    # As git does: less does not page short output, unless the user has set other options.
     environ = {"LESS": _FLAGS, **os.environ}
     try:
         pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ) if command else None
     except OSError:
-        # It is not installed, which is no reason to show nothing.
+        # The pager is not installed: print without it.
         pager = None
     if pager is None or pager.stdin is None:
         yield
@@ -47,7 +47,7 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
         with contextlib.redirect_stdout(pipe):
             yield
     except Failure as failure:
-        # The person has left the pager before the end, and has seen enough.
+        # The person has left the pager early, and has seen enough.
         if failure.reason != "output-closed":
             raise
     finally:
@@ -69,8 +69,8 @@ def _command() -> list[str]:
 def _wait(pager: "subprocess.Popen[bytes]") -> None:
     """Wait for the pager to end, which gives the terminal back.
 
-    Ctrl-C reaches both processes. less does not end with it, so this one must not either: the shell
-    would read the same keyboard.
+    Ctrl-C reaches both processes. less does not end with it, so this process must not end either:
+    otherwise the shell and less would read the same keyboard.
     """
     while True:
         try:

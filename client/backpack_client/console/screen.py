@@ -1,8 +1,8 @@
-"""Live screens: takes the terminal over, draws, reads keys, and gives it back whatever happens.
+"""Live screens: takes the terminal over, draws, reads keys, and always gives the terminal back.
 
-What is drawn is decided elsewhere (`cli.request_screen`, `cli.lease_screen`). It stands beside
-`terminal` and keeps the same rules: everything that is drawn is escaped, and nothing of it goes
-anywhere but to the terminal.
+Other modules decide what to draw (`cli/consent/request_screen.py`, `cli/keys/lease_screen.py`).
+This module keeps the same rules as `terminal`: it escapes everything that it draws, and draws only
+on the terminal.
 """
 
 import os
@@ -33,7 +33,7 @@ _KEYS_LIMIT = 256
 
 
 class Line(str):
-    """One line to be drawn, with how: plain, bold, chosen (reversed), dim, or root (bold)."""
+    """A line to draw, and its style: plain, bold, chosen (reversed), dim, or root (bold)."""
 
     __slots__ = ("style",)
     style: str
@@ -46,46 +46,47 @@ class Line(str):
 
 
 def columns(width: int) -> int:
-    """Tell how long a line may be that is drawn whole: what is cut takes three more, as a mark."""
+    """Return the longest line that is drawn in full; a cut line ends in a mark of three columns."""
     return max(1, width - 3)
 
 
 def folded(line: str, width: int) -> list[Line]:
-    """Cut a line into as many as are drawn whole on a screen of that width, from NARROWEST on."""
+    """Split a line into lines that a screen of that width, at least NARROWEST, draws in full."""
     style = getattr(line, "style", "")
     return [Line(each, style) for each in fold(printable(line, len(line)), columns(width))]
 
 
 class View(Protocol[Told_contra]):
-    """What a live screen shows, and what keys do. It knows no terminal."""
+    """The content of a live screen, and the effects of keys. It does not know the terminal."""
 
     def told(self, news: Told_contra) -> None:
-        """Take in what the daemon told."""
+        """Take in news from the daemon."""
 
     def lines(self, width: int, height: int) -> Sequence[str]:
         """Lay the screen out."""
 
     def press(self, key: str) -> bool:
-        """Act on a key; True: the screen is to end."""
+        """Act on a key; return True to end the screen."""
 
 
 def check() -> None:
-    """Refuse where there is no terminal to take over.
+    """Raise unless there is a terminal to take over.
 
     Raises:
         Failure: a usage failure.
     """
     if sys.stdout is None or not sys.stdout.isatty():
         raise usage(
-            "a live screen needs a terminal", hint="without --watch it is a plain list, for pipes"
+            "a live screen needs a terminal",
+            hint="for pipes, leave --watch out: it prints a plain list",
         )
 
 
 class Screen:
     """The terminal, taken over for the length of a `with` block.
 
-    Input comes key by key without echo. Ctrl-C still interrupts; Ctrl-Z is off, since it would
-    leave the shell with a terminal that shows nothing that is typed.
+    Input comes key by key without echo. Ctrl-C still interrupts. Ctrl-Z is off, because it would
+    leave the shell with a terminal that does not show typed text.
     """
 
     def __init__(self) -> None:
@@ -97,7 +98,7 @@ class Screen:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        # Ended from outside, the program still gives the terminal back on its way out.
+        # If a signal ends the program, it still gives the terminal back.
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, _leave)
         self._take()
@@ -112,7 +113,7 @@ class Screen:
                 signal.signal(number, handler)
 
     def fileno(self) -> int:
-        """Give the descriptor that keys are read from."""
+        """Return the descriptor that keys are read from."""
         return self._terminal
 
     @contextmanager
@@ -125,12 +126,12 @@ class Screen:
             self._take()
 
     def size(self) -> tuple[int, int]:
-        """Tell columns and lines."""
+        """Return the numbers of columns and lines."""
         try:
             size = os.get_terminal_size(self._terminal)
         except OSError:
             size = shutil.get_terminal_size()
-        # A terminal that was never told its size says 0.
+        # A terminal whose size was never set says 0.
         return size.columns or 80, size.lines or 24
 
     def draw(self, lines: Iterable[str]) -> None:
@@ -146,8 +147,8 @@ class Screen:
         """Read the keys that have been pressed.
 
         Returns:
-            Characters, and `up` and `down`; what is not known is left out. `q` when the terminal
-            has gone away.
+            Characters, and `up` and `down`; unknown keys are left out. `q` if the terminal has
+            gone away.
         """
         data = os.read(self._terminal, _KEYS_LIMIT)
         if not data:
@@ -159,7 +160,7 @@ class Screen:
                 found.append(_ARROWS[sequence])
                 data = data[len(sequence) :]
             elif data.startswith(b"\x1b"):
-                # Another function key: none of its bytes is to be taken for a key of ours.
+                # Another function key: its bytes must not count as keys of ours.
                 break
             else:
                 found.append(chr(data[0]))
@@ -172,7 +173,7 @@ class Screen:
         keys[3] &= ~(termios.ECHO | termios.ICANON)
         keys[6][termios.VMIN], keys[6][termios.VTIME] = 1, 0
         keys[6][termios.VSUSP] = b"\0"
-        # What was typed before the screen stood there was not meant for it.
+        # Text typed before the screen appeared was not meant for it.
         termios.tcsetattr(self._terminal, termios.TCSAFLUSH, keys)
         self._write(_ENTER)
 
@@ -183,7 +184,7 @@ class Screen:
         try:
             self._write(_LEAVE)
         finally:
-            # What was typed and not read must not end up in the shell as a command.
+            # Typed text that was not read must not become a command in the shell.
             termios.tcsetattr(self._terminal, termios.TCSAFLUSH, before)
 
     def _write(self, text: str) -> None:
@@ -193,30 +194,30 @@ class Screen:
 
 
 class Feed(Generic[Told]):
-    """Reads a watch in a thread of its own, so that one loop can wait for it and for keys.
+    """Reads a watch in its own thread, so that one loop can wait for it and for keys.
 
     Args:
-        watch: gives what the daemon tells; closed with the feed.
+        watch: gives news from the daemon; closed with the feed.
     """
 
     def __init__(self, watch: Any) -> None:
         self._watch = watch
         self._news: deque[Told | Failure | None] = deque()
         self._reading, self._writing = os.pipe()
-        # A full pipe has woken the reader already, and must not stop the thread for ever.
+        # A full pipe has already woken the reader, and must not block the thread forever.
         os.set_blocking(self._writing, False)
         self._thread = threading.Thread(target=self._read, name="backpack-watch", daemon=True)
         self._thread.start()
 
     def fileno(self) -> int:
-        """Give a descriptor that is readable while there is news."""
+        """Return a descriptor that is readable while there is news."""
         return self._reading
 
     def news(self) -> list[Told]:
-        """Take what was told since the last call.
+        """Return the news since the last call.
 
         Raises:
-            Failure: the watch has ended, once everything before that was taken.
+            Failure: the watch has ended, and everything before that was returned.
         """
         os.read(self._reading, _KEYS_LIMIT)
         told: list[Told] = []
@@ -258,12 +259,12 @@ def run(view: View[Told], start: Callable[[], Any], authorize: Callable[[], None
     """Show a view until a key ends it.
 
     Args:
-        view: what is shown.
-        start: begins the watch that the view is told of.
-        authorize: asks for the passphrase again, when operator authority has ended.
+        view: the content.
+        start: starts the watch whose news the view gets.
+        authorize: asks for the passphrase again, if operator authority has ended.
 
     Raises:
-        Failure: the daemon ended the watch for another reason, or refused what a key asked for.
+        Failure: the daemon ended the watch for another reason, or refused the action of a key.
     """
     with Screen() as screen:
         done = False
@@ -284,14 +285,14 @@ def _follow(screen: Screen, feed: Feed[Told], view: View[Told]) -> bool:
     while True:
         size = screen.size()
         screen.draw(view.lines(*size))
-        # Wakes once a second for what is shown of time, and for a terminal of another size.
+        # Wakes once a second to update times, and to notice a terminal of another size.
         ready, _, _ = select.select((screen.fileno(), feed.fileno()), (), (), _TICK)
         if feed.fileno() in ready:
             for told in feed.news():
                 view.told(told)
         if screen.fileno() in ready:
             pressed = screen.pressed()
-            # On a screen that has another size by now, not all stands there that was drawn.
+            # If the screen has another size by now, some of the drawn lines are not visible.
             for key in pressed if screen.size() == size else ():
                 if view.press(key):
                     return True

@@ -1,6 +1,6 @@
 """Lines with styles on standard output: cut or folded to the terminal, with colours if it has them.
 
-It stands beside `terminal` and keeps the same rules.
+It keeps the same rules as `terminal`.
 """
 
 import os
@@ -47,7 +47,7 @@ def print_styled(parts: Sequence[Part], look: Look) -> None:
     pieces = [(printable(text, LINE_LIMIT), style) for text, style in parts]
     rest = "".join(text for text, _ in pieces).rstrip()
     if look.columns is not None:
-        # As a whole, so that what was cut is always marked.
+        # Cut the line as a whole, so that a cut is always marked.
         rest = cut(rest, look.columns)
     written = ""
     for text, style in pieces:
@@ -58,10 +58,10 @@ def print_styled(parts: Sequence[Part], look: Look) -> None:
 
 
 def print_block(lines: Sequence[Sequence[Part]], look: Look) -> None:
-    """Write lines that belong together and an empty one to standard output, each line whole.
+    """Write lines that belong together, and an empty line, to standard output, without cuts.
 
     Args:
-        lines: as for `print_styled`; of each, the last part is folded if it is too long.
+        lines: as for `print_styled`; the last part of each line is folded if it is too long.
         look: as for `print_styled`.
     """
     for parts in lines:
@@ -76,7 +76,7 @@ def print_block(lines: Sequence[Sequence[Part]], look: Look) -> None:
 
 
 def standard_look() -> Look:
-    """Return how lines on standard output are to look: as wide as its terminal, if it is one."""
+    """Return the look of lines on standard output: as wide as its terminal, if it is one."""
     if sys.stdout is None or not sys.stdout.isatty():
         return Look(None, colours=False)
     colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,22 +1,23 @@
-"""All prompting and printing of the command line, but for the values that `get` prints.
+"""All prompting and printing of the command line, except the values that `get` prints.
 
 Its rules:
 
-1. Standard output carries what was asked for: listings and JSON here, values in `fastpath.output`.
-   Everything else goes to standard error, so that output can be piped.
-2. A passphrase is asked for on the controlling terminal (/dev/tty) without echo, never read from
-   standard input unless `--passphrase-file -` says so, and never taken from an argument or the
+1. Standard output carries the requested output: listings and JSON here, values in
+   `fastpath.output`. Everything else goes to standard error, so that output can be piped.
+2. A passphrase is typed on the controlling terminal (/dev/tty) without echo. It is read from
+   standard input only with `--passphrase-file -`, and never taken from an argument or the
    environment, where other programs could read it.
 3. Before a passphrase or a value is read, this process makes itself undumpable: from then on no
    other process of the user can attach, open its memory or take a descriptor of it, and no core
-   file holds what it read. That does not undo what was opened before: a process of the user that
-   opened `/proc/PID/mem` between the start of this one and that moment reads on.
-4. A new passphrase is asked for twice, a wrong one that was typed again, up to three times in all.
-5. What came from outside (names in a file, paths, reasons, anything the daemon says) is escaped:
-   no text can move the cursor, forge a line or reorder what is read. Where it runs over the edge of
-   the terminal it goes on behind a mark, so that no padding makes it look like a line of ours.
-6. Colours, boxes and a pager only where standard output is a terminal; otherwise aligned plain
-   text. NO_COLOR turns colours off (https://no-color.org).
+   file holds what it read. This does not undo earlier opens: a process of the user that opened
+   `/proc/PID/mem` between the start of this process and that moment can still read.
+4. A new passphrase must be typed twice. After a wrong passphrase, the person may type again, up to
+   three times in all.
+5. Text from outside (names in a file, paths, reasons, anything from the daemon) is escaped: it
+   cannot move the cursor, forge a line or reorder what is read. If it is wider than the terminal,
+   it continues after a mark, so that no padding makes it look like a line of ours.
+6. Colours, boxes and a pager appear only if standard output is a terminal. Otherwise the output is
+   aligned plain text. NO_COLOR turns colours off (https://no-color.org).
 """
 
 import contextlib
@@ -70,18 +71,18 @@ def say(text: str) -> None:
 
 
 def say_line(text: str) -> None:
-    """Write one line to standard error, whatever newlines the text holds."""
+    """Write one line to standard error; newlines in the text are escaped."""
     if sys.stderr is not None:
         _say_all("".join(line + "\n" for line in _folded(text, sys.stderr)))
 
 
 def tell_waiting(code: str) -> None:
-    """Say on standard error that a request waits for a person, and how it is approved."""
+    """Write to standard error that a request waits for a person, and how to approve it."""
     say(waiting_notice(code).rstrip())
 
 
 def show_failure(failure: Failure) -> None:
-    """Write a failure and its hint to standard error. One without a message is kept quiet."""
+    """Write a failure and its hint to standard error, unless the failure has no message."""
     if sys.stderr is not None and failure.message:
         _say_all(failure.render())
 
@@ -132,16 +133,16 @@ def check_standard_input(*paths: str | None) -> None:
     """
     if paths.count(STANDARD_INPUT) > 1:
         raise usage(
-            "only one thing can come from standard input", hint="give the other one as a file"
+            "only one input can come from standard input", hint="give the other one as a file"
         )
 
 
 def check_nothing_piped(what: str, option: str) -> None:
-    """Refuse to ask on the terminal for what was given through a pipe, or out of a file.
+    """Refuse to ask on the terminal if standard input holds a pipe or a file.
 
     Args:
-        what: what is to be asked for.
-        option: the option that takes it from standard input.
+        what: a word for the input that is needed.
+        option: the option that reads it from standard input.
 
     Raises:
         Failure: a usage failure; standard input is a pipe or a file.
@@ -152,11 +153,11 @@ def check_nothing_piped(what: str, option: str) -> None:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except OSError:
         return
-    # Not for /dev/null, which is what stands there where somebody wanted nothing read.
+    # Not for /dev/null: it means that nothing should be read.
     if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
         raise usage(
-            f"the {what} is asked for on the terminal, and standard input is not read",
-            hint=f"to take it from the pipe: add {option} -",
+            f"the {what} is read from the terminal, not from standard input",
+            hint=f"to read it from the pipe: add {option} -",
         )
 
 
@@ -178,12 +179,12 @@ def passphrase(prompt: str, path: str | None, option: str = "--passphrase-file")
 
 
 def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], object]) -> bytes:
-    """Get a passphrase that passes a check; a person who mistyped it is asked again.
+    """Get a passphrase that passes a check; a person who mistyped it may type again.
 
     Args:
         prompt: as for `passphrase`.
-        path: as for `passphrase`; what comes from there is tried once.
-        check: gives it to the daemon.
+        path: as for `passphrase`; a passphrase from a file is tried once.
+        check: sends it to the daemon.
 
     Returns:
         The passphrase that passed.
@@ -197,7 +198,7 @@ def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], obj
         try:
             check(given)
         except Failure as failure:
-            # Slots are the daemon's matter. What the message says about delays stays.
+            # A person need not know about slots. The part about delays stays.
             failure.message = failure.message.replace(": it opens no slot of this vault", "")
             raise
         return given
@@ -206,12 +207,11 @@ def right_passphrase(prompt: str, path: str | None, check: Callable[[bytes], obj
 
 
 def retyping(reason: str, path: str | None, attempt: Callable[[], Result]) -> Result:
-    """Make an attempt with what a person types, and let the person type again after a mistake.
+    """Make an attempt with typed input, and let the person type again after a mistake.
 
     Args:
-        reason: the `Failure.reason` of a mistake in what was typed.
-        path: the file that is read instead; with one, there is a single attempt. None: somebody
-            types.
+        reason: the `Failure.reason` of a typing mistake.
+        path: the file that is read instead; then there is a single attempt. None: a person types.
         attempt: asks and tries.
 
     Raises:
@@ -236,7 +236,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
         option: the option that `path` came from, for the hint.
 
     Raises:
-        Failure: as for `passphrase`; also when three times it was too short or the two differed.
+        Failure: as for `passphrase`; also if it was too short or the two differed, three times.
     """
     process_protection.make_undumpable()
     if path is not None:
@@ -250,7 +250,7 @@ def new_passphrase(prompt: str, path: str | None, option: str = "--passphrase-fi
         elif ask_hidden(prompt, hint, note="once more") == first:
             return first
         else:
-            say("the two were not the same: try again")
+            say("the two passphrases differ: try again")
     raise Failure("no new passphrase was chosen", reason="not-chosen", hint="nothing was changed")
 
 
@@ -280,12 +280,12 @@ def columns_of(stream: TextIO) -> int:
         columns = os.get_terminal_size(stream.fileno()).columns
     except OSError:
         columns = 0
-    # A terminal that was never told its size says 0.
+    # A terminal whose size was never set says 0.
     return columns or 80
 
 
 def _say_all(text: str) -> None:
-    # If standard error is full or gone, there is no other place to say so.
+    # If standard error is full or gone, there is no other place to report it.
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -296,7 +296,8 @@ def writing() -> Iterator[None]:
     """Write to standard output inside the block, and flush it at the end.
 
     Raises:
-        Failure: it is closed or full (`output-failed`), or nobody reads on (`output-closed`).
+        Failure: it is closed or full (`output-failed`), or has no reader any more
+            (`output-closed`).
     """
     if sys.stdout is None:
         raise Failure("standard output is closed", reason="output-failed")
@@ -304,7 +305,7 @@ def writing() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has had enough, which is no failure to tell anybody about.
+        # The reader has stopped reading: there is nothing to report.
         raise Failure("", reason="output-closed") from None
     except OSError as error:
         raise Failure(
@@ -322,13 +323,13 @@ def _print_boxed(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in cells:
-        # As Text, so that square brackets in a cell are not taken for markup.
+        # As Text, so that square brackets in a cell do not count as markup.
         table.add_row(*map(Text, row))
     Console().print(table)
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal; anything but a clear yes is a no.
+    """Ask on the terminal; every answer except a clear yes is a no.
 
     Raises:
         Failure: there is no terminal to ask on.
@@ -338,14 +339,14 @@ def confirm(question: str) -> bool:
 
 
 def answer(question: str, default: str = "") -> str:
-    """Ask on the terminal for a line that may be seen.
+    """Ask on the terminal for a line, with echo.
 
     Args:
-        question: what to ask.
-        default: what an empty line stands for.
+        question: the question.
+        default: the answer that an empty line stands for.
 
     Raises:
-        Failure: there is no terminal to ask on, what was typed is no text, or it was Ctrl-D.
+        Failure: there is no terminal to ask on, the input is not text, or it was Ctrl-D.
     """
     shown = f"{question} [{default}]" if default else question
     line = ask_typed(
@@ -362,7 +363,7 @@ def answer(question: str, default: str = "") -> str:
 
 
 def has_terminal() -> bool:
-    """Tell whether there is a controlling terminal to ask and to show things on."""
+    """Return whether there is a controlling terminal to ask and to show things on."""
     try:
         os.close(_open_terminal("", ""))
     except Failure:
@@ -371,10 +372,10 @@ def has_terminal() -> bool:
 
 
 def show_secret(lines: Sequence[str]) -> None:
-    """Write lines to the terminal itself, wherever standard error leads.
+    """Write lines to the terminal itself, not to standard error.
 
     Raises:
-        Failure: there is no terminal, or it does not take them.
+        Failure: there is no terminal, or writing to it fails.
     """
     terminal = _open_terminal("to show it", "name a file for it instead")
     try:

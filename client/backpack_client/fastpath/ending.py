@@ -1,8 +1,8 @@
 """The two calls that end everything, `Panic` and `Lock`, without gRPC.
 
-They have to get through where others do not. A flood keeps the daemon's queue of new connections
-full: `address.connect` waits for a place in it, while gRPC gives an attempt up and makes the next
-one a good while later.
+They must get through even if other calls do not. A flood keeps the daemon's queue of new
+connections full. `address.connect` waits for a place in this queue. gRPC would give the attempt up,
+and start the next one much later.
 """
 
 from contextlib import closing
@@ -26,7 +26,7 @@ def panic(path: str) -> tuple[int, int]:
         How many leases and how many requests ended.
 
     Raises:
-        HandOver: the answer is not known here; to ask again does no harm.
+        HandOver: the answer is not known here; asking again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
     counts = _call(path, PANIC)
@@ -43,7 +43,7 @@ def lock(path: str) -> int:
         How many leases of the caller's process tree ended.
 
     Raises:
-        HandOver: the answer is not known here; to ask again does no harm.
+        HandOver: the answer is not known here; asking again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
     return _call(path, LOCK).get(1, 0)

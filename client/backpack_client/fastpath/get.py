@@ -1,8 +1,7 @@
 """The command `get` in its plain form, without gRPC, protobuf or click.
 
-Takes the arguments apart, asks the daemon once and prints. What is not in the plain form, help and
-mistakes in the arguments included, is the full command's business, so that there is one place that
-explains them.
+It parses the arguments, asks the daemon once and prints. The full command handles everything that
+is not in the plain form, including help and mistakes, so that only one place explains them.
 """
 
 import os
@@ -15,7 +14,7 @@ from backpack_client.fastpath import HandOver, malformed, messages, output, unar
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
-# How much longer than the wait the call may take, so that the daemon's own answer comes first.
+# The call may take this much longer than the wait, so that the daemon's own answer comes first.
 GRACE = 10
 
 # Names the lock of the agent that runs here, as in `lockfiles`.
@@ -25,7 +24,7 @@ _OPTIONS = ("--ttl", "--wait", "--reason")
 
 
 class Arguments:
-    """What a plain `get` was asked for.
+    """The arguments of a plain `get`.
 
     Attributes:
         names: at least one.
@@ -40,10 +39,10 @@ class Arguments:
 
 
 def parse(arguments: "list[str]") -> Arguments | None:
-    """Take the arguments after `get` apart.
+    """Parse the arguments after `get`.
 
     Returns:
-        The parts; None where they are not of the plain form: at least one name, each option and
+        The parts; None if they do not have the plain form: at least one name, each option and
         flag at most once.
     """
     parsed = Arguments()
@@ -69,7 +68,7 @@ def run(arguments: Arguments) -> int:
         The exit code.
 
     Raises:
-        HandOver: something came up that the full command must do.
+        HandOver: the full command must do it.
     """
     try:
         _run(arguments)
@@ -81,7 +80,7 @@ def run(arguments: Arguments) -> int:
 
 def _run(arguments: Arguments) -> None:
     if os.environ.get(_LOCK_VARIABLE):
-        # To read a lock with all that this takes would cost every `get` what this way saves.
+        # Code for locks would slow down every `get` as much as the fast path saves.
         raise HandOver("the lock of an agent")
     names = arguments.names
     options = arguments.options
@@ -98,7 +97,7 @@ def _run(arguments: Arguments) -> None:
         answer = messages.decode_response(response)
     finally:
         connection.close()
-    # Printed under names that the caller trusts, so they must be the ones he asked for.
+    # The caller trusts the printed names, so they must be the requested ones.
     if [name for name, _ in answer.keys] != names:
         raise malformed("other keys than those asked for")
     output.write(
@@ -128,7 +127,7 @@ def _write(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        # Nobody reads it: the exit code still tells.
+        # Nobody reads standard error: the exit code still tells.
         return
 
 
@@ -136,6 +135,6 @@ def _utf8(reason: str) -> str:
     try:
         reason.encode("utf-8")
     except UnicodeEncodeError:
-        # Arguments of other bytes reach Python as lone surrogates.
+        # Other bytes in arguments reach Python as lone surrogates.
         raise usage("the reason is not UTF-8 text") from None
     return reason

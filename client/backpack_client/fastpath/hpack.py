@@ -1,4 +1,4 @@
-"""Header fields of HTTP/2 (HPACK, RFC 7541), as far as one call with an empty table needs them.
+"""Header fields of HTTP/2 (HPACK, RFC 7541): the part that one call with an empty table needs.
 
 The client announces a dynamic table of size 0, so an index can only mean the static table. Huffman
 coded strings are handed over. Sans I/O: bytes in, fields out.
@@ -106,7 +106,7 @@ def decode(block: bytes) -> "list[tuple[str, str]]":
 
     Raises:
         HandOver: it holds a Huffman coded string, or an index into a dynamic table.
-        Failure: it is no header block, or holds more than LIST_LIMIT.
+        Failure: it is not a header block, or holds more than LIST_LIMIT.
     """
     fields: list[tuple[str, str]] = []
     size = 0

@@ -1,20 +1,20 @@
-"""HTTP/2 (RFC 9113) for exactly one call: what the client sends, and a reader of what comes back.
+"""HTTP/2 (RFC 9113) for exactly one call: writes the request, and reads the answer.
 
-Sans I/O: the socket is `unary`'s. What is not needed for one call does not exist: one stream, no
-push, no priorities, and no window updates, since the window that is granted at the start holds the
-largest answer there is. Frames that a client is to ignore are ignored; broken ones end the call.
+Sans I/O: `unary` has the socket. It has only what one call needs: one stream, no push, no
+priorities, and no window updates, because the initial window holds the largest answer. It ignores
+frames that a client must ignore. A broken frame ends the call.
 """
 
 from backpack_client.failures import Failure, from_status
 from backpack_client.fastpath import HandOver, hpack, malformed
 
-# Section 6.5.2: the frame size that a peer accepts, and receives, without further agreement.
+# Section 6.5.2: the default frame size that a peer accepts and sends.
 FRAME_LIMIT = 16384
-# Section 6.9.2: the window that a peer grants without further agreement.
+# Section 6.9.2: the default window that a peer grants.
 _DEFAULT_WINDOW = 65535
-# Everything that the answer's DATA frames may hold, padding included.
+# The limit for the answer's DATA frames, including padding.
 WINDOW = 8 * 1024 * 1024
-# Everything that may come, frame headers and pings included: a bound on an endless peer.
+# The limit for all received bytes, including frame headers and pings: it stops an endless peer.
 TOTAL_LIMIT = 2 * WINDOW
 
 _HEADER = 9
@@ -37,7 +37,7 @@ _STATUS_OF_RESET = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED"}
 
 
 def opening(fields: "list[tuple[str, str]]", body: bytes) -> bytes:
-    """Lay out everything that the client has to say: one connection, one stream, one request.
+    """Encode everything that the client sends: one connection, one stream, one request.
 
     Args:
         fields: the request's header fields, pseudo-header fields first.
@@ -76,10 +76,10 @@ class Reply:
     """Reads the answer to the one request.
 
     Attributes:
-        outgoing: what is to be sent to the peer before waiting for more; the sender clears it.
-        headers: the header fields of the answer; None before they have come, and for good where
-            the answer is nothing but trailers.
-        body: what has come of the answer's body.
+        outgoing: bytes to send to the peer before waiting for more; the sender clears it.
+        headers: the header fields of the answer; None before they have come, and always None if
+            the answer has only trailers.
+        body: the received part of the answer's body.
         trailers: the fields that end the answer; None before that.
     """
 
@@ -96,10 +96,10 @@ class Reply:
         self._block_ends_stream = False
 
     def feed(self, data: bytes) -> None:
-        """Take what has come from the peer. After the trailers, nothing more is read.
+        """Take bytes from the peer. After the trailers, nothing more is read.
 
         Raises:
-            HandOver: it is legal, and not known here.
+            HandOver: it is legal, but not known here.
             Failure: it breaks the protocol, or the peer gave the call up.
         """
         self._total += len(data)
@@ -136,8 +136,8 @@ class Reply:
             raise malformed("a push, which was declined")
         elif kind == _WINDOW_UPDATE and len(payload) != 4:  # noqa: PLR2004 - section 6.9
             raise malformed("a broken window update")
-        # The whole request has been sent: how much more the peer would take does not matter.
-        # PRIORITY, and whatever later versions add, is to be ignored (sections 5.3.2 and 5.5).
+        # The whole request has been sent, so the peer's window does not matter.
+        # Ignore PRIORITY and unknown frames of later versions (sections 5.3.2 and 5.5).
 
     def _take_of_connection(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == _SETTINGS:
@@ -147,7 +147,7 @@ class Reply:
                 if not self._settled:
                     raise malformed("it does not speak HTTP/2")
                 return
-            # Nothing that it may set changes what is left to send.
+            # No setting changes the bytes that are left to send.
             self._settled = True
             self.outgoing += _frame(_SETTINGS, _ACK, 0, b"")
         elif kind == _PING:
@@ -159,7 +159,7 @@ class Reply:
             if len(payload) < 8:  # noqa: PLR2004 - section 6.8
                 raise malformed("a broken goodbye")
             if int.from_bytes(payload[:4], "big") & _STREAM_BITS < _STREAM:
-                # The request was not looked at, so asking again makes no second lease.
+                # The peer did not process the request, so asking again makes no second lease.
                 raise HandOver("the peer did not take the request")
 
     def _take_of_stream(self, kind: int, flags: int, stream: int, payload: bytes) -> None:

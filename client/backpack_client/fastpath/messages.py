@@ -1,6 +1,6 @@
 """The protobuf messages of the fast path, by hand.
 
-Knows the fields of `backpack.v1.GetKeysRequest` and `GetKeysResponse` that a `get` needs and the
+It knows the fields of `backpack.v1.GetKeysRequest` and `GetKeysResponse` that a `get` needs and the
 counts that `panic` and `lock` are answered with, skips others strictly, and nothing more of
 protobuf (protobuf.dev, "Encoding"). Bytes in, values out.
 """
@@ -14,7 +14,7 @@ _UINT64_BITS = 0xFFFFFFFFFFFFFFFF
 
 
 class Answer:
-    """What a GetKeysResponse holds.
+    """The content of a GetKeysResponse.
 
     Attributes:
         keys: names and values in the order in which they came.
@@ -57,7 +57,7 @@ def decode_response(message: bytes) -> Answer:
     """Decode a GetKeysResponse.
 
     Raises:
-        HandOver: it holds a group, the one part of the encoding that is not known here.
+        HandOver: it holds a group, the only part of the encoding that is not known here.
         Failure: it is not a protobuf message.
     """
     answer = Answer()
@@ -75,7 +75,7 @@ def decode_counts(message: bytes) -> dict[int, int]:
     """Decode a message of numbers of type uint32, such as a PanicResponse.
 
     Returns:
-        The numbers by the numbers of their fields; what is 0 may be missing.
+        The numbers by their field numbers; a 0 may be missing.
 
     Raises:
         HandOver: it holds a group.

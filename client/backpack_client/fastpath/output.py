@@ -1,7 +1,7 @@
-"""How `get` prints values: the one place that does, for the fast path and for the full command.
+"""Prints the values of `get`, for the fast path and for the full command.
 
-Values go to standard output and nowhere else, all of them or none. Bytes are laid out here without
-`json` and `shlex`, which would cost more than the call itself.
+No other code prints values. They go to standard output and nowhere else, all of them or none. This
+module encodes them without `json` and `shlex`, which would cost more than the call itself.
 """
 
 import errno
@@ -30,16 +30,16 @@ _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F)} | {
 
 
 def check_form(names: "Sequence[str]", form: str) -> None:
-    """Refuse, before anything is leased, what can be no key or could not be printed.
+    """Refuse names that are not key names or cannot be printed, before anything is leased.
 
     Args:
-        names: the keys that are asked for.
+        names: the requested keys.
         form: PLAIN, JSON or EXPORT.
 
     Raises:
-        Failure: a name that no key can have; several names in the plain form, where a value with a
-            newline would pass for two; a name that no shell variable can have in EXPORT; standard
-            output is closed.
+        Failure: a name is not a key name; there are several names in the plain form, in which a
+            value with a newline would look like two; a name cannot be a shell variable in EXPORT;
+            standard output is closed.
     """
     for name in names:
         if not is_key_name(name):
@@ -57,7 +57,8 @@ def check_form(names: "Sequence[str]", form: str) -> None:
                     hint="get it without --export, into a variable of another name",
                 )
     if sys.stdout is None:
-        # Closed by the caller: the socket would become descriptor 1, and the value would go there.
+        # The caller has closed it: the socket would become descriptor 1, and the value would go
+        # there.
         raise Failure(
             "standard output is closed: there is nowhere to print", reason="output-failed"
         )
@@ -104,15 +105,15 @@ def write(data: bytes) -> None:
     """Write all of `data` to standard output, past every buffer.
 
     Raises:
-        Failure: not all of it could be written. Its message is empty where the reader has gone
-            away, which nobody needs to be told.
+        Failure: not all of it could be written. The message is empty if the reader has gone away:
+            nobody needs to know that.
     """
     left = memoryview(data)
     while left:
         try:
             left = left[os.write(_STANDARD_OUTPUT, left) :]
         except BlockingIOError:
-            # Some parent made it non-blocking: wait for room.
+            # A parent has made it non-blocking: wait for room.
             import select  # noqa: PLC0415 - only here
 
             select.select((), (_STANDARD_OUTPUT,), ())

@@ -1,7 +1,7 @@
-"""One unary gRPC call over a connected socket: send, read until the trailers, judge the status.
+"""One unary gRPC call over a connected socket: send, read until the trailers, check the status.
 
-Knows gRPC over HTTP/2 (grpc.io, "gRPC over HTTP2") and the socket; frames are `http2`'s business
-and messages are bytes here.
+It knows gRPC over HTTP/2 (grpc.io, "gRPC over HTTP2") and the socket. `http2` handles frames, and
+messages are bytes here.
 """
 
 import _socket
@@ -19,7 +19,7 @@ MESSAGE_LIMIT = 5 * 1024 * 1024
 
 _PREFIX = 5
 _RECEIVE = 64 * 1024
-# A socket takes no timeout beyond what poll(2) does, some 24 days.
+# A socket's timeout has the limit of poll(2), some 24 days.
 _LONGEST = 20 * 86400
 _STATUS_DIGITS = 3
 _STATUSES = (
@@ -58,11 +58,9 @@ def call(
         connection: to the daemon; used for this call only.
         method: the path of the method, such as `/backpack.v1.Leases/GetKeys`.
         message: the request, encoded.
-        seconds: how long the whole call may take; the daemon is told.
-        facts: what the caller knows besides the daemon's trailing metadata, for the hint of a
-            failure.
-        on_headers: called once with what the daemon tells ahead of its answer, as soon as that
-            has come.
+        seconds: how long the whole call may take; sent to the daemon as its deadline.
+        facts: facts in addition to the daemon's trailing metadata, for the hint of a failure.
+        on_headers: called once with the daemon's initial metadata, as soon as it has come.
 
     Returns:
         The response, encoded.
@@ -130,8 +128,8 @@ def _send(connection: _socket.socket, outgoing: bytearray, deadline: float) -> N
     except TimeoutError:
         raise
     except OSError:
-        # A peer that has hung up may have answered before, and its answer still be there to read:
-        # to give up here would take a lease that was issued for one that was not.
+        # A peer that has hung up may have answered before, and its answer may still be readable.
+        # Giving up here would treat an issued lease as one that was not issued.
         return
 
 
@@ -151,7 +149,7 @@ def _length(body: bytearray) -> int:
 
 
 def _check_length(body: bytearray) -> None:
-    # At the first bytes, not after having waited for what would never fit.
+    # Check at the first bytes, and do not wait for an answer that would never fit.
     if len(body) >= _PREFIX and _length(body) > MESSAGE_LIMIT:
         raise malformed("too large a message")
 
@@ -185,13 +183,13 @@ def _check_status(trailers: "dict[str, str]", facts: "dict[str, str]") -> None:
 
 
 def _percent_decoded(text: str) -> str:
-    """Undo the encoding of `grpc-message`; what is not of the form stays as it is."""
+    """Decode `grpc-message`; text of a wrong form stays as it is."""
     raw = bytearray()
     first, *rest = text.split("%")
     raw += first.encode("latin-1")
     for part in rest:
         try:
-            # Two digits only: int() would take a sign, a space or an underscore.
+            # Two digits only: int() would accept a sign, a space or an underscore.
             raw.append(int(part[:2], 16) if part[:2].isalnum() and len(part) > 1 else 256)
             part = part[2:]  # noqa: PLW2901 - the digits have been taken
         except ValueError:

@@ -1,30 +1,30 @@
-r"""Reads `.env` text: names and values out of files that every program reads in its own way.
+r"""Reads `.env` text: names and values from files that every program reads in its own way.
 
-Pure: bytes in, entries out. The rule is to take a value only where the two most used readers, npm's
-dotenv and python-dotenv, agree on what it is, and to skip the rest with the reason: a key that
-silently differs from what the program saw before is worse than one that is missing. Shells, which
-read much of this differently (`A=b c`, `A=b;c`), are not asked. No value, nor any text that could
-be a part of one, is in a reason, an error or a repr.
+Pure: bytes in, entries out. The rule: take a value only if the two most used readers, npm's dotenv
+and python-dotenv, agree on it, and skip the rest with a reason. A key that silently differs from
+the program's earlier value is worse than a missing key. Shells, which read much of this differently
+(`A=b c`, `A=b;c`), do not count. No reason, error or repr has a value or text that could be part of
+one.
 
 What is read:
 
-* `NAME=value`, with `export` before it and spaces around the `=` allowed; empty lines and lines
-  that begin with `#` are nothing. Line ends may be LF, CRLF or CR; a byte order mark is dropped.
+* `NAME=value`, with `export` before it and spaces around the `=` allowed. Empty lines and lines
+  that begin with `#` are ignored. Line ends may be LF, CRLF or CR. A byte order mark is dropped.
 * Without quotes, the value ends at the end of the line or before ` #`; a backslash is a backslash.
 * In single quotes, everything is taken as it stands, newlines included.
-* In double quotes, too, but for `\n` and `\r`, which mean what they mean elsewhere.
+* In double quotes as well, except `\n` and `\r`, which have their usual meanings.
 
 A quoted value may have several lines, but none of them may read like `NAME=`: more likely, a quote
 was never closed and would take in other keys. (The last line of Base64, which ends in `=`, may.)
 
-What is skipped: such values, empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of
+Skipped are: such values, empty values, `$NAME`, `${NAME}`, `$(...)` and backquotes outside of
 single quotes, and `${` also in them, a `#` without a space before it and unusual white space
 outside of quotes, other backslashes in double quotes, `\\` in single quotes, text behind a closing
 quote, a backslash at the end of an unquoted line, PEM blocks without quotes, braces and quotes that
 are not closed in an unquoted value, references and ciphertexts of other tools (`references`),
 values over 64 KiB, names that no key can have, and all but the last of a name that comes again.
 
-Where the readers differ on which lines are a value at all, the text is refused as a whole.
+If the readers differ about which lines belong to a value, the whole text is refused.
 """
 
 import re
@@ -39,18 +39,18 @@ VALUE_LIMIT = 64 * 1024
 
 _ESCAPES = {"n": "\n", "r": "\r"}
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?(?!export[ \t]+=)([^\s=#'\"]+)[ \t]*=")
-# What one of the readers may take for an assignment in a line that is none here.
+# Text that one of the readers may take for an assignment, in a line that is not one here.
 _PERHAPS_NAMED = re.compile(
     r"[\s\ufeff']*(?:export\s+)?'?([A-Za-z0-9_.-]+)[\s\ufeff']*(?:[=:#]|\Z)"
 )
-# A line that takes in those below it for one of the readers, as a name in quotes or as a value.
+# A line that, for one of the readers, includes lines below it, as a quoted name or as a value.
 _TAKES_IN = re.compile(
     r"[\s\ufeff]*(?:(?:export\s+)?'[^']*|[A-Za-z0-9_.-]+:[\s\ufeff]*)\Z"
     r"|[^=]*=\s*([\"'])(?:(?!\1).)*(?:\\.*)?\Z"
 )
 _EXPANSION = re.compile(r"\$[A-Za-z_{(]|`")
 _COMMENT = re.compile(r"[ \t]+#")
-# White space and control characters that the readers do not all trim, or that end a line for one.
+# White space and control characters that one reader does not trim, or that end a line for one.
 _UNUSUAL = re.compile(r"[^\S \t]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")
 _LINE_ENDS = re.compile(r"[\u2028\u2029]")
 _QUOTES = "'\"`"
@@ -81,7 +81,7 @@ class DotenvError(ValueError):
     """The text cannot be read as a whole.
 
     Attributes:
-        message: lowercase; what is wrong and where, without any of the text.
+        message: lowercase; the problem and its place, without any of the text.
         line: the line's number, from 1.
     """
 
@@ -108,13 +108,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that was left out.
+    """Text that was skipped.
 
     Attributes:
         line: where it begins, from 1.
-        name: its name, where that is one that a key can have: of other text, no one can tell that
-            it is not a piece of a value.
-        reason: why, and what to do about it where something can be done.
+        name: its name, if that is a valid key name. Other text might be a piece of a value.
+        reason: why, and what to do about it if something can be done.
     """
 
     line: int
@@ -124,7 +123,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a text holds: entries by the order of their lines, and what was left out."""
+    """The content of a text: entries in the order of their lines, and skipped text."""
 
     entries: tuple[Entry, ...]
     skipped: tuple[Skipped, ...]
@@ -138,7 +137,7 @@ def parse(data: bytes) -> Parsed:
 
     Raises:
         DotenvError: it is not UTF-8, a quote is never closed, or programs differ on where a value
-            ends and the next begins.
+            ends and the next one begins.
     """
     reader = _Reader(_decode(data))
     return _last_of_each(reader.read(), reader.hidden)
@@ -149,7 +148,7 @@ def _decode(data: bytes) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = _one_line_end(data[: error.start].decode()).count("\n") + 1
-        # Not chained: that exception carries the data.
+        # Not chained: that exception holds the data.
         raise DotenvError(f"line {line} is not UTF-8 text: save the file as UTF-8", line) from None
     text = _one_line_end(text)
     if found := _LINE_ENDS.search(text):
@@ -175,7 +174,7 @@ class _Reader:
         self.hidden: dict[str, int] = {}
 
     def read(self) -> list[Entry | Skipped]:
-        """Read all there is, in the order of the lines."""
+        """Read everything, in the order of the lines."""
         found = []
         while self._at < len(self._text):
             item = self._statement()
@@ -242,7 +241,7 @@ class _Reader:
             return None, ""
         value = self._text[self._at : end]
         if value.endswith("\\"):
-            # The end of the value for one reader, and for the other a quote within it.
+            # One reader ends the value here; the other one reads a quote inside it.
             raise _unclear(start, "a backslash before a quote")
         self._advance(end + 1 - self._at)
         if "\\\\" in value:
@@ -311,7 +310,7 @@ class _Reader:
             self._advance_line()
 
     def _hide(self, line: str, number: int) -> None:
-        """Note the name that some program may find in a line that is skipped."""
+        """Note the name that some program may find in a skipped line."""
         if found := _PERHAPS_NAMED.match(line):
             self.hidden[found[1]] = number
 
@@ -329,7 +328,7 @@ class _Reader:
 
 
 def _names_in(lines: Sequence[str]) -> list[tuple[int, str]]:
-    """Find what reads like an assignment below the first line: how far below, and its name."""
+    """Find text like an assignment below the first line: its distance in lines, and its name."""
     return [
         (below, found[1])
         for below, (above, line) in enumerate(pairwise(lines), 1)
@@ -338,7 +337,7 @@ def _names_in(lines: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def _ends_base64(before: Sequence[str], above: str, line: str) -> bool:
-    """Tell whether a line that reads like `NAME=` is the padded end of Base64 (RFC 4648)."""
+    """Return whether a line that reads like `NAME=` is the padded end of Base64 (RFC 4648)."""
     above, line = above.strip(), line.strip()
     if not _BASE64.fullmatch(line):
         return False
@@ -361,7 +360,9 @@ def _unclear(line: int, what: str) -> DotenvError:
 def _judge(line: int, name: str, value: str, trouble: str) -> Entry | Skipped:
     if not is_key_name(name):
         return Skipped(
-            line, None, "its name is not one for a key: a letter or _, then letters, digits, _ . -"
+            line,
+            None,
+            "its name cannot be a key's name: a letter or _, then letters, digits, _ . -",
         )
     data = value.encode()
     # What it is tells more than how it is written.
@@ -386,6 +387,7 @@ def _last_of_each(found: Iterable[Entry | Skipped], hidden: Mapping[str, int]) -
         elif last[item.name] == item.line:
             entries.append(item)
         else:
-            # Where the last one was itself skipped, the name is left out: its value is that one.
+            # If the last assignment was itself skipped, the name is left out: its value is that
+            # one.
             skipped.append(Skipped(item.line, item.name, f"comes again in line {last[item.name]}"))
     return Parsed(tuple(entries), tuple(skipped))

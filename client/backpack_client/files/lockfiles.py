@@ -1,19 +1,19 @@
-"""Lock files on disk: finding, reading and replacing them. What is in them only the daemon knows.
+"""Finds, reads and replaces lock files on disk. Only the daemon knows their content.
 
-The rules, each of which stops something:
+The rules, each with its reason:
 
-1. A lock file is a regular file. A symbolic link in its place is refused, for reading and for
-   writing: a repository could bring one along that leads to another file of the user's.
-2. A file is replaced whole: written beside the old one, synced, renamed over it, the directory
-   synced. A writer that is killed half way leaves the old file or the new one.
-3. A file is replaced only while it is byte for byte the one that the change was made from. Writers
-   hold the lock (flock) of the file that they replace, so of two only one gets through. A program
-   that does not take it (git, an editor) can still slip into the instant between comparing and
-   renaming; it is found whenever it comes before.
+1. A lock file is a regular file. A symbolic link in its place is refused for reading and writing: a
+   repository could contain a link to another file of the user.
+2. A file is replaced as a whole: the new file is written beside the old one, synced and renamed
+   over it, then the directory is synced. A killed writer leaves the old file or the new one.
+3. A file is replaced only while it is byte for byte the file that the change was made from. Writers
+   hold the lock (flock) of the file that they replace, so only one of two writers succeeds. A
+   program that does not take this lock (git, an editor) is noticed if it writes before the
+   comparison, but not in the instant between comparing and renaming.
 4. In a directory that everybody may write, only the user's own file is read: anybody could have put
-   another one there. That is judged by the file that was opened, whatever its name leads to later.
-5. A new file is 0600 from its first byte and never takes the place of another. A file that is
-   replaced keeps its mode, and its owner where that is possible.
+   another file there. The opened file decides, whatever its name leads to later.
+5. A new file is 0600 from its first byte and never replaces another file. A replaced file keeps its
+   mode, and its owner if possible.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 """Names the lock of the agent that `run` has started."""
 
 SIZE_LIMIT = 1024 * 1024
-"""The longest lock file that the daemon takes, in bytes."""
+"""The longest lock file that the daemon accepts, in bytes."""
 
 _REPOSITORY = ".git"
 _PATIENCE = 10.0
@@ -49,8 +49,8 @@ class LockFile:
     """A lock file as it was read.
 
     Attributes:
-        path: where it lies; absolute.
-        data: what it holds.
+        path: its absolute path.
+        data: its content.
         mode: its permissions.
     """
 
@@ -62,12 +62,12 @@ class LockFile:
 def find(start: str | None = None) -> str:
     """Find the lock of an agent: `agent.lock` here or above.
 
-    Inside of a repository the search ends at its root. Outside of one it goes up through
-    directories that belong to the user, or to whoever the first one belongs to: a file that
-    somebody else left in a directory that all may write must not be found by chance.
+    Inside a repository the search ends at its root. Outside of one it goes up through directories
+    that belong to the user or to the owner of the first directory. So it does not find, by chance,
+    a file that somebody else left in a directory that everybody may write.
 
     Args:
-        start: where to begin; None: the current directory.
+        start: the first directory; None: the current directory.
 
     Returns:
         The file's absolute path.
@@ -93,10 +93,10 @@ def find(start: str | None = None) -> str:
 
 
 def absolute(path: str) -> str:
-    """Name a file that a person named by an absolute path, following no symbolic link at its end.
+    """Make the path that a person named absolute; a symbolic link at its end stays.
 
     Raises:
-        Failure: a usage failure; that is no path.
+        Failure: a usage failure: it is not a path.
     """
     if not path or "\0" in path:
         raise usage("not the path of a file", hint="")
@@ -104,16 +104,16 @@ def absolute(path: str) -> str:
 
 
 def to_send(named: str | None = None) -> bytes:
-    """Read the lock whose embedded values are wanted as well.
+    """Read the lock that is sent along with a request for keys.
 
     Args:
-        named: the file; None: the one that `run` has started this agent with.
+        named: the file; None: the lock that `run` has started this agent with.
 
     Returns:
-        What the file holds; empty where there is no lock in play.
+        The content of the file; empty if there is no lock.
 
     Raises:
-        Failure: as `read`. An agent with a lock is not left to go on without it.
+        Failure: as `read`. An agent with a lock must not go on without it.
     """
     path = os.environ.get(LOCK_VARIABLE, "") if named is None else named
     if named is None and not path:
@@ -130,25 +130,25 @@ def read(path: str) -> LockFile:
     """Read a lock file.
 
     Raises:
-        Failure: it is not there (`no-lock`), is not a regular file, is too long, cannot be read, or
-            lies where everybody may write and is somebody else's (`lock-foreign`).
+        Failure: it does not exist (`no-lock`), is not a regular file, is too long, cannot be read,
+            or belongs to somebody else in a directory that everybody may write (`lock-foreign`).
     """
     with _directory(path) as directory:
         return _read(path, directory)
 
 
 def create(path: str, data: bytes, mode: int = _NEW_MODE) -> LockFile:
-    """Write a file that is not there yet.
+    """Write a new file.
 
     Raises:
-        Failure: there is something of that name already (`lock-exists`), or it cannot be written.
+        Failure: the name already exists (`lock-exists`), or the file cannot be written.
     """
     name = Path(path).name
     with _directory(path) as directory, _explained(path, "write"):
         fresh = f".{name}.{secrets.token_hex(8)}.new"
         try:
             _write_new(fresh, data, mode, directory)
-            # A link never takes the place of something, which a rename would.
+            # link(2) never replaces an existing file; a rename would.
             os.link(fresh, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
         except FileExistsError:
             raise Failure(
@@ -164,18 +164,18 @@ def create(path: str, data: bytes, mode: int = _NEW_MODE) -> LockFile:
 
 
 def replace(seen: LockFile, data: bytes) -> LockFile:
-    """Put a new version in the place of the one that was read.
+    """Replace the version that was read with a new version.
 
     Args:
-        seen: what the new version was made from.
+        seen: the version that the new version was made from.
         data: the new version.
 
     Returns:
         The new version.
 
     Raises:
-        Failure: the file is not any more what was read (`lock-changed`), or cannot be written. It
-            is then as it was.
+        Failure: the file is no longer what was read (`lock-changed`), or cannot be written. Then
+            it is as it was.
     """
     if data == seen.data:
         return seen
@@ -188,15 +188,16 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
         _check_same(seen, directory, held)
         before = os.fstat(held)
         mode = stat.S_IMODE(before.st_mode) & 0o777
-        # Named by the file whose lock is held. A writer that holds one which git, say, has taken
-        # out of sight meanwhile writes beside this one, and neither renames the half of the other.
-        # So one of this name that is there was left by a writer that died.
+        # Named by the file whose lock is held. Another writer may hold the lock of a file that git,
+        # for example, has replaced in the meantime. It writes under another name, and neither
+        # renames the unfinished file of the other. So an existing file of this name was left by a
+        # writer that died.
         fresh = f".{name}.{before.st_ino}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=directory)
         try:
             _write_new(fresh, data, mode, directory, owner=before)
-            # Once more: writing and syncing took their time.
+            # Check once more: writing and syncing took time.
             _check_same(seen, directory, held)
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -208,7 +209,7 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
 
 
 def check_writable(path: str) -> None:
-    """Return if `create` and `replace` can write beside a path, before anything is done for it.
+    """Raise unless `create` and `replace` can write beside a path; call it before any other act.
 
     Raises:
         Failure: they cannot, or there is no such directory.
@@ -229,10 +230,10 @@ def check_writable(path: str) -> None:
 
 
 def check_beside(seen: LockFile, suffix: str) -> None:
-    """Return if `keep_beside` has room, for before anything is done that would stay done.
+    """Raise unless `keep_beside` can keep its copy; call it before any act that would stay.
 
     Raises:
-        Failure: there is something else of that name (`lock-exists`), or it cannot be read.
+        Failure: another file has that name (`lock-exists`), or it cannot be read.
     """
     path = seen.path + suffix
     try:
@@ -252,14 +253,13 @@ def check_beside(seen: LockFile, suffix: str) -> None:
 def keep_beside(seen: LockFile, suffix: str) -> str:
     """Keep a copy of a lock file beside it, under its name with a suffix.
 
-    A copy of the same bytes that is there already will do: a migration that was interrupted left
-    it.
+    An existing copy of the same bytes is enough: an interrupted migration left it.
 
     Returns:
         The copy's path.
 
     Raises:
-        Failure: there is something else of that name (`lock-exists`), or it cannot be written.
+        Failure: another file has that name (`lock-exists`), or the copy cannot be written.
     """
     path = seen.path + suffix
     try:
@@ -278,22 +278,22 @@ def _owner(directory: Path) -> int:
 
 
 def _planted(directory: Path, candidate: Path) -> bool:
-    """Tell whether a name leads to what `read` would refuse for where it lies."""
+    """Return whether `read` would refuse a file because of its directory."""
     try:
-        # Of a symbolic link itself: the one who made it chose where it leads.
+        # The owner of the link itself: its maker chose where it leads.
         return _foreign(directory.stat(), candidate.lstat())
     except OSError:
         return True
 
 
 def _foreign(directory: os.stat_result, file: os.stat_result) -> bool:
-    """Tell whether somebody else may have left a file in a directory that all may write."""
+    """Return whether somebody else may have left a file in a directory that everybody may write."""
     return bool(directory.st_mode & stat.S_IWOTH) and file.st_uid != os.geteuid()
 
 
 @contextlib.contextmanager
 def _directory(path: str) -> Iterator[int]:
-    """Hold the directory of a file, so that everything done by its name is done in one place."""
+    """Hold the directory of a file open, so that all steps use the same directory."""
     with _explained(path, "read"):
         descriptor = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -304,7 +304,7 @@ def _directory(path: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _explained(path: str, what: str) -> Iterator[None]:
-    """Turn an error of the system into a failure that names the file."""
+    """Turn a system error into a failure that names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -314,7 +314,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
             hint="make one: backpack-client agent init",
         ) from None
     except OSError as error:
-        # ELOOP is what O_NOFOLLOW answers to a symbolic link; FreeBSD's EMLINK means the same.
+        # O_NOFOLLOW fails with ELOOP for a symbolic link; FreeBSD's EMLINK means the same.
         if error.errno in (errno.ELOOP, errno.EMLINK):
             raise _not_regular(path, "a symbolic link") from None
         why = os.strerror(error.errno or errno.EINVAL).lower()
@@ -334,9 +334,9 @@ def _read(path: str, directory: int) -> LockFile:
                 raise _not_regular(path, "no regular file")
             if _foreign(os.fstat(directory), status):
                 raise Failure(
-                    f"{printable(path, _SHOWN)} is not yours, and lies where everybody may write",
+                    f"{printable(path, _SHOWN)} is somebody else's, where everybody may write",
                     reason="lock-foreign",
-                    hint="copy it into a directory of your own, if it is the one you mean",
+                    hint="if it is the right one, copy it into your own directory",
                 )
             data = bytearray()
             while len(data) <= SIZE_LIMIT and (more := os.read(descriptor, SIZE_LIMIT + 1)):
@@ -352,7 +352,7 @@ def _read(path: str, directory: int) -> LockFile:
 
 
 def _open(name: str, flags: int, directory: int) -> int:
-    # Not blocking: a pipe in the place of the file would hold everything up.
+    # Not blocking: a pipe in place of the file would block forever.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=directory)
 
@@ -366,7 +366,7 @@ def _not_regular(path: str, what: str) -> Failure:
 
 
 def _check_same(seen: LockFile, directory: int, held: int) -> None:
-    """Return if a name still leads to the file that is held, and that to the bytes that were read.
+    """Raise unless a name still leads to the held file, and the file has the bytes that were read.
 
     Raises:
         Failure: it does not (`lock-changed`).
@@ -381,13 +381,13 @@ def _changed(path: str) -> Failure:
     return Failure(
         f"{printable(path, _SHOWN)} was changed in the meantime, and was not overwritten",
         reason="lock-changed",
-        hint="nothing was lost: do it again",
+        hint="nothing was lost: try again",
     )
 
 
 @contextlib.contextmanager
 def _held(path: str, directory: int) -> Iterator[int]:
-    """Hold the lock of the file that a path leads to, and of no file that it led to before."""
+    """Hold the lock of the file that a path leads to now, not of an earlier file."""
     until = time.monotonic() + _PATIENCE
     name = Path(path).name
     while True:
@@ -406,7 +406,7 @@ def _held(path: str, directory: int) -> Iterator[int]:
             if os.path.samestat(current, os.fstat(descriptor)):
                 yield descriptor
                 return
-            # Replaced while we waited: what is held now is a file that nobody sees any more.
+            # Replaced while we waited: the held file no longer has a name.
         finally:
             os.close(descriptor)
 
@@ -441,7 +441,7 @@ def _write_new(
             if (mine.st_uid, mine.st_gid) != (owner.st_uid, owner.st_gid):
                 with contextlib.suppress(PermissionError):
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        # After the owner, which would take bits away, and whatever the umask says.
+        # After the owner, because chown clears bits; and independent of the umask.
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     finally:

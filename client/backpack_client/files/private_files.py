@@ -1,6 +1,6 @@
-"""New files that hold a secret: private from the first moment, and whole or not there.
+"""New files that hold a secret: private from the first moment, and complete or absent.
 
-What they hold is written by somebody else.
+The caller writes their content.
 """
 
 import contextlib
@@ -12,10 +12,10 @@ from backpack_client.failures import Failure, printable
 
 
 class NewFile:
-    """A file in the making: there when the block ends well, gone when it does not.
+    """A new file: it stays if the block succeeds, and is removed otherwise.
 
     Args:
-        path: where; a file that is there already is never touched.
+        path: where; an existing file is never touched.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,7 +48,7 @@ class NewFile:
             self._remove()
 
     def write(self, data: bytes) -> None:
-        """Write more of it.
+        """Write more bytes.
 
         Raises:
             Failure: there is no room, or the file cannot be written.
@@ -62,7 +62,7 @@ class NewFile:
 
     def _sync(self) -> None:
         os.fsync(self._descriptor)
-        # The name as well: otherwise a crash may leave a file without a name.
+        # Sync the directory as well: otherwise a crash may leave a file without a name.
         within = os.path.dirname(self._path) or "."  # noqa: PTH120 - a path as it was typed
         directory = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -81,5 +81,5 @@ class NewFile:
         return Failure(
             f"cannot {what} {printable(self._path, 256)}: {why}",
             reason="file-failed",
-            hint="nothing is overwritten: name a file that is not there" if there else "",
+            hint="nothing is overwritten: name a new file" if there else "",
         )

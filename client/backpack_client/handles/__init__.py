@@ -1,4 +1,4 @@
-"""What a program holds while it works: a lease's values, an agent, its memory.
+"""Objects that a program uses while it works: a lease's values, an agent, its memory.
 
-Both APIs share it. Nothing here opens a connection: calls are carried out by the API.
+Both APIs share them. Nothing here opens a connection: the API carries out calls.
 """

@@ -4,8 +4,8 @@
         prompt = agent.personality["system_prompt"]
         agent.memory["runs"] = agent.memory.get("runs", 0) + 1
 
-The memory is saved at the end of the block, through the daemon and into the lock file. Of several
-agents that save at once, none overwrites what another has saved. Nothing here prompts or prints.
+The memory is saved at the end of the block, through the daemon and into the lock file. Several
+agents may save at once: none overwrites what another has saved. Nothing here prompts or prints.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 class _Held:
-    """What an agent and an asyncio agent have in common: the lock file and what was in it."""
+    """Shared by an agent and an asyncio agent: the lock file and its content."""
 
     def __init__(self, lock: str | None) -> None:
         self._named = lock
@@ -41,12 +41,12 @@ class _Held:
 
     @property
     def path(self) -> str:
-        """Where its lock lies."""
+        """The path of its lock."""
         return self._lock_file().path
 
     @property
     def info(self) -> LockInfo:
-        """What is known of its lock, as of the last time that it was read."""
+        """Facts about its lock, from the last time that it was read."""
         return self._lock().info
 
     @property
@@ -56,9 +56,9 @@ class _Held:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What it remembers: an ordinary dict of what JSON can write.
+        """What it remembers: an ordinary dict of values that JSON can write.
 
-        Everybody who can open the lock can write it, so it is input like any other.
+        Everybody who can open the lock can write it, so treat it as untrusted input.
         """
         self._lock()
         return self._memory.current
@@ -92,7 +92,7 @@ class _Held:
         )
 
     def _noting(self) -> Call[OpenedLock]:
-        """Have the daemon remember what was just written, so that an older one is found."""
+        """Have the daemon remember the written version, so that it finds older ones."""
         seen = self._lock_file()
         return agent_calls.open_lock(seen.data, path=seen.path)
 
@@ -104,11 +104,11 @@ class _Held:
 class Agent(_Held):
     """An agent's lock, opened.
 
-    Leaving the `with` block saves the memory, unless an exception leaves it. One thread at a time
-    may use it.
+    Leaving the `with` block saves the memory, unless an exception ends the block. One thread at a
+    time may use it.
 
-    Every method raises Failure; of a lock that somebody else has made, `unknown-author` until the
-    operator has accepted that author.
+    Every method raises Failure. If somebody else has made the lock, the reason is `unknown-author`
+    until the operator has accepted that author.
     """
 
     def __init__(self, invoke: Callable[[Call[Any]], Any], lock: str | None) -> None:
@@ -124,13 +124,14 @@ class Agent(_Held):
             self.save()
 
     def reload(self) -> None:
-        """Read the lock again, and drop what was changed and not saved."""
+        """Read the lock again, and drop unsaved changes."""
         self._open(join=False)
 
     def save(self) -> None:
         """Save the memory, if it was changed.
 
-        What another program has saved in the meantime is kept: entries are joined by their names.
+        Entries that another program has saved in the meantime stay: memories are merged by the
+        names of their entries.
 
         Raises:
             Failure: both changed the same entry (`memory-conflict`), or the file cannot be written.
@@ -154,9 +155,9 @@ class Agent(_Held):
         """Change the memory as it is in the file now, and save it.
 
         Args:
-            change: is given the memory and changes it in place. Called again with a newer one when
-                somebody else was faster, so it does nothing else. For counters and lists that
-                several agents write.
+            change: gets the memory and changes it in place. If another program saved first, it is
+                called again with the newer memory, so it must do nothing else. Use this for
+                counters and lists that several agents write.
         """
         self.save()
         for _ in range(MOST_ATTEMPTS):
@@ -175,7 +176,7 @@ class Agent(_Held):
         raise too_busy()
 
     def _note(self) -> None:
-        # The file is written, and stays so: without this it is known from the next opening on.
+        # The file is written and stays. If this fails, the daemon sees it at the next opening.
         with contextlib.suppress(Failure):
             self._invoke(self._noting())
 
@@ -203,7 +204,7 @@ class AsyncAgent(_Held):
             await self.save()
 
     async def reload(self) -> None:
-        """Read the lock, and drop what was changed and not saved."""
+        """Read the lock, and drop unsaved changes."""
         await self._open(join=False)
 
     async def save(self) -> None:
@@ -241,7 +242,7 @@ class AsyncAgent(_Held):
         raise too_busy()
 
     async def _open(self, *, join: bool) -> None:
-        # In a thread: a file may lie where reading takes its time.
+        # In a thread: the file may be on a slow file system.
         seen, call = await asyncio.to_thread(self._read)
         self._take(seen, await self._invoke(call), join=join)
 
@@ -256,9 +257,9 @@ class AsyncAgent(_Held):
 
 
 def too_busy() -> Failure:
-    """Make the failure for a save that lost against another program every time."""
+    """Make the failure for a save that another program always preceded."""
     return Failure(
-        "the memory is being saved by others all the time",
+        "other programs keep saving the memory",
         reason="lock-busy",
         hint="nothing was overwritten: try again",
     )

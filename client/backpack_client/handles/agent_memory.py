@@ -1,7 +1,7 @@
-"""An agent's memory while it is in use: what was read, what was changed since, and how two join.
+"""An agent's memory while it is in use: the read version, changes since then, and merging.
 
-Pure: nothing here reads files or talks to the daemon. Values are compared as JSON writes them, so
-that a change deep inside of a list is seen, and 1 is not True.
+Pure: nothing here reads files or talks to the daemon. Values are compared as JSON writes them. So a
+change deep inside a list is seen, and 1 is not True.
 """
 
 import json
@@ -11,17 +11,17 @@ from typing import Any
 from backpack_client.failures import Failure, printable, usage
 
 MOST_ATTEMPTS = 64
-"""How often a save is tried again when another program was faster."""
+"""How often a save is tried again after another program saved first."""
 
 RETRIED = frozenset({"lock-changed", "memory-changed"})
-"""The reasons of failures that mean just that."""
+"""The reasons of failures with that meaning."""
 
 
 class HeldMemory:
     """A memory in use.
 
     Attributes:
-        current: the memory as it is here, to be changed at will.
+        current: the memory as it is here; the agent may change it.
         hash: names the memory that it was made from.
     """
 
@@ -36,12 +36,12 @@ class HeldMemory:
         """Whether there is something to save.
 
         Raises:
-            Failure: a usage failure; something in it is not what JSON can write.
+            Failure: a usage failure: something in it cannot be written as JSON.
         """
         return _written(self.current) != self._base
 
     def take(self, memory: Mapping[str, Any], memory_hash: str) -> None:
-        """Begin with a memory as it was read."""
+        """Start with a memory that was just read."""
         self._base = _written(memory)
         self.hash = memory_hash
         self._show(self._base)
@@ -52,18 +52,18 @@ class HeldMemory:
         return _read(self._saving)
 
     def saved(self, memory_hash: str) -> None:
-        """Note that what `saving` returned last was stored; what was changed since still waits."""
+        """Note that the last result of `saving` was stored; later changes still wait."""
         self._base = self._saving
         self.hash = memory_hash
 
     def rebase(self, memory: Mapping[str, Any], memory_hash: str) -> None:
-        """Put the changes made here on top of a memory that another program has stored since.
+        """Apply the changes made here to a memory that another program has stored since.
 
-        Entries are joined by their names on the top level; what is inside of one is one thing.
+        Entries of the top level are merged by their names. An entry is never merged inside.
 
         Raises:
-            Failure: both changed the same entry, each in its own way (`memory-conflict`); nothing
-                is changed here.
+            Failure: both changed the same entry in different ways (`memory-conflict`); nothing is
+                changed here.
         """
         mine, theirs = _written(self.current), _written(memory)
         joined = dict(theirs)
@@ -85,7 +85,7 @@ class HeldMemory:
         self._show(joined)
 
     def _show(self, written: Mapping[str, str]) -> None:
-        # The same dict as before: the agent may well hold on to it.
+        # The same dict as before: the agent may hold a reference to it.
         self.current.clear()
         self.current.update(_read(written))
 
@@ -104,6 +104,6 @@ def _written(memory: Mapping[str, Any]) -> dict[str, str]:
         }
     except (TypeError, ValueError, RecursionError):
         raise usage(
-            "the memory is not what JSON can write",
+            "the memory holds something that JSON cannot write",
             hint="text, numbers, true, false, null, lists, and objects with text as names",
         ) from None

@@ -1,7 +1,7 @@
-"""The values of a lease in the hands of a program, and when the lease is to be renewed.
+"""The values of a lease in a program, and the time to renew the lease.
 
-Pure: the clock is handed in, nothing here talks to the daemon, waits or starts anything. The
-blocking API and the asyncio one both hold their leases in what stands here.
+Pure: the clock is an argument, and nothing here talks to the daemon, waits or starts anything. The
+blocking API and the asyncio API both keep their leases in these classes.
 """
 
 import time
@@ -12,10 +12,10 @@ from backpack_client.calls.leases import Handout
 from backpack_client.failures import EXIT_DENIED, EXIT_LOCKED, EXIT_USAGE, Failure
 from backpack_client.model import LeaseInfo
 
-# The daemon's leases live on the clock that counts time in suspend; a sleeping program's do not.
-# So nobody sleeps longer than this before looking at the clock again.
+# The daemon's leases use a clock that counts time in suspend; the timer of a sleeping program does
+# not. So a program sleeps no longer than this before it looks at the clock again.
 LONGEST_WAIT = 60.0
-# After these failures a lease is over anyway, so there is nothing to give back.
+# After these failures the lease is over, so there is nothing to give back.
 NOTHING_TO_GIVE_BACK = frozenset(
     {"locked", "uninitialized", "no-such-lease", "no-daemon", "shutting-down", "closed", "forked"}
 )
@@ -26,14 +26,14 @@ _FINAL_REASONS = ("no-such-lease", "shutting-down", "closed", "forked")
 
 
 def boot_clock() -> float:
-    """Read the clock that leases live on: seconds, time in suspend included where it is told."""
+    """Read the clock of leases, in seconds; it includes time in suspend if the system counts it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Values(Mapping[str, str]):
-    """Names and values, read only. Its repr shows names alone, and it refuses to be pickled.
+    """Names and values, read only. Its repr shows only names, and it refuses to be pickled.
 
-    Looking a value up gives text; `bytes` gives a value as it is stored.
+    A lookup returns text; `bytes` returns a value as it is stored.
     """
 
     def __init__(self, handout: Handout) -> None:
@@ -46,10 +46,10 @@ class Values(Mapping[str, str]):
         return self._info
 
     def bytes(self, name: str) -> bytes:
-        """Give a value as it is stored.
+        """Return a value as it is stored.
 
         Raises:
-            KeyError: the name was not asked for.
+            KeyError: the name was not requested.
         """
         return self._values[name]
 
@@ -58,7 +58,7 @@ class Values(Mapping[str, str]):
         try:
             return value.decode()
         except UnicodeDecodeError:
-            # Not chained: that exception carries the value.
+            # Not chained: that exception holds the value.
             raise Failure(
                 f"the value of {name} is not text",
                 reason="not-text",
@@ -78,15 +78,15 @@ class Values(Mapping[str, str]):
         return f"<{type(self).__name__} of {', '.join(self._values) or 'nothing'}>"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        # Pickling would send values on to other processes and into files.
+        # Pickling would send values to other processes and into files.
         raise TypeError(f"a {type(self).__name__} holds values and is not to be pickled")
 
 
 class LeaseValues(Values):
-    """Values that can be read while their lease lives, and never after.
+    """Values that can be read only while their lease lives.
 
-    The holder's renewals tell it how they went (`extend`, `note`); every access checks the clock,
-    so a lease whose renewals stopped coming ends here when it ends at the daemon.
+    The program reports the result of each renewal (`extend`, `note`). Every access checks the
+    clock. So if renewals stop, the lease ends here when it ends at the daemon.
     """
 
     def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = boot_clock) -> None:
@@ -102,7 +102,7 @@ class LeaseValues(Values):
 
     @property
     def lease(self) -> LeaseInfo:
-        """The lease as the daemon last told of it.
+        """The lease as the daemon last reported it.
 
         Raises:
             Failure: it was never open.
@@ -115,7 +115,7 @@ class LeaseValues(Values):
 
     @property
     def failure(self) -> Failure | None:
-        """Why the values cannot be read any more; None while they can."""
+        """Why the values can no longer be read; None while they can."""
         try:
             self._check()
         except Failure as failure:
@@ -123,10 +123,10 @@ class LeaseValues(Values):
         return None
 
     def bytes(self, name: str) -> bytes:
-        """Give a value as it is stored.
+        """Return a value as it is stored.
 
         Raises:
-            KeyError: the name was not asked for.
+            KeyError: the name was not requested.
             Failure: the lease is over, with the reason.
         """
         self._check()
@@ -145,12 +145,12 @@ class LeaseValues(Values):
         return f"<{type(self).__name__} of {', '.join(self._names)}>"
 
     def begin(self, handout: Handout, asked_at: float) -> None:
-        """Hold what the daemon handed out.
+        """Take in a handout from the daemon.
 
         Args:
             handout: its answer.
-            asked_at: the clock before it was asked, so that the lease ends here no later than
-                there.
+            asked_at: the clock before the request, so that the lease ends here no later than at the
+                daemon.
         """
         self._values = dict(handout.values)
         self._over = None
@@ -164,10 +164,10 @@ class LeaseValues(Values):
         self._plan(asked_at)
 
     def note(self, failure: Failure) -> None:
-        """Take in that a renewal failed: ends the lease, or plans the next attempt.
+        """Take in a failed renewal: end the lease, or plan the next attempt.
 
-        The lease ends at once where asking again cannot help. Otherwise (the daemon is busy, the
-        connection broke) it lives on until its time is over.
+        The lease ends at once if asking again cannot help. Otherwise (the daemon is busy, the
+        connection broke) it lives on until it expires.
         """
         if failure.exit_code in _FINAL_EXIT_CODES or failure.reason in _FINAL_REASONS:
             self.end(failure)
@@ -176,7 +176,7 @@ class LeaseValues(Values):
         self._plan(self._clock())
 
     def end(self, failure: Failure | None = None) -> None:
-        """Drop the values. Later access raises `failure`, or that the lease was given back."""
+        """Drop the values. A later access raises `failure`, or `lease-over`."""
         self._values = {}
         if self._over is None:
             self._over = failure or Failure(
@@ -184,10 +184,10 @@ class LeaseValues(Values):
             )
 
     def wait(self) -> float | None:
-        """Say how long to wait before calling `wait` again or renewing.
+        """Return how long to wait before calling `wait` again or renewing.
 
         Returns:
-            Seconds, at most LONGEST_WAIT; 0: renew now; None: there is nothing more to renew.
+            Seconds, at most LONGEST_WAIT; 0: renew now; None: there is nothing left to renew.
         """
         if self.failure is not None:
             return None
@@ -196,14 +196,14 @@ class LeaseValues(Values):
         return min(LONGEST_WAIT, max(0.0, self._renew_at - self._clock()))
 
     def _plan(self, now: float) -> None:
-        # Half way to the end: a renewal that fails leaves time for several more.
+        # Halfway to the end: after a failed renewal there is time for several more.
         self._renew_at = now + max(_SHORTEST_WAIT, (self._ends - now) / 2)
 
     def _check(self) -> None:
         if self._over is None and self._clock() >= self._ends:
             self.end(self._expired())
         if self._over is not None:
-            # A new exception every time: one that is raised twice collects tracebacks.
+            # A new exception every time: an exception that is raised twice collects tracebacks.
             over = self._over
             raise Failure(
                 over.message, exit_code=over.exit_code, reason=over.reason, hint=over.hint
@@ -212,7 +212,7 @@ class LeaseValues(Values):
     def _expired(self) -> Failure:
         if self._trouble is not None:
             return Failure(
-                f"the lease expired, since renewing it failed: {self._trouble.message}",
+                f"the lease expired, because renewing it failed: {self._trouble.message}",
                 exit_code=self._trouble.exit_code,
                 reason="lease-expired",
                 hint=self._trouble.hint,

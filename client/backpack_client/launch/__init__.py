@@ -1,4 +1,4 @@
-"""What `run` is made of: the agent's environment, its keys in a descriptor, and the exec.
+"""The parts of `run`: the agent's environment, its keys in a descriptor, and the exec.
 
-Whether the agent gets keys is the daemon's decision.
+The daemon decides whether the agent gets keys.
 """

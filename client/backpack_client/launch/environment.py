@@ -1,17 +1,18 @@
-"""The environment that an agent begins with: which variables may be set, and what wins.
+"""The environment of a new agent: which variables may be set, and which value wins.
 
 Pure. Its rules:
 
-1. A lock comes with code from elsewhere, so what it names is not trusted: a name that changes how
-   programs are found, loaded, configured or connected is refused, in whatever case it is written.
-   The list is of what is known to. It guards against a lock that takes over the tools of whoever
-   runs it, not against an agent's own code, which is hostile or is not.
-2. A variable that is set already wins, also an empty one, and its key is not asked for.
-3. A name that says where a program sends its keys (`OPENAI_BASE_URL`) is not refused, since locks
-   have good reasons for one, but named where the lock itself brings the address.
-   That, and every other name that is not one of a credential, the daemon hands out only once the
-   operator has accepted it for the lock. This list holds in addition, whatever was accepted.
-4. Values are bytes. What no variable can hold is refused, never cut or escaped.
+1. A lock comes with foreign code, so its names are not trusted. A name that changes how programs
+are
+   found, loaded, configured or connected is refused, in upper and lower case. The list has known
+   names. It stops a lock that takes over the tools of the person who runs it. It does not stop the
+   agent's own code.
+2. A variable that is already set wins, even an empty one, and its key is not requested.
+3. A name that says where a program sends its keys (`OPENAI_BASE_URL`) is not refused, because locks
+   have good reasons for one. But it is shown if the lock itself brings the address. The daemon
+   hands out such a value, and every other value whose name is not a credential's, only after the
+   operator has accepted the name for the lock. This list holds in addition, whatever was accepted.
+4. Values are bytes. A value that a variable cannot hold is refused, never cut or escaped.
 """
 
 import json
@@ -83,7 +84,7 @@ _REFUSED_PREFIXES = (
     "XDG_",
 )
 _REFUSED = frozenset(
-    # Words in a text are read at a glance, in a list each would take a line.
+    # A text of words is easy to read; in a list, each word would take a line.
     """
     PATH HOME SHELL USER LOGNAME PWD OLDPWD TMPDIR TEMP TMP TERM TERMINFO TERMINFO_DIRS TERMCAP
     ENV IFS CDPATH FPATH ZDOTDIR SHELLOPTS BASHOPTS GLOBIGNORE EXECIGNORE INPUTRC HISTFILE
@@ -128,12 +129,12 @@ _REFUSED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """Variables to set, and what is to be said about the others.
+    """Variables to set, and notes about the others.
 
     Attributes:
         values: by name.
-        kept: names that are set already.
-        left_out: members of the personality that are no variables, as the lock names them.
+        kept: names that are already set.
+        left_out: members of the personality that cannot be variables, by their names in the lock.
     """
 
     values: dict[str, bytes] = field(repr=False)
@@ -142,27 +143,27 @@ class Variables:
 
 
 def is_refused(name: str) -> bool:
-    """Tell whether a name is one that changes how programs are loaded, run or connected."""
+    """Return whether a name changes how programs are loaded, run or connected."""
     upper = name.upper()
     return upper in _REFUSED or upper.startswith(_REFUSED_PREFIXES)
 
 
 def is_address(name: str) -> bool:
-    """Tell whether a name is one by which programs learn where to send what they are given."""
+    """Return whether a name tells programs where to send their data."""
     return _ADDRESS.fullmatch(name.upper()) is not None
 
 
 def check_keys(names: Iterable[str]) -> None:
-    """Return if every key can be handed over as a variable of its name.
+    """Raise unless every key can be handed over as a variable of its name.
 
     Raises:
-        Failure: one is refused (`variable-refused`), or cannot be the name of a variable.
+        Failure: a name is refused (`variable-refused`), or cannot be the name of a variable.
     """
     for name in names:
         if not is_key_name(name):
             raise not_a_key_name(name)
         if not _VARIABLE.fullmatch(name):
-            # Not shown: many a value that was typed in a name's place has the form of one.
+            # Not shown: a value that was typed by mistake often has the form of a name.
             raise Failure(
                 "a key's name cannot be the name of a variable: it holds a . or -",
                 reason="no-variable",
@@ -177,7 +178,7 @@ def check_keys(names: Iterable[str]) -> None:
 
 
 def of_keys(names: Iterable[str], environ: Mapping[bytes, bytes]) -> tuple[list[str], list[str]]:
-    """Part keys into those to ask for and those whose variables are set already."""
+    """Split keys into keys to request and keys whose variables are already set."""
     wanted: list[str] = []
     kept: list[str] = []
     for name in names:
@@ -186,10 +187,10 @@ def of_keys(names: Iterable[str], environ: Mapping[bytes, bytes]) -> tuple[list[
 
 
 def check_values(values: Mapping[str, bytes]) -> None:
-    """Return if every value can stand in a variable.
+    """Raise unless a variable can hold every value.
 
     Raises:
-        Failure: one holds a zero byte (`no-variable`); it is not shown.
+        Failure: a value holds a zero byte (`no-variable`); the message does not show it.
     """
     for name, value in values.items():
         if b"\0" in value:
@@ -201,10 +202,10 @@ def check_values(values: Mapping[str, bytes]) -> None:
 
 
 def of_personality(personality: Mapping[str, Any], environ: Mapping[bytes, bytes]) -> Variables:
-    """Make variables of a personality: its member `tone` becomes `AGENT_TONE`.
+    """Turn a personality into variables: its member `tone` becomes `AGENT_TONE`.
 
-    Text, numbers and truth values are taken, what is nested is left out. Of two members that would
-    be one variable, neither is set.
+    Text, numbers and booleans become variables; nested members are left out. If two members would
+    be the same variable, neither is set.
     """
     found: dict[str, bytes] = {}
     members: dict[str, list[str]] = {}

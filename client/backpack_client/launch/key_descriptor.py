@@ -5,11 +5,11 @@ can change it (memfd_create(2)). It holds one JSON object in ASCII:
 
     {"keys": {"NAME": "text", ...}, "base64": {"OTHER": "...", ...}}
 
-`keys` has the values that are UTF-8 text, `base64` the others. More members may come.
+`keys` has the values that are UTF-8 text, `base64` the others. Later versions may add members.
 
-It stands at its beginning. Reading it moves that place for all processes that share the descriptor,
-so read with pread(2), or through `/proc/self/fd/N`, which opens it again. Children of the agent
-inherit it unless the agent closes it or sets close-on-exec.
+Its position is at its beginning. Reading moves the position for all processes that share the
+descriptor, so read with pread(2), or through `/proc/self/fd/N`, which opens it again. Children of
+the agent inherit it unless the agent closes it or sets close-on-exec.
 """
 
 import base64
@@ -25,18 +25,18 @@ from backpack_client.launch.environment import KEYS_VARIABLE
 
 _LIMIT = 16 * 1024 * 1024
 _FIRST = 3
-"""The first descriptor that is no standard stream."""
+"""The first descriptor that is not a standard stream."""
 
 
 def check_possible() -> None:
-    """Return if this system has such files.
+    """Raise unless this system has such files.
 
     Raises:
-        Failure: it has not (`not-built`).
+        Failure: it has none (`not-built`).
     """
     if sys.platform != "linux":
         raise Failure(
-            "handing keys over in a descriptor is built for Linux only",
+            "handing keys over in a descriptor works on Linux only",
             reason="not-built",
             hint="use --inject env, or --inject none and the Python API",
         )
@@ -65,10 +65,10 @@ def write_keys(values: Mapping[str, bytes]) -> int:
     os.lseek(descriptor, 0, os.SEEK_SET)
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    # Where a standard stream is closed, the new file would stand in its place.
+    # If a standard stream is closed, the new file would get its number.
     above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST)
     os.close(descriptor)
-    # Last of all: a child that is started in between would not inherit it.
+    # At the end: a child that starts in between does not inherit it.
     os.set_inheritable(above, True)
     return above
 
@@ -76,7 +76,7 @@ def write_keys(values: Mapping[str, bytes]) -> int:
 def handed_keys(environ: Mapping[str, str] | None = None) -> dict[str, bytes]:
     """Read the keys that `run --inject fd` has handed over.
 
-    Can be called any number of times; it leaves the descriptor as it is.
+    You may call it any number of times; it leaves the descriptor as it is.
 
     Args:
         environ: the environment; None: this process's.
@@ -85,7 +85,7 @@ def handed_keys(environ: Mapping[str, str] | None = None) -> dict[str, bytes]:
         Names and values, as bytes.
 
     Raises:
-        Failure: none were handed over (`no-handed-keys`).
+        Failure: no keys were handed over (`no-handed-keys`).
     """
     named = (os.environ if environ is None else environ).get(KEYS_VARIABLE, "")
     if not named:
@@ -102,11 +102,11 @@ def handed_keys(environ: Mapping[str, str] | None = None) -> dict[str, bytes]:
         for name, text in document.get("base64", {}).items():
             found[name] = base64.b64decode(text, validate=True)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, binascii.Error):
-        # Without what went wrong, which may hold a piece of what was read.
+        # Not chained: the cause may hold a piece of the data.
         raise Failure(
             f"descriptor {named} does not hold the keys that were handed over",
             reason="no-handed-keys",
-            hint="a parent has closed it, or it was used for something else",
+            hint="a parent has closed it, or has used the number for another file",
         ) from None
     return found
 

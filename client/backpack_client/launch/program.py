@@ -1,8 +1,8 @@
-"""Becoming another program, in place: same process, same terminal, same everything but the program.
+"""Becomes another program in place: only the program changes, not the process or the terminal.
 
-Whatever can be told beforehand is told beforehand, so that nobody is asked for keys for a program
-that is not there. Exit codes are those that a shell gives: 127 where there is no such program, 126
-where it cannot be executed.
+Errors that can be found early are found early, so that nobody is asked for keys for a program that
+does not exist. Exit codes are those of a shell: 127 if there is no such program, 126 if it cannot
+be executed.
 """
 
 import errno
@@ -23,14 +23,14 @@ EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 
 _SHELL = b"/bin/sh"
-# What execvp(3) takes where no PATH is set.
+# The default of execvp(3) if PATH is not set.
 _DEFAULT_PATH = b"/bin:/usr/bin"
 _HEAD = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What of this process an agent is to find as it was before Python and this program began.
+    """The state of this process before Python and this program changed it, for the agent.
 
     Attributes:
         environ: the environment.
@@ -42,7 +42,7 @@ class Origin:
 
 
 def origin() -> Origin:
-    """Note how this process began; for before anything of it is changed."""
+    """Note how this process began; call it before anything is changed."""
     environ = dict(os.environb)
     # Python sets it for itself in a C locale (PEP 538), where all its children would inherit it.
     if b"LC_CTYPE" in environ and not _came_with(b"LC_CTYPE"):
@@ -61,7 +61,7 @@ def find(command: str, environ: Mapping[bytes, bytes]) -> bytes:
         The path to execute.
 
     Raises:
-        Failure: there is none (exit code 127), or it is not one to execute (126).
+        Failure: there is none (exit code 127), or it cannot be executed (126).
     """
     name = os.fsencode(command)
     if not name:
@@ -85,16 +85,16 @@ def find(command: str, environ: Mapping[bytes, bytes]) -> bytes:
 def become(
     path: bytes, arguments: Sequence[str], environ: Mapping[bytes, bytes], began: Origin
 ) -> NoReturn:
-    """Execute a program in the place of this one.
+    """Execute a program in place of this one.
 
     Args:
         path: as `find` returned it.
-        arguments: the first one is the name that it is called by.
+        arguments: the first one is the name of the program.
         environ: its environment.
         began: how this process began.
 
     Raises:
-        Failure: the system refuses. This process is then as it was before, and is to end.
+        Failure: the system refuses. Then this process is as it was before, and must end.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
@@ -107,7 +107,7 @@ def become(
             except OSError as error:
                 if error.errno != errno.ENOEXEC or not _is_script(path):
                     raise
-                # A script without a first line that says what runs it: as shells and execvp(3) do.
+                # A script without a `#!` line: do as shells and execvp(3) do.
                 os.execve(_SHELL, [_SHELL, path, *argv[1:]], environ)  # noqa: S606 - as above
         except OSError as error:
             raise _refusal(arguments[0], error.errno or errno.EIO) from None
@@ -116,12 +116,12 @@ def become(
 
 @contextmanager
 def _as_it_began(began: Origin) -> Iterator[None]:
-    """Take back for an exec what Python and this program changed of the process.
+    """Undo for an exec the changes that Python and this program made to the process.
 
-    Python ignores two signals, and what is ignored stays so across exec: a program that writes to a
-    pipe that nobody reads would not end, as every program expects to. Where the exec is refused all
-    is changed back: this process still has an error to tell, with its own exit code and not with a
-    signal's, and holds keys that belong in no core file.
+    Python ignores two signals, and ignored signals stay ignored across exec. A program that writes
+    to a pipe without a reader would then not end, although every program expects to. If the exec
+    fails, everything is changed back: this process must still report an error, with its own exit
+    code and not with a signal's, and holds keys that belong in no core file.
     """
     limit = resource.getrlimit(resource.RLIMIT_CORE)
     before = {

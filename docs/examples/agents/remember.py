@@ -2,7 +2,7 @@
 
 Start it where its agent.lock is:
 
-    backpack-client run -- python remember.py "something to remember"
+    backpack-client run -- python3 remember.py "something to remember"
 
 The key comes from `run`, in the environment; personality and memory come from the lock. It never
 prints the key.
@@ -23,7 +23,7 @@ def main() -> int:
     """Do one task, and remember it."""
     key = os.environ.get("DEMO_API_KEY")
     if key is None:
-        sys.stderr.write("remember: start me with: backpack-client run -- python remember.py\n")
+        sys.stderr.write("remember: start me with: backpack-client run -- python3 remember.py\n")
         return 2
     task = " ".join(sys.argv[1:]) or "nothing in particular"
 

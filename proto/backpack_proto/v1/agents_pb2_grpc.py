@@ -100,7 +100,7 @@ class AgentsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Identity(self, request, context):
-        """Tells the vault's public identity, and makes it when there is none yet. Open to every process.
+        """Returns the vault's public identity, and makes it if there is none yet. Open to every process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,8 +114,8 @@ class AgentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OpenLock(self, request, context):
-        """Opens a lock: personality, memory, and what is known of it. Open to every process. A lock of
-        version 1 has no author, so that opening it needs operator authority, and its old key.
+        """Opens a lock: personality, memory, and facts about it. Open to every process. A lock of version 1
+        has no author, so opening it needs operator authority, and its old key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,18 +130,18 @@ class AgentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMemory(self, request, context):
-        """Replaces the memory, if it is still the one that the caller has read; FAILED_PRECONDITION
-        (`memory-changed`) otherwise. Open to every process.
+        """Replaces the memory, if it is still the memory that the caller has read. Otherwise
+        FAILED_PRECONDITION (`memory-changed`). Open to every process.
 
-        The daemon compares within the bytes that it is given. Writing them is the client's: it must
-        put the new file in the place of the old one only while that is still the one that it sent.
+        The daemon compares only the bytes that it gets. The client writes the file: it must replace the
+        old file only while it is still the file that it sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MigrateLock(self, request, context):
-        """Makes a lock of version 2 out of one of version 1. Needs operator authority.
+        """Converts a lock of version 1 to version 2. Needs operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,16 +162,16 @@ class AgentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveRecipient(self, request, context):
-        """Takes a recipient out and gives the lock a new lock key: whoever was removed opens no later
-        version. What it could open before, it still can. Needs operator authority.
+        """Removes a recipient and gives the lock a new lock key. The removed vault cannot open later
+        versions, but it can still open older ones. Needs operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TrustLock(self, request, context):
-        """Accepts a lock as it is: its author from now on, and this generation as the one that counts,
-        also where it is a step back or a fork. With `names`, these names of embedded values, too. Needs
+        """Accepts a lock as it is: its author from now on, and this generation as the valid one, even if it
+        is a step back or a fork. With `names`, it also accepts these names of embedded values. Needs
         operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -186,7 +186,7 @@ class AgentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Forget(self, request, context):
-        """Forgets an accepted author, or what is known of a lock. Needs operator authority.
+        """Forgets an accepted author or a known lock. Needs operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,25 +56,25 @@ class AuditServicer:
 
     def ShowAudit(self, request, context):
         """Streams entries, oldest first. Needs operator authority. An entry that does
-        not open or is missing is told as the event `damaged`, whatever was asked
-        for, and the rest is told all the same.
+        not open or is missing appears as the event `damaged`, whatever was asked
+        for. The other entries still follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudit(self, request, context):
-        """Verifies the whole log without opening any of it, and streams how far it
-        has come; the last response says what was found. Open to every process of
-        the user, and answers while the vault is locked.
+        """Verifies the whole log without opening any entry, and streams the progress.
+        The last response has the verdict. Open to every process of the user, and
+        answers while the vault is locked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAuditHead(self, request, context):
-        """Tells the end of the log: what to keep elsewhere, for `expected_head`.
-        Answers while the vault is locked, and when there is none yet.
+        """Returns the end of the log, to be kept elsewhere for `expected_head`.
+        Answers while the vault is locked, and if there is none yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,8 @@ class BackupServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportKeys(self, request_iterator, context):
-        """Takes keys out of a backup into this vault, all or none. The first request
-        has `terms`, each further one `data`.
+        """Imports the keys of a backup into this vault, all or none. The first request
+        has `terms`, each further request has `data`.
         UNAUTHENTICATED (`wrong-passphrase`), DATA_LOSS (`not-a-backup`,
         `backup-damaged`, `backup-truncated`, `backup-from-the-future`,
         `backup-not-for-us`), ALREADY_EXISTS (`key-exists`) on a conflict under

@@ -55,10 +55,10 @@ class GrantsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def AddGrant(self, request, context):
-        """Adds a grant. INVALID_ARGUMENT (`invalid-selector`, `invalid-pattern`) for
-        what is not of the form; NOT_FOUND (`no-such-process`) for a `tree:` whose
-        root is not running. The same subject, keys and longest lease again are no
-        second grant: the first takes the new terms and keeps its id.
+        """Adds a grant. INVALID_ARGUMENT (`invalid-selector`, `invalid-pattern`) for a
+        wrong form; NOT_FOUND (`no-such-process`) for a `tree:` whose root is not
+        running. A second call with the same subject, keys and longest lease adds no
+        second grant: the first one gets the new terms and keeps its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

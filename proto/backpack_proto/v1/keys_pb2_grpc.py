@@ -56,8 +56,8 @@ class KeysServicer:
 
     def PutKeys(self, request, context):
         """Stores keys, all of them or none, durably before it answers.
-        ALREADY_EXISTS (`key-exists`) when one is stored already and `replace` is
-        not set.
+        ALREADY_EXISTS (`key-exists`) if one is already stored and `replace` is not
+        set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -114,18 +114,18 @@ class LeasesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLeases(self, request, context):
-        """Tells what happens to leases as it happens, beginning with those that are
-        live: those of the caller's process tree, or with operator authority and
-        `all` every one, for as long as the authority lasts. RESOURCE_EXHAUSTED
-        (`too-slow`) for a caller that does not read on.
+        """Streams what happens to leases, beginning with the live ones: leases of the
+        caller's process tree, or with operator authority and `all` every lease, as
+        long as the authority lasts. RESOURCE_EXHAUSTED (`too-slow`) for a caller
+        that reads too slowly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHandouts(self, request, context):
-        """Lists what was revealed, to whom and when, oldest first: the newest 10,000
-        handouts of the audit log. Needs operator authority. For after a panic.
+        """Lists handouts: keys, holder and time, oldest first. It has the newest 10,000
+        handouts of the audit log. Needs operator authority. For use after a panic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

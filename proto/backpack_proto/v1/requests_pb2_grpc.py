@@ -68,7 +68,7 @@ class RequestsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRequests(self, request, context):
-        """Tells the pending requests at once and again whenever what is told has changed, until the call is
+        """Sends the pending requests at once, and again whenever the list has changed, until the call is
         cancelled or, with `all`, until operator authority ends (UNAUTHENTICATED, `not-authorized`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -87,8 +87,8 @@ class RequestsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DenyRequest(self, request, context):
-        """Refuses a request; the calls that wait are answered at once, and the same process tree is
-        not asked about again for these keys. Needs operator authority.
+        """Refuses a request; the calls that wait are answered at once. Nobody is asked again about these
+        keys for the same process tree. Needs operator authority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

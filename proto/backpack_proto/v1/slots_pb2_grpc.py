@@ -70,14 +70,15 @@ class SlotsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListSlots(self, request, context):
-        """Lists the slots, never what opens them.
+        """Lists the slots, never their secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddSlot(self, request, context):
-        """Adds a slot. INVALID_ARGUMENT (`weak-passphrase`) for what is guessable.
+        """Adds a slot. INVALID_ARGUMENT (`weak-passphrase`) for a passphrase that
+        is too easy to guess.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,28 +93,28 @@ class SlotsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateMasterKey(self, request, context):
-        """Gives the vault a new master key: seals every key anew and wraps the new
-        master key to every slot, in one step, without asking for their secrets.
-        Streams the progress; the last response has `done`. A caller that goes away
-        does not end it; locking the vault before it is done does.
+        """Gives the vault a new master key: seals every key again and wraps the new
+        master key to every slot, in one step, without their secrets. Streams the
+        progress; the last response has `done`. If the caller goes away, the rotation
+        goes on. If the vault is locked before it is done, the rotation ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Recover(self, request, context):
-        """Unlocks the vault with a recovery code, and puts a new passphrase in place
-        of every one that there was. Answers while the vault is locked. The code
-        goes on to be good. INVALID_ARGUMENT (`invalid-recovery-code`) for one that
-        was mistyped, UNAUTHENTICATED (`wrong-passphrase`) for a wrong one.
+        """Unlocks the vault with a recovery code, and replaces every passphrase with a
+        new one. Answers while the vault is locked. The code stays valid.
+        INVALID_ARGUMENT (`invalid-recovery-code`) for a mistyped code,
+        UNAUTHENTICATED (`wrong-passphrase`) for a wrong one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DrillRecovery(self, request, context):
-        """Proves that a recovery code opens the vault, and notes when. Nothing else
-        changes, a locked vault stays locked. Answers while the vault is locked.
+        """Proves that a recovery code opens the vault, and notes the date. Nothing else
+        changes, and a locked vault stays locked. Answers while the vault is locked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -83,9 +83,8 @@ class VaultServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Init(self, request, context):
-        """Makes a new vault with a passphrase slot, and a recovery slot if that is
-        asked for, and leaves it unlocked.
-        FAILED_PRECONDITION (`already-initialized`) where there is one already,
+        """Makes a new vault with a passphrase slot, and on request a recovery slot, and
+        leaves it unlocked. FAILED_PRECONDITION (`already-initialized`) if there is one,
         INVALID_ARGUMENT (`weak-passphrase`) for a passphrase that is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -96,8 +95,8 @@ class VaultServicer:
         """Loads the master key. Unlocking an unlocked vault verifies the passphrase
         and changes nothing else. It gives no operator authority.
         UNAUTHENTICATED (`wrong-passphrase`), RESOURCE_EXHAUSTED (`throttled`)
-        after wrong ones, DATA_LOSS when the stored vault is not what was sealed,
-        with `vault-stepped-back` when it is older than its audit log.
+        after wrong ones, DATA_LOSS if the stored vault is not what was sealed, with
+        `vault-stepped-back` if it is older than its audit log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +104,7 @@ class VaultServicer:
 
     def Lock(self, request, context):
         """Drops the master key and ends every lease and every authorization. Open to
-        every process of the user, since it only makes things safer.
+        every process of the user, because it only makes things safer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +120,7 @@ class VaultServicer:
 
     def Authorize(self, request, context):
         """Gives this connection operator authority until it closes or five minutes
-        have passed. There is no token: another connection has no part in it.
+        have passed. There is no token: another connection does not share it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

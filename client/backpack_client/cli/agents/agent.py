@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_PROMPT = "You are a helpful AI assistant."
 DEFAULT_TONE = "professional"
 
-# As much as a personality can hold, with room for how it may be written.
+# The largest personality, with room for white space and escapes.
 _FILE_LIMIT = 1024 * 1024
 
 
@@ -56,7 +56,7 @@ def _content_options(command: Command) -> Command:
             "settings",
             metavar="NAME=VALUE",
             multiple=True,
-            help="Another setting of the personality; VALUE is JSON, or else text.",
+            help="Another setting of the personality; VALUE is JSON, otherwise text.",
         ),
         click.option(
             "--personality-file",
@@ -84,7 +84,7 @@ def _content_options(command: Command) -> Command:
     "--lock", "lock", metavar="FILE", help="The file to make (default: agent.lock, here)."
 )
 @_content_options
-@click.option("--yes", is_flag=True, help="Ask nothing: what is not said is as usual.")
+@click.option("--yes", is_flag=True, help="Ask nothing: use defaults for everything else.")
 @passphrase_option
 @click.pass_obj
 def init(
@@ -108,7 +108,7 @@ def init(
     _check_one_input(personality_file, embeds, passphrase_file)
     path = lockfiles.absolute(lock or lockfiles.LOCK_NAME)
     _check_free(path)
-    # The daemon records that it has made a lock, so nothing may stand in the way of the file.
+    # The daemon records that it has made a lock, so check first that the file can be written.
     lockfiles.check_writable(path)
     name = printable(path.rpartition("/")[2], 128)
     if not (prompt or tone or settings or personality_file or keys or embeds or yes):
@@ -157,11 +157,11 @@ def show(
 ) -> None:
     """Show what is in a lock, and who signed it. Values are never shown.
 
-    A lock of version 1, or one that has to be looked at before it is used, needs the passphrase.
-    For the latter, without a terminal to ask on, it takes --passphrase-file.
+    A lock of version 1, or a lock that you must accept before it is used, needs the passphrase. For
+    the latter, give --passphrase-file if there is no terminal to ask on.
 
     JSON: one object with version, lock_id, generation, author, recipients, layers (the generation
-    in which each was sealed; of the memory, its counter), credentials (name, embedded),
+    in which each was sealed; for the memory, its counter), credentials (name, embedded),
     personality, memory, unaccepted_names, and warnings. Version 1 has null for what it does not
     know.
     """
@@ -210,15 +210,15 @@ def set_(
     removed: tuple[str, ...],
     passphrase_file: str | None,
 ) -> None:
-    """Change an agent's personality and credentials; what is not named stays.
+    """Change an agent's personality and credentials; settings that you omit stay.
 
-    The new version is signed by your vault. Others who share the lock have to have accepted you.
+    The new version is signed by your vault. Others who share the lock must have accepted you.
     """
     _check_one_input(personality_file, embeds, passphrase_file)
     fresh = _personality(prompt, tone, settings)
     personal = bool(fresh or unset or personality_file)
     if not (personal or keys or embeds or removed):
-        raise click.UsageError("nothing to change was named")
+        raise click.UsageError("name something to change")
     whole = None if personality_file is None else _personality_file(personality_file)
     credentials = _credentials(keys, embeds)
     seen = read_lock(lock)
@@ -240,7 +240,7 @@ def set_(
 
         changed = change(backpack, seen, make, credentials)
         if changed.data == before:
-            terminal.say("that is how it was: nothing is changed")
+            terminal.say("nothing is changed: the lock already says that")
             return
         terminal.say(f"{shown(seen.path)} is changed: generation {changed.info.generation}")
         note_many(changed.info)
@@ -262,9 +262,9 @@ def _wizard() -> tuple[str, str, tuple[str, ...]]:
         raise Failure(
             "there is no terminal to ask on",
             reason="no-terminal",
-            hint="say what the lock is to hold (--prompt, --key NAME), or --yes for what is usual",
+            hint="say what the lock should hold (--prompt, --key NAME), or --yes for the defaults",
         )
-    terminal.say("what the lock of your agent is to hold; an empty line takes what stands in []")
+    terminal.say("what should the lock of your agent hold? an empty line takes the text in []")
     prompt = terminal.answer("system prompt", DEFAULT_PROMPT)
     tone = terminal.answer("tone", DEFAULT_TONE)
     while True:
@@ -272,11 +272,11 @@ def _wizard() -> tuple[str, str, tuple[str, ...]]:
         keys = tuple(dict.fromkeys(names.split()))
         if all(map(is_key_name, keys)):
             return prompt, tone, keys
-        terminal.say("not a key name: try again, with names alone and no values")
+        terminal.say("not a key name: try again, with names only, without values")
 
 
 def _check_free(path: str) -> None:
-    """Refuse before anything is asked for in vain; creating decides the same again."""
+    """Refuse early, before the person types anything; creating checks the same again."""
     try:
         lockfiles.read(path)
     except Failure as failure:
@@ -304,7 +304,7 @@ def _personality_file(path: str) -> dict[str, Any]:
 
 
 def _personality(prompt: str | None, tone: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
-    import json  # noqa: PLC0415 - for those who set something
+    import json  # noqa: PLC0415 - only if something is set
 
     fresh: dict[str, Any] = {}
     if prompt is not None:

@@ -1,4 +1,4 @@
-"""What the agent commands share: which lock is meant, how it is changed, how it is laid out."""
+"""Shared by the agent commands: finds the lock, changes it, lays it out."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MOST_KEYS = 64
-"""For how many keys the daemon can be asked with one question."""
+"""The most keys that one request to the daemon can name."""
 
 _ATTEMPTS = 8
 
 _WARNINGS = {
     "default-key": "it was sealed under the old tool's default key, which everybody knows: what is "
     "in it is no secret; replace the values at their issuers",
-    "unknown-author": "its author is not one that you have accepted: see backpack-client agent "
-    "trust",
+    "unknown-author": "you have not accepted its author: see backpack-client agent trust",
     "lock-stepped-back": "it is older than one that was seen here: see backpack-client agent trust",
     "lock-forked": "another version of the same generation was seen here: see backpack-client "
     "agent trust",
     "memory-stepped-back": "its memory is older than one that was seen here",
-    "memory-forked": "its memory is another one than was seen here last",
+    "memory-forked": "its memory differs from the one that was last seen here",
 }
 
 
@@ -48,7 +47,7 @@ def lock_option(command: Command) -> Command:
 
 
 def read_lock(named: str | None) -> LockFile:
-    """Read the lock that is meant.
+    """Read the lock that the command is about.
 
     Raises:
         Failure: there is none, or it cannot be read.
@@ -63,21 +62,21 @@ def change(
     make: "Callable[[LockFile], Call[ChangedLock]]",
     typed: Iterable[str] = (),
 ) -> "ChangedLock":
-    """Have the daemon make a new version of a lock, and put it in the place of the old one.
+    """Have the daemon make a new version of a lock, and replace the file with it.
 
-    The file is read again, since typing a passphrase or an answer took time, and once more every
-    time that an agent has saved its memory in between.
+    The file is read again, because typing a passphrase or an answer took time. It is read once more
+    every time that an agent has saved its memory in between.
 
     Args:
         backpack: with operator authority.
-        seen: the file as it was read to begin with.
+        seen: the file as it was first read.
         make: makes the call for the file as it is now.
-        typed: names of values that the operator embeds by it.
+        typed: names of values that the operator embeds with this change.
 
     Raises:
-        Failure: the daemon refuses, or others write the file all the time; it is as it was.
+        Failure: the daemon refuses, or others keep writing the file. The file is as it was.
     """
-    # The daemon records the change before it answers, so nothing may stand in its way here.
+    # The daemon records the change before it answers, so check first that it can be written.
     lockfiles.check_writable(seen.path)
     for left in reversed(range(_ATTEMPTS)):
         current = lockfiles.read(seen.path)
@@ -102,7 +101,7 @@ def note_seen(
         backpack: with operator authority.
         data: the file's bytes.
         path: where it lies.
-        info: what is known of it.
+        info: facts about the lock.
         typed: names of values that the operator has just embedded. To type one is to accept it.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf, which help does without
@@ -114,24 +113,24 @@ def note_seen(
         else:
             backpack.call(agent_calls.open_lock(data, path=path))
     except Failure as failure:
-        # It is written, and so it stays; it is met the next time that it is opened.
+        # The file is written and stays. The daemon sees it the next time that it is opened.
         terminal.say(f"note: the daemon has not looked at the new version: {failure.message}")
 
 
 def shown(path: str) -> str:
-    """Name a file for a person: relative to here where that is shorter."""
+    """Return a file's name for a person: relative to here if that is shorter."""
     near = os.path.relpath(path)
     return printable(near if len(near) < len(path) else path, 256)
 
 
 def warn(info: "LockInfo") -> None:
-    """Say on standard error what is to be known of a lock."""
+    """Write warnings about a lock to standard error."""
     for word in info.warnings:
         terminal.say(f"warning: {_WARNINGS.get(word, word)}")
 
 
 def layout(info: "LockInfo") -> list[str]:
-    """Lay out for a person what is known of a lock."""
+    """Lay out the facts about a lock for a person."""
     lines = [f"version      {info.version}"]
     if info.author is not None:
         lines += [
@@ -157,7 +156,7 @@ def layout(info: "LockInfo") -> list[str]:
 
 
 def document(info: "LockInfo") -> dict[str, Any]:
-    """Write what is known of a lock for JSON."""
+    """Lay out the facts about a lock for JSON."""
     author = info.author
     return {
         "version": info.version,
@@ -189,7 +188,7 @@ def document(info: "LockInfo") -> dict[str, Any]:
 
 
 def note_many(info: "LockInfo") -> None:
-    """Tell the operator that an agent needs more keys than one question can be about."""
+    """Warn the operator if an agent needs more keys than one request can name."""
     if len(info.credentials) > MOST_KEYS:
         terminal.say(
             f"warning: the lock names {len(info.credentials)} keys, and run asks for at most "
@@ -198,7 +197,7 @@ def note_many(info: "LockInfo") -> None:
 
 
 def note_missing(backpack: "Backpack", info: "LockInfo") -> None:
-    """Tell the operator which keys the agent needs and the vault does not have."""
+    """Tell the operator which keys of the agent are missing in the vault."""
     stored = {key.name for key in backpack.list(all=True)}
     missing = [
         each.name for each in info.credentials if not each.embedded and each.name not in stored

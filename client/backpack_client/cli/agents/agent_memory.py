@@ -12,7 +12,7 @@ from backpack_client.files import lockfiles
 if TYPE_CHECKING:
     from backpack_client.handles.agent import Agent
 
-# As much as a memory can hold, with room for how it may be written.
+# The largest memory, with room for white space and escapes.
 _FILE_LIMIT = 1024 * 1024
 
 
@@ -20,7 +20,7 @@ _FILE_LIMIT = 1024 * 1024
 def memory() -> None:
     """Read, replace or erase what an agent remembers.
 
-    Memory is the agent's to write, so none of these needs the passphrase. What is erased here is
+    Memory is the agent's to write, so none of these needs the passphrase. Erased text is
     still in older versions of the file, such as those in git.
     """
 
@@ -69,7 +69,7 @@ def clear(session: Session, lock: str | None, yes: bool) -> None:
 
 
 def _named(lock: str | None) -> str:
-    # Not the lock of an agent that this command may run under: a person's word is what counts.
+    # Not the lock of an agent that this command may run under: the person's choice counts.
     return lockfiles.find() if lock is None else lock
 
 
@@ -78,7 +78,7 @@ def _replace(agent: "Agent", fresh: dict[str, object]) -> None:
         memory.clear()
         memory.update(fresh)
 
-    # Not `save`, which keeps what somebody else has added meanwhile.
+    # Not `save`, which keeps entries that somebody else has added in the meantime.
     agent.update(change)
 
 

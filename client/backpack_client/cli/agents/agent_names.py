@@ -1,7 +1,7 @@
-"""What a lock sets beside credentials: shown to the operator, accepted, or refused to `run`.
+"""Names that a lock sets besides credentials: shows them to the operator, who may accept them.
 
-Which names need it is the daemon's to say, and it hands none of their values out before. Here is
-only how a person is told.
+The daemon decides which names need acceptance, and hands out none of their values before. This
+module only asks the person.
 """
 
 import subprocess
@@ -20,12 +20,12 @@ _NOT_ACCEPTED = "lock-names"
 
 
 def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str, ...]:
-    """Return the names that the operator accepts: those that were typed, or all after a yes.
+    """Return the names that the operator accepts: typed names, or all after a yes.
 
     Args:
         info: of the lock.
-        given: names that were typed; then nobody is asked.
-        yes: ask nothing. What was not typed is then not accepted: nobody has seen it.
+        given: names that were typed; with any, nobody is asked.
+        yes: ask nothing. Names that were not typed are then not accepted: nobody has seen them.
 
     Raises:
         Failure: the person said no, or there is no terminal to ask on.
@@ -42,7 +42,7 @@ def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str
             reason="no-terminal",
             hint="name each that you accept: --name NAME; or add --yes to accept none",
         )
-    terminal.say("beside credentials the lock itself brings values for:")
+    terminal.say("besides credentials, the lock itself brings values for:")
     for name in left:
         terminal.say_line(f"  {described(name)}")
     terminal.say("everybody who signs a version of the lock chooses these values")
@@ -52,21 +52,21 @@ def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str
 
 
 def described(name: str) -> str:
-    """Name a variable, and what it may do."""
+    """Describe a variable: its name, and what it may do."""
     if environment.is_refused(name):
-        return f"{name}  changes how programs run: run refuses it all the same, but for --inject fd"
+        return f"{name}  changes how programs run: run refuses it anyway, except with --inject fd"
     if environment.is_address(name):
         return f"{name}  an address that keys may be sent to"
     return name
 
 
 def have_accepted(names: Sequence[str], lock: str, *, socket: str | None, asks_here: bool) -> None:
-    """Have the operator accept names that an agent needs, before anybody is asked for its keys.
+    """Have the operator accept names that an agent needs, before its keys are requested.
 
     Args:
-        names: not accepted yet.
+        names: names that are not accepted yet.
         lock: the file's path.
-        socket: of the daemon, where the command line named one.
+        socket: of the daemon, if the command line named one.
         asks_here: whether a person sits at this terminal.
 
     Raises:
@@ -82,8 +82,8 @@ def have_accepted(names: Sequence[str], lock: str, *, socket: str | None, asks_h
             reason=_NOT_ACCEPTED,
             hint=f"look at them: backpack-client agent trust --lock {printable(lock, 256)}",
         )
-    # A process of its own takes the passphrase: this one must stay readable, or the daemon could
-    # not tell the person who approves its keys what it runs. -EP: neither a module in this
+    # Another process takes the passphrase. This one must stay readable: otherwise the daemon could
+    # not show the person who approves the keys what it runs. -EP: neither a module in this
     # directory, which is the agent's, nor one that PYTHONPATH names may be loaded there.
     command = [sys.executable, "-EP", "-m", "backpack_client"]
     command += ["--socket", socket] if socket is not None else []

@@ -50,8 +50,8 @@ def look(
         seen: the file.
         legacy_key_file: with the old master key, for version 1.
         iterations: for version 1; 0: the usual number.
-        passphrase_file: with the passphrase; None: asked for where it is needed, of somebody who
-            sits there.
+        passphrase_file: holds the passphrase; None: a person at the terminal is asked if it is
+            needed.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - loads protobuf, which help does without
 
@@ -80,7 +80,7 @@ def look(
     help="The fingerprint that your teammate has told you; without it you are asked.",
 )
 @click.option("--trust", is_flag=True, help="Also accept what the teammate signs, from now on.")
-@click.option("--label", metavar="TEXT", default="", help="With --trust: what to call it.")
+@click.option("--label", metavar="TEXT", default="", help="With --trust: a name for it.")
 @click.option("--yes", is_flag=True, help="Do not ask whether the fingerprint is right.")
 @passphrase_option
 @click.pass_obj
@@ -215,11 +215,12 @@ def trust(
 ) -> None:
     """Accept a lock as it is: its author, and this version as the one that counts.
 
-    Needed once for every author that is not yourself, and when a lock steps back or forks, as
-    checking out older commits and other branches does.
+    You need this once for every author other than yourself. You also need it if a lock steps back
+    or forks, as after a checkout of an older commit or another branch.
 
-    A lock may also bring values for names that are not those of credentials, such as addresses.
-    You are asked for these once: an accepted name stays so for this lock, whatever its value.
+    A lock may also bring values under names that are not names of credentials, such as addresses.
+    You are asked about these once: an accepted name stays accepted for this lock, whatever its
+    value.
 
     JSON, with --list: one object with authors (fingerprint, label, trusted_at_ms) and locks
     (lock_id, generation, memory_counter, claimed_path, accepted_names).
@@ -250,13 +251,11 @@ def trust(
     help="Read the old master key from FILE, or - for standard input, instead of asking.",
 )
 @click.option("--iterations", type=click.IntRange(1), help="Of PBKDF2 (default: 100000).")
-@click.option(
-    "--store-embedded", is_flag=True, help="Make embedded values stored keys of the vault."
-)
+@click.option("--store-embedded", is_flag=True, help="Store embedded values as keys of the vault.")
 @click.option(
     "--replace",
     is_flag=True,
-    help="With --store-embedded: give keys that are stored already the embedded value.",
+    help="With --store-embedded: replace the values of keys that are already stored.",
 )
 @click.option("--keep-key", is_flag=True, help="Keep the old master key, sealed, for other files.")
 @passphrase_option
@@ -272,9 +271,9 @@ def migrate(
     keep_key: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Turn a lock of version 1 into one of version 2.
+    """Convert a lock of version 1 to version 2.
 
-    The old file stays beside it as FILE.v1. Delete it once nothing reads it any more: everybody who
+    The old file stays beside it as FILE.v1. Delete it when nothing reads it any more: everybody who
     has the old master key can open it.
     """
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
@@ -287,9 +286,9 @@ def migrate(
         key, old = _with_legacy_key(backpack, seen, legacy_key_file, iterations or 0)
         _check_names(old.info)
         if old.info.version == 1:
-            # Otherwise keys would be stored although there is no place for the old file.
+            # Otherwise keys would be stored although the old file cannot be kept.
             lockfiles.check_beside(seen, _SUFFIX)
-        # The daemon records what it has done, so nothing may stand in the way of doing it.
+        # The daemon records what it has done, so check first that it can be done.
         lockfiles.check_writable(seen.path)
         call = agent_calls.migrate_lock(
             seen.data,
@@ -308,17 +307,17 @@ def migrate(
             "nothing reads it any more"
         )
         if migrated.stored:
-            terminal.say(f"stored keys of the vault now: {', '.join(migrated.stored)}")
+            terminal.say(f"now stored in the vault: {', '.join(migrated.stored)}")
         warn(migrated.info)
         note_many(migrated.info)
         note_missing(backpack, migrated.info)
 
 
 def _check_names(info: "LockInfo") -> None:
-    """Raise unless every credential of an old lock has a name that a key can have.
+    """Raise unless every credential of an old lock has a valid key name.
 
     Raises:
-        Failure: one does not, and is named.
+        Failure: a name is not valid; the message shows it.
     """
     wrong = [each.name for each in info.credentials if not is_key_name(each.name)]
     if wrong:
@@ -370,7 +369,7 @@ def _trust(
         backpack.call(call)
     terminal.say(f"{shown(seen.path)} is accepted, generation {info.generation} of {author}")
     if accepted:
-        terminal.say(f"it may set, from now on: {', '.join(accepted)}")
+        terminal.say(f"from now on it may set: {', '.join(accepted)}")
 
 
 def _question(info: "LockInfo") -> str:
@@ -380,33 +379,33 @@ def _question(info: "LockInfo") -> str:
 
 
 def _author_digits(seen: LockFile) -> str:
-    """Return all digits of the author's fingerprint, out of a file that the daemon has verified."""
-    import json  # noqa: PLC0415 - for those who trust somebody
+    """Return all digits of the author's fingerprint, from a file that the daemon has verified."""
+    import json  # noqa: PLC0415 - rarely used
 
     return str(json.loads(seen.data)["header"]["author"])
 
 
 def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bool) -> None:
-    """Compare a fingerprint with the one that was told, or have the person compare it.
+    """Compare a fingerprint with the given one, or have the person compare it.
 
     Args:
         found: the fingerprint as people compare it, and all of its digits.
-        told: either of them, as the person has heard it; None: not told.
-        question: for the person, where it was not.
+        told: either form, as the person has heard it; None: not given.
+        question: asks the person, if it was not given.
         yes: do not ask.
 
     Raises:
-        Failure: it is another one, or the person said no.
+        Failure: the fingerprints differ, or the person said no.
     """
     spoken, full = (each.replace("-", "") for each in found)
     if told is not None:
         digits = "".join(told.split()).replace("-", "").lower()
-        # The half that was not shown to the person is held against the half that was.
+        # The half that was not shown to the person is compared as well.
         if digits != spoken and not (digits == full and full.startswith(spoken)):
             raise Failure(
                 f"the fingerprint is another one: {found[0]}",
                 reason="other-fingerprint",
-                hint="nothing was changed: ask your teammate again, over another way",
+                hint="nothing was changed: ask your teammate again, over another channel",
             )
         return
     if not yes and not terminal.confirm(question):
@@ -416,7 +415,7 @@ def _compare(found: tuple[str, str], told: str | None, question: str, *, yes: bo
 def _with_legacy_key(
     backpack: "Backpack", seen: LockFile, path: str | None, iterations: int
 ) -> "tuple[bytes, OpenedLock]":
-    """Open a lock of version 1: with the key in a file, the one that was kept, or one asked for."""
+    """Open a lock of version 1: with the key in a file, the kept key, or a typed key."""
     from backpack_client.calls import agents as agent_calls  # noqa: PLC0415 - as above
 
     def opened(key: bytes) -> "OpenedLock":
@@ -430,7 +429,7 @@ def _with_legacy_key(
     try:
         return b"", opened(b"")
     except Failure as failure:
-        # The one that was kept may be that of other files.
+        # The kept key may be the key of other files.
         if failure.reason not in ("legacy-key-needed", "wrong-legacy-key"):
             raise
     key = values.legacy_key(None)

@@ -1,11 +1,11 @@
-"""Asking the person who typed `run`, in the same terminal: when that is right, and how.
+"""Asks the person who typed `run` in the same terminal, if that is right.
 
-Only where both hold: the parent is the leader of the terminal's session, so an interactive shell
-and not some script or agent has started this, and this is in the foreground, so the person is
-looking. Elsewhere the code is shown and answered in a terminal of the person's own.
+Two conditions must hold. The parent is the leader of the terminal's session: then an interactive
+shell has started this process, and not a script or an agent. And this process is in the foreground:
+then the person is looking. Otherwise the code is shown, and the person answers in another terminal.
 
-What is shown was attested by the daemon, and is shown before the passphrase is typed. To type it is
-to approve: for this process and what it becomes and starts, until it ends.
+The screen shows what the daemon attested, before the passphrase is typed. Typing the passphrase
+approves the request: for this process and everything that it becomes and starts, until it ends.
 """
 
 import os
@@ -42,13 +42,13 @@ def ask(backpack: "Backpack", code: str) -> None:
     """Show this process's own request, ask for the passphrase, and approve it.
 
     Args:
-        backpack: the connection on which the request waits; it has operator authority after it.
+        backpack: the connection on which the request waits; it has operator authority afterwards.
         code: the request's.
 
     Raises:
         Failure: the passphrase was wrong three times, nothing was typed, or it was denied.
     """
-    # Before the daemon is asked: what hides itself afterwards has changed since it was shown.
+    # Before the daemon is asked: a process that hides itself later counts as changed.
     process_protection.make_undumpable()
     request = _own(backpack, code)
     if request is None:
@@ -61,16 +61,16 @@ def ask(backpack: "Backpack", code: str) -> None:
     try:
         backpack.approve(code, revision=request.revision)
     except Failure as failure:
-        # Somebody was faster, in another terminal. How they answered, the waiting call says.
+        # Somebody answered earlier in another terminal. The waiting call gets that answer.
         if failure.reason != _ANSWERED:
             raise
 
 
 def _own(backpack: "Backpack", code: str) -> Request | None:
-    """Find the request as the daemon tells it; only if it is this very process that asks."""
+    """Return the request from the daemon, if this very process asks; otherwise None."""
     for request in backpack.requests():
         if request.code == code and request.chain and request.chain[0].pid == os.getpid():
-            # What hides is this process, and the person at its terminal has just started it.
+            # The hidden process is this one, and the person at its terminal has just started it.
             own = replace(request.chain[0], now="")
             return replace(request, chain=(own, *request.chain[1:]))
     return None

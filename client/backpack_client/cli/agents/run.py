@@ -1,8 +1,7 @@
-"""The command run: asks once for all that an agent needs, and becomes the agent.
+"""The command run: asks once for everything that an agent needs, and becomes the agent.
 
-In this order, so that nobody is asked for nothing: the program is looked for, the lock is read and
-opened, every name is checked, the keys are asked for. What is done with the answer stands in
-`launch`.
+It finds the program, reads and opens the lock, checks every name, and then requests the keys. In
+this order, nobody is asked in vain. `launch` uses the answer.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,11 +34,11 @@ _NOTHING: Mapping[str, Any] = {}
 
 @click.command(
     "run",
-    # What stands behind the command's name is the command's, whatever it looks like.
+    # Everything after the command's name belongs to the command, whatever it looks like.
     context_settings={"allow_interspersed_args": False},
 )
 @lock_option
-@click.option("--no-lock", is_flag=True, help="Use no lock file, also where one is found.")
+@click.option("--no-lock", is_flag=True, help="Use no lock file, even if there is one.")
 @click.option("--key", "keys", metavar="NAME", multiple=True, help="A key to hand over; repeat it.")
 @click.option(
     "--inject",
@@ -55,7 +54,7 @@ _NOTHING: Mapping[str, Any] = {}
     type=click.Choice(["terminate", "keep"]),
     default="terminate",
     show_default=True,
-    help="What becomes of the agent when its keys are revoked: SIGTERM, and SIGKILL 10 seconds "
+    help="What happens to the agent when its keys are revoked: SIGTERM, and SIGKILL 10 seconds "
     "later, or only no more keys.",
 )
 @click.option(
@@ -67,7 +66,7 @@ _NOTHING: Mapping[str, Any] = {}
     help="How long to wait for a person to approve it in another terminal (default: 60s); 0: not "
     "at all.",
 )
-@click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
+@click.option("--reason", metavar="TEXT", default="", help="What it is for; the operator sees it.")
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
@@ -105,7 +104,7 @@ def run(
     if how == _FD:
         key_descriptor.check_possible()
     seen = None if no_lock else _read_lock(lock, needed=not keys)
-    # Of an outer agent: its lock and its keys are not this one's.
+    # Those of an outer agent: its lock and its keys do not belong to this agent.
     for name in (environment.LOCK_VARIABLE, environment.KEYS_VARIABLE):
         environ.pop(name.encode(), None)
     asks_here = wait is None and inline.may_ask()
@@ -189,7 +188,7 @@ def _lease(
     except Failure as failure:
         if failure.reason != "waiting-for-approval":
             raise
-        # The code that the daemon names is of this process, and ends with it.
+        # The request with the daemon's code belongs to this process, and ends with it.
         raise Failure(
             "nobody has approved it in time",
             exit_code=failure.exit_code,
@@ -201,18 +200,18 @@ def _lease(
 
 
 def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:
-    """Return the keys to ask for."""
+    """Return the keys to request."""
     wanted = list(dict.fromkeys(named))
     if how == _ENV:
         environment.check_keys(wanted)
         wanted, kept = environment.of_keys(wanted, environ)
         _report(kept, ())
     if len(wanted) > MOST_KEYS:
-        # Asked for in parts, one consent would become several, each for a part of the whole.
+        # In parts, one consent would become several, each for a part of the keys.
         raise Failure(
             f"the agent needs {len(wanted)} keys, and at most {MOST_KEYS} can be asked for at once",
             reason="too-many-names",
-            hint="take some out of the lock: backpack-client agent set --remove-key NAME",
+            hint="remove some from the lock: backpack-client agent set --remove-key NAME",
         )
     return wanted
 
@@ -228,7 +227,7 @@ def _warn_of_addresses(names: Iterable[str]) -> None:
 
 def _report(kept: Sequence[str], left_out: Sequence[str]) -> None:
     for name in kept:
-        terminal.say_line(f"note: {name} is set already, and stays as it is")
+        terminal.say_line(f"note: {name} is already set, and stays as it is")
     for member in left_out:
         terminal.say_line(f"note: the lock's {member} cannot be a variable, and is left out")
 
@@ -238,7 +237,7 @@ def _encoded(variables: Mapping[str, bytes]) -> dict[bytes, bytes]:
 
 
 def _handed(values: Mapping[str, bytes], how: str) -> dict[bytes, bytes]:
-    """Return the variables by which the keys are handed over."""
+    """Return the variables that hand the keys over."""
     if how == _NONE:
         return {}
     if how == _FD:

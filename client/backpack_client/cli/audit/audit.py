@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _PROGRESS_FROM = 5000
-"""With fewer entries, verifying is over before anybody could read a bar."""
+"""With fewer entries, verifying ends before anybody could read a bar."""
 _EVERY = 2.0
 """How long --follow waits before it looks again, in seconds."""
 _MOST_NEWEST = 10_000
@@ -133,7 +133,7 @@ def show(
 
 
 class _Shown:
-    """What has been shown of the entries that somebody asked for.
+    """Shows entries, and remembers which were shown.
 
     Attributes:
         last: the number of the last entry that was shown; 0: none was.
@@ -151,7 +151,7 @@ class _Shown:
         self._show_one = show_one
 
     def add(self, newest: int) -> None:
-        """Show those of the newest entries that come after what was shown; 0: of all entries."""
+        """Show new entries among the newest ones, after the last one shown; 0: among all."""
         shown = self.last
         with self._read(newest) as responses:
             for entry in chain.from_iterable(responses):
@@ -167,7 +167,7 @@ def _keep_showing(backpack: "Backpack", shown: _Shown, first: int) -> NoReturn:
 
     Args:
         backpack: with operator authority.
-        shown: what shows them.
+        shown: shows them.
         first: how many to begin with, the newest; 0: all.
 
     Raises:
@@ -241,7 +241,7 @@ def blame(
         for entry in handed:
             show_one(entry)
     if damaged and not handed:
-        terminal.say("no entry that can be read tells of a process that was handed this key")
+        terminal.say("no readable entry shows a process that was handed this key")
     elif not handed and not as_json:
         terminal.say("no process was handed this key")
     _warn(ctx, damaged)
@@ -250,7 +250,7 @@ def blame(
 def _printer(
     last_column: "Callable[[AuditEntry], str]", *, as_json: bool, at_length: bool
 ) -> "Callable[[AuditEntry], None]":
-    """Return what prints an entry, for standard output as it is now: before the pager."""
+    """Return a function that prints an entry for the present standard output, before the pager."""
     look = styled.standard_look()
     if as_json:
         return lambda entry: terminal.print_json_line(document(entry))
@@ -262,7 +262,7 @@ def _printer(
 
 
 def _number(head: str) -> int:
-    """Return the number of the row that a head stands for; 0 while there is no log."""
+    """Return the number of the row that a head names; 0 while there is no log."""
     return int(head.partition("-")[0] or 0)
 
 
@@ -287,13 +287,13 @@ def _warn(ctx: click.Context, damaged: list[int]) -> None:
 def verify(ctx: click.Context, expect: str, as_json: bool) -> None:
     """Verify the whole audit log. Needs no passphrase.
 
-    Ends with 0 when every entry is vouched for, with 1 when an entry is bad (the first is named),
-    with 9 when the log is consistent and nothing vouches for the entries after one that is named.
-    Heads to expect are in the daemon's journal ("audit head ..."), and in what `audit head` shows.
+    Ends with 0 if every entry is vouched for, with 1 if an entry is bad (the first one is named),
+    and with 9 if the log is consistent, but nothing vouches for its last entries. Heads to expect
+    are in the daemon's journal ("audit head ..."), and `audit head` shows one.
 
-    Where the vault found its log cut or altered, it has recorded that as a break, which is bad, and
-    the rest is judged all the same. With a head to expect from after the break you say that you
-    know of it: it is still told, and only what comes after it decides.
+    If the vault found its log cut or altered, it has recorded a break. A break is bad, but the rest
+    of the log is still verified. If you expect a head from after the break, you say that you know
+    of it: the break is still shown, but only entries after it decide.
 
     JSON: one object with head, anchor (vault, file, expected), signed_until, vouched_until,
     bad_entry (0: none), problem, and likewise broken_entry, broken (a break) and later_bad_entry,
@@ -316,7 +316,7 @@ def verify(ctx: click.Context, expect: str, as_json: bool) -> None:
 def head(session: Session) -> None:
     """Show the end of the audit log, to be kept elsewhere. Needs no passphrase.
 
-    `audit verify --expect HEAD` finds from it what was cut or put in place of the log.
+    With it, `audit verify --expect HEAD` finds that the log was cut or replaced.
     """
     with session.connect() as backpack:
         found = backpack.audit_head()
@@ -327,7 +327,7 @@ def head(session: Session) -> None:
 
 
 def _verdict_of(answers: "Iterable[Verifying]") -> "Verdict":
-    """Read answers up to the verdict, with a bar on a terminal if it takes long."""
+    """Read answers up to the verdict; on a terminal, show a bar if it takes long."""
     drawn = -1
     for answer in answers:
         if answer.verdict is not None:
@@ -383,7 +383,7 @@ def _tell(verdict: "Verdict") -> None:
 
 
 def _bad(verdict: "Verdict") -> dict[int, str]:
-    """Return what is wrong, by entry: the first, a break, and the first after the break."""
+    """Return problems by entry: the first, a break, and the first after the break."""
     found = {
         verdict.bad_entry: verdict.problem,
         verdict.broken_entry: verdict.broken,

@@ -1,7 +1,7 @@
 """How entries of the audit log look: on one line, at length, and as JSON.
 
-What comes from outside is escaped where it is printed, in `terminal`. What a process claims about
-itself stands in quotes.
+Text from outside is escaped where it is printed, in `terminal`. Claims of a process about itself
+are in quotes.
 """
 
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ _STYLES = {
     ),
 }
 _TIME, _EVENT, _KEYS, _PROCESS = 19, 16, 14, 22
-"""The columns of a line, as wide as what usually stands in them. Anything longer moves the rest."""
+"""The usual widths of the columns of a line. Longer text moves the rest."""
 _GAP = "  "
 _TITLE = 12
 
@@ -49,7 +49,7 @@ def line(entry: "AuditEntry", what_for: str, columns: int | None) -> list["Part"
         entry: the entry.
         what_for: the last column, see `what_for`.
         columns: how wide the line may be; keys and process then get a share each, so that neither
-            pushes the other out. None: as wide as it takes.
+            pushes the other out. None: as wide as necessary.
 
     Returns:
         Text and style of each column.
@@ -76,16 +76,16 @@ def line(entry: "AuditEntry", what_for: str, columns: int | None) -> list["Part"
 
 
 def what_for(entry: "AuditEntry") -> str:
-    """Say in a few words why something happened and what it was for."""
+    """Describe in a few words why something happened and what it was for."""
     parts = [entry.reason, _claim(entry.claimed_reason)]
-    # A zero says that there is no limit, or nothing of the kind.
+    # A zero means no limit, or nothing of the kind.
     details = sorted(entry.details.items())
     parts += [f"{name}={told}" for name, told in details if told not in {"", "0"}]
     return " ".join(filter(None, parts))
 
 
 def basis(entry: "AuditEntry") -> str:
-    """Say what a handout rests on, under which lease it went out, and what it was claimed for."""
+    """Describe the grants of a handout, its lease, and its claimed purpose."""
     if entry.event == ACT:
         return f"by the operator: {entry.reason}"
     by = f"by {' '.join(entry.grant_ids) or 'the policy'}"
@@ -93,7 +93,7 @@ def basis(entry: "AuditEntry") -> str:
 
 
 def long(entry: "AuditEntry") -> list[list["Part"]]:
-    """Lay an entry out at length: a title, then one fact a line."""
+    """Lay an entry out at length: a title, then one fact on each line."""
     style = _STYLES.get(entry.event, "")
     if entry.event == DAMAGED:
         return [[(f"entry {entry.number}{_GAP}", "dim"), ("damaged: it cannot be read", style)]]

@@ -31,7 +31,7 @@ _INTERPRETERS = re.compile(
 @click.option("--to", "selector", metavar="SELECTOR", required=True, help="To whom; see above.")
 @click.option("--ttl", metavar="T", help="The longest lease it allows (default: 24h).")
 @click.option(
-    "--for", "valid_for", metavar="T", help="How long it stands (default: until ungrant)."
+    "--for", "valid_for", metavar="T", help="How long it is valid (default: until ungrant)."
 )
 @click.option("--uses", metavar="N", type=click.IntRange(1), help="How many leases it allows.")
 @click.option("--reason", metavar="TEXT", default="", help="What it is for, for your own list.")
@@ -67,12 +67,12 @@ def grant(
       unit:NAME    trees in this systemd unit.
 
     While the daemon runs as the same user as the agents, exe:, sha256: and unit: are no stronger
-    than uid: they hold against accidents, not against hostile code of yours, which can arrange to
-    match them. `backpack-client status` shows the tree that a shell or script belongs to.
+    than uid:. They help against accidents, but not against hostile code of yours, which can arrange
+    to match them. `backpack-client status` shows the tree that a shell or script belongs to.
 
     JSON: one grant, as in `grants --json`.
     """  # noqa: D301 - a real backspace is click's mark for text that is not to be wrapped
-    # Mistakes in the arguments come before the passphrase is asked for.
+    # Report mistakes in the arguments before asking for the passphrase.
     for duration in (ttl, valid_for):
         if duration is not None:
             parse_duration(duration)
@@ -126,7 +126,7 @@ def grants(session: Session, every: bool, as_json: bool, passphrase_file: str | 
             ],
         )
     elif every:
-        terminal.say("no grants stand; add one: backpack-client grant NAME --to tree:PID")
+        terminal.say("there are no grants; add one: backpack-client grant NAME --to tree:PID")
     else:
         terminal.say("no grant covers your process tree; every grant: backpack-client grants --all")
 
@@ -139,7 +139,7 @@ def ungrant(session: Session, grant_id: str, passphrase_file: str | None) -> Non
     """Take a grant back, and end the leases that rest on it."""
     from backpack_client.calls.fields import checked_grant_id  # noqa: PLC0415 - loads protobuf
 
-    # A mistake in the argument comes before the passphrase is asked for.
+    # Report a mistake in the argument before asking for the passphrase.
     checked_grant_id(grant_id)
     with session.operator(passphrase_file) as backpack:
         ended = backpack.ungrant(grant_id)

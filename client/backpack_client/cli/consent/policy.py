@@ -63,7 +63,7 @@ def show(session: Session, as_json: bool, passphrase_file: str | None) -> None:
     "--list",
     "listing",
     type=click.Choice([str(each) for each in PolicyListing]),
-    help="Which names `list` tells without the passphrase.",
+    help="Which names `list` shows without the passphrase.",
 )
 @click.option("--max-ttl", metavar="T", help="No lease lives longer than this, up to 30d.")
 @click.option(
@@ -72,7 +72,7 @@ def show(session: Session, as_json: bool, passphrase_file: str | None) -> None:
     multiple=True,
     help="Add a rule: these keys are denied to SELECTOR, or to everybody.",
 )
-@click.option("--no-deny", is_flag=True, help="Drop the rules that stand, before adding any.")
+@click.option("--no-deny", is_flag=True, help="Drop the existing rules before adding any.")
 @passphrase_option
 @click.pass_obj
 def set_(
@@ -85,13 +85,13 @@ def set_(
     no_deny: bool,
     passphrase_file: str | None,
 ) -> None:
-    """Change the policy; what is not named stays as it is.
+    """Change the policy; settings that you omit stay as they are.
 
     Rules beat every grant. In PATTERN, * stands for any run of characters (quote it); SELECTOR is
     uid:N, exe:PATH, sha256:HEX or unit:NAME, see grant --help.
     """
     if not (default or listing or max_ttl or deny or no_deny):
-        raise click.UsageError("nothing to change was named")
+        raise click.UsageError("name something to change")
     longest = None if max_ttl is None else parse_duration(max_ttl)
     rules = tuple(map(_rule, deny))
     if default == PolicyDefault.ALLOW:

@@ -1,16 +1,16 @@
 """The live screen of `requests --watch`: which request is chosen, and what each key does.
 
-It knows no terminal and no daemon: lines go out, keys come in, and answers are callables. So the
-rules below can be tested with an integer for a clock.
+It does not know a terminal or a daemon: lines go out, keys come in, and answers are callables. So
+tests of the rules below need only an integer as a clock.
 
 1. A request is chosen by its code, never by its place in the list.
-2. An answer counts only for a request that has stood chosen on the screen for a moment. Otherwise a
-   key meant for a request that just went away would answer the one that took its place, and a
-   program could arrange for that.
-3. What is approved is the root that is shown, by its pid.
-4. Nothing is approved that is not on the screen: every key, the whole line of the root, and whom
-   the approval is for. What else there is gives way to them. Where they do not fit, only denying
-   counts.
+2. An answer counts only for a request that has been chosen on the screen for a moment. Otherwise a
+   key press meant for a request that just went away would answer the next one. A program could
+   arrange for that.
+3. An approval is for the root that is shown, by its pid.
+4. A request is approved only if these are on the screen: every key, the whole line of the root, and
+   the line that says whom the approval is for. Other lines give way to them. If they do not fit,
+   only denying counts.
 """
 
 import time
@@ -36,7 +36,7 @@ _FOR_THE_LOOP = frozenset({"not-authorized", "locked", "uninitialized", "no-daem
 
 
 class Answers(Protocol):
-    """What answers are given with; `Backpack` has it."""
+    """Gives answers; `Backpack` implements it."""
 
     def approve(
         self, code: str, *, once: bool = False, root: int | None = None, revision: int = 0
@@ -48,7 +48,7 @@ class Answers(Protocol):
 
 
 class RequestScreen:
-    """The pending requests, one of them chosen."""
+    """Shows the pending requests, one of them chosen."""
 
     def __init__(self, answers: Answers, clock: Callable[[], float] = time.monotonic) -> None:
         self._answers = answers
@@ -73,7 +73,7 @@ class RequestScreen:
             return
         chosen = self._chosen()
         if shown is not None and chosen is not None and not _same_question(shown, chosen):
-            # A key meant for what stood there before must not approve what it has become.
+            # A key press meant for the old request must not approve the changed one.
             self._chosen_at = self._clock()
             self._note = "this request has changed: look again"
 
@@ -83,7 +83,7 @@ class RequestScreen:
         chosen = self._chosen()
         self._drawn = None
         if chosen is None:
-            lines = [headline, "", "nothing to answer; requests show up here", ""]
+            lines = [headline, "", "nothing to answer; new requests appear here", ""]
             lines += folded(self._note, width)
             return [*lines, *[""] * max(0, height - len(lines) - 1), Line("q quit", "dim")]
         root = self._root(chosen)
@@ -118,7 +118,7 @@ class RequestScreen:
         return placed
 
     def press(self, key: str) -> bool:
-        """Act on a key; True: the screen is to end.
+        """Act on a key; return True to end the screen.
 
         Raises:
             Failure: operator authority has ended, the vault is locked or the daemon is gone.
@@ -139,11 +139,11 @@ class RequestScreen:
 
     def _answer(self, chosen: Request, key: str) -> None:
         if self._clock() - self._chosen_at < LOOK_SECONDS:
-            self._note = "this request has only just come up: look at it, then press again"
+            self._note = "this request has just appeared: look at it, then press again"
             return
         root = self._root(chosen)
         if key != "d" and not self._is_drawn(chosen, root):
-            # Where the screen is too small, that stands there.
+            # If the screen is too small, the layout says so.
             self._note = "nothing was approved: look at it, then press again" if self._drawn else ""
             return
         try:
@@ -160,7 +160,7 @@ class RequestScreen:
                 raise
             self._note = f"{chosen.code}: {failure.message}"
             return
-        # Gone from here at once: a second key must not answer it again.
+        # Remove it here at once: a second key press must not answer it again.
         self.told([each for each in self._requests if each is not chosen])
         self._note = f"{chosen.code} {done}: {request_view.some(chosen.names)}"
 
@@ -203,7 +203,7 @@ class _Placed:
 
     Attributes:
         line: what is drawn.
-        rank: what gives way first where there is no room: the greatest.
+        rank: the line with the greatest rank gives way first if there is no room.
     """
 
     line: str
@@ -223,7 +223,7 @@ def _blank() -> list[_Placed]:
 
 
 def _facts(request: Request, root: int, width: int) -> list[_Placed]:
-    """Lay the keys and the processes out: the inner processes stay longer than the outer ones."""
+    """Lay the keys and the processes out; outer processes give way before inner ones."""
     placed = []
     for at, line in enumerate(request_view.describe(request, root, columns(width))):
         rank = (_FACT, -at) if line else (6, 0)
@@ -234,7 +234,7 @@ def _facts(request: Request, root: int, width: int) -> list[_Placed]:
 
 
 def _fitted(layout: list[_Placed], height: int) -> list[str]:
-    """Leave out what there is no room for, and say where processes were left out."""
+    """Leave out lines that do not fit, and say where processes were left out."""
     kept = _kept(layout, height)
     left_out = [
         at for at, placed in enumerate(layout) if placed.rank[0] == _FACT and at not in kept

@@ -1,6 +1,6 @@
-"""How a request is shown to the person who answers it: as a tree of processes, claims marked.
+"""Lays a request out for the person who answers it: as a tree of processes, with claims marked.
 
-It lays out lines and knows no terminal; what prints them escapes them.
+It does not know a terminal. The code that prints the lines escapes them.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _DEEPEST = 8
 
 
 def proposed_root(request: Request) -> int:
-    """Find the pid of the root as the daemon proposes it; 0 where it proposes none."""
+    """Find the pid of the root that the daemon proposes; 0 if it proposes none."""
     return next((each.pid for each in request.chain if each.proposed_root), 0)
 
 
@@ -34,7 +34,7 @@ def possible_roots(request: Request) -> list[int]:
 
 
 def summary(request: Request) -> str:
-    """Say in one line what is asked, by whom and for how long it has waited."""
+    """Describe in one line the keys, the process that asks, and how long it has waited."""
     age = format_duration(-seconds_until(request.asked_at))
     waiting = f", {count(request.waiting, 'call')} waiting" if request.waiting else ""
     asker = _program(request.chain[0]) if request.chain else "(nobody)"
@@ -42,13 +42,13 @@ def summary(request: Request) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Name the first few keys, and say how many more there are: where all stand elsewhere."""
+    """Name the first few keys and the number of the others, which are shown elsewhere."""
     more = len(names) - _NAMED
     return f"{' '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
 
 
 def packed(start: str, names: Sequence[str], columns: int = _COLUMNS) -> list[str]:
-    """Name every key, on as many lines as it takes: what is approved is never cut off.
+    """Name every key, on as many lines as necessary: no approved key is ever cut off.
 
     Args:
         start: how the first line begins.
@@ -85,7 +85,7 @@ def describe(request: Request, root: int, columns: int = _COLUMNS) -> list[Line]
 
 
 def scope(request: Request, root: int) -> str:
-    """Say what an approval for the tree allows, and whether it is wider than proposed."""
+    """Describe what an approval for the tree allows, and whether it is wider than proposed."""
     text = f"process {root} and its descendants, until process {root} ends"
     pids = [each.pid for each in request.chain]
     proposed = proposed_root(request)
@@ -95,13 +95,13 @@ def scope(request: Request, root: int) -> str:
 
 
 def _process(process: Process, depth: int, *, is_root: bool, inside: bool) -> Line:
-    # Before the path: somebody who names a directory could write such a mark behind it.
+    # Before the path: a directory's name could imitate such a mark after it.
     mark = ""
     if is_root:
         mark = "(root) " if process.proposed_root else "(root, picked by you) "
     elif process.proposed_root:
         mark = "(root as proposed) "
-    # Bounded: a process that nests deep enough would push its own line off the screen.
+    # Bounded: otherwise a deeply nested process would push its own line off the screen.
     branch = f"{'  ' * (min(depth, _DEEPEST) - 1)}`- " if depth else ""
     unit = f"  in {process.unit}" if process.unit and is_root else ""
     claim = f"  [claims: {process.claimed_command}]" if process.claimed_command else ""
@@ -116,5 +116,5 @@ def _program(process: Process) -> str:
         return "(program without a path: deleted, or in memory only)"
     if not process.executable:
         return "(program unknown)"
-    # Before the path, as the marks are. The path is from before: nobody can tell what runs now.
+    # Before the path, like the marks. The path is an old one: what runs now is unknown.
     return f"{_NOW.get(process.now, '')}{process.executable}"

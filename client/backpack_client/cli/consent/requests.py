@@ -74,7 +74,7 @@ def requests(
 
 @click.command("approve")
 @click.argument("code", metavar="CODE")
-@click.option("--once", is_flag=True, help="Only the calls that wait, and nothing after them.")
+@click.option("--once", is_flag=True, help="Only the calls that wait now.")
 @click.option(
     "--tree",
     metavar="[PID]",
@@ -84,7 +84,7 @@ def requests(
     default=None,
     help="The process tree, until its root ends (the default); with PID: another root.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask back once the request is shown.")
+@click.option("--yes", is_flag=True, help="Do not ask again after the request is shown.")
 @passphrase_option
 @click.pass_obj
 def approve(
@@ -98,9 +98,9 @@ def approve(
 ) -> None:
     """Allow a request.
 
-    Asks for the passphrase, shows who asks for what, and asks back. Unless --once is given, the
-    whole process tree may lease these keys from then on, until its root ends or the vault is
-    locked.
+    It asks for the passphrase, shows which process asks for which keys, and waits for your yes.
+    Without --once, the whole process tree may lease these keys from then on, until its root ends or
+    the vault is locked.
     """
     if once and tree is not None:
         raise click.UsageError("--once and --tree exclude each other")
@@ -110,7 +110,7 @@ def approve(
         root = _root(request, tree)
         _show(request, root)
         if once:
-            terminal.say(f"if approved: once, for the calls of process {root}'s tree that wait")
+            terminal.say(f"if approved: once, for the waiting calls of process {root}'s tree")
         else:
             terminal.say(f"if approved: {request_view.scope(request, root)}")
         if not yes and not terminal.confirm("approve?"):
@@ -124,13 +124,13 @@ def approve(
 
 @click.command("deny")
 @click.argument("code", metavar="CODE")
-@click.option("--yes", is_flag=True, help="Do not ask back once the request is shown.")
+@click.option("--yes", is_flag=True, help="Do not ask again after the request is shown.")
 @passphrase_option
 @click.pass_obj
 def deny(session: Session, code: str, yes: bool, passphrase_file: str | None) -> None:
     """Refuse a request.
 
-    The same process tree is not asked about again for these keys while it lives.
+    While the process tree lives, you are not asked again about it and these keys.
     """
     code = _checked(code)
     with session.operator(passphrase_file) as backpack:
@@ -145,7 +145,7 @@ def deny(session: Session, code: str, yes: bool, passphrase_file: str | None) ->
 def _checked(code: str) -> str:
     from backpack_client.calls.fields import checked_code  # noqa: PLC0415 - loads protobuf
 
-    # A mistake in the argument comes before the passphrase is asked for.
+    # Report a mistake in the argument before asking for the passphrase.
     return checked_code(code)
 
 

@@ -1,1 +1,1 @@
-"""The commands for keys and what is handed out of them: put, list, get, leases, revoke."""
+"""The commands for keys and leases: put, list, get, leases, revoke."""

@@ -12,7 +12,7 @@ _DEFAULT_WAIT = "60s"
 
 @click.command("get")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--ttl", metavar="T", help="How long the lease is to live (default: 15m).")
+@click.option("--ttl", metavar="T", help="How long the lease lives (default: 15m).")
 @click.option(
     "--wait",
     metavar="T",
@@ -20,7 +20,7 @@ _DEFAULT_WAIT = "60s"
     show_default=True,
     help="How long to wait for a person to approve it; 0: not at all.",
 )
-@click.option("--reason", metavar="TEXT", default="", help="What it is for, as the operator sees.")
+@click.option("--reason", metavar="TEXT", default="", help="What it is for; the operator sees it.")
 @click.option(
     "--lock",
     metavar="FILE",
@@ -44,10 +44,11 @@ def get(
     """Lease keys and print their values.
 
     Writes the value of one key and a newline to standard output. Several keys need --json or
-    --export. The lease runs out by itself.
+    --export. The lease expires without further action.
 
-    If nothing was granted, a person is asked: a code goes to standard error, and the command waits
-    until somebody has approved or denied the request. One approval covers the whole process tree.
+    If no grant covers the keys, a person is asked: the command writes a code to standard error and
+    waits until somebody has approved or denied the request. One approval covers the whole process
+    tree.
 
     JSON: one object with keys (name to value) and lease: an object with id, expires_at_ms,
     remaining_seconds.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backpack_client.api import Backpack
     from backpack_client.model import Stored
 
-# As much as one call carries, see channel.MESSAGE_LIMIT.
+# The most that one call carries, see channel.MESSAGE_LIMIT.
 _FILE_LIMIT = 8 * 1024 * 1024
 _KEYS_AT_ONCE, _BYTES_AT_ONCE = 1000, 4 * 1024 * 1024
 """As many as one call stores, and half of what a message may have: see docs/limits.md."""
@@ -93,7 +93,7 @@ def put(
     with session.operator(passphrase_file) as backpack:
         if not keys:
             if not replace:
-                # Before anything is typed in vain. The daemon decides the same again.
+                # Before the person types anything in vain. The daemon checks the same again.
                 _refuse_stored(backpack, names)
             keys = {name: values.value(name, None) for name in names}
         with _naming_those(backpack, names, stored=True):
@@ -120,8 +120,8 @@ def _report_put(keys: Mapping[str, bytes], stored: "Stored") -> None:
 
 @click.command("import")
 @click.argument("file", metavar="FILE.env", type=FILE_NAME)
-@click.option("--replace", is_flag=True, help="Give keys that are stored already new values.")
-@click.option("--skip-existing", is_flag=True, help="Leave keys that are stored already alone.")
+@click.option("--replace", is_flag=True, help="Give new values to keys that are already stored.")
+@click.option("--skip-existing", is_flag=True, help="Skip keys that are already stored.")
 @click.option("--dry-run", is_flag=True, help="Say what would be stored, store nothing.")
 @passphrase_option
 @click.pass_obj
@@ -137,8 +137,8 @@ def import_(
     """Store the keys of a .env file, all of them or none; over 1000 in several steps.
 
     Only values that npm's dotenv and python-dotenv read alike are stored. Other lines are skipped,
-    each with the reason, and so are empty values, $NAME outside of single quotes, ${NAME}, and what
-    is not NAME=value. Values are never shown.
+    each with the reason. Also skipped are empty values, $NAME outside of single quotes, ${NAME},
+    and lines that are not NAME=value. Values are never shown.
 
     With --dry-run, one line for each key: new, exists (so that nothing would be stored), replace
     (with --replace) or keep (with --skip-existing), and its name.
@@ -170,7 +170,7 @@ def import_(
         )
     _report_import(stored.created, stored.replaced, stored.skipped, dry_run=dry_run)
     if not dry_run and file != inputs.STANDARD_INPUT and Path(file).is_file():
-        terminal.say(f"{shown} still holds the values: delete it once nothing reads it any more")
+        terminal.say(f"{shown} still holds the values: delete it when nothing reads it any more")
 
 
 def _put_in_steps(
@@ -275,7 +275,7 @@ def list_(session: Session, every: bool, as_json: bool, passphrase_file: str | N
 def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None) -> None:
     """Delete keys, and end their leases.
 
-    All of them or none. It cannot be undone.
+    Deletes all of them, or none. This cannot be undone.
     """
     _check_names(names)
     with (
@@ -294,7 +294,7 @@ def delete(session: Session, names: tuple[str, ...], passphrase_file: str | None
 
 @contextmanager
 def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -> Iterator[None]:
-    """Name the keys that a refusal is about: the daemon only counts them, the operator may know."""
+    """Name the keys of a refusal: the daemon only counts them, but the operator may know them."""
     try:
         yield
     except Failure as failure:
@@ -309,7 +309,7 @@ def _naming_those(backpack: "Backpack", names: Iterable[str], *, stored: bool) -
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Raise unless each is a name that a key can have.
+    """Raise unless each argument is a valid key name.
 
     Raises:
         Failure: a usage failure. The argument is not shown: it may be a value.

@@ -1,7 +1,7 @@
 """The live screen of `leases --watch`: live leases, soonest end first, and those that just ended.
 
-It knows no terminal: events come in, lines go out. Ends are counted down on this machine's clock
-from what the daemon said was left.
+It does not know a terminal: events come in, lines go out. The remaining times come from the daemon
+and count down on this machine's clock.
 """
 
 import time
@@ -23,7 +23,7 @@ _Row = tuple[str, ...]
 
 
 class LeaseScreen:
-    """The leases that a watch tells of."""
+    """Shows the leases of a watch."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,11 +31,11 @@ class LeaseScreen:
         self._ended: deque[str] = deque(maxlen=_ENDED_SHOWN)
 
     def start_over(self) -> None:
-        """Forget what is live: a new watch tells all of it again."""
+        """Forget the live leases: a new watch sends all of them again."""
         self._live.clear()
 
     def told(self, news: LeaseEvent) -> None:
-        """Take in what happened."""
+        """Take in an event."""
         lease = news.lease
         if news.kind == "ended":
             self._live.pop(lease.id, None)
@@ -74,7 +74,7 @@ class LeaseScreen:
         return [*lines, *below]
 
     def press(self, key: str) -> bool:
-        """Act on a key; True: the screen is to end."""
+        """Act on a key; return True to end the screen."""
         return key in ("q", "Q")
 
 

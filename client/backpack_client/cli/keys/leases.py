@@ -83,10 +83,10 @@ def revoke(
 
     Ends the lease with this ID, or those that an option names. Needs no passphrase.
 
-    Leases of other process trees end as well, but only those of your own are counted. A process
-    that held a lease has to ask a person again. Standing grants stay, and other processes that they
-    cover may still lease: see grants and ungrant. A value that was handed out stays known to the
-    process that has it. If that matters, replace it at its issuer.
+    Leases of other process trees end as well, but only leases of your own tree are counted. A
+    process that held a lease must ask a person again. Standing grants stay, and other processes
+    that they cover may still lease: see grants and ungrant. A value that was handed out stays known
+    to the process that has it. If that matters, replace it at its issuer.
     """
     with session.connect() as backpack:
         ended = backpack.revoke(lease_id, key=key, tree=tree, all=every)
@@ -108,8 +108,8 @@ def watch(session: Session, every: bool, as_json: bool, passphrase_file: str | N
     Begins with the leases that are live. Ends when you interrupt it, when the vault is locked and,
     with --all, when operator authority ends after five minutes.
 
-    JSON: one object per line with kind (live, issued, renewed, ended), reason (why it ended, else
-    empty), and lease: as in leases --json.
+    JSON: one object per line with kind (live, issued, renewed, ended), reason (why it ended,
+    otherwise empty), and lease: as in leases --json.
     """
     with (
         session.reader(every=every, passphrase_file=passphrase_file) as backpack,

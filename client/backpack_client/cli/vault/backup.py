@@ -33,7 +33,9 @@ _RULES = ("keep", "replace", "fail")
     multiple=True,
     help="Seal it to the vault of this identity, a line or a file, and not with a passphrase.",
 )
-@click.option("--plaintext", is_flag=True, help="Write every value in plain, for another program.")
+@click.option(
+    "--plaintext", is_flag=True, help="Write every value in plain text, for another program."
+)
 @click.option("--yes", is_flag=True, help="With --plaintext: do not ask again.")
 @passphrase_option
 @click.pass_obj
@@ -49,12 +51,12 @@ def export(
 ) -> None:
     """Write everything that is stored into a sealed file.
 
-    FILE is new: a file that is there already is never overwritten. It is sealed with a passphrase
-    of its own. With --recipient it is sealed to a vault instead: your own, or a teammate's who has
-    sent you what identity prints. With a passphrase file as well, either opens it.
+    FILE is new: an existing file is never overwritten. It is sealed with its own passphrase. With
+    --recipient it is sealed to a vault instead: your own, or the vault of a teammate who has sent
+    you the output of identity. With a passphrase file as well, either opens it.
 
-    FILE holds keys, grants and the policy of one moment, and is private to you. docs/backup.md has
-    the format.
+    FILE holds the keys, the grants and the policy of one moment. Only you can read it.
+    docs/backup.md describes the format.
 
     FILE does not hold the vault's identity, the authors that you accepted, or the ways to unlock. A
     new vault that imports it cannot open agent.lock files that were sealed for this one. Keep the
@@ -65,17 +67,18 @@ def export(
     that are not text). Everybody who gets that file has every key.
     """
     if plaintext and backup_passphrase_file is not None:
-        raise click.UsageError("a file in plain has no passphrase")
+        raise click.UsageError("a plaintext file has no passphrase")
     if plaintext and recipients:
-        raise click.UsageError("a file in plain has no recipients")
+        raise click.UsageError("a plaintext file has no recipients")
     if yes and not plaintext:
         raise click.UsageError("--yes is for --plaintext only")
     terminal.check_standard_input(passphrase_file, backup_passphrase_file)
     if plaintext:
         terminal.say(
-            "warning: FILE will hold every value in plain: everybody who reads it has every key"
+            "warning: FILE will hold every value in plain text: "
+            "everybody who reads it has every key"
         )
-        if not yes and not terminal.confirm("write every value in plain?"):
+        if not yes and not terminal.confirm("write every value in plain text?"):
             raise Failure("nothing was written", reason="not-confirmed")
     lines = [identity_line(each) for each in recipients]
     keys = grants = 0
@@ -116,11 +119,11 @@ def export(
     type=click.Choice(_RULES),
     default="fail",
     show_default=True,
-    help="What becomes of a key that is stored already.",
+    help="What to do with a key that is already stored.",
 )
 @click.option("--dry-run", is_flag=True, help="Check the whole backup, and store nothing.")
 @click.option(
-    "--with-grants", is_flag=True, help="Take grants and policy over, after they were shown."
+    "--with-grants", is_flag=True, help="Also import grants and policy, after showing them."
 )
 @click.option("--yes", is_flag=True, help="With --with-grants: do not ask again.")
 @passphrase_option
@@ -139,8 +142,8 @@ def import_vault(
 ) -> None:
     """Store the keys of a backup, all of them or none.
 
-    If there is no vault yet, run init first: a backup brings no passphrase with it. Grants and
-    policy are left out unless you ask for them; grants to tree:PID always are.
+    If there is no vault yet, run init first: a backup brings no passphrase. Grants and policy are
+    left out unless you add --with-grants. Grants to tree:PID are always left out.
     """
     if as_recipient and backup_passphrase_file is not None:
         raise click.UsageError(f"--as-recipient takes no {_BACKUP_OPTION}")
@@ -165,7 +168,7 @@ def import_vault(
         done = take(dry=dry_run or with_grants)
         _show(done)
         if with_grants and not dry_run:
-            if not yes and not terminal.confirm("take these grants and this policy over?"):
+            if not yes and not terminal.confirm("import these grants and this policy?"):
                 raise Failure("nothing was taken over", reason="not-confirmed")
             done = take(dry=False)
     would = "would be " if dry_run else ""

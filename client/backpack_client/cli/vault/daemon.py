@@ -13,7 +13,7 @@ def start(session: Session) -> None:
     """Start the daemon.
 
     systemd starts it if its user unit is installed. Otherwise it runs in the background, with its
-    log in the home.
+    log in the vault's home.
     """
     from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
 
@@ -22,7 +22,7 @@ def start(session: Session) -> None:
     with session.connect() as backpack:
         answer = backpack.status()
     if how is None:
-        terminal.say(f"the daemon runs already (pid {answer.daemon_pid})")
+        terminal.say(f"the daemon already runs (pid {answer.daemon_pid})")
     else:
         terminal.say(f"the daemon is started: {how}")
     if answer.state == "uninitialized":

@@ -1,4 +1,4 @@
-"""The command for the vault's identity, and how other commands take one: identity."""
+"""The command identity, and how other commands read an identity."""
 
 import base64
 import contextlib
@@ -26,7 +26,7 @@ def identity(session: Session, as_json: bool) -> None:
     """Print what a teammate needs to share an agent's lock with you.
 
     The line on standard output is for agent add-recipient. Compare the fingerprint with your
-    teammate over another channel than the one that the line took.
+    teammate over another channel than the one that carries the line.
 
     JSON: one object with identity (the line) and fingerprint.
     """
@@ -35,7 +35,7 @@ def identity(session: Session, as_json: bool) -> None:
     if as_json:
         terminal.print_json({"identity": own.text, "fingerprint": own.fingerprint})
         return
-    # Whole: the usual limit for a line would cut it.
+    # In full: the usual limit for a line would cut it.
     terminal.print_whole(own.text)
     terminal.say(f"fingerprint: {own.fingerprint}")
 
@@ -54,18 +54,18 @@ def identity_line(given: str) -> str:
     except UnicodeDecodeError:
         raise usage(
             f"{printable(given, 256)} holds no identity",
-            hint="it is what backpack-client identity prints",
+            hint="give the line that backpack-client identity prints",
         ) from None
 
 
 def full_fingerprint(line: str) -> str:
     """Return all 64 digits of an identity's fingerprint.
 
-    It is worked out here and not asked of the daemon: a person compares it before the daemon is
-    told to let that identity open anything.
+    The client computes it and does not ask the daemon: a person compares it before the daemon lets
+    that identity open anything.
 
     Raises:
-        Failure: a usage failure; the line is not an identity of the form that this version knows.
+        Failure: a usage failure: the line is not an identity in a form that this version knows.
     """
     data = b""
     if line.startswith(_IDENTITY_V1):
@@ -82,7 +82,7 @@ def full_fingerprint(line: str) -> str:
 
 
 def spoken(fingerprint: str) -> str:
-    """Write the half of a fingerprint that people compare: in groups of four digits."""
+    """Format the half of a fingerprint that people compare, in groups of four digits."""
     half = fingerprint[:_SPOKEN_DIGITS]
     return "-".join(half[place : place + 4] for place in range(0, _SPOKEN_DIGITS, 4))
 

@@ -1,4 +1,4 @@
-"""The command for the worst moment: panic, and its report afterwards."""
+"""The command panic, and its report afterwards."""
 
 import click
 
@@ -17,7 +17,9 @@ from backpack_client.model import Revealed
 
 @click.command("panic")
 @click.option(
-    "--report", is_flag=True, help="Show what was revealed, to whom and when; asks the passphrase."
+    "--report",
+    is_flag=True,
+    help="Show which keys were handed out, to whom and when; asks for the passphrase.",
 )
 @json_option
 @passphrase_option
@@ -28,7 +30,7 @@ def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | 
     Needs no passphrase. A value that was handed out stays known to the process that has it: unlock,
     see --report, and replace those keys at their issuers.
 
-    The report covers the newest 10,000 handouts of the audit log; audit blame NAME has them all.
+    The report covers the newest 10,000 handouts of the audit log. audit blame NAME shows all.
 
     JSON: one object with leases_ended, requests_ended; with --report: one object with revealed: a
     list of objects with at_ms, names, pid, executable, root_pid, root_executable, lease_id.

@@ -30,9 +30,9 @@ def recover(
 ) -> None:
     """Set a new passphrase with the recovery code.
 
-    This also unlocks the vault. The new passphrase replaces all others; the code stays good. Case,
-    spaces and dashes in the code do not matter. With --drill nothing changes but the date that
-    status shows: do that now and then.
+    This also unlocks the vault. The new passphrase replaces all others; the code stays valid. Case,
+    spaces and dashes in the code do not matter. With --drill only the date that status shows
+    changes: do that now and then.
     """
     if drill and new_passphrase_file is not None:
         raise click.UsageError("--drill sets no passphrase")
@@ -47,7 +47,7 @@ def recover(
             at = backpack.drill_recovery(code)
             terminal.say(f"the recovery code opens the vault; noted at {local_time(at)}")
             return
-        # Checked alone, before anybody chooses a new passphrase in vain.
+        # Check the code alone first, before anybody chooses a new passphrase in vain.
         backpack.drill_recovery(code)
         new = terminal.new_passphrase(
             "new passphrase", new_passphrase_file, "--new-passphrase-file"

@@ -1,4 +1,4 @@
-"""What was drawn and is shown once: into a new private file, or on the terminal."""
+"""Keeps a drawn secret that is shown once: in a new private file, or on the terminal."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,14 +13,14 @@ _Made = TypeVar("_Made")
 def keep_drawn(
     path: str | None, make: Callable[[], _Made], drawn: Callable[[_Made], str], title: str
 ) -> _Made:
-    """Make something and keep what was drawn for it.
+    """Make something, and keep the secret that was drawn for it.
 
     Args:
-        path: a file that is not there; it is made first, so that nothing is drawn in vain. None:
+        path: a new file. It is made first, so that nothing is drawn in vain. None: the secret is
             shown on the terminal.
         make: makes it.
-        drawn: what of it is to be kept; empty for nothing.
-        title: what that is, for people.
+        drawn: returns the secret; empty if there is none.
+        title: describes the secret for people.
     """
     with ExitStack() as stack:
         file = stack.enter_context(NewFile(path)) if path is not None else None

@@ -76,13 +76,13 @@ def slots(session: Session, as_json: bool, passphrase_file: str | None) -> None:
 @click.option(
     "--secret-file",
     metavar="FILE",
-    help="For a recovery code, a file or the environment: write what was drawn into the new FILE, "
+    help="For a recovery code, a file or the environment: write the secret into the new FILE, "
     "instead of showing it on the terminal.",
 )
 @click.option(
     "--from-file",
     metavar="FILE",
-    help="For a file or the environment: take the key that is in FILE already.",
+    help="For a file or the environment: use the key that is already in FILE.",
 )
 @passphrase_option
 @click.pass_obj
@@ -97,9 +97,10 @@ def add_slot(
 ) -> None:
     """Add a way to unlock the vault.
 
-    A passphrase and a recovery code are good for everything. A key in a file (a systemd credential,
-    or a file that backpackd.toml names) or in the daemon's AGENT_MASTER_KEY unlocks the vault when
-    the daemon starts, and gives no authority; every program of yours can then open the vault.
+    A passphrase or a recovery code unlocks and gives operator authority. A key in a file (a systemd
+    credential, or a file that backpackd.toml names) or in the daemon's AGENT_MASTER_KEY unlocks the
+    vault when the daemon starts, and gives no authority. Every program of yours can then open the
+    vault.
     """
     _check_add(kind, new_passphrase_file, secret_file, from_file)
     terminal.check_standard_input(passphrase_file, new_passphrase_file, from_file)
@@ -141,10 +142,10 @@ def _check_add(
     if kind == "recovery" and from_file is not None:
         raise click.UsageError("a recovery code is drawn, not chosen")
     if secret_file and from_file:
-        raise click.UsageError("--secret-file is for a key that is drawn, --from-file for another")
+        raise click.UsageError("--secret-file is for a drawn key, --from-file for an existing one")
     drawn = kind != "passphrase" and from_file is None
     if drawn and secret_file is None and not terminal.has_terminal():
-        raise usage("there is no terminal to show what is drawn on", hint="add --secret-file FILE")
+        raise usage("there is no terminal to show the secret on", hint="add --secret-file FILE")
 
 
 @click.command("remove-slot")
@@ -154,17 +155,17 @@ def _check_add(
 def remove_slot(session: Session, slot_id: str, passphrase_file: str | None) -> None:
     """Remove a way to unlock the vault.
 
-    ID is what slots shows. The last slot that is good for everything stays. Somebody who has an
-    older copy of the vault's file can still open that copy with the removed slot: rotate, and
-    replace the keys at their issuers.
+    slots shows the ID. The last slot that gives operator authority cannot be removed. Somebody who
+    has an older copy of the vault's file can still open that copy with the removed slot: rotate,
+    and replace the keys at their issuers.
     """
     with session.operator(passphrase_file) as backpack:
         backpack.remove_slot(slot_id)
-    terminal.say("the slot is removed; what opened it no longer does")
+    terminal.say("the slot is removed: its secret no longer opens the vault")
 
 
 @click.command("rotate")
-@click.option("--end-leases", is_flag=True, help="End every lease in the same moment.")
+@click.option("--end-leases", is_flag=True, help="Also end every lease.")
 @json_option
 @passphrase_option
 @click.pass_obj
@@ -172,8 +173,8 @@ def rotate(session: Session, end_leases: bool, as_json: bool, passphrase_file: s
     """Give the vault a new master key.
 
     Every key is sealed again under it, or nothing is changed. Passphrases, codes and key files stay
-    as they are. Leases go on unless you end them. No value changes: replace a value that got out at
-    its issuer.
+    as they are. Leases go on unless you end them. Values do not change: if a value has leaked,
+    replace it at its issuer.
 
     JSON: one object with keys, slots, leases_ended, purged, lock_files.
     """

@@ -61,7 +61,7 @@ def init(
         status = backpack.status()
         session.note_version(status)
         if status.state != "uninitialized":
-            # Before anybody chooses a passphrase in vain. The daemon decides the same again.
+            # Before anybody chooses a passphrase in vain. The daemon checks the same again.
             raise from_status(
                 "FAILED_PRECONDITION", "already-initialized", "there is a vault already", {}
             )
@@ -119,7 +119,7 @@ def unlock(
             lambda typed: backpack.unlock(typed, accept_older=accept_older_vault),
         )
     already = status.state == "unlocked"
-    terminal.say("the vault was unlocked already" if already else "the vault is unlocked")
+    terminal.say("the vault was already unlocked" if already else "the vault is unlocked")
 
 
 @click.command("lock")
@@ -146,7 +146,7 @@ def status(session: Session, as_json: bool) -> None:
     daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
     leases_of_tree, slots (the kinds that there are), recovery_drilled_at_ms (null: never, or not
     known while locked), audit_broken_at_ms (null: the log was not found cut or altered since the
-    daemon began), and protections: a list of objects with name, on, detail.
+    daemon's start), and protections: a list of objects with name, on, detail.
     """
     with session.connect() as backpack:
         answer = backpack.status()
@@ -217,7 +217,7 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
         if state == "locked":
             raise from_status("FAILED_PRECONDITION", "locked", "the vault is locked", {})
-        # Checked alone, before anybody chooses a new one in vain.
+        # Check the passphrase alone first, before anybody chooses a new one in vain.
         current = terminal.right_passphrase(
             "current passphrase", passphrase_file, backpack.authorize
         )
@@ -231,7 +231,7 @@ def passwd(session: Session, passphrase_file: str | None, new_passphrase_file: s
                 ),
             ),
         )
-    terminal.say("the passphrase is changed; that slot opens with the new one only")
+    terminal.say("the passphrase is changed; only the new one opens that slot")
 
 
 def _slot_lines(answer: VaultStatus) -> list[str]:
@@ -249,8 +249,8 @@ def _slot_lines(answer: VaultStatus) -> list[str]:
 
 def _tree(answer: VaultStatus) -> str:
     if answer.tree_pid == os.getpid():
-        # A shell is never part of a tree, so this command is one of its own, and about to end.
-        return "this command alone; what is started from a shell is a tree of its own"
+        # A shell is never part of a tree, so this command is its own tree, and about to end.
+        return "this command alone; each command in a shell is its own tree"
     return f"tree:{answer.tree_pid}, {count(answer.leases_of_tree, 'live lease')}"
 
 

@@ -63,14 +63,17 @@ ROOMS: dict[str, dict[str, str]] = {
         "files": "failures",
         "launch": "failures",
         "console": "failures process_protection",
-        "fastpath": "failures durations address",
-        "calls": "failures model agent_model durations",
+        "wire": "failures address",
+        "fastpath": "failures durations address wire",
+        "calls": "failures model agent_model durations wire",
         "handles": "failures model agent_model files calls",
-        "api": "failures model agent_model address process_protection channel files calls handles",
-        "aio": "failures model agent_model address process_protection channel files calls handles",
+        "api": "failures model agent_model address process_protection channel files wire calls "
+        "handles",
+        "aio": "failures model agent_model address process_protection channel files wire calls "
+        "handles",
         "cli": "failures model agent_model durations address process_protection channel files "
-        "launch console fastpath calls handles api",
-        "__main__": "fastpath cli",
+        "launch console wire fastpath calls handles api",
+        "__main__": "wire fastpath cli",
     },
     "backpack_client.cli": {
         "startup": "",
@@ -93,7 +96,7 @@ INSIDE = {
     "backpackd.adapters.door": "budget frames places refusals turns",
     "backpackd.adapters.processes": "claims known procfs",
     "backpackd.adapters.stores": "aside failures formats purging remembered vault_file",
-    "backpack_client.fastpath": "hpack http2 messages unary",
+    "backpack_client.wire": "hpack http2 conversation",
 }
 MOST_FILES = 13
 """One for each service of the API, where each has a file."""

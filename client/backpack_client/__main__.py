@@ -7,7 +7,8 @@ loaded by it.
 import os
 import sys
 
-from backpack_client.fastpath import HandOver, get
+from backpack_client.fastpath import get
+from backpack_client.wire import HandOver
 
 _INTERRUPTED = 130
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
+from backpack_client.wire import HandOver
 from backpack_proto.v1 import vault_pb2
 from command_line import Run, runner
 from fake_daemon import FakeDaemon, fake_daemon, refuse

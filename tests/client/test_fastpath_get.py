@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from backpack_client import __main__ as entry
-from backpack_client.fastpath import HandOver, get, hpack, output
+from backpack_client.fastpath import get, output
+from backpack_client.wire import HandOver, hpack
 from backpack_proto.v1 import leases_pb2
 
 COMMAND = [sys.executable, "-m", "backpack_client", "get"]

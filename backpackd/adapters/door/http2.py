@@ -50,7 +50,7 @@ class _Encoder(Encoder):
     """Writes header fields without Huffman coding.
 
     On a local socket the few bytes that the coding saves cost more time than they take, and the
-    client's own reader (`backpack_client.fastpath`) is small because it does not know it.
+    client's own reader (`backpack_client.wire`) is small because it does not know it.
     """
 
     def encode(self, headers: Any, huffman: bool = False) -> bytes:

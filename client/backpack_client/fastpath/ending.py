@@ -8,7 +8,12 @@ one a good while later.
 from contextlib import closing
 
 from backpack_client.address import connect
-from backpack_client.fastpath import messages, unary
+from backpack_client.wire import Ended, messages, unary
+from backpack_client.wire.codec import Message, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from backpack_client.wire.codec import Table
 
 PANIC = "/backpack.v1.Vault/Panic"
 LOCK = "/backpack.v1.Vault/Lock"
@@ -29,8 +34,8 @@ def panic(path: str) -> tuple[int, int]:
         HandOver: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
-    counts = _call(path, PANIC)
-    return counts.get(1, 0), counts.get(2, 0)
+    ended = _call(path, PANIC, messages.PANIC_RESPONSE)
+    return ended.leases_ended, ended.requests_ended
 
 
 def lock(path: str) -> int:
@@ -46,9 +51,13 @@ def lock(path: str) -> int:
         HandOver: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
-    return _call(path, LOCK).get(1, 0)
+    ended: int = _call(path, LOCK, messages.LOCK_RESPONSE).leases_ended
+    return ended
 
 
-def _call(path: str, method: str) -> dict[int, int]:
-    with closing(connect(path, patience=float(_PATIENCE))) as connection:
-        return messages.decode_counts(unary.call(connection, method, b"", _PATIENCE, {}))
+def _call(path: str, method: str, response: "Table") -> Message:
+    try:
+        with closing(connect(path, patience=float(_PATIENCE))) as connection:
+            return decode(response, unary.call(connection, method, b"", _PATIENCE))
+    except Ended as ended:
+        raise ended.failure({}) from None

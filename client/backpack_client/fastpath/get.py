@@ -11,7 +11,10 @@ import sys
 from backpack_client.address import connect, socket_path
 from backpack_client.durations import parse_duration, parse_wait
 from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
-from backpack_client.fastpath import HandOver, malformed, messages, output, unary
+from backpack_client.fastpath import output
+from backpack_client.wire import Ended, HandOver, malformed, unary
+from backpack_client.wire.codec import decode, encode
+from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
@@ -88,26 +91,34 @@ def _run(arguments: Arguments) -> None:
     output.check_form(names, arguments.form)
     ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
     wait = parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
-    request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")), wait)
+    request = encode(
+        GET_KEYS_REQUEST,
+        names=names,
+        ttl_seconds=ttl,
+        reason=_utf8(options.get("--reason", "")),
+        wait_seconds=wait,
+    )
     seconds = wait + GRACE
     connection = connect(socket_path(os.environ), patience=float(seconds))
     try:
-        facts = {"backpack-names": " ".join(names)}
         on_headers = _tell_code if wait else None
-        response = unary.call(connection, METHOD, request, seconds, facts, on_headers=on_headers)
-        answer = messages.decode_response(response)
+        response = unary.call(connection, METHOD, request, seconds, on_headers=on_headers)
+    except Ended as ended:
+        raise ended.failure({"backpack-names": " ".join(names)}) from None
     finally:
         connection.close()
+    answer = decode(GET_KEYS_RESPONSE, response)
+    keys = [(key.name, key.value) for key in answer.keys]
     # Printed under names that the caller trusts, so they must be the ones he asked for.
-    if [name for name, _ in answer.keys] != names:
+    if [name for name, _ in keys] != names:
         raise malformed("other keys than those asked for")
     output.write(
         output.render(
-            answer.keys,
+            keys,
             arguments.form,
-            lease_id=answer.lease_id,
-            expires_at_ms=answer.expires_at_ms,
-            remaining_seconds=answer.remaining_seconds,
+            lease_id=answer.lease.id,
+            expires_at_ms=answer.lease.expires_at_ms,
+            remaining_seconds=answer.lease.remaining_seconds,
         )
     )
 

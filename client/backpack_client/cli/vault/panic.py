@@ -11,8 +11,9 @@ from backpack_client.cli.session import (
     passphrase_option,
 )
 from backpack_client.console import terminal
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
 from backpack_client.model import Revealed
+from backpack_client.wire import HandOver
 
 
 @click.command("panic")

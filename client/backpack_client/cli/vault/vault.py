@@ -20,8 +20,9 @@ from backpack_client.cli.vault.shown_once import keep_drawn
 from backpack_client.console import terminal
 from backpack_client.durations import format_duration
 from backpack_client.failures import INIT_HINT, UNLOCK_HINT, from_status
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
 from backpack_client.model import VaultStatus
+from backpack_client.wire import HandOver
 
 _no_start_option = click.option(
     "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."

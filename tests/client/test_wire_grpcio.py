@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from backpack_client.address import connect
 from backpack_client.failures import Failure, printable
-from backpack_client.fastpath import HandOver, get, messages, unary
+from backpack_client.fastpath import get
+from backpack_client.wire import Ended, HandOver, unary
+from backpack_client.wire.codec import Message, decode, encode
+from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE
 from backpack_proto.v1 import leases_pb2
 
 Handler = Callable[[leases_pb2.GetKeysRequest, grpc.ServicerContext], leases_pb2.GetKeysResponse]
@@ -52,10 +55,13 @@ def serving(
 
 def ask(
     path: str, names: list[str], *, ttl: int = 0, reason: str = "", seconds: int = 60
-) -> messages.Answer:
-    request = messages.encode_request(names, ttl, reason)
+) -> Message:
+    request = encode(GET_KEYS_REQUEST, names=names, ttl_seconds=ttl, reason=reason)
     with contextlib.closing(connect(path)) as connection:
-        return messages.decode_response(unary.call(connection, get.METHOD, request, seconds, {}))
+        try:
+            return decode(GET_KEYS_RESPONSE, unary.call(connection, get.METHOD, request, seconds))
+        except Ended as ended:
+            raise ended.failure({"backpack-names": " ".join(names)}) from None
 
 
 def echo(
@@ -98,11 +104,12 @@ def refusing(
 def test_an_answer_of_grpcio_is_understood(tmp_path: Path) -> None:
     with serving(tmp_path, echo) as path:
         answer = ask(path, ["A", "B"], ttl=90, reason="größe")
-    assert [name for name, _ in answer.keys] == ["A", "B"]
-    assert leases_pb2.GetKeysRequest.FromString(answer.keys[0][1]) == leases_pb2.GetKeysRequest(
+    assert [key.name for key in answer.keys] == ["A", "B"]
+    assert leases_pb2.GetKeysRequest.FromString(answer.keys[0].value) == leases_pb2.GetKeysRequest(
         names=["A", "B"], ttl_seconds=90, reason="größe"
     )
-    assert (answer.lease_id, answer.expires_at_ms, answer.remaining_seconds) == ("lease", 12, 900)
+    told = answer.lease
+    assert (told.id, told.expires_at_ms, told.remaining_seconds) == ("lease", 12, 900)
 
 
 def test_the_deadline_reaches_the_server(tmp_path: Path) -> None:
@@ -122,7 +129,9 @@ def test_the_deadline_reaches_the_server(tmp_path: Path) -> None:
 def test_the_largest_answer_there_is_comes_whole(tmp_path: Path) -> None:
     with serving(tmp_path, large) as path:
         answer = ask(path, NAMES_AT_MOST)
-    assert answer.keys == [(name, VALUE_AT_MOST) for name in NAMES_AT_MOST]
+    assert [(key.name, key.value) for key in answer.keys] == [
+        (name, VALUE_AT_MOST) for name in NAMES_AT_MOST
+    ]
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0]])
@@ -198,10 +207,10 @@ def test_a_method_that_the_server_does_not_have_points_at_the_versions(tmp_path:
     with (
         serving(tmp_path, echo) as path,
         contextlib.closing(connect(path)) as connection,
-        pytest.raises(Failure) as caught,
+        pytest.raises(Ended) as caught,
     ):
-        unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60, {})
-    assert "different versions" in caught.value.hint
+        unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60)
+    assert "different versions" in caught.value.failure({}).hint
 
 
 def test_a_server_that_takes_too_long_is_given_up_after_the_wait(tmp_path: Path) -> None:

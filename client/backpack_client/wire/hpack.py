@@ -4,7 +4,7 @@ The client announces a dynamic table of size 0, so an index can only mean the st
 coded strings are handed over. Sans I/O: bytes in, fields out.
 """
 
-from backpack_client.fastpath import HandOver, malformed
+from backpack_client.wire import HandOver, malformed
 
 # RFC 7540, section 6.5.2: the size of a list counts 32 bytes of overhead for each field.
 FIELD_OVERHEAD = 32

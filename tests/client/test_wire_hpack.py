@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, hpack
+from backpack_client.wire import HandOver, hpack
 
 ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=300)
 field_lists = st.lists(st.tuples(ascii_text, ascii_text), max_size=8)

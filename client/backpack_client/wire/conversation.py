@@ -1,0 +1,181 @@
+"""One gRPC call over HTTP/2 (grpc.io, "gRPC over HTTP2"): the request, and the answer's messages.
+
+Sans I/O: `unary`, `blocking` and `asynchronous` carry the bytes. Messages are bytes here.
+"""
+
+from backpack_client.wire import Ended, HandOver, http2, lost, malformed
+
+# 64 values of 64 KiB, or an agent's lock with its memory: the daemon sends no longer message.
+MESSAGE_LIMIT = 8 * 1024 * 1024
+
+_PREFIX = 5
+_STATUS_DIGITS = 3
+# "gRPC over HTTP2" allows eight digits, and a unit.
+_LARGEST_TIMEOUT = 99_999_999
+_STATUSES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+
+class Conversation:
+    """A call under way.
+
+    Attributes:
+        outgoing: what is to be sent before waiting for more; the sender clears it.
+        headers: what the daemon tells ahead of its answer; None before that has come, and for good
+            where nothing but the end comes.
+        messages: the answer's messages that have come; a reader of a stream takes them out.
+        over: whether the call has ended.
+    """
+
+    def __init__(
+        self, method: str, message: bytes, seconds: float | None = None, *, endless: bool = False
+    ) -> None:
+        """Begin a call.
+
+        Args:
+            method: its path, such as `/backpack.v1.Leases/GetKeys`.
+            message: the request, encoded.
+            seconds: how long the whole call may take, as the daemon is told; None: any time.
+            endless: the answer is a stream that is read as it comes.
+
+        Raises:
+            HandOver: the method's path is too long for one frame.
+        """
+        fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", "backpack-client"),
+        ]
+        if seconds is not None:
+            fields.append(("grpc-timeout", _timeout(seconds)))
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        self._exchange = http2.Exchange(fields, body, endless=endless)
+        self.outgoing = self._exchange.outgoing
+        self.headers: dict[str, str] | None = None
+        self.messages: list[bytes] = []
+        self.over = False
+        self._end: Ended | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come; no bytes say that the peer has hung up.
+
+        Raises:
+            HandOver: it is legal, and not known here.
+            Failure: it breaks the protocol.
+        """
+        try:
+            if not data:
+                raise lost()
+            self._exchange.feed(data)
+        except Ended as ended:
+            self._end, self.over = ended, True
+        self._collect()
+        if self.headers is None and self._exchange.headers is not None:
+            self.headers = _checked(self._exchange.headers)
+        if self._exchange.trailers is not None and not self.over:
+            self._end, self.over = _end(dict(self._exchange.trailers)), True
+            if self._end is None and self._exchange.body:
+                raise malformed("a message cut short")
+
+    def check(self) -> None:
+        """Raise what the call ended with, unless it went well or has not ended.
+
+        Raises:
+            Ended: the daemon refused or gave the call up, or the connection was lost.
+        """
+        if self._end is not None:
+            raise self._end
+
+    def _collect(self) -> None:
+        body = self._exchange.body
+        while len(body) >= _PREFIX:
+            length = int.from_bytes(body[1:_PREFIX], "big")
+            # At the first bytes, not after having waited for what would never fit.
+            if length > MESSAGE_LIMIT:
+                raise malformed("too large a message")
+            if len(body) < _PREFIX + length:
+                return
+            if body[0]:
+                raise HandOver("a compressed message")
+            self.messages.append(bytes(body[_PREFIX : _PREFIX + length]))
+            del body[: _PREFIX + length]
+
+
+def single(messages: "list[bytes]") -> bytes:
+    """Return the one message that a call without a stream is answered with.
+
+    Raises:
+        Failure: there is none, or there are several.
+    """
+    if len(messages) != 1:
+        raise malformed("not exactly one message")
+    return messages[0]
+
+
+def _timeout(seconds: float) -> str:
+    whole = int(seconds)
+    if whole == seconds or whole * 1000 >= _LARGEST_TIMEOUT:
+        return f"{min(whole, _LARGEST_TIMEOUT)}S"
+    return f"{int(seconds * 1000) + 1}m"
+
+
+def _checked(fields: "list[tuple[str, str]]") -> "dict[str, str]":
+    headers = dict(fields)
+    if headers.get(":status") != "200":
+        raise HandOver("an HTTP status other than 200")
+    if not headers.get("content-type", "").startswith("application/grpc"):
+        raise HandOver("a content type that is not gRPC")
+    return headers
+
+
+def _end(trailers: "dict[str, str]") -> Ended | None:
+    if trailers.get(":status", "200") != "200":
+        raise HandOver("an HTTP status other than 200")
+    text = trailers.get("grpc-status", "")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _STATUS_DIGITS):
+        raise malformed("an answer without a status")
+    code = int(text)
+    if code == 0:
+        return None
+    return Ended(
+        _STATUSES[code] if code < len(_STATUSES) else "UNKNOWN",
+        percent_decoded(trailers.get("grpc-message", "")),
+        {name: value for name, value in trailers.items() if name.startswith("backpack-")},
+    )
+
+
+def percent_decoded(text: str) -> str:
+    """Undo the encoding of `grpc-message`; what is not of the form stays as it is."""
+    raw = bytearray()
+    first, *rest = text.split("%")
+    raw += first.encode("latin-1")
+    for part in rest:
+        try:
+            # Two digits only: int() would take a sign, a space or an underscore.
+            raw.append(int(part[:2], 16) if part[:2].isalnum() and len(part) > 1 else 256)
+            part = part[2:]  # noqa: PLW2901 - the digits have been taken
+        except ValueError:
+            raw += b"%"
+        raw += part.encode("latin-1")
+    return raw.decode("utf-8", "replace")

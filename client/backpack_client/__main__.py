@@ -8,7 +8,6 @@ import os
 import sys
 
 from backpack_client.fastpath import get
-from backpack_client.wire import HandOver
 
 _INTERRUPTED = 130
 
@@ -24,15 +23,12 @@ def main() -> int:
     if plain is not None:
         try:
             code = get.run(plain)
-        except HandOver:
-            pass
         except KeyboardInterrupt:
             return _INTERRUPTED
-        else:
-            # Python's own way out frees piece by piece what the kernel frees at once. Nothing is
-            # lost: the value went out by write(2), a failure's message was flushed, and no thread,
-            # child, temporary file or exit handler of ours exists.
-            os._exit(code)
+        # Python's own way out frees piece by piece what the kernel frees at once. Nothing is lost:
+        # the value went out by write(2), a failure's message was flushed, and no thread, child,
+        # temporary file or exit handler of ours exists.
+        os._exit(code)
     from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
 
     code = full_main(arguments)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.wire import HandOver, codec, messages
+from backpack_client.wire import Unknown, codec, messages
 from backpack_client.wire.codec import decode, encode
 from backpack_proto.v1 import agents_pb2, keys_pb2, leases_pb2, vault_pb2
 
@@ -205,8 +205,8 @@ def test_a_field_of_a_later_version_is_skipped(unknown: bytes) -> None:
     assert read_keys(unknown + known.SerializeToString() + unknown) == [("A", b"v")]
 
 
-def test_a_group_is_handed_over() -> None:
-    with pytest.raises(HandOver):
+def test_a_group_is_not_known() -> None:
+    with pytest.raises(Unknown):
         read_keys(b"\xfb\x06\xfc\x06")
 
 
@@ -231,15 +231,13 @@ def test_what_is_broken_is_a_failure(broken: bytes) -> None:
 
 @every_message
 @given(st.data())
-def test_any_bytes_are_an_answer_or_handed_over_or_a_failure(
-    name: str, data: st.DataObject
-) -> None:
+def test_any_bytes_are_an_answer_or_not_known_or_a_failure(name: str, data: st.DataObject) -> None:
     descriptor, table = MESSAGES[name]
     cut = values(descriptor).map(lambda fields: protobuf(name, fields).SerializeToString()[:-1])
     message = data.draw(st.one_of(st.binary(max_size=200), cut))
     try:
         answer = decode(table, message)
-    except (HandOver, Failure):
+    except (Unknown, Failure):
         return
     try:
         response = GetMessageClass(descriptor).FromString(message)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import EXIT_NO_DAEMON, Failure
-from backpack_client.wire import Ended, HandOver, hpack, http2
+from backpack_client.wire import Ended, Unknown, hpack, http2
 from backpack_client.wire.http2 import Exchange
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
@@ -185,13 +185,13 @@ def test_a_reset_is_a_failure_by_its_code(code: int, reason: str) -> None:
     assert (failure.exit_code == EXIT_NO_DAEMON) == (code in (7, 8))
 
 
-def test_a_goodbye_before_the_request_was_taken_is_handed_over() -> None:
-    with pytest.raises(HandOver):
+def test_a_goodbye_before_the_request_was_taken_is_not_known() -> None:
+    with pytest.raises(Unknown):
         fed(HELLO + frame(GOAWAY, payload=bytes(8)))
 
 
-def test_a_header_of_more_than_one_frame_is_handed_over() -> None:
-    with pytest.raises(HandOver):
+def test_a_header_of_more_than_one_frame_is_not_known() -> None:
+    with pytest.raises(Unknown):
         Exchange([(":path", "/" * http2.FRAME_LIMIT)], b"x")
 
 
@@ -257,10 +257,8 @@ def test_an_answer_before_the_request_is_sent_is_read() -> None:
     "broken",
     [
         pytest.param(frame(WINDOW_UPDATE, 0, 0, bytes(4)), id="no more"),
-        pytest.param(
-            frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"), id="a stream above the limit"
-        ),
-        pytest.param(frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), id="all above the limit"),
+        pytest.param(frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"), id="a large stream"),
+        pytest.param(frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), id="too large in all"),
         pytest.param(window(2**31), id="settings above the limit"),
     ],
 )
@@ -304,7 +302,7 @@ frames = st.builds(
     st.lists(st.one_of(frames, st.binary(max_size=30)), max_size=12),
     st.integers(1, 50),
 )
-def test_any_bytes_are_an_answer_or_its_end_or_handed_over_or_a_failure(
+def test_any_bytes_are_an_answer_or_its_end_or_not_known_or_a_failure(
     start: bytes, parts: list[bytes], step: int
 ) -> None:
     data = start + b"".join(parts)
@@ -312,5 +310,5 @@ def test_any_bytes_are_an_answer_or_its_end_or_handed_over_or_a_failure(
     try:
         for position in range(0, len(data), step):
             reply.feed(data[position : position + step])
-    except (HandOver, Ended, Failure):
+    except (Unknown, Ended, Failure):
         pass

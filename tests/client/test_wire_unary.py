@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.wire import Ended, HandOver, conversation, hpack, unary
+from backpack_client.wire import Ended, Unknown, conversation, hpack, unary
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
@@ -198,8 +198,8 @@ def test_a_peer_that_keeps_talking_is_waited_for_no_longer_than_asked(
         pytest.param(HELLO + frame(7, payload=bytes(8)), id="a goodbye before the request"),
     ],
 )
-def test_what_is_legal_and_not_known_is_handed_over(answer: bytes) -> None:
-    with pytest.raises(HandOver):
+def test_what_is_legal_and_not_known_here_is_told_apart(answer: bytes) -> None:
+    with pytest.raises(Unknown):
         call(answer)
 
 
@@ -269,9 +269,9 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(st.one_of(pieces, st.binary(max_size=60)), max_size=8))
-def test_any_peer_ends_in_an_answer_or_a_hand_over_or_a_failure(said: list[bytes]) -> None:
+def test_any_peer_ends_in_an_answer_or_not_known_or_a_failure(said: list[bytes]) -> None:
     try:
         answer = call(b"".join(said))
-    except (HandOver, Failure):
+    except (Unknown, Failure):
         return
     assert isinstance(answer, bytes)

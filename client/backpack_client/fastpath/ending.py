@@ -31,7 +31,7 @@ def panic(path: str) -> tuple[int, int]:
         How many leases and how many requests ended.
 
     Raises:
-        HandOver: the answer is not known here; to ask again does no harm.
+        Unknown: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
     ended = _call(path, PANIC, messages.PANIC_RESPONSE)
@@ -48,7 +48,7 @@ def lock(path: str) -> int:
         How many leases of the caller's process tree ended.
 
     Raises:
-        HandOver: the answer is not known here; to ask again does no harm.
+        Unknown: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
     ended: int = _call(path, LOCK, messages.LOCK_RESPONSE).leases_ended

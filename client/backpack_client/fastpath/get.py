@@ -12,7 +12,7 @@ from backpack_client.address import connect, socket_path
 from backpack_client.durations import parse_duration, parse_wait
 from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
 from backpack_client.fastpath import output
-from backpack_client.wire import Ended, HandOver, malformed, unary
+from backpack_client.wire import Ended, malformed, unary
 from backpack_client.wire.codec import decode, encode
 from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE
 
@@ -47,8 +47,11 @@ def parse(arguments: "list[str]") -> Arguments | None:
 
     Returns:
         The parts; None where they are not of the plain form: at least one name, each option and
-        flag at most once.
+        flag at most once, and no lock of an agent in the environment.
     """
+    if os.environ.get(_LOCK_VARIABLE):
+        # To read a lock with all that this takes would cost every `get` what this way saves.
+        return None
     parsed = Arguments()
     left = iter(arguments)
     for argument in left:
@@ -70,9 +73,6 @@ def run(arguments: Arguments) -> int:
 
     Returns:
         The exit code.
-
-    Raises:
-        HandOver: something came up that the full command must do.
     """
     try:
         _run(arguments)
@@ -83,9 +83,6 @@ def run(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> None:
-    if os.environ.get(_LOCK_VARIABLE):
-        # To read a lock with all that this takes would cost every `get` what this way saves.
-        raise HandOver("the lock of an agent")
     names = arguments.names
     options = arguments.options
     output.check_form(names, arguments.form)

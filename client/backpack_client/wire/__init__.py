@@ -3,10 +3,10 @@
 A connection carries one call and is closed after it. That suits them: a lease belongs to a process
 tree, not to a connection. Operator authority does belong to one, so whoever has it uses grpc.
 
-`hpack`, `http2`, `codec` and `conversation` do no I/O: bytes in, values out. `unary`, `blocking` and
-`asynchronous` move the bytes. Every `get` imports the first five, so these import nothing that
-costs. Legal things that are not known here raise `HandOver`; things that are not legal are
-Failures; a call that the daemon refused, or that was cut off, raises `Ended`.
+`hpack`, `http2`, `codec` and `conversation` do no I/O: bytes in, values out. `unary`, `blocking`
+and `asynchronous` move the bytes. Every `get` imports all but the last two, so they import nothing
+that costs. A call that was refused or cut off raises `Ended`; what breaks the protocol, or is not
+known here, is a Failure. Nothing is asked twice: a second GetKeys would be a second lease.
 """
 
 from backpack_client.failures import Failure, from_status
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class HandOver(Exception):  # noqa: N818 - not an error: the sign to let grpc do it
-    """What came is legal and not known here: let grpc do the job, if there is one.
+class Unknown(Failure):
+    """What came is legal, and not known here. The daemon never sends such a thing."""
 
-    The message says what it was, for tests and debuggers. The daemon never sends such a thing.
-    """
+    def __init__(self, what: str) -> None:
+        """Say what it was, in a few words; nothing of what came in."""
+        super().__init__(
+            f"the daemon answers in a way that this client does not know: {what}",
+            reason="protocol",
+            hint="client and daemon may be of different versions: see backpack-client status",
+        )
 
 
 class Ended(Exception):  # noqa: N818 - the end of a call, as the daemon or the connection gave it

@@ -6,10 +6,11 @@ skipped strictly. What no message of the API uses is not known: groups, and repe
 in, values out.
 """
 
-from backpack_client.wire import HandOver, malformed
+from backpack_client.wire import Unknown, malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Kind = str | dict[int, tuple[str, "Kind"]] | list["Kind"]
@@ -68,15 +69,13 @@ def decode(table: "Table", message: bytes) -> Message:
     """Read a message.
 
     Raises:
-        HandOver: it holds a group, the one part of the encoding that is not known here.
+        Unknown: it holds a group, the one part of the encoding that is not known here.
         Failure: it is not a protobuf message.
     """
     found = Message()
     values = found.__dict__
     for name, kind in table.values():
-        values[name] = (
-            [] if isinstance(kind, list) else b"" if isinstance(kind, dict) else _none(kind)
-        )
+        values[name] = _default(kind)
     for number, content in _fields(message):
         if number not in table:
             continue
@@ -95,30 +94,37 @@ def decode(table: "Table", message: bytes) -> Message:
     return found
 
 
-def _none(kind: str) -> "Any":
-    return "" if kind == TEXT else b"" if kind == BYTES else False if kind == BOOL else 0
+def _default(kind: "Kind") -> "Any":
+    if isinstance(kind, list):
+        return []
+    if isinstance(kind, dict) or kind == BYTES:
+        return b""
+    return "" if kind == TEXT else False if kind == BOOL else 0
 
 
 def _value(kind: "Kind", content: int | bytes) -> "Any":
-    """Read a field's content; None where it is not of the kind, as of a field that is not known."""
+    """Read a field's content; None where it is not of the kind, like a field that is not known."""
     if isinstance(content, int):
-        if kind == UINT32:
-            return content & _UINT32_BITS
-        if kind == UINT64:
-            return content
-        if kind == INT64:
-            return content - (content >> 63 << 64)
-        if kind == BOOL:
-            return content != 0
-        if kind == ENUM:
-            low = content & _UINT32_BITS
-            return low - (low >> 31 << 32)
-        return None
+        read = _NUMBERS.get(kind) if isinstance(kind, str) else None
+        return None if read is None else read(content)
     if isinstance(kind, dict):
         return decode(kind, content)
     if kind == TEXT:
         return _text(content)
     return content if kind == BYTES else None
+
+
+def _signed(bits: int, number: int) -> int:
+    return number - (number >> (bits - 1) << bits)
+
+
+_NUMBERS: "dict[str, Callable[[int], int]]" = {
+    UINT32: lambda number: number & _UINT32_BITS,
+    UINT64: lambda number: number,
+    INT64: lambda number: _signed(64, number),
+    BOOL: lambda number: number != 0,
+    ENUM: lambda number: _signed(32, number & _UINT32_BITS),
+}
 
 
 def _fields(message: bytes) -> "list[tuple[int, int | bytes]]":
@@ -142,7 +148,7 @@ def _fields(message: bytes) -> "list[tuple[int, int | bytes]]":
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         elif kind in (_GROUP, _END_GROUP):
-            raise HandOver("a group in a message")
+            raise Unknown("a group in a message")
         else:
             raise malformed("a field of no known kind")
         end = position + length

@@ -3,7 +3,7 @@
 Sans I/O: `unary`, `blocking` and `asynchronous` carry the bytes. Messages are bytes here.
 """
 
-from backpack_client.wire import Ended, HandOver, http2, lost, malformed
+from backpack_client.wire import Ended, Unknown, http2, lost, malformed
 
 # 64 values of 64 KiB, or an agent's lock with its memory: the daemon sends no longer message.
 MESSAGE_LIMIT = 8 * 1024 * 1024
@@ -56,7 +56,7 @@ class Conversation:
             endless: the answer is a stream that is read as it comes.
 
         Raises:
-            HandOver: the method's path is too long for one frame.
+            Unknown: the method's path is too long for one frame.
         """
         fields = [
             (":method", "POST"),
@@ -81,7 +81,7 @@ class Conversation:
         """Take what has come; no bytes say that the peer has hung up.
 
         Raises:
-            HandOver: it is legal, and not known here.
+            Unknown: it is legal, and not known here.
             Failure: it breaks the protocol.
         """
         try:
@@ -117,7 +117,7 @@ class Conversation:
             if len(body) < _PREFIX + length:
                 return
             if body[0]:
-                raise HandOver("a compressed message")
+                raise Unknown("a compressed message")
             self.messages.append(bytes(body[_PREFIX : _PREFIX + length]))
             del body[: _PREFIX + length]
 
@@ -143,15 +143,15 @@ def _timeout(seconds: float) -> str:
 def _checked(fields: "list[tuple[str, str]]") -> "dict[str, str]":
     headers = dict(fields)
     if headers.get(":status") != "200":
-        raise HandOver("an HTTP status other than 200")
+        raise Unknown("an HTTP status other than 200")
     if not headers.get("content-type", "").startswith("application/grpc"):
-        raise HandOver("a content type that is not gRPC")
+        raise Unknown("a content type that is not gRPC")
     return headers
 
 
 def _end(trailers: "dict[str, str]") -> Ended | None:
     if trailers.get(":status", "200") != "200":
-        raise HandOver("an HTTP status other than 200")
+        raise Unknown("an HTTP status other than 200")
     text = trailers.get("grpc-status", "")
     if not (text.isascii() and text.isdecimal() and len(text) <= _STATUS_DIGITS):
         raise malformed("an answer without a status")

@@ -5,7 +5,7 @@ one stream, no push, no priorities. Frames that a client is to ignore are ignore
 the call.
 """
 
-from backpack_client.wire import Ended, HandOver, hpack, malformed
+from backpack_client.wire import Ended, Unknown, hpack, malformed
 
 # Section 6.5.2: the frame size that a peer accepts, and receives, without further agreement.
 FRAME_LIMIT = 16384
@@ -61,11 +61,11 @@ class Exchange:
             endless: the answer may be of any length, and is read as it comes.
 
         Raises:
-            HandOver: the request's header needs more than one frame.
+            Unknown: the request's header needs more than one frame.
         """
         block = hpack.encode(fields)
         if len(block) > FRAME_LIMIT:
-            raise HandOver("a header of more than one frame")
+            raise Unknown("a header of more than one frame")
         settings = b"".join(
             key.to_bytes(2, "big") + value.to_bytes(4, "big")
             for key, value in (
@@ -100,7 +100,7 @@ class Exchange:
         """Take what has come from the peer. After the trailers, nothing more is read.
 
         Raises:
-            HandOver: it is legal, and not known here.
+            Unknown: it is legal, and not known here.
             Failure: it breaks the protocol.
             Ended: the peer gave the call up.
         """
@@ -161,7 +161,7 @@ class Exchange:
                 raise malformed("a broken goodbye")
             if int.from_bytes(payload[:4], "big") & _STREAM_BITS < _STREAM:
                 # The request was not looked at, so asking again makes no second lease.
-                raise HandOver("the peer did not take the request")
+                raise Unknown("the peer did not take the request")
 
     def _take_of_stream(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if stream != _STREAM:

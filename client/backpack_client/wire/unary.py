@@ -40,7 +40,7 @@ def call(
         The response, encoded.
 
     Raises:
-        HandOver: the answer is legal, and not known here.
+        Unknown: the answer is legal, and not known here.
         Ended: the daemon refused, did not answer in time, or hung up.
         Failure: it broke the protocol.
     """

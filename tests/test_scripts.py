@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGING = ROOT / "packaging"
 COMMANDS = {"backpackd": ["--help"], "backpack-client": ["put", "--help"]}
+SCRIPTS = {
+    "backpackd": "packaging/backpackd",
+    "backpack-client": "client/packaging/backpack-client",
+}
 PLANTED = ("click", "site", "sitecustomize", "backpack_client", "backpackd")
 
 
@@ -25,7 +28,7 @@ def scripts(tmp_path: Path) -> Path:
     # What this environment finds, the new one finds as well.
     (packages / "here.pth").write_text("\n".join(path for path in sys.path if Path(path).is_dir()))
     for name in COMMANDS:
-        shutil.copy(PACKAGING / name, place / "bin" / name)
+        shutil.copy(ROOT / SCRIPTS[name], place / "bin" / name)
     return place / "bin"
 
 
@@ -80,7 +83,7 @@ def test_the_planted_modules_would_be_loaded_by_a_python_that_is_not_isolated(
 def test_the_wheel_has_these_scripts_and_no_generated_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]
-    assert shared == {f"packaging/{name}": name for name in COMMANDS}
+    assert shared == {path: name for name, path in SCRIPTS.items()}
     assert "scripts" not in project["project"]
-    for name in COMMANDS:
-        assert os.access(PACKAGING / name, os.X_OK)
+    for path in SCRIPTS.values():
+        assert os.access(ROOT / path, os.X_OK)

@@ -27,7 +27,7 @@ from backpack_client.wire import Ended
 from backpack_client.wire.asynchronous import Caller
 
 if TYPE_CHECKING:
-    from backpack_client.aio.grpc_calls import GrpcCalls
+    from backpack_client.grpc_calls.asynchronous import GrpcCalls
 
 
 class Connection:
@@ -126,7 +126,7 @@ class Connection:
 
     def _operator(self) -> "GrpcCalls":
         if self._grpc is None:
-            module = load("backpack_client.aio.grpc_calls")
+            module = load("backpack_client.grpc_calls.asynchronous")
             self._grpc = module.GrpcCalls(self._path, self._timeout)
         calls: GrpcCalls = self._grpc
         return calls

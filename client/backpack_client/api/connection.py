@@ -29,7 +29,7 @@ from backpack_client.wire import Ended
 from backpack_client.wire.blocking import Caller
 
 if TYPE_CHECKING:
-    from backpack_client.api.grpc_calls import GrpcCalls
+    from backpack_client.grpc_calls.blocking import GrpcCalls
 
 
 class Connection:
@@ -146,7 +146,7 @@ class Connection:
     def _operator(self) -> "GrpcCalls":
         with self._loading:
             if self._grpc is None:
-                module = load("backpack_client.api.grpc_calls")
+                module = load("backpack_client.grpc_calls.blocking")
                 self._grpc = module.GrpcCalls(self._path, self._timeout)
             calls: GrpcCalls = self._grpc
             return calls

@@ -8,9 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from backpack_client.failures import Failure
-
-FULL_PACKAGE_HINT = "install backpackd, which has the operator's calls and commands"
+from backpack_client.failures import full_package_needed
 
 
 def load(module: str) -> ModuleType:
@@ -22,11 +20,7 @@ def load(module: str) -> ModuleType:
     try:
         return import_module(module)
     except Exception:  # noqa: BLE001 - an old grpc or protobuf raises exceptions of its own kinds
-        raise Failure(
-            "this needs the full package, with its grpcio and protobuf",
-            reason="full-package-needed",
-            hint=FULL_PACKAGE_HINT,
-        ) from None
+        raise full_package_needed() from None
 
 
 class Stubs:

@@ -77,7 +77,7 @@ def run(arguments: Arguments) -> int:
     try:
         _run(arguments)
     except Failure as failure:
-        _tell(failure)
+        tell(failure)
         return failure.exit_code
     return EXIT_DONE
 
@@ -121,15 +121,17 @@ def _run(arguments: Arguments) -> None:
 
 
 def _tell_code(headers: "dict[str, str]") -> None:
-    _write(waiting_notice(headers.get("backpack-request-code", "")))
+    say(waiting_notice(headers.get("backpack-request-code", "")))
 
 
-def _tell(failure: Failure) -> None:
+def tell(failure: Failure) -> None:
+    """Write a failure to standard error, unless it has nothing to say."""
     if failure.message:
-        _write(failure.render())
+        say(failure.render())
 
 
-def _write(text: str) -> None:
+def say(text: str) -> None:
+    """Write text to standard error, if there is one."""
     if not text or sys.stderr is None:
         return
     try:

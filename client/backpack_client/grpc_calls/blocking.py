@@ -1,107 +1,110 @@
-"""Calls of the operator, over grpc: the same as `api.grpc_calls`, to be awaited."""
+"""The operator's calls for threads, on one connection that is opened with the first call."""
 
-import asyncio
+import threading
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-import grpc.aio
+import grpc
 
 from backpack_client import process_protection
 from backpack_client.calls.call import Call, encoded
-from backpack_client.channel import (
-    EOF,
-    RpcError,
-    Target,
-    UsageError,
-    check,
-    ended,
-    facts,
-    open_async_channel,
-)
+from backpack_client.channel import RpcError, Target, check, ended, facts, open_channel
 from backpack_client.wire import lost
 from backpack_client.wire.blocking import OnHeaders
 
 
 class GrpcCalls:
-    """Makes calls to one daemon on one connection, opened with the first, from one event loop."""
+    """Makes calls to one daemon on one connection, opened with the first. Threads may share it."""
 
     def __init__(self, path: str, timeout: float) -> None:
         """Say where the daemon's socket is, and how long connecting may take, in seconds."""
         self._path = path
         self._timeout = timeout
-        self._opening = asyncio.Lock()
+        self._opening = threading.Lock()
         self._target: Target | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self._exposed: list[tuple[grpc.aio.Channel, Target]] = []
+        self._channel: grpc.Channel | None = None
+        self._exposed: list[tuple[grpc.Channel, Target]] = []
         self._undumpable = False
         self._closed = False
 
-    async def call(
+    def call(
         self, call: Call[Any], seconds: float, on_headers: OnHeaders | None = None
     ) -> list[bytes]:
-        """Make a call and wait for its end; see `api.grpc_calls`.
+        """Make a call and wait for its end.
+
+        Args:
+            call: the call.
+            seconds: how long it may take.
+            on_headers: called once with what the daemon tells ahead of its answer.
+
+        Returns:
+            The messages of the answer, encoded.
 
         Raises:
-            Ended: as there.
+            Ended: the daemon refused, did not answer in time, or was lost; or `close` was called.
+            Failure: there is no daemon that can be trusted.
         """
-        channel = await self._open(passphrase=call.passphrase)
+        channel = self._open(passphrase=call.passphrase)
         request = encoded(call.request)
         try:
             if call.streams or on_headers is not None:
-                # As in `api.grpc_calls`.
+                # Of a stream, even of one message, grpc gives what comes ahead of it at once. On
+                # the wire both are the same.
                 stream = channel.unary_stream(call.method)(request, timeout=seconds)
-                return await _read(stream, on_headers)
-            return [await channel.unary_unary(call.method)(request, timeout=seconds)]
+                return _read(stream, on_headers)
+            return [channel.unary_unary(call.method)(request, timeout=seconds)]
         except RpcError as error:
             raise ended(error) from None
-        except (UsageError, asyncio.CancelledError):
-            # What grpc raises when another task closes the channel at the wrong moment.
-            if self._closed and not being_cancelled():
+        except ValueError:
+            # What grpc raises when another thread closes the channel at the wrong moment.
+            if self._closed:
                 raise lost() from None
             raise
 
-    async def follow(self, call: Call[Any]) -> "Stream":
+    def follow(self, call: Call[Any]) -> "Stream":
         """Make a call whose answer is read as it comes, as long as that takes."""
-        channel = await self._open(passphrase=call.passphrase)
+        channel = self._open(passphrase=call.passphrase)
         return Stream(channel.unary_stream(call.method)(encoded(call.request)))
 
-    async def upload(self, call: Call[Any], more: Iterable[Any]) -> list[bytes]:
+    def upload(self, call: Call[Any], more: Iterable[Any]) -> list[bytes]:
         """Make a call that takes a stream: first its own request, then the given ones.
 
         Raises:
             Ended: as for `call`.
         """
-        channel = await self._open(passphrase=call.passphrase)
+        channel = self._open(passphrase=call.passphrase)
         requests = map(encoded, chain([call.request], more))
         try:
-            return [await channel.stream_unary(call.method)(requests)]
+            return [channel.stream_unary(call.method)(requests)]
         except RpcError as error:
             raise ended(error) from None
-        except (UsageError, asyncio.CancelledError):
-            # As in `call`.
-            if self._closed and not being_cancelled():
-                raise lost() from None
-            raise
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection, and end every call that is under way. It is opened no more."""
-        async with self._opening:
+        with self._opening:
             self._closed = True
             if self._channel is not None:
-                await self._channel.close()
+                self._channel.close()
                 self._channel = None
             if self._target is not None:
                 self._target.close()
                 self._target = None
             for channel, target in self._exposed:
-                await channel.close()
+                channel.close()
                 target.close()
             self._exposed.clear()
 
-    async def _open(self, *, passphrase: bool) -> Any:
-        """Return the channel, connected; see `api.grpc_calls` for what a passphrase needs."""
-        async with self._opening:
+    def _open(self, *, passphrase: bool) -> Any:
+        """Return the channel, connected.
+
+        Args:
+            passphrase: one is to be sent on it. Another process of the user may have taken the
+                descriptor of a connection that was made while this process was open to it, and
+                would have its authority (pidfd_getfd(2)). So a new one is made; calls that are
+                under way end on the old one.
+        """
+        with self._opening:
             if self._closed:
                 raise lost()
             if passphrase and not process_protection.is_undumpable():
@@ -113,52 +116,40 @@ class GrpcCalls:
                 self._channel = self._target = None
             if self._channel is None:
                 self._undumpable = process_protection.is_undumpable()
-                # A daemon with a full queue is waited for, which must not hold up the loop.
-                target = await asyncio.to_thread(check, self._path)
-                self._channel = await open_async_channel(target, self._path, self._timeout)
+                target = check(self._path)
+                self._channel = open_channel(target, self._path, self._timeout)
                 self._target = target
             return self._channel
 
 
 class Stream:
-    """The answer of a call, one message at a time: read by one task."""
+    """The answer of a call, one message at a time: read by one thread, closed by any."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    async def read(self) -> bytes | None:
+    def read(self) -> bytes | None:
         """Wait for the next message; None at the end.
 
         Raises:
             Ended: the daemon ended it, or was lost; or it was closed.
         """
         try:
-            message = await self._stream.read()
+            message: bytes | None = next(self._stream, None)
         except RpcError as error:
             raise ended(error) from None
-        except asyncio.CancelledError:
-            # What grpc raises of a call that was cancelled, too.
-            if being_cancelled():
-                raise
-            raise lost() from None
-        return None if message is EOF else bytes(message)
+        return message
 
     def close(self) -> None:
         """End it. Closing twice is harmless."""
         self._stream.cancel()
 
 
-def being_cancelled() -> bool:
-    """Tell whether the running task is being cancelled, and not the call it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def _read(stream: Any, on_headers: OnHeaders | None) -> list[bytes]:
+def _read(stream: Any, on_headers: OnHeaders | None) -> list[bytes]:
     try:
         if on_headers is not None:
-            on_headers(facts(await stream.initial_metadata()))
-        return [message async for message in stream]
+            on_headers(facts(stream.initial_metadata()))
+        return list(stream)
     except BaseException:
         # Left alone, it would go on to a lease that nobody takes.
         stream.cancel()

@@ -72,7 +72,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "aio": "failures model agent_model address files wire calls grpc_calls handles",
         "cli": "failures model agent_model durations address process_protection channel files "
         "launch console wire fastpath calls handles api",
-        "__main__": "wire fastpath cli",
+        "__main__": "fastpath cli",
     },
     "backpack_client.cli": {
         "startup": "",

@@ -32,27 +32,14 @@ def main() -> int:
     try:
         from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
     except ImportError:
-        return _without_the_rest(arguments)
+        from backpack_client.fastpath import alone  # noqa: PLC0415 - as above
+
+        return alone.run(arguments)
     code = full_main(arguments)
     _flush()
     # gRPC's threads go on while Python shuts down, and now and then one of them crashes the process
     # at that point. A command that has done its work must not end with a signal.
     os._exit(code)
-
-
-def _without_the_rest(arguments: "list[str]") -> int:
-    """Do what the package without dependencies can do besides `get`."""
-    from backpack_client.failures import Failure, full_package_needed  # noqa: PLC0415 - rarely
-    from backpack_client.fastpath import ending  # noqa: PLC0415 - as above
-
-    try:
-        if arguments not in (["panic"], ["lock"]):
-            raise full_package_needed()
-        get.say(ending.run(arguments[0]))
-    except Failure as failure:
-        get.tell(failure)
-        return failure.exit_code
-    return 0
 
 
 def _flush() -> None:

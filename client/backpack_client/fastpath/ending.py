@@ -5,10 +5,9 @@ full: `address.connect` waits for a place in it, while gRPC gives an attempt up 
 one a good while later.
 """
 
-import os
 from contextlib import closing
 
-from backpack_client.address import connect, socket_path
+from backpack_client.address import connect
 from backpack_client.wire import Ended, messages, unary
 from backpack_client.wire.codec import Message, decode
 
@@ -20,22 +19,6 @@ PANIC = "/backpack.v1.Vault/Panic"
 LOCK = "/backpack.v1.Vault/Lock"
 # How long to wait for a connection, and then for the answer, in seconds.
 _PATIENCE = 60
-
-
-def run(command: str) -> str:
-    """Carry out `panic` or `lock` for the daemon that the environment names.
-
-    Returns:
-        What to tell a person.
-
-    Raises:
-        Failure: as below.
-    """
-    path = socket_path(os.environ)
-    if command == "lock":
-        return f"the vault is locked; leases ended: {lock(path)}\n"
-    leases, requests = panic(path)
-    return f"the vault is locked; leases ended: {leases}, requests ended: {requests}\n"
 
 
 def panic(path: str) -> tuple[int, int]:

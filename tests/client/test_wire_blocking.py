@@ -99,6 +99,12 @@ def test_a_stream_is_read_as_it_comes(peer: Peer) -> None:
     assert peer.left.wait(PATIENCE)
 
 
+def test_a_stream_is_asked_for_before_it_is_read(peer: Peer) -> None:
+    stream = Caller(peer.path).follow(METHOD, b"")
+    assert peer.asked.wait(PATIENCE)
+    stream.close()
+
+
 def test_what_came_before_a_refusal_is_read_before_it(peer: Peer) -> None:
     peer.says = BEGIN + message(b"one") + message(b"two") + DENIED
     stream = Caller(peer.path).follow(METHOD, b"")

@@ -12,7 +12,7 @@ from backpack_client.address import connect
 from backpack_client.failures import Failure
 from backpack_client.wire import lost
 from backpack_client.wire.conversation import Conversation
-from backpack_client.wire.unary import collect, exchange
+from backpack_client.wire.unary import collect, exchange, send
 
 CONNECT_PATIENCE = 10.0
 """How long a call waits for a place among the daemon's new connections, in seconds."""
@@ -69,11 +69,18 @@ class Caller:
         """Make a call whose answer is read as it comes, as long as that takes.
 
         Raises:
-            Ended: `close` was called.
+            Ended: `close` was called, or the daemon takes nothing.
             Failure: there is no daemon that can be trusted.
         """
         conversation = Conversation(method, message, endless=True)
-        return Stream(self, self._open(CONNECT_PATIENCE), conversation)
+        line = self._open(CONNECT_PATIENCE)
+        try:
+            # Now, so that what happens from now on is told, whenever it is read.
+            send(line.connection, conversation.outgoing, time.monotonic() + CONNECT_PATIENCE)
+        except BaseException:
+            self.drop(line)
+            raise
+        return Stream(self, line, conversation)
 
     def close(self) -> None:
         """End every call that is under way; later ones are ended at once."""

@@ -89,10 +89,8 @@ def exchange(connection: _socket.socket, outgoing: bytearray, deadline: float | 
     Raises:
         Ended: the deadline has passed.
     """
+    send(connection, outgoing, deadline)
     try:
-        if outgoing:
-            _send(connection, outgoing, deadline)
-            outgoing.clear()
         connection.settimeout(_left(deadline))
         return connection.recv(RECEIVE)
     except TimeoutError:
@@ -101,16 +99,24 @@ def exchange(connection: _socket.socket, outgoing: bytearray, deadline: float | 
         return b""
 
 
-def _send(connection: _socket.socket, outgoing: bytearray, deadline: float | None) -> None:
+def send(connection: _socket.socket, outgoing: bytearray, deadline: float | None) -> None:
+    """Send what is to be sent, if anything; see `exchange`.
+
+    Raises:
+        Ended: the deadline has passed.
+    """
+    if not outgoing:
+        return
     try:
         connection.settimeout(_left(deadline))
         connection.sendall(outgoing)
     except TimeoutError:
-        raise
+        raise late() from None
     except OSError:
         # A peer that has hung up may have answered before, and its answer still be there to read:
         # to give up here would take a lease that was issued for one that was not.
-        return
+        pass
+    outgoing.clear()
 
 
 def _left(deadline: float | None) -> float | None:

@@ -92,7 +92,9 @@ class Connection:
         try:
             if self._by_wire(call):
                 request = encoded(call.request)
-                responses = self._wire.call(call.method, request, seconds, tell_code(on_wait))
+                responses = self._wire.call(
+                    call.method, request, seconds, tell_code(on_wait), streams=call.streams
+                )
             else:
                 responses = self._operator().call(call, seconds, tell_code(on_wait))
         except Ended as ended:

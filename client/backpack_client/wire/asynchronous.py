@@ -28,7 +28,13 @@ class Caller:
         (await _connect(self._path, CONNECT_PATIENCE)).close()
 
     async def call(
-        self, method: str, message: bytes, seconds: float, on_headers: OnHeaders | None = None
+        self,
+        method: str,
+        message: bytes,
+        seconds: float,
+        on_headers: OnHeaders | None = None,
+        *,
+        streams: bool = False,
     ) -> list[bytes]:
         """Make a call and wait for its end; see `blocking`.
 
@@ -41,7 +47,8 @@ class Caller:
         limit = asyncio.timeout(min(seconds, LONGEST))
         try:
             async with limit:
-                return await self._call(method, message, seconds, on_headers)
+                conversation = Conversation(method, message, seconds, endless=streams)
+                return await self._call(conversation, min(seconds, CONNECT_PATIENCE), on_headers)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -65,11 +72,10 @@ class Caller:
         line.connection.close()
 
     async def _call(
-        self, method: str, message: bytes, seconds: float, on_headers: OnHeaders | None
+        self, conversation: Conversation, patience: float, on_headers: OnHeaders | None
     ) -> list[bytes]:
-        line = await self._open(min(seconds, CONNECT_PATIENCE))
+        line = await self._open(patience)
         try:
-            conversation = Conversation(method, message, seconds)
             while not conversation.over:
                 await send(line, conversation)
                 conversation.feed(await receive(line))

@@ -40,7 +40,13 @@ class Caller:
         connect(self._path).close()
 
     def call(
-        self, method: str, message: bytes, seconds: float, on_headers: OnHeaders | None = None
+        self,
+        method: str,
+        message: bytes,
+        seconds: float,
+        on_headers: OnHeaders | None = None,
+        *,
+        streams: bool = False,
     ) -> list[bytes]:
         """Make a call and wait for its end.
 
@@ -49,6 +55,7 @@ class Caller:
             message: the request, encoded.
             seconds: how long it may take; the daemon is told.
             on_headers: called once with what the daemon tells ahead of its answer.
+            streams: whether the answer may be any number of messages.
 
         Returns:
             The messages of the answer, encoded.
@@ -60,7 +67,7 @@ class Caller:
         deadline = time.monotonic() + seconds
         line = self._open(min(seconds, CONNECT_PATIENCE))
         try:
-            conversation = Conversation(method, message, seconds)
+            conversation = Conversation(method, message, seconds, endless=streams)
             return collect(line.connection, conversation, deadline, on_headers)
         finally:
             self.drop(line)

@@ -16,7 +16,10 @@ SCRIPTS = {
     "backpackd": "packaging/backpackd",
     "backpack-client": "client/packaging/backpack-client",
 }
-PLANTED = ("click", "site", "sitecustomize", "backpack_client", "backpackd")
+PLANTED = (
+    *("click", "site", "sitecustomize", "backpack_client", "backpackd"),
+    *("grpc", "google", "backpack_proto", "rich", "h2", "cryptography"),
+)
 
 
 @pytest.fixture
@@ -63,6 +66,32 @@ def test_a_command_loads_nothing_that_its_surroundings_name(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.lower().startswith(f"usage: {name}")
+    assert not (hostile.parent / "loaded").exists()
+
+
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME"])
+@pytest.mark.parametrize("arguments", [["status"], ["leases"], ["get", "K"], ["lock"]])
+def test_a_command_that_calls_the_daemon_uses_no_grpc_that_its_surroundings_name(
+    scripts: Path, hostile: Path, variable: str, arguments: list[str]
+) -> None:
+    runtime = hostile.parent / "run"
+    runtime.mkdir(mode=0o700)
+    done = subprocess.run(
+        [scripts / "backpack-client", *arguments],
+        cwd=hostile,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(runtime),
+            "BACKPACK_SOCKET": str(runtime / "none"),
+            variable: str(hostile),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert done.stderr.startswith("backpack-client: no daemon at ")
     assert not (hostile.parent / "loaded").exists()
 
 

@@ -7,9 +7,11 @@ them are tried, and with BACKPACK_THOROUGH all. docs/compatibility.md has what w
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def pip(*arguments: str) -> None:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Path:
+def environment(tmp_path: Path) -> Iterator[Path]:
     """Make an environment that has this package, built as from a clone, and nothing else."""
     # With the hatchling that is here: a build in isolation would fetch another one.
     pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(CLIENT))
@@ -53,7 +55,9 @@ def environment(tmp_path: Path) -> Path:
     place = tmp_path / "environment"
     venv.create(place, symlinks=True)
     pip("--python", str(place), "install", "--no-index", str(wheel))
-    return place
+    yield place
+    # Not left to pytest, which keeps the directories of three runs: a framework is large.
+    shutil.rmtree(place)
 
 
 @pytest.fixture

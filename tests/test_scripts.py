@@ -109,6 +109,21 @@ def test_the_planted_modules_would_be_loaded_by_a_python_that_is_not_isolated(
     assert (tmp_path / "loaded").exists()
 
 
+def test_both_packages_are_built_alike_from_one_tree() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
+    assert client["build-system"] == whole["build-system"]
+    for same in ("requires-python", "license", "license-files"):
+        assert client["project"][same] == whole["project"][same]
+    assert client["project"]["dependencies"] == []
+    # A copy, since what is built from one directory holds nothing of another one.
+    assert (ROOT / "client" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    shared = client["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]
+    assert {f"client/{path}": name for path, name in shared.items()} == {
+        path: name for name, path in SCRIPTS.items() if name == "backpack-client"
+    }
+
+
 def test_the_wheel_has_these_scripts_and_no_generated_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]

@@ -184,7 +184,8 @@ async def test_closing_ends_the_get_that_another_task_waits_for(peer: Peer) -> N
 
 
 def test_closing_ends_the_watch_that_another_thread_reads(peer: Peer) -> None:
-    peer.says = BEGIN + message(leases_pb2.WatchLeasesResponse(kind=1).SerializeToString())
+    live = leases_pb2.WatchLeasesResponse(kind=leases_pb2.WatchLeasesResponse.KIND_LIVE)
+    peer.says = BEGIN + message(live.SerializeToString())
     backpack = Backpack(peer.path)
     watch = backpack.watch_leases()
     assert next(watch).kind == "live"

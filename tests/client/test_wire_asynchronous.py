@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backpack_client.address import connect
 from backpack_client.failures import Failure
 from backpack_client.wire import Ended, asynchronous
 from backpack_client.wire.asynchronous import Caller
@@ -63,7 +64,6 @@ async def test_a_task_that_is_cancelled_ends_its_call(peer: Peer) -> None:
 async def test_a_connection_that_comes_after_its_task_was_cancelled_is_closed(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = asynchronous.connect
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(path: str, patience: float) -> object:
@@ -147,6 +147,17 @@ async def test_a_stream_is_closed_while_a_task_reads_it(peer: Peer, whole: bool)
     assert await happened(peer.left)
     stream.close()
     stream.close()
+
+
+async def test_closing_closes_the_stream_that_nobody_reads_any_more(peer: Peer) -> None:
+    peer.says = BEGIN + message(b"one")
+    caller = Caller(peer.path)
+    stream = await caller.follow(METHOD, b"")
+    assert await stream.read() == b"one"
+    caller.close()
+    assert stream.line.connection.fileno() == -1
+    with pytest.raises(Ended):
+        await stream.read()
 
 
 async def test_a_stream_that_breaks_the_protocol_is_a_failure_and_over(peer: Peer) -> None:

@@ -75,13 +75,11 @@ def test_a_child_of_a_fork_ends_no_call_of_its_parent(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer.says = BEGIN
-    caller = Caller(peer.path)
-    stream = caller.follow(METHOD, b"")
+    stream = Caller(peer.path).follow(METHOD, b"")
     parent = os.getpid()
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: parent + 1)
-        caller.close()
-        assert not peer.left.is_set()
+        stream.line.hang_up()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(stream.read)
         assert peer.asked.wait(PATIENCE)
@@ -137,6 +135,17 @@ def test_a_stream_is_closed_by_another_thread(peer: Peer, whole: bool) -> None:
     assert peer.left.wait(PATIENCE)
     stream.close()
     stream.close()
+
+
+def test_closing_closes_the_stream_that_nobody_reads_any_more(peer: Peer) -> None:
+    peer.says = BEGIN + message(b"one")
+    caller = Caller(peer.path)
+    stream = caller.follow(METHOD, b"")
+    assert stream.read() == b"one"
+    caller.close()
+    assert stream.line.connection.fileno() == -1
+    with pytest.raises(Ended):
+        stream.read()
 
 
 def test_a_stream_that_breaks_the_protocol_is_a_failure_and_over(peer: Peer) -> None:

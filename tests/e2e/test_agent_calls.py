@@ -111,6 +111,8 @@ import os, sys
 from backpack_client import Backpack, Failure
 
 with Backpack() as backpack, backpack.lease("K") as keys:
+    watch = backpack.watch_leases()
+    next(watch)
     child = os.fork()
     if child == 0:
         try:
@@ -119,9 +121,10 @@ with Backpack() as backpack, backpack.lease("K") as keys:
             print(failure.reason, flush=True)
         with Backpack() as own:
             print(own.get("K")["K"], flush=True)
+        backpack.close()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    print(keys["K"], len(backpack.leases()))
+    print(keys["K"], len(backpack.leases()), next(watch).kind)
 """
 
 
@@ -130,7 +133,7 @@ def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(operator: Cli
     done = subprocess.run(
         [sys.executable, "-c", FORKS], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.stderr) == ("forked\nv\nv 2\n", "")
+    assert (done.stdout, done.stderr) == ("forked\nv\nv 2 issued\n", "")
 
 
 INTERRUPTED = """

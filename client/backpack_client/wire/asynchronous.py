@@ -21,6 +21,7 @@ class Caller:
         """Say where the daemon's socket is."""
         self._path = path
         self._lines: set[Line[socket.socket]] = set()
+        self._streams: set[Stream] = set()
         self._closed = False
 
     async def check(self) -> None:
@@ -57,13 +58,23 @@ class Caller:
     async def follow(self, method: str, message: bytes) -> "Stream":
         """Make a call whose answer is read as it comes, as long as that takes; see `blocking`."""
         conversation = Conversation(method, message, endless=True)
-        return Stream(self, await self._open(CONNECT_PATIENCE), conversation)
+        stream = Stream(self, await self._open(CONNECT_PATIENCE), conversation)
+        self._streams.add(stream)
+        return stream
 
     def close(self) -> None:
         """End every call that is under way; later ones are ended at once."""
         self._closed = True
         for line in self._lines:
             line.hang_up()
+        # As in `blocking`.
+        for stream in tuple(self._streams):
+            stream.close()
+
+    def forget(self, stream: "Stream") -> None:
+        """Close the connection of a stream that is over."""
+        self._streams.discard(stream)
+        self.drop(stream.line)
 
     def drop(self, line: Line[socket.socket]) -> None:
         """Close the connection of a call that nobody waits for any more."""
@@ -98,13 +109,17 @@ class Caller:
 
 
 class Stream:
-    """The answer of a call, one message at a time: read by one task."""
+    """The answer of a call, one message at a time: read by one task.
+
+    Attributes:
+        line: what it is read from.
+    """
 
     def __init__(
         self, caller: Caller, line: Line[socket.socket], conversation: Conversation
     ) -> None:
         self._caller = caller
-        self._line = line
+        self.line = line
         self._conversation = conversation
         self._reading = False
 
@@ -121,32 +136,32 @@ class Stream:
             while not conversation.messages and not conversation.over:
                 await self._exchange()
         except Failure:
-            self._caller.drop(self._line)
+            self._caller.forget(self)
             raise
         finally:
             self._reading = False
         if conversation.messages:
             return conversation.messages.pop(0)
-        self._caller.drop(self._line)
+        self._caller.forget(self)
         conversation.check()
         return None
 
     async def _exchange(self) -> None:
         try:
-            await send(self._line, self._conversation)
+            await send(self.line, self._conversation)
         except asyncio.CancelledError:
             # Nobody knows how much of it was sent, so nothing more can be.
-            self._caller.drop(self._line)
+            self._caller.forget(self)
             raise
-        self._conversation.feed(await receive(self._line))
+        self._conversation.feed(await receive(self.line))
 
     def close(self) -> None:
         """End it. Closing twice is harmless."""
         if self._reading:
             # The task that reads sees the end, and closes the descriptor that it waits for.
-            self._line.hang_up()
+            self.line.hang_up()
         else:
-            self._caller.drop(self._line)
+            self._caller.forget(self)
 
 
 async def send(line: Line[socket.socket], conversation: Conversation) -> None:

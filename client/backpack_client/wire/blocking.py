@@ -29,6 +29,7 @@ class Caller:
         self._path = path
         self._lock = threading.Lock()
         self._lines: set[Line[_socket.socket]] = set()
+        self._streams: set[Stream] = set()
         self._closed = False
 
     def check(self) -> None:
@@ -87,7 +88,10 @@ class Caller:
         except BaseException:
             self.drop(line)
             raise
-        return Stream(self, line, conversation)
+        stream = Stream(self, line, conversation)
+        with self._lock:
+            self._streams.add(stream)
+        return stream
 
     def close(self) -> None:
         """End every call that is under way; later ones are ended at once."""
@@ -95,6 +99,16 @@ class Caller:
             self._closed = True
             for line in self._lines:
                 line.hang_up()
+            streams = tuple(self._streams)
+        # Whoever forgot to close one will not read it either, and it would keep its descriptor.
+        for stream in streams:
+            stream.close()
+
+    def forget(self, stream: "Stream") -> None:
+        """Close the connection of a stream that is over."""
+        with self._lock:
+            self._streams.discard(stream)
+        self.drop(stream.line)
 
     def end(self, line: "Line[_socket.socket]") -> None:
         """End the call on a line, whichever thread waits for it."""
@@ -136,13 +150,17 @@ class Line(Generic[Socket]):
 
 
 class Stream:
-    """The answer of a call, one message at a time: read by one thread, closed by any."""
+    """The answer of a call, one message at a time: read by one thread, closed by any.
+
+    Attributes:
+        line: what it is read from.
+    """
 
     def __init__(
         self, caller: Caller, line: Line[_socket.socket], conversation: Conversation
     ) -> None:
         self._caller = caller
-        self._line = line
+        self.line = line
         self._conversation = conversation
         # Held while the connection is read, so that no other thread closes its descriptor then.
         self._reading = threading.RLock()
@@ -158,18 +176,18 @@ class Stream:
         with self._reading:
             try:
                 while not conversation.messages and not conversation.over:
-                    conversation.feed(exchange(self._line.connection, conversation.outgoing, None))
+                    conversation.feed(exchange(self.line.connection, conversation.outgoing, None))
             except Failure:
-                self._caller.drop(self._line)
+                self._caller.forget(self)
                 raise
             if conversation.messages:
                 return conversation.messages.pop(0)
-            self._caller.drop(self._line)
+            self._caller.forget(self)
         conversation.check()
         return None
 
     def close(self) -> None:
         """End it. Closing twice is harmless."""
-        self._caller.end(self._line)
+        self._caller.end(self.line)
         with self._reading:
-            self._caller.drop(self._line)
+            self._caller.forget(self)

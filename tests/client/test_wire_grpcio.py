@@ -18,9 +18,14 @@ from hypothesis import strategies as st
 from backpack_client.address import connect
 from backpack_client.failures import Failure, printable
 from backpack_client.fastpath import get
-from backpack_client.wire import Ended, Unknown, unary
-from backpack_client.wire.codec import Message, decode, encode
-from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE
+from backpack_client.wire import Ended, Unknown, conversation
+from backpack_client.wire.messages import (
+    GET_KEYS_REQUEST,
+    GET_KEYS_RESPONSE,
+    Message,
+    decode,
+    encode,
+)
 from backpack_proto.v1 import leases_pb2
 
 Handler = Callable[[leases_pb2.GetKeysRequest, grpc.ServicerContext], leases_pb2.GetKeysResponse]
@@ -59,9 +64,10 @@ def ask(
     request = encode(GET_KEYS_REQUEST, names=names, ttl_seconds=ttl, reason=reason)
     with contextlib.closing(connect(path)) as connection:
         try:
-            return decode(GET_KEYS_RESPONSE, unary.call(connection, get.METHOD, request, seconds))
+            answer = conversation.call(connection, get.METHOD, request, seconds)
         except Ended as ended:
             raise ended.failure({"backpack-names": " ".join(names)}) from None
+    return decode(GET_KEYS_RESPONSE, answer)
 
 
 def echo(
@@ -209,7 +215,7 @@ def test_a_method_that_the_server_does_not_have_points_at_the_versions(tmp_path:
         contextlib.closing(connect(path)) as connection,
         pytest.raises(Ended) as caught,
     ):
-        unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60)
+        conversation.call(connection, "/backpack.v1.Leases/NotThere", b"", 60)
     assert "different versions" in caught.value.failure({}).hint
 
 

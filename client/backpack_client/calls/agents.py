@@ -29,7 +29,7 @@ from backpack_client.calls.fields import LARGEST, moment, text
 from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import Failure, is_key_name, not_a_key_name, usage
 from backpack_client.wire import messages
-from backpack_client.wire.codec import Message, decode, encode
+from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
     from backpack_proto.v1 import agents_pb2 as pb

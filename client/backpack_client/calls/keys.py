@@ -12,7 +12,7 @@ from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import Deleted, KeyEntry, Stored
 from backpack_client.wire import messages
-from backpack_client.wire.codec import Message, decode, encode
+from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
     from backpack_proto.v1 import keys_pb2

@@ -21,7 +21,7 @@ from backpack_client.durations import parse_wait
 from backpack_client.failures import usage
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
 from backpack_client.wire import messages
-from backpack_client.wire.codec import Message, decode, encode
+from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
     from backpack_proto.v1 import leases_pb2

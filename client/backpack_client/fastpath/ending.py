@@ -8,12 +8,12 @@ one a good while later.
 from contextlib import closing
 
 from backpack_client.address import connect
-from backpack_client.wire import Ended, messages, unary
-from backpack_client.wire.codec import Message, decode
+from backpack_client.wire import Ended, conversation, messages
+from backpack_client.wire.messages import Message, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from backpack_client.wire.codec import Table
+    from backpack_client.wire.messages import Table
 
 PANIC = "/backpack.v1.Vault/Panic"
 LOCK = "/backpack.v1.Vault/Lock"
@@ -58,6 +58,6 @@ def lock(path: str) -> int:
 def _call(path: str, method: str, response: "Table") -> Message:
     try:
         with closing(connect(path, patience=float(_PATIENCE))) as connection:
-            return decode(response, unary.call(connection, method, b"", _PATIENCE))
+            return decode(response, conversation.call(connection, method, b"", _PATIENCE))
     except Ended as ended:
         raise ended.failure({}) from None

@@ -9,12 +9,10 @@ import os
 import sys
 
 from backpack_client.address import connect, socket_path
-from backpack_client.durations import parse_duration, parse_wait
 from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
 from backpack_client.fastpath import output
-from backpack_client.wire import Ended, malformed, unary
-from backpack_client.wire.codec import decode, encode
-from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE
+from backpack_client.wire import Ended, conversation, malformed
+from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE, decode, encode
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
@@ -86,8 +84,7 @@ def _run(arguments: Arguments) -> None:
     names = arguments.names
     options = arguments.options
     output.check_form(names, arguments.form)
-    ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
-    wait = parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
+    ttl, wait = _times(options)
     request = encode(
         GET_KEYS_REQUEST,
         names=names,
@@ -99,7 +96,7 @@ def _run(arguments: Arguments) -> None:
     connection = connect(socket_path(os.environ), patience=float(seconds))
     try:
         on_headers = _tell_code if wait else None
-        response = unary.call(connection, METHOD, request, seconds, on_headers=on_headers)
+        response = conversation.call(connection, METHOD, request, seconds, on_headers=on_headers)
     except Ended as ended:
         raise ended.failure({"backpack-names": " ".join(names)}) from None
     finally:
@@ -118,6 +115,15 @@ def _run(arguments: Arguments) -> None:
             remaining_seconds=answer.lease.remaining_seconds,
         )
     )
+
+
+def _times(options: "dict[str, str]") -> tuple[int, int]:
+    if "--ttl" not in options and "--wait" not in options:
+        return 0, DEFAULT_WAIT
+    from backpack_client.durations import parse_duration, parse_wait  # noqa: PLC0415 - most do without
+
+    ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
+    return ttl, parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
 
 
 def _tell_code(headers: "dict[str, str]") -> None:

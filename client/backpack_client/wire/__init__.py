@@ -3,10 +3,12 @@
 A connection carries one call and is closed after it. That suits them: a lease belongs to a process
 tree, not to a connection. Operator authority does belong to one, so whoever has it uses grpc.
 
-`hpack`, `http2`, `codec` and `conversation` do no I/O: bytes in, values out. `unary`, `blocking`
-and `asynchronous` move the bytes. Every `get` imports all but the last two, so they import nothing
-that costs. A call that was refused or cut off raises `Ended`; what breaks the protocol, or is not
-known here, is a Failure. Nothing is asked twice: a second GetKeys would be a second lease.
+`hpack`, `http2` and `messages` do no I/O: bytes in, values out. `conversation` makes one call for
+`get`; `blocking` and `asynchronous` make those of the APIs. Every `get` imports all but these two,
+so they import nothing that costs.
+
+A call that was refused or cut off raises `Ended`; what breaks the protocol, or is not known here,
+is a Failure. Nothing is asked twice: a second GetKeys would be a second lease.
 """
 
 from backpack_client.failures import Failure, from_status

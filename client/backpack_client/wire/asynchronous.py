@@ -10,8 +10,7 @@ from backpack_client.address import connect
 from backpack_client.failures import Failure
 from backpack_client.wire import late, lost
 from backpack_client.wire.blocking import CONNECT_PATIENCE, Line, OnHeaders
-from backpack_client.wire.conversation import Conversation
-from backpack_client.wire.unary import LONGEST, RECEIVE
+from backpack_client.wire.conversation import LONGEST, RECEIVE, Conversation
 
 
 class Caller:
@@ -167,7 +166,7 @@ class Stream:
 async def send(line: Line[socket.socket], conversation: Conversation) -> None:
     """Send what a conversation has to say."""
     if conversation.outgoing:
-        # As in `unary`: a peer that has hung up may have answered before.
+        # As in `conversation`: a peer that has hung up may have answered before.
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(line.connection, conversation.outgoing)
         conversation.outgoing.clear()

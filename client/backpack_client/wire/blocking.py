@@ -11,8 +11,7 @@ from typing import Generic, TypeVar
 from backpack_client.address import connect
 from backpack_client.failures import Failure
 from backpack_client.wire import lost
-from backpack_client.wire.conversation import Conversation
-from backpack_client.wire.unary import collect, exchange, send
+from backpack_client.wire.conversation import Conversation, collect, exchange, send
 
 CONNECT_PATIENCE = 10.0
 """How long a call waits for a place among the daemon's new connections, in seconds."""

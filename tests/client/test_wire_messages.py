@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.wire import Unknown, codec, messages
-from backpack_client.wire.codec import decode, encode
+from backpack_client.wire import Unknown, messages
+from backpack_client.wire.messages import decode, encode
 from backpack_proto.v1 import agents_pb2, keys_pb2, leases_pb2, vault_pb2
 
 TABLES = {
@@ -57,13 +57,13 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
     for name, table in tables.items()
 }
 KINDS = {
-    FieldDescriptor.TYPE_STRING: codec.TEXT,
-    FieldDescriptor.TYPE_BYTES: codec.BYTES,
-    FieldDescriptor.TYPE_UINT32: codec.UINT32,
-    FieldDescriptor.TYPE_UINT64: codec.UINT64,
-    FieldDescriptor.TYPE_INT64: codec.INT64,
-    FieldDescriptor.TYPE_BOOL: codec.BOOL,
-    FieldDescriptor.TYPE_ENUM: codec.ENUM,
+    FieldDescriptor.TYPE_STRING: messages.TEXT,
+    FieldDescriptor.TYPE_BYTES: messages.BYTES,
+    FieldDescriptor.TYPE_UINT32: messages.UINT32,
+    FieldDescriptor.TYPE_UINT64: messages.UINT64,
+    FieldDescriptor.TYPE_INT64: messages.INT64,
+    FieldDescriptor.TYPE_BOOL: messages.BOOL,
+    FieldDescriptor.TYPE_ENUM: messages.ENUM,
 }
 every_message = pytest.mark.parametrize("name", MESSAGES)
 
@@ -96,13 +96,13 @@ def test_the_numbers_of_enums_are_those_of_the_descriptors() -> None:
 
 
 SCALARS: dict[Any, Any] = {
-    codec.TEXT: st.text(st.characters(codec="utf-8"), max_size=40),
-    codec.BYTES: st.binary(max_size=300),
-    codec.UINT32: st.integers(0, 2**32 - 1),
-    codec.UINT64: st.integers(0, 2**64 - 1),
-    codec.INT64: st.integers(-(2**63), 2**63 - 1),
-    codec.BOOL: st.booleans(),
-    codec.ENUM: st.integers(0, 2**31 - 1),
+    messages.TEXT: st.text(st.characters(codec="utf-8"), max_size=40),
+    messages.BYTES: st.binary(max_size=300),
+    messages.UINT32: st.integers(0, 2**32 - 1),
+    messages.UINT64: st.integers(0, 2**64 - 1),
+    messages.INT64: st.integers(-(2**63), 2**63 - 1),
+    messages.BOOL: st.booleans(),
+    messages.ENUM: st.integers(0, 2**31 - 1),
 }
 
 
@@ -113,7 +113,7 @@ def values(descriptor: Descriptor, *, sendable: bool = False) -> Any:
         if field.message_type:
             return values(field.message_type, sendable=sendable)
         kind = KINDS[field.type]
-        drawn = SCALARS[codec.UINT32 if sendable and kind == codec.INT64 else kind]
+        drawn = SCALARS[messages.UINT32 if sendable and kind == messages.INT64 else kind]
         # One of several is sent even where it has its default, which no request here has.
         return drawn.filter(bool) if field.containing_oneof else drawn
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.wire import Ended, Unknown, conversation, hpack, unary
+from backpack_client.wire import Ended, Unknown, conversation, hpack
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
@@ -56,7 +56,7 @@ def call(answer: bytes, *, hang_up: bool = True, seconds: int = 60) -> bytes:
 def ask(connection: Any, seconds: float = 60, message: bytes = b"request") -> bytes:
     """Make a call; what ends it is a failure, as a command tells it."""
     try:
-        return unary.call(connection, "/a/B", message, seconds)
+        return conversation.call(connection, "/a/B", message, seconds)
     except Ended as ended:
         raise ended.failure({"backpack-names": "A"}) from None
 

@@ -10,26 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.wire import Unknown, messages
+from backpack_client.wire import Unknown, agent_messages, messages
 from backpack_client.wire.messages import decode, encode
 from backpack_proto.v1 import agents_pb2, keys_pb2, leases_pb2, vault_pb2
 
 TABLES = {
     agents_pb2.DESCRIPTOR: {
-        "LegacyKey": messages.LEGACY_KEY,
-        "LockAuthor": messages.LOCK_AUTHOR,
-        "LockCredential": messages.LOCK_CREDENTIAL,
-        "LockInfo": messages.LOCK_INFO,
-        "LockRecipient": messages.LOCK_RECIPIENT,
-        "OpenLockRequest": messages.OPEN_LOCK_REQUEST,
-        "OpenLockResponse": messages.OPEN_LOCK_RESPONSE,
-        "UpdateMemoryRequest": messages.UPDATE_MEMORY_REQUEST,
-        "UpdateMemoryResponse": messages.UPDATE_MEMORY_RESPONSE,
+        "LegacyKey": agent_messages.LEGACY_KEY,
+        "LockAuthor": agent_messages.LOCK_AUTHOR,
+        "LockCredential": agent_messages.LOCK_CREDENTIAL,
+        "LockInfo": agent_messages.LOCK_INFO,
+        "LockRecipient": agent_messages.LOCK_RECIPIENT,
+        "OpenLockRequest": agent_messages.OPEN_LOCK_REQUEST,
+        "OpenLockResponse": agent_messages.OPEN_LOCK_RESPONSE,
+        "UpdateMemoryRequest": agent_messages.UPDATE_MEMORY_REQUEST,
+        "UpdateMemoryResponse": agent_messages.UPDATE_MEMORY_RESPONSE,
     },
     keys_pb2.DESCRIPTOR: {
-        "KeyEntry": messages.KEY_ENTRY,
-        "ListKeysRequest": messages.LIST_KEYS_REQUEST,
-        "ListKeysResponse": messages.LIST_KEYS_RESPONSE,
+        "KeyEntry": agent_messages.KEY_ENTRY,
+        "ListKeysRequest": agent_messages.LIST_KEYS_REQUEST,
+        "ListKeysResponse": agent_messages.LIST_KEYS_RESPONSE,
     },
     leases_pb2.DESCRIPTOR: {
         "AgentStart": messages.AGENT_START,
@@ -37,14 +37,14 @@ TABLES = {
         "GetKeysResponse": messages.GET_KEYS_RESPONSE,
         "Lease": messages.LEASE,
         "LeasedKey": messages.LEASED_KEY,
-        "ListLeasesRequest": messages.LIST_LEASES_REQUEST,
-        "ListLeasesResponse": messages.LIST_LEASES_RESPONSE,
-        "RenewLeaseRequest": messages.RENEW_LEASE_REQUEST,
-        "RenewLeaseResponse": messages.RENEW_LEASE_RESPONSE,
-        "RevokeLeasesRequest": messages.REVOKE_LEASES_REQUEST,
-        "RevokeLeasesResponse": messages.REVOKE_LEASES_RESPONSE,
-        "WatchLeasesRequest": messages.WATCH_LEASES_REQUEST,
-        "WatchLeasesResponse": messages.WATCH_LEASES_RESPONSE,
+        "ListLeasesRequest": agent_messages.LIST_LEASES_REQUEST,
+        "ListLeasesResponse": agent_messages.LIST_LEASES_RESPONSE,
+        "RenewLeaseRequest": agent_messages.RENEW_LEASE_REQUEST,
+        "RenewLeaseResponse": agent_messages.RENEW_LEASE_RESPONSE,
+        "RevokeLeasesRequest": agent_messages.REVOKE_LEASES_REQUEST,
+        "RevokeLeasesResponse": agent_messages.REVOKE_LEASES_RESPONSE,
+        "WatchLeasesRequest": agent_messages.WATCH_LEASES_REQUEST,
+        "WatchLeasesResponse": agent_messages.WATCH_LEASES_RESPONSE,
     },
     vault_pb2.DESCRIPTOR: {
         "LockResponse": messages.LOCK_RESPONSE,
@@ -83,14 +83,15 @@ def test_a_table_is_what_the_descriptor_says(name: str) -> None:
 
 
 def test_every_table_is_compared() -> None:
-    tables = [each for each in vars(messages).values() if isinstance(each, dict) and 1 in each]
+    names = vars(messages) | vars(agent_messages)
+    tables = [each for each in names.values() if isinstance(each, dict) and 1 in each]
     assert len(tables) == len(MESSAGES)
 
 
 def test_the_numbers_of_enums_are_those_of_the_descriptors() -> None:
     kinds = leases_pb2.WatchLeasesResponse.Kind
     for name in ("KIND_LIVE", "KIND_ISSUED", "KIND_RENEWED", "KIND_ENDED"):
-        assert getattr(messages, name) == kinds.Value(name)
+        assert getattr(agent_messages, name) == kinds.Value(name)
     for name in ("ON_REVOKE_TERMINATE", "ON_REVOKE_KEEP"):
         assert getattr(messages, name) == leases_pb2.AgentStart.OnRevoke.Value(name)
 

@@ -28,7 +28,7 @@ from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import LARGEST, moment, text
 from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import Failure, is_key_name, not_a_key_name, usage
-from backpack_client.wire import messages
+from backpack_client.wire import agent_messages
 from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def open_lock(
     return Call(
         PACKAGE + "Agents/OpenLock",
         encode(
-            messages.OPEN_LOCK_REQUEST,
+            agent_messages.OPEN_LOCK_REQUEST,
             agent_lock=data,
             claimed_path=_claimed(path),
             legacy=_legacy(legacy_key, iterations),
         ),
-        partial(decode, messages.OPEN_LOCK_RESPONSE),
+        partial(decode, agent_messages.OPEN_LOCK_RESPONSE),
         _read_opened,
         for_agents=True,
     )
@@ -143,13 +143,13 @@ def update_memory(
     return Call(
         PACKAGE + "Agents/UpdateMemory",
         encode(
-            messages.UPDATE_MEMORY_REQUEST,
+            agent_messages.UPDATE_MEMORY_REQUEST,
             agent_lock=data,
             claimed_path=_claimed(path),
             memory=json_bytes("memory", memory),
             expected_memory_hash=text("hash", expected),
         ),
-        partial(decode, messages.UPDATE_MEMORY_RESPONSE),
+        partial(decode, agent_messages.UPDATE_MEMORY_RESPONSE),
         lambda response: SavedMemory(
             response.agent_lock, response.memory_counter, response.memory_hash
         ),

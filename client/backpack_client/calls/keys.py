@@ -11,7 +11,7 @@ from backpack_client.calls.fields import key_names, moment
 from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import Deleted, KeyEntry, Stored
-from backpack_client.wire import messages
+from backpack_client.wire import agent_messages
 from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def list_keys(*, every: bool) -> Call[list[KeyEntry]]:
     """List keys without values."""
     return Call(
         PACKAGE + "Keys/ListKeys",
-        encode(messages.LIST_KEYS_REQUEST, all=every),
-        partial(decode, messages.LIST_KEYS_RESPONSE),
+        encode(agent_messages.LIST_KEYS_REQUEST, all=every),
+        partial(decode, agent_messages.LIST_KEYS_RESPONSE),
         _read_keys,
         streams=True,
         for_agents=not every,

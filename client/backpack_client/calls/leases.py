@@ -20,7 +20,7 @@ from backpack_client.calls.stubs import Stubs
 from backpack_client.durations import parse_wait
 from backpack_client.failures import usage
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
-from backpack_client.wire import messages
+from backpack_client.wire import agent_messages, messages
 from backpack_client.wire.messages import Message, decode, encode
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ else:
 DEFAULT_TTL = "15m"
 DEFAULT_WAIT = "60s"
 _KINDS = {
-    messages.KIND_LIVE: "live",
-    messages.KIND_ISSUED: "issued",
-    messages.KIND_RENEWED: "renewed",
-    messages.KIND_ENDED: "ended",
+    agent_messages.KIND_LIVE: "live",
+    agent_messages.KIND_ISSUED: "issued",
+    agent_messages.KIND_RENEWED: "renewed",
+    agent_messages.KIND_ENDED: "ended",
 }
 
 
@@ -83,8 +83,8 @@ def renew_lease(lease_id: str) -> Call[LeaseInfo]:
     """Extend a lease for as long as it was issued for."""
     return Call(
         PACKAGE + "Leases/RenewLease",
-        encode(messages.RENEW_LEASE_REQUEST, lease_id=lease_id),
-        partial(decode, messages.RENEW_LEASE_RESPONSE),
+        encode(agent_messages.RENEW_LEASE_REQUEST, lease_id=lease_id),
+        partial(decode, agent_messages.RENEW_LEASE_RESPONSE),
         lambda response: _lease_info(response.lease),
         for_agents=True,
     )
@@ -125,8 +125,8 @@ def list_leases(*, every: bool) -> Call[list[LeaseInfo]]:
     """List live leases."""
     return Call(
         PACKAGE + "Leases/ListLeases",
-        encode(messages.LIST_LEASES_REQUEST, all=every),
-        partial(decode, messages.LIST_LEASES_RESPONSE),
+        encode(agent_messages.LIST_LEASES_REQUEST, all=every),
+        partial(decode, agent_messages.LIST_LEASES_RESPONSE),
         lambda response: [_lease_info(lease) for lease in response.leases],
         for_agents=not every,
     )
@@ -136,8 +136,8 @@ def watch_leases(*, every: bool) -> Call[LeaseEvent]:
     """Be told what happens to leases, beginning with those that are live."""
     return Call(
         PACKAGE + "Leases/WatchLeases",
-        encode(messages.WATCH_LEASES_REQUEST, all=every),
-        partial(decode, messages.WATCH_LEASES_RESPONSE),
+        encode(agent_messages.WATCH_LEASES_REQUEST, all=every),
+        partial(decode, agent_messages.WATCH_LEASES_RESPONSE),
         lambda response: LeaseEvent(
             _KINDS.get(response.kind, "unknown"), _lease_info(response.lease), response.reason
         ),
@@ -160,8 +160,8 @@ def list_handouts() -> Call[list[Revealed]]:
 def _revoke(**what: Any) -> Call[int]:
     return Call(
         PACKAGE + "Leases/RevokeLeases",
-        encode(messages.REVOKE_LEASES_REQUEST, **what),
-        partial(decode, messages.REVOKE_LEASES_RESPONSE),
+        encode(agent_messages.REVOKE_LEASES_REQUEST, **what),
+        partial(decode, agent_messages.REVOKE_LEASES_RESPONSE),
         lambda response: int(response.ended),
         for_agents=True,
     )

@@ -59,17 +59,19 @@ ROOMS: dict[str, dict[str, str]] = {
         "durations": "failures",
         "address": "failures",
         "process_protection": "failures",
-        "channel": "failures durations address",
         "files": "failures",
         "launch": "failures",
         "console": "failures process_protection",
-        "fastpath": "failures durations address",
-        "calls": "failures model agent_model durations",
+        "wire": "failures address",
+        "channel": "failures durations address wire",
+        "fastpath": "failures durations address wire",
+        "calls": "failures model agent_model durations wire",
+        "grpc_calls": "process_protection channel wire calls",
         "handles": "failures model agent_model files calls",
-        "api": "failures model agent_model address process_protection channel files calls handles",
-        "aio": "failures model agent_model address process_protection channel files calls handles",
+        "api": "failures model agent_model address files wire calls grpc_calls handles",
+        "aio": "failures model agent_model address files wire calls grpc_calls handles",
         "cli": "failures model agent_model durations address process_protection channel files "
-        "launch console fastpath calls handles api",
+        "launch console wire fastpath calls handles api",
         "__main__": "fastpath cli",
     },
     "backpack_client.cli": {
@@ -93,7 +95,7 @@ INSIDE = {
     "backpackd.adapters.door": "budget frames places refusals turns",
     "backpackd.adapters.processes": "claims known procfs",
     "backpackd.adapters.stores": "aside failures formats purging remembered vault_file",
-    "backpack_client.fastpath": "hpack http2 messages unary",
+    "backpack_client.wire": "hpack http2",
 }
 MOST_FILES = 13
 """One for each service of the API, where each has a file."""

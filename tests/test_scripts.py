@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGING = ROOT / "packaging"
 COMMANDS = {"backpackd": ["--help"], "backpack-client": ["put", "--help"]}
-PLANTED = ("click", "site", "sitecustomize", "backpack_client", "backpackd")
+SCRIPTS = {
+    "backpackd": "packaging/backpackd",
+    "backpack-client": "client/packaging/backpack-client",
+}
+PLANTED = (
+    *("click", "site", "sitecustomize", "backpack_client", "backpackd"),
+    *("grpc", "google", "backpack_proto", "rich", "h2", "cryptography"),
+)
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def scripts(tmp_path: Path) -> Path:
     # What this environment finds, the new one finds as well.
     (packages / "here.pth").write_text("\n".join(path for path in sys.path if Path(path).is_dir()))
     for name in COMMANDS:
-        shutil.copy(PACKAGING / name, place / "bin" / name)
+        shutil.copy(ROOT / SCRIPTS[name], place / "bin" / name)
     return place / "bin"
 
 
@@ -63,6 +69,32 @@ def test_a_command_loads_nothing_that_its_surroundings_name(
     assert not (hostile.parent / "loaded").exists()
 
 
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME"])
+@pytest.mark.parametrize("arguments", [["status"], ["leases"], ["get", "K"], ["lock"]])
+def test_a_command_that_calls_the_daemon_uses_no_grpc_that_its_surroundings_name(
+    scripts: Path, hostile: Path, variable: str, arguments: list[str]
+) -> None:
+    runtime = hostile.parent / "run"
+    runtime.mkdir(mode=0o700)
+    done = subprocess.run(
+        [scripts / "backpack-client", *arguments],
+        cwd=hostile,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(runtime),
+            "BACKPACK_SOCKET": str(runtime / "none"),
+            variable: str(hostile),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert done.stderr.startswith("backpack-client: no daemon at ")
+    assert not (hostile.parent / "loaded").exists()
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_the_planted_modules_would_be_loaded_by_a_python_that_is_not_isolated(
     scripts: Path, hostile: Path, tmp_path: Path, name: str
@@ -77,10 +109,25 @@ def test_the_planted_modules_would_be_loaded_by_a_python_that_is_not_isolated(
     assert (tmp_path / "loaded").exists()
 
 
+def test_both_packages_are_built_alike_from_one_tree() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
+    assert client["build-system"] == whole["build-system"]
+    for same in ("requires-python", "license", "license-files"):
+        assert client["project"][same] == whole["project"][same]
+    assert client["project"]["dependencies"] == []
+    # A copy, since what is built from one directory holds nothing of another one.
+    assert (ROOT / "client" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    shared = client["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]
+    assert {f"client/{path}": name for path, name in shared.items()} == {
+        path: name for name, path in SCRIPTS.items() if name == "backpack-client"
+    }
+
+
 def test_the_wheel_has_these_scripts_and_no_generated_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]
-    assert shared == {f"packaging/{name}": name for name in COMMANDS}
+    assert shared == {path: name for name, path in SCRIPTS.items()}
     assert "scripts" not in project["project"]
-    for name in COMMANDS:
-        assert os.access(PACKAGING / name, os.X_OK)
+    for path in SCRIPTS.values():
+        assert os.access(ROOT / path, os.X_OK)

@@ -6,3 +6,5 @@ The cases in CI are more of the same kind. What a test holds, it holds with the 
 import os
 
 CI = os.environ.get("CI", "") not in {"", "0", "false"}
+THOROUGH = os.environ.get("BACKPACK_THOROUGH", "") not in {"", "0", "false"}
+"""Whether to try also what takes minutes, such as every agent framework from the registry."""

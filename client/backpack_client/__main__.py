@@ -7,7 +7,7 @@ google.protobuf nor click.
 import os
 import sys
 
-from backpack_client.fastpath import HandOver, get
+from backpack_client.fastpath import get
 
 _INTERRUPTED = 130
 
@@ -23,18 +23,18 @@ def main() -> int:
     if plain is not None:
         try:
             code = get.run(plain)
-        except HandOver:
-            pass
         except KeyboardInterrupt:
             return _INTERRUPTED
-        else:
-            # Python's own exit frees memory piece by piece, which the kernel frees at once. Nothing
-            # is
-            # lost: the value went out by write(2), a failure's message was flushed, and no thread,
-            # child, temporary file or exit handler of ours exists.
-            os._exit(code)
-    from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
+        # Python's own way out frees piece by piece what the kernel frees at once. Nothing is lost:
+        # the value went out by write(2), a failure's message was flushed, and no thread, child,
+        # temporary file or exit handler of ours exists.
+        os._exit(code)
+    try:
+        from backpack_client.cli.main import main as full_main  # noqa: PLC0415 - the weight to avoid
+    except ImportError:
+        from backpack_client.fastpath import alone  # noqa: PLC0415 - as above
 
+        return alone.run(arguments)
     code = full_main(arguments)
     _flush()
     # gRPC's threads go on while Python shuts down, and sometimes one of them crashes the process at

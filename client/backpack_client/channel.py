@@ -9,14 +9,16 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backpack_client import address
 from backpack_client.durations import format_duration
 from backpack_client.failures import EXIT_NO_DAEMON, Failure, printable
+from backpack_client.wire import Ended
 
 
 @contextmanager
@@ -176,6 +178,20 @@ async def open_async_channel(target: Target, path: str, patience: float) -> grpc
         await channel.close()
         raise
     return channel
+
+
+def ended(error: Any) -> Ended:
+    """Turn an error of grpc or grpc.aio into what ended the call."""
+    return Ended(error.code().name, error.details() or "", facts(error.trailing_metadata() or ()))
+
+
+def facts(metadata: Iterable[Any] | None) -> dict[str, str]:
+    """Read what the daemon told beside its answer, by its names on the wire."""
+    return {
+        key: value
+        for key, value in metadata or ()
+        if key.startswith("backpack-") and isinstance(value, str)
+    }
 
 
 def _not_ready(path: str, seconds: float) -> Failure:

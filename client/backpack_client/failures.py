@@ -199,6 +199,16 @@ def no_daemon(path: str, why: str) -> Failure:
     )
 
 
+def full_package_needed() -> Failure:
+    """Make the failure for what the package without dependencies does not have."""
+    return Failure(
+        "this needs the full package, with its grpcio, protobuf and click",
+        reason="full-package-needed",
+        hint="install backpackd in the place of backpack-client\n"
+        "without it there are what agents call, and the commands get, panic and lock",
+    )
+
+
 def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, str]") -> Failure:
     """Turn the status of a failed call into a failure.
 

@@ -251,8 +251,9 @@ def test_a_socket_behind_a_path_that_is_too_long_for_an_address_is_reached(
         backpack = Backpack(str(deep / "s.sock"))
         with backpack:
             assert backpack.status().daemon_pid == 77
-            assert backpack._target is not None
-            descriptor = backpack._target.descriptor
+            assert backpack._grpc is not None
+            assert backpack._grpc._target is not None
+            descriptor = backpack._grpc._target.descriptor
             assert descriptor >= 0
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)

@@ -7,22 +7,26 @@ import pytest
 from backpack_client.calls import grants, keys, leases, vault
 from backpack_client.calls.call import Call, failure_of
 from backpack_client.calls.fields import seconds as as_seconds
+from backpack_client.channel import ended as grpc_ended
 from backpack_client.failures import Failure
+from backpack_client.wire import Ended
 from backpack_proto.v1 import grants_pb2
 
 MARK = "marker-of-a-value"
 
 
-def error(code: str, details: str = "told", **facts: str) -> Any:
+def error(code: str, details: str = "told", **facts: str) -> Ended:
     metadata = [(f"backpack-{name.replace('_', '-')}", text) for name, text in facts.items()]
-    return SimpleNamespace(
-        code=lambda: SimpleNamespace(name=code),
-        details=lambda: details,
-        trailing_metadata=lambda: [*metadata, ("other", "x"), ("backpack-bin", b"x")],
+    return grpc_ended(
+        SimpleNamespace(
+            code=lambda: SimpleNamespace(name=code),
+            details=lambda: details,
+            trailing_metadata=lambda: [*metadata, ("other", "x"), ("backpack-bin", b"x")],
+        )
     )
 
 
-def failure(told: Any, call: Call[Any] | None = None, *, was_closed: bool = False) -> Failure:
+def failure(told: Ended, call: Call[Any] | None = None, *, was_closed: bool = False) -> Failure:
     return failure_of(
         told, call or vault.status(), socket_path="/s", timeout=30.0, was_closed=was_closed
     )
@@ -42,7 +46,7 @@ def failure(told: Any, call: Call[Any] | None = None, *, was_closed: bool = Fals
         (error("INTERNAL"), 1, "internal"),
     ],
 )
-def test_a_grpc_error_becomes_a_failure(told: Any, exit_code: int, reason: str) -> None:
+def test_a_grpc_error_becomes_a_failure(told: Ended, exit_code: int, reason: str) -> None:
     became = failure(told)
     assert (became.exit_code, became.reason) == (exit_code, reason)
 

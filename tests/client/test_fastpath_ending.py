@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
+from backpack_client.wire import Unknown
 from backpack_proto.v1 import vault_pb2
 from command_line import Run, runner
 from fake_daemon import FakeDaemon, fake_daemon, refuse
@@ -56,13 +57,13 @@ def test_without_a_daemon_there_is_nothing_to_end(tmp_path: Path) -> None:
     ("command", "told"),
     [("panic", "300 leases and 2 requests ended"), ("lock", "300 leases ended")],
 )
-def test_what_is_handed_over_is_done_all_the_same(
+def test_what_is_not_known_here_is_done_by_grpc(
     run: Run, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, command: str, told: str
 ) -> None:
-    def hand_over(path: str) -> None:
-        raise HandOver(path)
+    def unknown(path: str) -> None:
+        raise Unknown(path)
 
-    monkeypatch.setattr(ending, command, hand_over)
+    monkeypatch.setattr(ending, command, unknown)
     ran = run(command)
     assert ran.code == 0
     assert told in ran.err

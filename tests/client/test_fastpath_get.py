@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from backpack_client import __main__ as entry
-from backpack_client.fastpath import HandOver, get, hpack, output
+from backpack_client.fastpath import get, output
+from backpack_client.wire import hpack
 from backpack_proto.v1 import leases_pb2
 
 COMMAND = [sys.executable, "-m", "backpack_client", "get"]
@@ -216,20 +217,18 @@ def test_an_interrupt_ends_it_without_a_traceback(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("arguments", [["get", "A"], ["get", "--help"], ["status"], []])
+@pytest.mark.parametrize(
+    "arguments", [["get", "A", "--lock", "agent.lock"], ["get", "--help"], ["status"], []]
+)
 def test_what_the_fast_path_does_not_do_goes_to_the_full_command_as_it_came(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(arguments: get.Arguments) -> int:
-        raise HandOver("something")
-
     seen: list[list[str]] = []
 
     def full(arguments: list[str]) -> int:
         seen.append(arguments)
         return 42
 
-    monkeypatch.setattr(get, "run", unknown)
     monkeypatch.setitem(sys.modules, "backpack_client.cli.main", SimpleNamespace(main=full))
     monkeypatch.setattr(sys, "argv", ["backpack-client", *arguments])
 
@@ -253,8 +252,7 @@ def test_a_get_of_an_agent_with_a_lock_is_for_the_full_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BACKPACK_AGENT_LOCK", str(tmp_path / "agent.lock"))
-    plain = get.parse(["A"])
-    assert plain is not None
-    with pytest.raises(HandOver):
-        get.run(plain)
+    assert get.parse(["A"]) is None
+    monkeypatch.delenv("BACKPACK_AGENT_LOCK")
+    assert get.parse(["A"]) is not None
     assert get.parse(["A", "--lock", "agent.lock"]) is None

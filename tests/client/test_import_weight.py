@@ -23,11 +23,12 @@ ALLOWED = {
     "backpack_client.failures",
     "backpack_client.fastpath",
     "backpack_client.fastpath.get",
-    "backpack_client.fastpath.hpack",
-    "backpack_client.fastpath.http2",
-    "backpack_client.fastpath.messages",
     "backpack_client.fastpath.output",
-    "backpack_client.fastpath.unary",
+    "backpack_client.wire",
+    "backpack_client.wire.conversation",
+    "backpack_client.wire.hpack",
+    "backpack_client.wire.http2",
+    "backpack_client.wire.messages",
 }
 
 GET = "import sys; from backpack_client.__main__ import main; sys.exit(main())"
@@ -78,7 +79,7 @@ def test_the_entry_point_loads_nothing_heavy(tmp_path: Path) -> None:
     _, bare = imported("pass", socket_path=tmp_path)
     code, names = imported("import backpack_client.__main__", socket_path=tmp_path)
     assert code == 0
-    assert "backpack_client.fastpath.unary" in names
+    assert "backpack_client.wire.conversation" in names
     assert names - bare <= ALLOWED
 
 
@@ -97,7 +98,7 @@ def test_a_whole_get_loads_nothing_more(
     _, bare = imported("pass", socket_path=socket_path)
     code, names = imported(GET, "get", *arguments, socket_path=socket_path)
     assert code == exit_code
-    assert "backpack_client.fastpath.unary" in names
+    assert "backpack_client.wire.conversation" in names
     assert names - bare <= ALLOWED
 
 
@@ -105,7 +106,7 @@ def test_a_get_without_a_daemon_loads_nothing_more(tmp_path: Path) -> None:
     _, bare = imported("pass", socket_path=tmp_path)
     code, names = imported(GET, "get", "A", socket_path=tmp_path / "none")
     assert code == 7
-    assert "backpack_client.fastpath.unary" in names
+    assert "backpack_client.wire.conversation" in names
     assert names - bare <= ALLOWED
 
 

@@ -1,37 +1,40 @@
-"""The connection to the daemon, for one event loop: opened, used for calls, closed.
+"""Calls to the daemon, for one event loop: chosen how they go, made, and ended by `close`.
 
 The same as `api.connection`, to be awaited.
 """
 
-import asyncio
 import os
 from collections.abc import Iterable
-from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address, process_protection
+from backpack_client import address
 from backpack_client.aio.lease import AsyncLease
-from backpack_client.aio.watch import AsyncWatch, being_cancelled
+from backpack_client.aio.watch import AsyncWatch, Stream
 from backpack_client.calls.call import (
     DEFAULT_TIMEOUT,
     Answer,
     Call,
     OnWait,
     closed,
+    encoded,
     failure_of,
-    request_code,
+    forked,
+    tell_code,
 )
-from backpack_client.channel import RpcError, Target, UsageError, check, open_async_channel
+from backpack_client.calls.stubs import load
 from backpack_client.failures import Failure
+from backpack_client.wire import Ended
+from backpack_client.wire.asynchronous import Caller
 
 if TYPE_CHECKING:
-    import grpc.aio
-    from google.protobuf.message import Message
+    from backpack_client.grpc_calls.asynchronous import GrpcCalls
 
 
 class Connection:
-    """A connection that carries out calls. `AsyncBackpack` adds a method for each, by service."""
+    """Carries out calls. `AsyncBackpack` adds a method for each call, by service.
+
+    Which connection carries a call is as for `Backpack`; see `api.connection`.
+    """
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Note where the daemon is; nothing is opened yet.
@@ -42,11 +45,10 @@ class Connection:
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
-        self._opening = asyncio.Lock()
-        self._target: Target | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self._exposed: list[tuple[grpc.aio.Channel, Target]] = []
-        self._undumpable = False
+        self._wire = Caller(self._path)
+        self._grpc: GrpcCalls | None = None
+        self._authorized = False
+        self._pid = 0
         self._closed = False
         self._leases: set[AsyncLease] = set()
 
@@ -54,111 +56,88 @@ class Connection:
         return f"<{type(self).__name__} at {self._path}>"
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        self._check()
+        await self._wire.check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Give open leases back and close the connection. Closing twice is harmless."""
+        """Give open leases back and end what is under way. Closing twice is harmless."""
         for lease in tuple(self._leases):
             await lease.close()
-        async with self._opening:
-            self._closed = True
-            if self._channel is not None:
-                await self._channel.close()
-                self._channel = None
-            if self._target is not None:
-                self._target.close()
-                self._target = None
-            for channel, target in self._exposed:
-                await channel.close()
-                target.close()
-            self._exposed.clear()
-
-    async def _open(self, *, passphrase: bool = False) -> "grpc.aio.Channel":
-        """Return the channel, connected; see `api.connection` for what a passphrase needs."""
-        async with self._opening:
-            if self._closed:
-                raise closed()
-            if passphrase and not process_protection.is_undumpable():
-                process_protection.make_undumpable()
-                self._undumpable = False
-            if passphrase and self._channel is not None and not self._undumpable:
-                assert self._target is not None
-                self._exposed.append((self._channel, self._target))
-                self._channel = self._target = None
-            if self._channel is None:
-                self._undumpable = process_protection.is_undumpable()
-                # Waiting for a daemon with a full queue must not hold up the loop.
-                target = await asyncio.to_thread(check, self._path)
-                self._channel = await open_async_channel(target, self._path, self._timeout)
-                self._target = target
-            return self._channel
+        self._closed = True
+        self._wire.close()
+        if self._grpc is not None:
+            await self._grpc.close()
 
     async def call(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
-        """Carry out a call of `calls`, one request and its answer; see `Backpack.call`."""
-        channel = await self._open(passphrase=call.passphrase)
-        serialize = type(call.request).SerializeToString
-        timeout = self._timeout + call.wait
+        """Carry out a call of `calls`, one request and its answer; see `Backpack.call`.
+
+        Raises:
+            Failure: as there.
+        """
+        self._check()
+        seconds = self._timeout + call.wait
         try:
-            if call.streams:
-                stream = channel.unary_stream(call.method, serialize, call.parse)
-                responses = stream(call.request, timeout=timeout)
-                return call.read([response async for response in responses])
-            if on_wait is not None:
-                # As a stream of one: only then does grpc deliver initial metadata before the
-                # answer. On the wire both are the same.
-                stream = channel.unary_stream(call.method, serialize, call.parse)
-                return call.read(await _waiting(stream(call.request, timeout=timeout), on_wait))
-            unary = channel.unary_unary(call.method, serialize, call.parse)
-            return call.read(await unary(call.request, timeout=timeout))
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
-        except (UsageError, asyncio.CancelledError):
-            # grpc raises this if another task closes the channel at the wrong moment.
-            if self._closed and not being_cancelled():
-                raise closed() from None
-            raise
+            if self._by_wire(call):
+                request = encoded(call.request)
+                responses = await self._wire.call(
+                    call.method, request, seconds, tell_code(on_wait), streams=call.streams
+                )
+            else:
+                responses = await self._operator().call(call, seconds, tell_code(on_wait))
+        except Ended as ended:
+            raise self._failure_of(ended, call) from None
+        self._authorized |= call.passphrase
+        return call.answer(responses)
 
     def follow(self, call: Call[Answer]) -> AsyncWatch[Answer]:
         """Carry out a call that is answered with a stream, one response at a time."""
-        return AsyncWatch(call, partial(self._open, passphrase=call.passphrase), self._failure_of)
+        return AsyncWatch(call, self._follow, self._failure_of)
 
-    async def upload(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
-        """Carry out a call that takes a stream; see `Backpack.upload`."""
-        channel = await self._open(passphrase=call.passphrase)
-        serialize = type(call.request).SerializeToString
-        stream = channel.stream_unary(call.method, serialize, call.parse)
+    async def upload(self, call: Call[Answer], more: Iterable[Any]) -> Answer:
+        """Carry out a call that takes a stream; see `Backpack.upload`.
+
+        Raises:
+            Failure: as there.
+        """
+        self._check()
         try:
-            return call.read(await stream(chain([call.request], more)))
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
-        except (UsageError, asyncio.CancelledError):
-            # As in `call`.
-            if self._closed and not being_cancelled():
-                raise closed() from None
-            raise
+            return call.answer(await self._operator().upload(call, more))
+        except Ended as ended:
+            raise self._failure_of(ended, call) from None
 
-    def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
+    def _check(self) -> None:
+        """Raise unless calls may be made here; see `api.connection`."""
+        if self._closed:
+            raise closed()
+        self._pid = self._pid or os.getpid()
+        if self._pid != os.getpid():
+            raise forked()
+
+    async def _follow(self, call: Call[Any]) -> Stream:
+        self._check()
+        if self._by_wire(call):
+            return await self._wire.follow(call.method, encoded(call.request))
+        return await self._operator().follow(call)
+
+    def _by_wire(self, call: Call[Any]) -> bool:
+        return call.for_agents and not self._authorized
+
+    def _operator(self) -> "GrpcCalls":
+        if self._grpc is None:
+            module = load("backpack_client.grpc_calls.asynchronous")
+            self._grpc = module.GrpcCalls(self._path, self._timeout)
+        calls: GrpcCalls = self._grpc
+        return calls
+
+    def _failure_of(self, ended: Ended, call: Call[Any]) -> Failure:
         return failure_of(
-            error,
+            ended,
             call,
             socket_path=self._path,
             timeout=self._timeout,
             was_closed=self._closed,
         )
-
-
-async def _waiting(stream: Any, on_wait: OnWait) -> Any:
-    """Wait for the one answer; report the code of the request if a person must approve it."""
-    try:
-        if code := request_code(await stream.initial_metadata()):
-            on_wait(code)
-        (response,) = [each async for each in stream]
-    except BaseException:
-        # Otherwise the call would go on, and issue a lease that nobody takes.
-        stream.cancel()
-        raise
-    return response

@@ -1,15 +1,21 @@
 """News from the daemon as it happens, for asyncio: `AsyncWatch`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import Any, Generic, Protocol, Self
 
 from backpack_client.calls.call import Answer, Call
-from backpack_client.channel import EOF, RpcError
 from backpack_client.failures import Failure
+from backpack_client.wire import Ended
 
-if TYPE_CHECKING:
-    import grpc.aio
+
+class Stream(Protocol):
+    """The answer of a call, one message at a time; `wire.asynchronous` and `grpc_calls` have it."""
+
+    async def read(self) -> bytes | None:
+        """Wait for the next message; None at the end."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 class AsyncWatch(Generic[Answer]):
@@ -22,14 +28,14 @@ class AsyncWatch(Generic[Answer]):
     def __init__(
         self,
         call: Call[Answer],
-        open_: Callable[[], Awaitable["grpc.aio.Channel"]],
-        failure_of: Callable[[RpcError, Call[Any]], Failure],
+        follow: Callable[[Call[Answer]], Awaitable[Stream]],
+        failure_of: Callable[[Ended, Call[Any]], Failure],
     ) -> None:
         self._call = call
-        self._open = open_
+        self._follow = follow
         self._failure_of = failure_of
         self._closed = False
-        self._stream: Any = None
+        self._stream: Stream | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -43,22 +49,24 @@ class AsyncWatch(Generic[Answer]):
     async def __anext__(self) -> Answer:
         if self._ended():
             raise StopAsyncIteration
-        call = self._call
-        if self._stream is None:
-            channel = await self._open()
-            serialize = type(call.request).SerializeToString
-            self._stream = channel.unary_stream(call.method, serialize, call.parse)(call.request)
         try:
-            response = await self._stream.read()
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
-        except asyncio.CancelledError:
-            if self._ended() and not being_cancelled():
+            response = await self._read()
+        except Ended as ended:
+            if self._ended():
                 raise StopAsyncIteration from None
-            raise
-        if response is EOF:
+            raise self._failure_of(ended, self._call) from None
+        if response is None:
             raise StopAsyncIteration
-        return call.read(response)
+        return self._call.read(self._call.parse(response))
+
+    async def _read(self) -> bytes | None:
+        if self._stream is None:
+            stream = await self._follow(self._call)
+            if self._ended():
+                stream.close()
+                return None
+            self._stream = stream
+        return await self._stream.read()
 
     def _ended(self) -> bool:
         return self._closed
@@ -67,10 +75,4 @@ class AsyncWatch(Generic[Answer]):
         """End the watch. Closing twice is harmless."""
         self._closed = True
         if self._stream is not None:
-            self._stream.cancel()
-
-
-def being_cancelled() -> bool:
-    """Tell whether the running task is being cancelled, and not the call it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+            self._stream.close()

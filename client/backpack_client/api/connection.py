@@ -1,4 +1,4 @@
-"""The connection to the daemon, which threads may share: opened, used for calls, closed.
+"""Calls to the daemon, which threads may share: chosen how they go, made, and ended by `close`.
 
 Every call goes through `call`, `follow` or `upload`, for methods of `Backpack` as well as for the
 command line.
@@ -7,10 +7,9 @@ command line.
 import os
 import threading
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
-from backpack_client import address, process_protection
+from backpack_client import address
 from backpack_client.api.lease import Lease
 from backpack_client.api.watch import Watch
 from backpack_client.calls.call import (
@@ -19,19 +18,26 @@ from backpack_client.calls.call import (
     Call,
     OnWait,
     closed,
+    encoded,
     failure_of,
-    request_code,
+    forked,
+    tell_code,
 )
-from backpack_client.channel import RpcError, Target, check, open_channel
+from backpack_client.calls.stubs import load
 from backpack_client.failures import Failure
+from backpack_client.wire import Ended
+from backpack_client.wire.blocking import Caller
 
 if TYPE_CHECKING:
-    import grpc
-    from google.protobuf.message import Message
+    from backpack_client.grpc_calls.blocking import GrpcCalls
 
 
 class Connection:
-    """A connection that carries out calls. `Backpack` adds a method for each call, by service."""
+    """Carries out calls. `Backpack` adds a method for each call, by service.
+
+    What agents call needs no grpc: each such call has a connection of its own. The operator's calls
+    share one, which has the authority; from the first passphrase on, that one carries every call.
+    """
 
     def __init__(self, socket: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Note where the daemon is; nothing is opened yet.
@@ -42,11 +48,10 @@ class Connection:
         """
         self._path = address.socket_path(os.environ, socket)
         self._timeout = timeout
-        self._opening = threading.Lock()
-        self._target: Target | None = None
-        self._channel: grpc.Channel | None = None
-        self._exposed: list[tuple[grpc.Channel, Target]] = []
-        self._undumpable = False
+        self._wire = Caller(self._path)
+        self._loading = threading.Lock()
+        self._grpc: GrpcCalls | None = None
+        self._authorized = False
         self._pid = 0
         self._closed = False
         self._leases: set[Lease] = set()
@@ -55,62 +60,22 @@ class Connection:
         return f"<{type(self).__name__} at {self._path}>"
 
     def __enter__(self) -> Self:
-        self._open()
+        self._check()
+        self._wire.check()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give open leases back and close the connection. Closing twice is harmless."""
+        """Give open leases back and end what is under way. Closing twice is harmless."""
         for lease in tuple(self._leases):
             lease.close()
-        with self._opening:
-            self._closed = True
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
-            if self._target is not None:
-                self._target.close()
-                self._target = None
-            for channel, target in self._exposed:
-                channel.close()
-                target.close()
-            self._exposed.clear()
-
-    def _open(self, *, passphrase: bool = False) -> "grpc.Channel":
-        """Return the channel, connected.
-
-        Args:
-            passphrase: whether a passphrase will be sent on the channel. While this process was
-                open to others, another process of the user may have taken the descriptor of the
-                connection (pidfd_getfd(2)), and would then have its authority. So this makes a
-                new connection; calls in progress on the old one end.
-        """
-        with self._opening:
-            if self._closed:
-                raise closed()
-            if passphrase and not process_protection.is_undumpable():
-                process_protection.make_undumpable()
-                self._undumpable = False
-            if passphrase and self._channel is not None and not self._undumpable:
-                assert self._target is not None
-                self._exposed.append((self._channel, self._target))
-                self._channel = self._target = None
-            if self._channel is None:
-                self._undumpable = process_protection.is_undumpable()
-                target = check(self._path)
-                self._channel = open_channel(target, self._path, self._timeout)
-                self._target = target
-                self._pid = os.getpid()
-            if self._pid != os.getpid():
-                # The daemon would mistake the child for the parent, and grpc breaks after a fork.
-                raise Failure(
-                    "this Backpack was opened before a fork",
-                    reason="forked",
-                    hint="open one in this process",
-                )
-            return self._channel
+        self._closed = True
+        self._wire.close()
+        with self._loading:
+            if self._grpc is not None:
+                self._grpc.close()
 
     def call(self, call: Call[Answer], on_wait: OnWait | None = None) -> Answer:
         """Carry out a call of `calls`, one request and its answer.
@@ -122,33 +87,38 @@ class Connection:
         Raises:
             Failure: the daemon refused, did not answer in time, or is not there.
         """
-        channel = self._open(passphrase=call.passphrase)
-        serialize = type(call.request).SerializeToString
-        timeout = self._timeout + call.wait
+        self._check()
+        seconds = self._timeout + call.wait
         try:
-            if call.streams:
-                stream = channel.unary_stream(call.method, serialize, call.parse)
-                return call.read(list(stream(call.request, timeout=timeout)))
-            if on_wait is not None:
-                # As a stream of one: only then does grpc deliver initial metadata before the
-                # answer. On the wire both are the same.
-                stream = channel.unary_stream(call.method, serialize, call.parse)
-                return call.read(_waiting(stream(call.request, timeout=timeout), on_wait))
-            unary = channel.unary_unary(call.method, serialize, call.parse)
-            return call.read(unary(call.request, timeout=timeout))
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
-        except ValueError:
-            # grpc raises this if another thread closes the channel at the wrong moment.
-            if self._closed:
-                raise closed() from None
-            raise
+            if self._by_wire(call):
+                request = encoded(call.request)
+                responses = self._wire.call(
+                    call.method, request, seconds, tell_code(on_wait), streams=call.streams
+                )
+            else:
+                responses = self._operator().call(call, seconds, tell_code(on_wait))
+        except Ended as ended:
+            raise self._failure_of(ended, call) from None
+        self._authorized |= call.passphrase
+        return call.answer(responses)
 
     def follow(self, call: Call[Answer]) -> Watch[Answer]:
-        """Carry out a call that is answered with a stream, one response at a time."""
-        return Watch(call, self._open(passphrase=call.passphrase), self._failure_of)
+        """Carry out a call that is answered with a stream, one response at a time.
 
-    def upload(self, call: Call[Answer], more: Iterable["Message"]) -> Answer:
+        Raises:
+            Failure: the daemon is not there.
+        """
+        self._check()
+        try:
+            if self._by_wire(call):
+                return Watch(
+                    call, self._wire.follow(call.method, encoded(call.request)), self._failure_of
+                )
+            return Watch(call, self._operator().follow(call), self._failure_of)
+        except Ended as ended:
+            raise self._failure_of(ended, call) from None
+
+    def upload(self, call: Call[Answer], more: Iterable[Any]) -> Answer:
         """Carry out a call that takes a stream: first its own request, then the given ones.
 
         It has no time limit, because the time depends on the amount of data.
@@ -156,32 +126,38 @@ class Connection:
         Raises:
             Failure: as for `call`.
         """
-        channel = self._open(passphrase=call.passphrase)
-        serialize = type(call.request).SerializeToString
-        stream = channel.stream_unary(call.method, serialize, call.parse)
+        self._check()
         try:
-            return call.read(stream(chain([call.request], more)))
-        except RpcError as error:
-            raise self._failure_of(error, call) from None
+            return call.answer(self._operator().upload(call, more))
+        except Ended as ended:
+            raise self._failure_of(ended, call) from None
 
-    def _failure_of(self, error: RpcError, call: Call[Any]) -> Failure:
+    def _check(self) -> None:
+        """Raise unless calls may be made here."""
+        if self._closed:
+            raise closed()
+        self._pid = self._pid or os.getpid()
+        if self._pid != os.getpid():
+            # Open leases belong to the parent, whose thread renews them, and grpc does not survive
+            # a fork.
+            raise forked()
+
+    def _by_wire(self, call: Call[Any]) -> bool:
+        return call.for_agents and not self._authorized
+
+    def _operator(self) -> "GrpcCalls":
+        with self._loading:
+            if self._grpc is None:
+                module = load("backpack_client.grpc_calls.blocking")
+                self._grpc = module.GrpcCalls(self._path, self._timeout)
+            calls: GrpcCalls = self._grpc
+            return calls
+
+    def _failure_of(self, ended: Ended, call: Call[Any]) -> Failure:
         return failure_of(
-            error,
+            ended,
             call,
             socket_path=self._path,
             timeout=self._timeout,
             was_closed=self._closed,
         )
-
-
-def _waiting(stream: Any, on_wait: OnWait) -> Any:
-    """Wait for the one answer; report the code of the request if a person must approve it."""
-    try:
-        if code := request_code(stream.initial_metadata()):
-            on_wait(code)
-        (response,) = stream
-    except BaseException:
-        # Otherwise the call would go on, and issue a lease that nobody takes.
-        stream.cancel()
-        raise
-    return response

@@ -1,14 +1,21 @@
 """News from the daemon as it happens, for threads: `Watch`."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import Any, Generic, Protocol, Self
 
 from backpack_client.calls.call import Answer, Call
-from backpack_client.channel import RpcError
 from backpack_client.failures import Failure
+from backpack_client.wire import Ended
 
-if TYPE_CHECKING:
-    import grpc
+
+class Stream(Protocol):
+    """The answer of a call, one message at a time; `wire.blocking` and `grpc_calls` have it."""
+
+    def read(self) -> bytes | None:
+        """Wait for the next message; None at the end."""
+
+    def close(self) -> None:
+        """End it, from whichever thread."""
 
 
 class Watch(Generic[Answer]):
@@ -21,14 +28,13 @@ class Watch(Generic[Answer]):
     def __init__(
         self,
         call: Call[Answer],
-        channel: "grpc.Channel",
-        failure_of: Callable[[RpcError, Call[Any]], Failure],
+        stream: Stream,
+        failure_of: Callable[[Ended, Call[Any]], Failure],
     ) -> None:
         self._call = call
+        self._stream = stream
         self._failure_of = failure_of
-        serialize = type(call.request).SerializeToString
         self._closed = False
-        self._stream = channel.unary_stream(call.method, serialize, call.parse)(call.request)
 
     def __enter__(self) -> Self:
         return self
@@ -40,14 +46,22 @@ class Watch(Generic[Answer]):
         return self
 
     def __next__(self) -> Answer:
+        if self._ended():
+            raise StopIteration
         try:
-            return self._call.read(next(self._stream))
-        except RpcError as error:
-            if self._closed:
+            response = self._stream.read()
+        except Ended as ended:
+            if self._ended():
                 raise StopIteration from None
-            raise self._failure_of(error, self._call) from None
+            raise self._failure_of(ended, self._call) from None
+        if response is None:
+            raise StopIteration
+        return self._call.read(self._call.parse(response))
+
+    def _ended(self) -> bool:
+        return self._closed
 
     def close(self) -> None:
         """End the watch. Closing twice is harmless."""
         self._closed = True
-        self._stream.cancel()
+        self._stream.close()

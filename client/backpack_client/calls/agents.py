@@ -4,9 +4,12 @@ Lock files are sent and received as bytes. The daemon gets their path only to sh
 embedded value ever appears in a message or a repr here.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from backpack_client.agent_model import (
     Author,
@@ -23,8 +26,15 @@ from backpack_client.agent_model import (
 )
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import LARGEST, moment, text
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import Failure, is_key_name, not_a_key_name, usage
-from backpack_proto.v1 import agents_pb2 as pb
+from backpack_client.wire import agent_messages
+from backpack_client.wire.messages import Message, decode, encode
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import agents_pb2 as pb
+else:
+    pb = Stubs("agents_pb2")
 
 PATH_LIMIT = 256
 """The longest path that the daemon takes, in characters. A longer path is cut at its start."""
@@ -58,7 +68,10 @@ def create_lock(
         memory=json_bytes("memory", memory or {}),
     )
     return Call(
-        PACKAGE + "Agents/CreateLock", request, pb.CreateLockResponse.FromString, _read_changed
+        PACKAGE + "Agents/CreateLock",
+        request,
+        pb.CreateLockResponse.FromString,
+        _read_changed,
     )
 
 
@@ -73,10 +86,18 @@ def open_lock(
         legacy_key: the older tool's master key, for version 1; empty: the key that was kept.
         iterations: of PBKDF2, for version 1; 0: the older tool's number.
     """
-    request = pb.OpenLockRequest(
-        agent_lock=data, claimed_path=_claimed(path), legacy=_legacy(legacy_key, iterations)
+    return Call(
+        PACKAGE + "Agents/OpenLock",
+        encode(
+            agent_messages.OPEN_LOCK_REQUEST,
+            agent_lock=data,
+            claimed_path=_claimed(path),
+            legacy=_legacy(legacy_key, iterations),
+        ),
+        partial(decode, agent_messages.OPEN_LOCK_RESPONSE),
+        _read_opened,
+        for_agents=True,
     )
-    return Call(PACKAGE + "Agents/OpenLock", request, pb.OpenLockResponse.FromString, _read_opened)
 
 
 def edit_lock(
@@ -100,7 +121,12 @@ def edit_lock(
         put_credentials=_entries(put or {}),
         remove_credentials=[_name(name) for name in remove],
     )
-    return Call(PACKAGE + "Agents/EditLock", request, pb.EditLockResponse.FromString, _read_changed)
+    return Call(
+        PACKAGE + "Agents/EditLock",
+        request,
+        pb.EditLockResponse.FromString,
+        _read_changed,
+    )
 
 
 def update_memory(
@@ -114,19 +140,20 @@ def update_memory(
         expected: the `memory_hash` of the memory that was read.
         path: where the file lies.
     """
-    request = pb.UpdateMemoryRequest(
-        agent_lock=data,
-        claimed_path=_claimed(path),
-        memory=json_bytes("memory", memory),
-        expected_memory_hash=text("hash", expected),
-    )
     return Call(
         PACKAGE + "Agents/UpdateMemory",
-        request,
-        pb.UpdateMemoryResponse.FromString,
+        encode(
+            agent_messages.UPDATE_MEMORY_REQUEST,
+            agent_lock=data,
+            claimed_path=_claimed(path),
+            memory=json_bytes("memory", memory),
+            expected_memory_hash=text("hash", expected),
+        ),
+        partial(decode, agent_messages.UPDATE_MEMORY_RESPONSE),
         lambda response: SavedMemory(
             response.agent_lock, response.memory_counter, response.memory_hash
         ),
+        for_agents=True,
     )
 
 
@@ -151,7 +178,7 @@ def migrate_lock(
     """
     request = pb.MigrateLockRequest(
         agent_lock=data,
-        legacy=_legacy(legacy_key, iterations),
+        legacy=pb.LegacyKey(**_legacy(legacy_key, iterations)),
         store_embedded=store_embedded,
         replace=replace,
         keep_legacy_key=keep_legacy_key,
@@ -170,7 +197,10 @@ def rewrap_lock(data: bytes) -> Call[ChangedLock]:
     """Give a lock a new lock key."""
     request = pb.RewrapLockRequest(agent_lock=data)
     return Call(
-        PACKAGE + "Agents/RewrapLock", request, pb.RewrapLockResponse.FromString, _read_changed
+        PACKAGE + "Agents/RewrapLock",
+        request,
+        pb.RewrapLockResponse.FromString,
+        _read_changed,
     )
 
 
@@ -192,7 +222,10 @@ def add_recipient(
         label=text("label", label),
     )
     return Call(
-        PACKAGE + "Agents/AddRecipient", request, pb.AddRecipientResponse.FromString, _read_changed
+        PACKAGE + "Agents/AddRecipient",
+        request,
+        pb.AddRecipientResponse.FromString,
+        _read_changed,
     )
 
 
@@ -268,7 +301,12 @@ def forget(*, author: str | None = None, lock_id: str | None = None) -> Call[Non
         request = pb.ForgetRequest(author=text("fingerprint", author))
     else:
         request = pb.ForgetRequest(lock_id=text("lock id", lock_id or ""))
-    return Call(PACKAGE + "Agents/Forget", request, pb.ForgetResponse.FromString, lambda _: None)
+    return Call(
+        PACKAGE + "Agents/Forget",
+        request,
+        pb.ForgetResponse.FromString,
+        lambda _: None,
+    )
 
 
 def json_bytes(what: str, document: Mapping[str, Any]) -> bytes:
@@ -309,10 +347,10 @@ def _claimed(path: str) -> str:
     return shown if len(shown) <= PATH_LIMIT else shown[-PATH_LIMIT:]
 
 
-def _legacy(key: bytes, iterations: int) -> pb.LegacyKey:
+def _legacy(key: bytes, iterations: int) -> dict[str, Any]:
     if not 0 <= iterations <= LARGEST:
         raise usage("the number of iterations is out of bounds", hint="")
-    return pb.LegacyKey(key=key, iterations=iterations)
+    return {"key": key, "iterations": iterations}
 
 
 def _entries(credentials: Mapping[str, bytes | None]) -> list[pb.CredentialEntry]:
@@ -330,7 +368,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _read_opened(response: pb.OpenLockResponse) -> OpenedLock:
+def _read_opened(response: Message) -> OpenedLock:
     return OpenedLock(_info(response.info), _object(response.personality), _object(response.memory))
 
 
@@ -348,13 +386,13 @@ def _read_changed(response: Any) -> ChangedLock:
     return ChangedLock(response.agent_lock, _info(response.info))
 
 
-def _info(info: pb.LockInfo) -> LockInfo:
+def _info(info: pb.LockInfo | Message) -> LockInfo:
     author = info.author
     return LockInfo(
         version=info.version,
         lock_id=info.lock_id,
         author=Author(author.fingerprint, author.label, author.trusted, author.own)
-        if info.HasField("author")
+        if author.fingerprint
         else None,
         generation=info.generation,
         credentials_generation=info.credentials_generation,

@@ -1,14 +1,22 @@
 """The calls of the service Audit: what happened, whether the log is whole, where it ends."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import LARGEST, LARGEST_PID, moment, text
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
-from backpack_proto.v1 import audit_pb2
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import audit_pb2
+else:
+    audit_pb2 = Stubs("audit_pb2")
 
 
 class Anchor(StrEnum):
@@ -18,13 +26,6 @@ class Anchor(StrEnum):
     FILE = "file"
     EXPECTED = "expected"
     UNKNOWN = "unknown"
-
-
-_ANCHORS = {
-    audit_pb2.AUDIT_ANCHOR_VAULT: Anchor.VAULT,
-    audit_pb2.AUDIT_ANCHOR_FILE: Anchor.FILE,
-    audit_pb2.AUDIT_ANCHOR_EXPECTED: Anchor.EXPECTED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def _verifying(response: audit_pb2.VerifyAuditResponse) -> Verifying:
         found = response.verdict
         verdict = Verdict(
             found.head,
-            _ANCHORS.get(found.anchor, Anchor.UNKNOWN),
+            _anchor(found.anchor),
             found.signed_until,
             found.vouched_until,
             found.bad_entry,
@@ -203,3 +204,12 @@ def _entry(entry: audit_pb2.AuditEntry) -> AuditEntry:
         claimed_reason=entry.claimed_reason,
         generation=entry.generation,
     )
+
+
+def _anchor(number: int) -> Anchor:
+    anchors: dict[int, Anchor] = {
+        audit_pb2.AUDIT_ANCHOR_VAULT: Anchor.VAULT,
+        audit_pb2.AUDIT_ANCHOR_FILE: Anchor.FILE,
+        audit_pb2.AUDIT_ANCHOR_EXPECTED: Anchor.EXPECTED,
+    }
+    return anchors.get(number, Anchor.UNKNOWN)

@@ -1,21 +1,23 @@
 """The calls of the service Backup: everything that is stored, out of the vault and into it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import moment
-from backpack_proto.v1 import backup_pb2
+from backpack_client.calls.stubs import Stubs
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import backup_pb2
+else:
+    backup_pb2 = Stubs("backup_pb2")
 
 _PIECE = 256 * 1024
-_RULES = {
-    "keep": backup_pb2.ON_CONFLICT_KEEP,
-    "replace": backup_pb2.ON_CONFLICT_REPLACE,
-    "fail": backup_pb2.ON_CONFLICT_FAIL,
-}
-RULES = tuple(_RULES)
+RULES = ("keep", "replace", "fail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,14 @@ def import_keys(
     passphrase: bytes, *, on_conflict: str, dry_run: bool, with_grants: bool
 ) -> Call[Imported]:
     """Import a backup; its bytes follow in further requests, see `pieces`."""
+    rules = {
+        "keep": backup_pb2.ON_CONFLICT_KEEP,
+        "replace": backup_pb2.ON_CONFLICT_REPLACE,
+        "fail": backup_pb2.ON_CONFLICT_FAIL,
+    }
     terms = backup_pb2.ImportTerms(
         passphrase=passphrase,
-        on_conflict=_RULES[on_conflict],
+        on_conflict=rules[on_conflict],
         dry_run=dry_run,
         with_grants=with_grants,
     )

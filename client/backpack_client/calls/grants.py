@@ -1,6 +1,9 @@
 """The calls of the service Grants: standing permissions."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import (
@@ -12,9 +15,14 @@ from backpack_client.calls.fields import (
     seconds,
     text,
 )
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import Grant
-from backpack_proto.v1 import grants_pb2
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import grants_pb2
+else:
+    grants_pb2 = Stubs("grants_pb2")
 
 
 def add_grant(

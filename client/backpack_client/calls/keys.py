@@ -1,12 +1,23 @@
 """The calls of the service Keys: stored keys, without their values."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import key_names, moment
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import Deleted, KeyEntry, Stored
-from backpack_proto.v1 import keys_pb2
+from backpack_client.wire import agent_messages
+from backpack_client.wire.messages import Message, decode, encode
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import keys_pb2
+else:
+    keys_pb2 = Stubs("keys_pb2")
 
 
 def put_keys(
@@ -44,10 +55,11 @@ def list_keys(*, every: bool) -> Call[list[KeyEntry]]:
     """List keys without values."""
     return Call(
         PACKAGE + "Keys/ListKeys",
-        keys_pb2.ListKeysRequest(all=every),
-        keys_pb2.ListKeysResponse.FromString,
+        encode(agent_messages.LIST_KEYS_REQUEST, all=every),
+        partial(decode, agent_messages.LIST_KEYS_RESPONSE),
         _read_keys,
         streams=True,
+        for_agents=not every,
     )
 
 
@@ -62,7 +74,7 @@ def _value_bytes(name: str, value: str | bytes) -> bytes:
         ) from None
 
 
-def _read_keys(responses: Sequence[keys_pb2.ListKeysResponse]) -> list[KeyEntry]:
+def _read_keys(responses: Sequence[Message]) -> list[KeyEntry]:
     return [
         KeyEntry(key.name, moment(key.created_at_ms), moment(key.updated_at_ms))
         for response in responses

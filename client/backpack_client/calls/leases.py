@@ -1,7 +1,11 @@
 """The calls of the service Leases: handing out keys, and the life of leases."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import (
@@ -12,19 +16,25 @@ from backpack_client.calls.fields import (
     seconds,
     text,
 )
+from backpack_client.calls.stubs import Stubs
 from backpack_client.durations import parse_wait
 from backpack_client.failures import usage
 from backpack_client.model import LeaseEvent, LeaseInfo, Revealed
-from backpack_proto.v1 import leases_pb2
-from backpack_proto.v1 import leases_pb2 as pb
+from backpack_client.wire import agent_messages, messages
+from backpack_client.wire.messages import Message, decode, encode
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import leases_pb2
+else:
+    leases_pb2 = Stubs("leases_pb2")
 
 DEFAULT_TTL = "15m"
 DEFAULT_WAIT = "60s"
 _KINDS = {
-    leases_pb2.WatchLeasesResponse.KIND_LIVE: "live",
-    leases_pb2.WatchLeasesResponse.KIND_ISSUED: "issued",
-    leases_pb2.WatchLeasesResponse.KIND_RENEWED: "renewed",
-    leases_pb2.WatchLeasesResponse.KIND_ENDED: "ended",
+    agent_messages.KIND_LIVE: "live",
+    agent_messages.KIND_ISSUED: "issued",
+    agent_messages.KIND_RENEWED: "renewed",
+    agent_messages.KIND_ENDED: "ended",
 }
 
 
@@ -44,16 +54,18 @@ def get_keys(
     waiting = parse_wait(wait if isinstance(wait, str) else str(wait))
     return Call(
         PACKAGE + "Leases/GetKeys",
-        leases_pb2.GetKeysRequest(
+        encode(
+            messages.GET_KEYS_REQUEST,
             names=checked,
             ttl_seconds=seconds(ttl),
             reason=text("reason", reason),
             wait_seconds=waiting,
         ),
-        leases_pb2.GetKeysResponse.FromString,
+        partial(decode, messages.GET_KEYS_RESPONSE),
         _read_handout,
         names=tuple(checked),
         wait=waiting,
+        for_agents=True,
     )
 
 
@@ -64,18 +76,17 @@ def with_lock(call: Call[Handout], data: bytes) -> Call[Handout]:
         call: made by `get_keys`.
         data: the lock file; empty: none.
     """
-    assert isinstance(call.request, leases_pb2.GetKeysRequest)
-    call.request.agent_lock = data
-    return call
+    return _with(call, agent_lock=data)
 
 
 def renew_lease(lease_id: str) -> Call[LeaseInfo]:
     """Extend a lease by the time that it was issued for."""
     return Call(
         PACKAGE + "Leases/RenewLease",
-        leases_pb2.RenewLeaseRequest(lease_id=lease_id),
-        leases_pb2.RenewLeaseResponse.FromString,
+        encode(agent_messages.RENEW_LEASE_REQUEST, lease_id=lease_id),
+        partial(decode, agent_messages.RENEW_LEASE_RESPONSE),
         lambda response: _lease_info(response.lease),
+        for_agents=True,
     )
 
 
@@ -93,40 +104,31 @@ def revoke_leases(
             hint="name exactly one of: a lease's id, a key, a process tree, all",
         )
     if lease_id is not None:
-        request = leases_pb2.RevokeLeasesRequest(lease_id=checked_lease_id(lease_id))
+        what: dict[str, Any] = {"lease_id": checked_lease_id(lease_id)}
     elif key is not None:
-        request = leases_pb2.RevokeLeasesRequest(key=key_names([key])[0])
+        what = {"key": key_names([key])[0]}
     elif tree is not None:
         if not 0 < tree <= LARGEST_PID:
             raise usage("not a process id", hint="")
-        request = leases_pb2.RevokeLeasesRequest(tree_pid=tree)
+        what = {"tree_pid": tree}
     else:
-        request = leases_pb2.RevokeLeasesRequest(all=True)
-    return Call(
-        PACKAGE + "Leases/RevokeLeases",
-        request,
-        leases_pb2.RevokeLeasesResponse.FromString,
-        lambda response: int(response.ended),
-    )
+        what = {"all": True}
+    return _revoke(**what)
 
 
 def give_back(lease_id: str) -> Call[int]:
-    """Give a lease of the caller's tree back; its grants and consents stay."""
-    return Call(
-        PACKAGE + "Leases/RevokeLeases",
-        leases_pb2.RevokeLeasesRequest(lease_id=lease_id, give_back=True),
-        leases_pb2.RevokeLeasesResponse.FromString,
-        lambda response: int(response.ended),
-    )
+    """End a lease of the own tree that is done with; what it rested on stays."""
+    return _revoke(lease_id=lease_id, give_back=True)
 
 
 def list_leases(*, every: bool) -> Call[list[LeaseInfo]]:
     """List live leases."""
     return Call(
         PACKAGE + "Leases/ListLeases",
-        leases_pb2.ListLeasesRequest(all=every),
-        leases_pb2.ListLeasesResponse.FromString,
+        encode(agent_messages.LIST_LEASES_REQUEST, all=every),
+        partial(decode, agent_messages.LIST_LEASES_RESPONSE),
         lambda response: [_lease_info(lease) for lease in response.leases],
+        for_agents=not every,
     )
 
 
@@ -134,12 +136,13 @@ def watch_leases(*, every: bool) -> Call[LeaseEvent]:
     """Follow what happens to leases, beginning with the live ones."""
     return Call(
         PACKAGE + "Leases/WatchLeases",
-        leases_pb2.WatchLeasesRequest(all=every),
-        leases_pb2.WatchLeasesResponse.FromString,
+        encode(agent_messages.WATCH_LEASES_REQUEST, all=every),
+        partial(decode, agent_messages.WATCH_LEASES_RESPONSE),
         lambda response: LeaseEvent(
             _KINDS.get(response.kind, "unknown"), _lease_info(response.lease), response.reason
         ),
         streams=True,
+        for_agents=not every,
     )
 
 
@@ -154,7 +157,22 @@ def list_handouts() -> Call[list[Revealed]]:
     )
 
 
-def _read_handout(response: leases_pb2.GetKeysResponse) -> Handout:
+def _revoke(**what: Any) -> Call[int]:
+    return Call(
+        PACKAGE + "Leases/RevokeLeases",
+        encode(agent_messages.REVOKE_LEASES_REQUEST, **what),
+        partial(decode, agent_messages.REVOKE_LEASES_RESPONSE),
+        lambda response: int(response.ended),
+        for_agents=True,
+    )
+
+
+def _with(call: Call[Handout], **more: Any) -> Call[Handout]:
+    """Add fields to the request of a call that `get_keys` has made."""
+    return replace(call, request=call.request + encode(messages.GET_KEYS_REQUEST, **more))
+
+
+def _read_handout(response: Message) -> Handout:
     return Handout(_lease_info(response.lease), {key.name: key.value for key in response.keys})
 
 
@@ -174,7 +192,7 @@ def _read_handouts(responses: Sequence[leases_pb2.ListHandoutsResponse]) -> list
     ]
 
 
-def _lease_info(lease: leases_pb2.Lease) -> LeaseInfo:
+def _lease_info(lease: Message) -> LeaseInfo:
     return LeaseInfo(
         id=lease.id,
         names=tuple(lease.names),
@@ -190,8 +208,8 @@ def _lease_info(lease: leases_pb2.Lease) -> LeaseInfo:
 TERMINATE = "terminate"
 KEEP = "keep"
 _ON_REVOKE = {
-    TERMINATE: pb.AgentStart.ON_REVOKE_TERMINATE,
-    KEEP: pb.AgentStart.ON_REVOKE_KEEP,
+    TERMINATE: messages.ON_REVOKE_TERMINATE,
+    KEEP: messages.ON_REVOKE_KEEP,
 }
 
 
@@ -217,11 +235,7 @@ def start_agent(
         agent_lock: a lock, whose embedded values are handed over as well.
     """
     if on_revoke not in _ON_REVOKE:
-        raise usage("on_revoke has a wrong value", hint="terminate, or keep")
+        raise usage("on a revocation an agent is terminated or kept", hint="terminate, or keep")
+    agent = {"on_revoke": _ON_REVOKE[on_revoke], "without_values": without_values}
     call = get_keys(names, ttl=ttl, reason=reason, wait=wait)
-    request = call.request
-    assert isinstance(request, pb.GetKeysRequest)
-    request.agent.on_revoke = _ON_REVOKE[on_revoke]
-    request.agent.without_values = without_values
-    request.agent_lock = agent_lock
-    return call
+    return _with(call, agent=agent, agent_lock=agent_lock)

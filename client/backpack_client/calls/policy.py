@@ -1,20 +1,19 @@
 """The calls of the service Policy: rules for every request."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from backpack_client.calls.call import PACKAGE, Call, read_nothing
 from backpack_client.calls.fields import LARGEST, text
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import DenyRule, Policies, Policy, PolicyDefault, PolicyListing
-from backpack_proto.v1 import policy_pb2
 
-_DEFAULTS = {
-    policy_pb2.POLICY_DEFAULT_ASK: PolicyDefault.ASK,
-    policy_pb2.POLICY_DEFAULT_ALLOW: PolicyDefault.ALLOW,
-    policy_pb2.POLICY_DEFAULT_DENY: PolicyDefault.DENY,
-}
-_LISTINGS = {
-    policy_pb2.POLICY_LISTING_GRANTED: PolicyListing.GRANTED,
-    policy_pb2.POLICY_LISTING_ALL: PolicyListing.ALL,
-}
+if TYPE_CHECKING:
+    from backpack_proto.v1 import policy_pb2
+else:
+    policy_pb2 = Stubs("policy_pb2")
 
 
 def get_policy() -> Call[Policies]:
@@ -38,8 +37,8 @@ def set_policy(policy: Policy) -> Call[None]:
         )
         for rule in policy.deny
     ]
-    defaults = {word: number for number, word in _DEFAULTS.items()}
-    listings = {word: number for number, word in _LISTINGS.items()}
+    defaults = {word: number for number, word in _defaults().items()}
+    listings = {word: number for number, word in _listings().items()}
     rules_message = policy_pb2.PolicyRules(
         default=defaults[policy.default],
         listing=listings[policy.listing],
@@ -56,9 +55,24 @@ def set_policy(policy: Policy) -> Call[None]:
 
 def _policy(rules: policy_pb2.PolicyRules) -> Policy:
     return Policy(
-        # An unknown word is shown as the tightest setting, never as a wider one.
-        default=_DEFAULTS.get(rules.default, PolicyDefault.DENY),
-        listing=_LISTINGS.get(rules.listing, PolicyListing.GRANTED),
+        # What this version does not know is shown as the tightest, never as something wider.
+        default=_defaults().get(rules.default, PolicyDefault.DENY),
+        listing=_listings().get(rules.listing, PolicyListing.GRANTED),
         deny=tuple(DenyRule(tuple(rule.patterns), rule.selector) for rule in rules.deny),
         max_ttl_seconds=rules.max_ttl_seconds,
     )
+
+
+def _defaults() -> dict[policy_pb2.PolicyDefault, PolicyDefault]:
+    return {
+        policy_pb2.POLICY_DEFAULT_ASK: PolicyDefault.ASK,
+        policy_pb2.POLICY_DEFAULT_ALLOW: PolicyDefault.ALLOW,
+        policy_pb2.POLICY_DEFAULT_DENY: PolicyDefault.DENY,
+    }
+
+
+def _listings() -> dict[policy_pb2.PolicyListing, PolicyListing]:
+    return {
+        policy_pb2.POLICY_LISTING_GRANTED: PolicyListing.GRANTED,
+        policy_pb2.POLICY_LISTING_ALL: PolicyListing.ALL,
+    }

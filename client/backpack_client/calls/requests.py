@@ -1,12 +1,20 @@
 """The calls of the service Requests: requests that wait for a person, and answers to them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call, read_nothing
 from backpack_client.calls.fields import LARGEST_PID, checked_code, moment
+from backpack_client.calls.stubs import Stubs
 from backpack_client.failures import usage
 from backpack_client.model import Process, Request
-from backpack_proto.v1 import requests_pb2
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import requests_pb2
+else:
+    requests_pb2 = Stubs("requests_pb2")
 
 
 def list_requests(*, every: bool) -> Call[list[Request]]:

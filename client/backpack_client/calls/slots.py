@@ -1,11 +1,19 @@
 """The calls of the service Slots: ways to unlock, recovery and the master key."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call
 from backpack_client.calls.fields import moment, moment_or_none, passphrase_bytes, text
-from backpack_proto.v1 import slots_pb2
+from backpack_client.calls.stubs import Stubs
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import slots_pb2
+else:
+    slots_pb2 = Stubs("slots_pb2")
 
 
 @dataclass(frozen=True, slots=True)

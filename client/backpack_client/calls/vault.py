@@ -1,11 +1,19 @@
 """The calls of the service Vault: its state, unlocking, operator authority, panic."""
 
+from __future__ import annotations
+
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from backpack_client.calls.call import PACKAGE, Call, read_nothing
 from backpack_client.calls.fields import moment, moment_or_none, passphrase_bytes
+from backpack_client.calls.stubs import Stubs
 from backpack_client.model import Panicked, Protection, VaultState, VaultStatus
-from backpack_proto.v1 import vault_pb2
+
+if TYPE_CHECKING:
+    from backpack_proto.v1 import vault_pb2
+else:
+    vault_pb2 = Stubs("vault_pb2")
 
 
 def status() -> Call[VaultStatus]:

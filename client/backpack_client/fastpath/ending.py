@@ -8,7 +8,12 @@ and start the next one much later.
 from contextlib import closing
 
 from backpack_client.address import connect
-from backpack_client.fastpath import messages, unary
+from backpack_client.wire import Ended, conversation, messages
+from backpack_client.wire.messages import Message, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from backpack_client.wire.messages import Table
 
 PANIC = "/backpack.v1.Vault/Panic"
 LOCK = "/backpack.v1.Vault/Lock"
@@ -26,11 +31,11 @@ def panic(path: str) -> tuple[int, int]:
         How many leases and how many requests ended.
 
     Raises:
-        HandOver: the answer is not known here; asking again does no harm.
+        Unknown: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
-    counts = _call(path, PANIC)
-    return counts.get(1, 0), counts.get(2, 0)
+    ended = _call(path, PANIC, messages.PANIC_RESPONSE)
+    return ended.leases_ended, ended.requests_ended
 
 
 def lock(path: str) -> int:
@@ -43,12 +48,16 @@ def lock(path: str) -> int:
         How many leases of the caller's process tree ended.
 
     Raises:
-        HandOver: the answer is not known here; asking again does no harm.
+        Unknown: the answer is not known here; to ask again does no harm.
         Failure: the daemon is not there, or did not answer.
     """
-    return _call(path, LOCK).get(1, 0)
+    ended: int = _call(path, LOCK, messages.LOCK_RESPONSE).leases_ended
+    return ended
 
 
-def _call(path: str, method: str) -> dict[int, int]:
-    with closing(connect(path, patience=float(_PATIENCE))) as connection:
-        return messages.decode_counts(unary.call(connection, method, b"", _PATIENCE, {}))
+def _call(path: str, method: str, response: "Table") -> Message:
+    try:
+        with closing(connect(path, patience=float(_PATIENCE))) as connection:
+            return decode(response, conversation.call(connection, method, b"", _PATIENCE))
+    except Ended as ended:
+        raise ended.failure({}) from None

@@ -8,9 +8,10 @@ import os
 import sys
 
 from backpack_client.address import connect, socket_path
-from backpack_client.durations import parse_duration, parse_wait
 from backpack_client.failures import EXIT_DONE, Failure, usage, waiting_notice
-from backpack_client.fastpath import HandOver, malformed, messages, output, unary
+from backpack_client.fastpath import output
+from backpack_client.wire import Ended, conversation, malformed
+from backpack_client.wire.messages import GET_KEYS_REQUEST, GET_KEYS_RESPONSE, decode, encode
 
 METHOD = "/backpack.v1.Leases/GetKeys"
 DEFAULT_WAIT = 60
@@ -42,9 +43,12 @@ def parse(arguments: "list[str]") -> Arguments | None:
     """Parse the arguments after `get`.
 
     Returns:
-        The parts; None if they do not have the plain form: at least one name, each option and
-        flag at most once.
+        The parts; None where they are not of the plain form: at least one name, each option and
+        flag at most once, and no lock of an agent in the environment.
     """
+    if os.environ.get(_LOCK_VARIABLE):
+        # To read a lock with all that this takes would cost every `get` what this way saves.
+        return None
     parsed = Arguments()
     left = iter(arguments)
     for argument in left:
@@ -66,61 +70,73 @@ def run(arguments: Arguments) -> int:
 
     Returns:
         The exit code.
-
-    Raises:
-        HandOver: the full command must do it.
     """
     try:
         _run(arguments)
     except Failure as failure:
-        _tell(failure)
+        tell(failure)
         return failure.exit_code
     return EXIT_DONE
 
 
 def _run(arguments: Arguments) -> None:
-    if os.environ.get(_LOCK_VARIABLE):
-        # Code for locks would slow down every `get` as much as the fast path saves.
-        raise HandOver("the lock of an agent")
     names = arguments.names
     options = arguments.options
     output.check_form(names, arguments.form)
-    ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
-    wait = parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
-    request = messages.encode_request(names, ttl, _utf8(options.get("--reason", "")), wait)
+    ttl, wait = _times(options)
+    request = encode(
+        GET_KEYS_REQUEST,
+        names=names,
+        ttl_seconds=ttl,
+        reason=_utf8(options.get("--reason", "")),
+        wait_seconds=wait,
+    )
     seconds = wait + GRACE
     connection = connect(socket_path(os.environ), patience=float(seconds))
     try:
-        facts = {"backpack-names": " ".join(names)}
         on_headers = _tell_code if wait else None
-        response = unary.call(connection, METHOD, request, seconds, facts, on_headers=on_headers)
-        answer = messages.decode_response(response)
+        response = conversation.call(connection, METHOD, request, seconds, on_headers=on_headers)
+    except Ended as ended:
+        raise ended.failure({"backpack-names": " ".join(names)}) from None
     finally:
         connection.close()
-    # The caller trusts the printed names, so they must be the requested ones.
-    if [name for name, _ in answer.keys] != names:
+    answer = decode(GET_KEYS_RESPONSE, response)
+    keys = [(key.name, key.value) for key in answer.keys]
+    # Printed under names that the caller trusts, so they must be the ones he asked for.
+    if [name for name, _ in keys] != names:
         raise malformed("other keys than those asked for")
     output.write(
         output.render(
-            answer.keys,
+            keys,
             arguments.form,
-            lease_id=answer.lease_id,
-            expires_at_ms=answer.expires_at_ms,
-            remaining_seconds=answer.remaining_seconds,
+            lease_id=answer.lease.id,
+            expires_at_ms=answer.lease.expires_at_ms,
+            remaining_seconds=answer.lease.remaining_seconds,
         )
     )
 
 
+def _times(options: "dict[str, str]") -> tuple[int, int]:
+    if "--ttl" not in options and "--wait" not in options:
+        return 0, DEFAULT_WAIT
+    from backpack_client.durations import parse_duration, parse_wait  # noqa: PLC0415 - most do without
+
+    ttl = parse_duration(options["--ttl"]) if "--ttl" in options else 0
+    return ttl, parse_wait(options["--wait"]) if "--wait" in options else DEFAULT_WAIT
+
+
 def _tell_code(headers: "dict[str, str]") -> None:
-    _write(waiting_notice(headers.get("backpack-request-code", "")))
+    say(waiting_notice(headers.get("backpack-request-code", "")))
 
 
-def _tell(failure: Failure) -> None:
+def tell(failure: Failure) -> None:
+    """Write a failure to standard error, unless it has nothing to say."""
     if failure.message:
-        _write(failure.render())
+        say(failure.render())
 
 
-def _write(text: str) -> None:
+def say(text: str) -> None:
+    """Write text to standard error, if there is one."""
     if not text or sys.stderr is None:
         return
     try:

@@ -11,8 +11,9 @@ from backpack_client.cli.session import (
     passphrase_option,
 )
 from backpack_client.console import terminal
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
 from backpack_client.model import Revealed
+from backpack_client.wire import Unknown
 
 
 @click.command("panic")
@@ -55,7 +56,7 @@ def panic(session: Session, report: bool, as_json: bool, passphrase_file: str | 
 def _panic(session: Session) -> tuple[int, int]:
     try:
         return ending.panic(session.socket)
-    except HandOver:
+    except Unknown:
         with session.connect() as backpack:
             done = backpack.panic()
         return done.leases_ended, done.requests_ended

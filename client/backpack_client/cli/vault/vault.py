@@ -20,8 +20,9 @@ from backpack_client.cli.vault.shown_once import keep_drawn
 from backpack_client.console import terminal
 from backpack_client.durations import format_duration
 from backpack_client.failures import INIT_HINT, UNLOCK_HINT, from_status
-from backpack_client.fastpath import HandOver, ending
+from backpack_client.fastpath import ending
 from backpack_client.model import VaultStatus
+from backpack_client.wire import Unknown
 
 _no_start_option = click.option(
     "--no-start", is_flag=True, help="Fail when no daemon runs, instead of starting one."
@@ -128,7 +129,7 @@ def lock(session: Session) -> None:
     """Lock the vault and end every lease. Needs no passphrase."""
     try:
         ended = ending.lock(session.socket)
-    except HandOver:
+    except Unknown:
         with session.connect() as backpack:
             ended = backpack.lock()
     terminal.say(f"the vault is locked; {count(ended, 'lease')} ended")

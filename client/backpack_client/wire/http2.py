@@ -1,20 +1,22 @@
-"""HTTP/2 (RFC 9113) for exactly one call: writes the request, and reads the answer.
+"""HTTP/2 (RFC 9113) for exactly one call: what the client sends, and a reader of what comes back.
 
-Sans I/O: `unary` has the socket. It has only what one call needs: one stream, no push, no
-priorities, and no window updates, because the initial window holds the largest answer. It ignores
-frames that a client must ignore. A broken frame ends the call.
+Sans I/O: the socket is the transports' business. What is not needed for one call does not exist:
+one stream, no push, no priorities. Frames that a client is to ignore are ignored; broken ones end
+the call.
 """
 
-from backpack_client.failures import Failure, from_status
-from backpack_client.fastpath import HandOver, hpack, malformed
+from backpack_client.wire import Ended, Unknown, hpack, malformed
 
-# Section 6.5.2: the default frame size that a peer accepts and sends.
+# Section 6.5.2: the frame size that a peer accepts, and receives, without further agreement.
 FRAME_LIMIT = 16384
-# Section 6.9.2: the default window that a peer grants.
+# Section 6.9.2: the window that a peer grants without further agreement.
 _DEFAULT_WINDOW = 65535
-# The limit for the answer's DATA frames, including padding.
-WINDOW = 8 * 1024 * 1024
-# The limit for all received bytes, including frame headers and pings: it stops an endless peer.
+# Section 6.9.1: no window is larger.
+_LARGEST_WINDOW = 2**31 - 1
+# What the answer's DATA frames may hold, padding included: the longest message and its prefix. An
+# endless answer is granted as much again whenever half of it was used.
+WINDOW = 8 * 1024 * 1024 + 64 * 1024
+# Everything that may come, frame headers and pings included: a bound on an endless peer.
 TOTAL_LIMIT = 2 * WINDOW
 
 _HEADER = 9
@@ -30,80 +32,80 @@ _PADDED = 0x8
 _WITH_PRIORITY = 0x20
 
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_HEADER_LIST_SIZE = 1, 2, 4, 6
+_SETTING = 6
 
 # The gRPC status for the error code of a RST_STREAM; INTERNAL for all others
 # (gRPC over HTTP2, "HTTP2 transport mapping").
 _STATUS_OF_RESET = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED"}
 
 
-def opening(fields: "list[tuple[str, str]]", body: bytes) -> bytes:
-    """Encode everything that the client sends: one connection, one stream, one request.
-
-    Args:
-        fields: the request's header fields, pseudo-header fields first.
-        body: the request's body.
-
-    Returns:
-        The bytes to send, in one piece.
-
-    Raises:
-        HandOver: the request needs more than one frame for its header or its body.
-    """
-    block = hpack.encode(fields)
-    if len(block) > FRAME_LIMIT or len(body) > FRAME_LIMIT:
-        raise HandOver("a request of more than one frame")
-    settings = b"".join(
-        key.to_bytes(2, "big") + value.to_bytes(4, "big")
-        for key, value in (
-            (_HEADER_TABLE_SIZE, 0),
-            (_ENABLE_PUSH, 0),
-            (_INITIAL_WINDOW_SIZE, WINDOW),
-            (_MAX_HEADER_LIST_SIZE, hpack.LIST_LIMIT),
-        )
-    )
-    return b"".join(
-        (
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            _frame(_SETTINGS, 0, 0, settings),
-            _frame(_WINDOW_UPDATE, 0, 0, (WINDOW - _DEFAULT_WINDOW).to_bytes(4, "big")),
-            _frame(_HEADERS, _END_HEADERS, _STREAM, block),
-            _frame(_DATA, _END_STREAM, _STREAM, body),
-        )
-    )
-
-
-class Reply:
-    """Reads the answer to the one request.
+class Exchange:
+    """One request and its answer.
 
     Attributes:
-        outgoing: bytes to send to the peer before waiting for more; the sender clears it.
-        headers: the header fields of the answer; None before they have come, and always None if
-            the answer has only trailers.
-        body: the received part of the answer's body.
+        outgoing: what is to be sent to the peer before waiting for more; the sender clears it.
+        headers: the header fields of the answer; None before they have come, and for good where
+            the answer is nothing but trailers.
+        body: what has come of the answer's body; the reader takes from it.
         trailers: the fields that end the answer; None before that.
     """
 
-    def __init__(self) -> None:
-        self.outgoing = bytearray()
+    def __init__(
+        self, fields: "list[tuple[str, str]]", body: bytes, *, endless: bool = False
+    ) -> None:
+        """Lay out what the client has to say: one connection, one stream, one request.
+
+        Args:
+            fields: the request's header fields, pseudo-header fields first.
+            body: the request's body, at least one byte.
+            endless: the answer may be of any length, and is read as it comes.
+
+        Raises:
+            Unknown: the request's header needs more than one frame.
+        """
+        block = hpack.encode(fields)
+        if len(block) > FRAME_LIMIT:
+            raise Unknown("a header of more than one frame")
+        settings = b"".join(
+            key.to_bytes(2, "big") + value.to_bytes(4, "big")
+            for key, value in (
+                (_HEADER_TABLE_SIZE, 0),
+                (_ENABLE_PUSH, 0),
+                (_INITIAL_WINDOW_SIZE, WINDOW),
+                (_MAX_HEADER_LIST_SIZE, hpack.LIST_LIMIT),
+            )
+        )
+        self.outgoing = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self.outgoing += _frame(_SETTINGS, 0, 0, settings)
+        self.outgoing += _window_update(0, WINDOW - _DEFAULT_WINDOW)
+        self.outgoing += _frame(_HEADERS, _END_HEADERS, _STREAM, block)
         self.headers: list[tuple[str, str]] | None = None
         self.body = bytearray()
         self.trailers: list[tuple[str, str]] | None = None
+        self._endless = endless
+        self._unsent = memoryview(body)
+        # What the peer still takes, on the whole connection and on the stream. Its settings may
+        # lower the latter below zero.
+        self._connection_takes = self._stream_takes = _DEFAULT_WINDOW
+        self._initial = _DEFAULT_WINDOW
         self._buffer = bytearray()
         self._total = 0
         self._window = WINDOW
         self._settled = False
         self._block: bytearray | None = None
         self._block_ends_stream = False
+        self._send_body()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer. After the trailers, nothing more is read.
+        """Take what has come from the peer. After the trailers, nothing more is read.
 
         Raises:
-            HandOver: it is legal, but not known here.
-            Failure: it breaks the protocol, or the peer gave the call up.
+            Unknown: it is legal, and not known here.
+            Failure: it breaks the protocol.
+            Ended: the peer gave the call up.
         """
         self._total += len(data)
-        if self._total > TOTAL_LIMIT:
+        if self._total > TOTAL_LIMIT and not self._endless:
             raise malformed("an endless answer")
         buffer = self._buffer
         buffer += data
@@ -134,10 +136,9 @@ class Reply:
             self._take_of_connection(kind, flags, payload)
         elif kind == _PUSH_PROMISE:
             raise malformed("a push, which was declined")
-        elif kind == _WINDOW_UPDATE and len(payload) != 4:  # noqa: PLR2004 - section 6.9
-            raise malformed("a broken window update")
-        # The whole request has been sent, so the peer's window does not matter.
-        # Ignore PRIORITY and unknown frames of later versions (sections 5.3.2 and 5.5).
+        elif kind == _WINDOW_UPDATE:
+            self._take_window(stream, payload)
+        # PRIORITY, and whatever later versions add, is to be ignored (sections 5.3.2 and 5.5).
 
     def _take_of_connection(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == _SETTINGS:
@@ -147,9 +148,9 @@ class Reply:
                 if not self._settled:
                     raise malformed("it does not speak HTTP/2")
                 return
-            # No setting changes the bytes that are left to send.
             self._settled = True
             self.outgoing += _frame(_SETTINGS, _ACK, 0, b"")
+            self._take_settings(payload)
         elif kind == _PING:
             if len(payload) != 8:  # noqa: PLR2004 - section 6.7
                 raise malformed("a broken ping")
@@ -159,8 +160,8 @@ class Reply:
             if len(payload) < 8:  # noqa: PLR2004 - section 6.8
                 raise malformed("a broken goodbye")
             if int.from_bytes(payload[:4], "big") & _STREAM_BITS < _STREAM:
-                # The peer did not process the request, so asking again makes no second lease.
-                raise HandOver("the peer did not take the request")
+                # The request was not looked at, so asking again makes no second lease.
+                raise Unknown("the peer did not take the request")
 
     def _take_of_stream(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if stream != _STREAM:
@@ -186,6 +187,45 @@ class Reply:
         if flags & _END_STREAM:
             raise malformed("an answer without trailers")
         self.body += _unpad(payload) if flags & _PADDED else payload
+        if self._endless and self._window < WINDOW // 2:
+            for each in (0, _STREAM):
+                self.outgoing += _window_update(each, WINDOW - self._window)
+            self._window = WINDOW
+
+    def _take_settings(self, payload: bytes) -> None:
+        for at in range(0, len(payload), _SETTING):
+            if int.from_bytes(payload[at : at + 2], "big") == _INITIAL_WINDOW_SIZE:
+                size = int.from_bytes(payload[at + 2 : at + _SETTING], "big")
+                if size > _LARGEST_WINDOW:
+                    raise malformed("broken settings")
+                # Section 6.9.2: it holds for the stream that is open, too.
+                self._stream_takes += size - self._initial
+                self._initial = size
+        self._send_body()
+
+    def _take_window(self, stream: int, payload: bytes) -> None:
+        more = int.from_bytes(payload, "big") & _STREAM_BITS
+        if len(payload) != 4 or not more:  # noqa: PLR2004 - section 6.9
+            raise malformed("a broken window update")
+        if stream == 0:
+            self._connection_takes += more
+        elif stream == _STREAM:
+            self._stream_takes += more
+        if max(self._connection_takes, self._stream_takes) > _LARGEST_WINDOW:
+            raise malformed("a broken window update")
+        self._send_body()
+
+    def _send_body(self) -> None:
+        """Send of the body what the peer takes now."""
+        while self._unsent:
+            size = min(FRAME_LIMIT, self._connection_takes, self._stream_takes, len(self._unsent))
+            if size <= 0:
+                return
+            flags = _END_STREAM if size == len(self._unsent) else 0
+            self.outgoing += _frame(_DATA, flags, _STREAM, bytes(self._unsent[:size]))
+            self._unsent = self._unsent[size:]
+            self._connection_takes -= size
+            self._stream_takes -= size
 
     def _take_block(self, flags: int, block: bytearray) -> None:
         if len(block) > hpack.LIST_LIMIT:
@@ -207,6 +247,10 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return head + payload
 
 
+def _window_update(stream: int, more: int) -> bytes:
+    return _frame(_WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big"))
+
+
 def _header_fragment(flags: int, payload: bytes) -> bytes:
     if flags & _PADDED:
         payload = _unpad(payload)
@@ -223,9 +267,9 @@ def _unpad(payload: bytes) -> bytes:
     return payload[1 : len(payload) - payload[0]]
 
 
-def _reset(payload: bytes) -> Failure:
+def _reset(payload: bytes) -> Exception:
     if len(payload) != 4:  # noqa: PLR2004 - section 6.4
         return malformed("a broken reset")
     code = int.from_bytes(payload, "big")
     status = _STATUS_OF_RESET.get(code, "INTERNAL")
-    return from_status(status, "", f"the daemon gave the call up (HTTP/2 error {code})", {})
+    return Ended(status, f"the daemon gave the call up (HTTP/2 error {code})")

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import EXIT_NO_DAEMON, Failure
-from backpack_client.fastpath import HandOver, hpack, http2
-from backpack_client.fastpath.http2 import Reply
+from backpack_client.wire import Ended, Unknown, hpack, http2
+from backpack_client.wire.http2 import Exchange
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
@@ -26,8 +26,15 @@ BEGIN = HELLO + frame(HEADERS, 4, 1, STATUS)
 END = frame(HEADERS, 5, 1, TRAILERS)
 
 
-def fed(data: bytes) -> Reply:
-    reply = Reply()
+def begun(body: bytes = b"request", *, endless: bool = False) -> Exchange:
+    """Make an exchange whose request was sent, as far as the peer takes it unasked."""
+    reply = Exchange([(":path", "/")], body, endless=endless)
+    reply.outgoing.clear()
+    return reply
+
+
+def fed(data: bytes) -> Exchange:
+    reply = begun()
     reply.feed(data)
     return reply
 
@@ -40,7 +47,7 @@ def test_an_answer_is_headers_then_a_body_then_trailers() -> None:
 
 
 def test_an_answer_that_comes_byte_by_byte_is_the_same() -> None:
-    reply = Reply()
+    reply = begun()
     for byte in BEGIN + frame(DATA, 0, 1, b"abc") + END:
         assert reply.trailers is None
         reply.feed(bytes((byte,)))
@@ -170,20 +177,115 @@ def test_a_peer_that_never_stops_pinging_ends_the_call() -> None:
     [(0, "internal"), (2, "internal"), (7, "no-daemon"), (8, "no-daemon"), (11, "failed")],
 )
 def test_a_reset_is_a_failure_by_its_code(code: int, reason: str) -> None:
-    with pytest.raises(Failure, match=f"HTTP/2 error {code}") as caught:
+    with pytest.raises(Ended) as caught:
         fed(HELLO + frame(RST_STREAM, 0, 1, code.to_bytes(4, "big")))
-    assert caught.value.reason == reason
-    assert (caught.value.exit_code == EXIT_NO_DAEMON) == (code in (7, 8))
+    failure = caught.value.failure({})
+    assert f"HTTP/2 error {code}" in failure.message
+    assert failure.reason == reason
+    assert (failure.exit_code == EXIT_NO_DAEMON) == (code in (7, 8))
 
 
-def test_a_goodbye_before_the_request_was_taken_is_handed_over() -> None:
-    with pytest.raises(HandOver):
+def test_a_goodbye_before_the_request_was_taken_is_not_known() -> None:
+    with pytest.raises(Unknown):
         fed(HELLO + frame(GOAWAY, payload=bytes(8)))
 
 
-def test_a_request_of_more_than_one_frame_is_handed_over() -> None:
-    with pytest.raises(HandOver):
-        http2.opening([(":path", "/")], bytes(http2.FRAME_LIMIT + 1))
+def test_a_header_of_more_than_one_frame_is_not_known() -> None:
+    with pytest.raises(Unknown):
+        Exchange([(":path", "/" * http2.FRAME_LIMIT)], b"x")
+
+
+def sent(data: bytes) -> tuple[bytes, list[int]]:
+    """Return what the DATA frames among the bytes that were sent hold, and their flags."""
+    body, flags, at = b"", [], 0
+    while at < len(data):
+        end = at + 9 + int.from_bytes(data[at : at + 3], "big")
+        if data[at + 3] == DATA:
+            body += data[at + 9 : end]
+            flags.append(data[at + 4])
+        at = end
+    return body, flags
+
+
+LONG = bytes(range(256)) * 400  # 102,400 bytes: more than the 65,535 that a peer takes unasked
+
+
+def opened(body: bytes) -> tuple[Exchange, bytes]:
+    exchange = Exchange([(":path", "/")], body)
+    first, _ = sent(bytes(exchange.outgoing[24:]))
+    exchange.outgoing.clear()
+    return exchange, first
+
+
+def test_a_long_request_is_sent_in_frames_as_the_peer_takes_it() -> None:
+    exchange, first = opened(LONG)
+    assert first == LONG[:65535]
+    exchange.feed(HELLO + frame(WINDOW_UPDATE, 0, 1, (2**20).to_bytes(4, "big")))
+    # The window of the connection is its own.
+    assert sent(bytes(exchange.outgoing)) == (b"", [])
+    exchange.feed(frame(WINDOW_UPDATE, 0, 0, (20_000).to_bytes(4, "big")))
+    part, flags = sent(bytes(exchange.outgoing))
+    assert part == LONG[65535:85535]
+    assert 1 not in flags
+    exchange.outgoing.clear()
+    exchange.feed(frame(WINDOW_UPDATE, 0, 0, (2**20).to_bytes(4, "big")))
+    last, flags = sent(bytes(exchange.outgoing))
+    assert (first + part + last, flags[-1]) == (LONG, 1)
+
+
+def window(size: int) -> bytes:
+    return frame(SETTINGS, payload=b"\0\4" + size.to_bytes(4, "big"))
+
+
+def test_settings_move_the_window_of_the_stream_that_is_open() -> None:
+    exchange, first = opened(LONG)
+    exchange.feed(window(10) + frame(WINDOW_UPDATE, 0, 0, (2**20).to_bytes(4, "big")))
+    # It is below zero now by what was sent: as much has to be granted first.
+    exchange.feed(frame(WINDOW_UPDATE, 0, 1, (65525).to_bytes(4, "big")))
+    assert sent(bytes(exchange.outgoing)) == (b"", [])
+    exchange.feed(window(2**20))
+    assert first + sent(bytes(exchange.outgoing))[0] == LONG
+
+
+def test_an_answer_before_the_request_is_sent_is_read() -> None:
+    exchange, _ = opened(LONG)
+    exchange.feed(HELLO + frame(HEADERS, 5, 1, STATUS + TRAILERS))
+    assert exchange.trailers is not None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(frame(WINDOW_UPDATE, 0, 0, bytes(4)), id="no more"),
+        pytest.param(frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"), id="a large stream"),
+        pytest.param(frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), id="too large in all"),
+        pytest.param(window(2**31), id="settings above the limit"),
+    ],
+)
+def test_a_window_of_no_size_that_there_is_ends_the_call(broken: bytes) -> None:
+    with pytest.raises(Failure) as caught:
+        fed(HELLO + broken)
+    assert caught.value.reason == "protocol"
+
+
+def test_an_endless_answer_is_granted_more_as_it_comes() -> None:
+    exchange = begun(endless=True)
+    exchange.feed(BEGIN)
+    exchange.outgoing.clear()
+    piece = frame(DATA, 0, 1, bytes(http2.FRAME_LIMIT))
+    granted = 0
+    for _ in range(3 * http2.TOTAL_LIMIT // http2.FRAME_LIMIT):
+        exchange.feed(piece)
+        exchange.body.clear()
+        updates = bytes(exchange.outgoing)
+        exchange.outgoing.clear()
+        if updates:
+            assert updates[:13] == frame(WINDOW_UPDATE, 0, 0, updates[9:13])
+            assert updates[13:] == frame(WINDOW_UPDATE, 0, 1, updates[9:13])
+            granted += int.from_bytes(updates[9:13], "big")
+    assert granted > 2 * http2.TOTAL_LIMIT
+    # And never more than the window: what is not read is not granted.
+    assert granted <= 3 * http2.TOTAL_LIMIT
 
 
 frames = st.builds(
@@ -200,13 +302,13 @@ frames = st.builds(
     st.lists(st.one_of(frames, st.binary(max_size=30)), max_size=12),
     st.integers(1, 50),
 )
-def test_any_bytes_are_an_answer_or_handed_over_or_a_failure(
+def test_any_bytes_are_an_answer_or_its_end_or_not_known_or_a_failure(
     start: bytes, parts: list[bytes], step: int
 ) -> None:
     data = start + b"".join(parts)
-    reply = Reply()
+    reply = begun()
     try:
         for position in range(0, len(data), step):
             reply.feed(data[position : position + step])
-    except (HandOver, Failure):
+    except (Unknown, Ended, Failure):
         pass

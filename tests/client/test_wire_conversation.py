@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, hpack, unary
+from backpack_client.wire import Ended, Unknown, conversation, hpack
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
@@ -50,7 +50,15 @@ def call(answer: bytes, *, hang_up: bool = True, seconds: int = 60) -> bytes:
         theirs.sendall(answer)
         if hang_up:
             theirs.shutdown(socket.SHUT_WR)
-        return unary.call(ours, "/a/B", b"request", seconds, {"backpack-names": "A"})
+        return ask(ours, seconds)
+
+
+def ask(connection: Any, seconds: float = 60, message: bytes = b"request") -> bytes:
+    """Make a call; what ends it is a failure, as a command tells it."""
+    try:
+        return conversation.call(connection, "/a/B", message, seconds)
+    except Ended as ended:
+        raise ended.failure({"backpack-names": "A"}) from None
 
 
 def test_the_answer_is_the_message() -> None:
@@ -62,7 +70,7 @@ def test_the_request_is_sent_in_one_piece_with_its_deadline(
 ) -> None:
     ours, theirs = ends
     theirs.sendall(BEGIN + message(b"") + OK)
-    unary.call(ours, "/a/B", b"request", 7, {})
+    ask(ours, 7)
     sent = theirs.recv(65536)
     assert sent.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     assert b"\x0cgrpc-timeout\x027S" in sent
@@ -84,7 +92,7 @@ def test_a_ping_gets_its_answer_while_the_call_waits(
 
     thread = threading.Thread(target=play)
     thread.start()
-    assert unary.call(ours, "/a/B", b"", 60, {}) == b"late"
+    assert ask(ours, message=b"") == b"late"
     thread.join()
     assert frame(4, 1) in seen
 
@@ -110,7 +118,7 @@ def test_an_answer_before_the_peer_hung_up_is_read(
     ours, theirs = ends
     theirs.sendall(BEGIN + message(b"response") + OK)
     theirs.close()
-    assert unary.call(ours, "/a/B", b"request", 60, {}) == b"response"
+    assert ask(ours) == b"response"
 
 
 def test_an_answer_that_came_with_a_hang_up_while_settings_were_acknowledged_is_read() -> None:
@@ -136,14 +144,14 @@ def test_an_answer_that_came_with_a_hang_up_while_settings_were_acknowledged_is_
     with ours:
         theirs.sendall(BEGIN + message(b"response") + OK)
         connection: Any = HangsUp()
-        assert unary.call(connection, "/a/B", b"request", 60, {}) == b"response"
+        assert ask(connection) == b"response"
 
 
 def test_a_peer_that_is_gone_before_the_request_is_no_daemon() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(Failure, match="closed the connection"):
-        unary.call(ours, "/a/B", b"", 60, {})
+        ask(ours, message=b"")
 
 
 @pytest.mark.parametrize("answer", [b"", HELLO, BEGIN + message(b"x")])
@@ -190,8 +198,8 @@ def test_a_peer_that_keeps_talking_is_waited_for_no_longer_than_asked(
         pytest.param(HELLO + frame(7, payload=bytes(8)), id="a goodbye before the request"),
     ],
 )
-def test_what_is_legal_and_not_known_is_handed_over(answer: bytes) -> None:
-    with pytest.raises(HandOver):
+def test_what_is_legal_and_not_known_here_is_told_apart(answer: bytes) -> None:
+    with pytest.raises(Unknown):
         call(answer)
 
 
@@ -214,7 +222,7 @@ def test_what_breaks_the_protocol_is_a_failure(answer: bytes) -> None:
 
 
 def test_too_large_a_message_is_refused_at_its_first_bytes() -> None:
-    length = (unary.MESSAGE_LIMIT + 1).to_bytes(4, "big")
+    length = (conversation.MESSAGE_LIMIT + 1).to_bytes(4, "big")
     with pytest.raises(Failure, match="too large"):
         call(BEGIN + frame(0, 0, 1, b"\0" + length), hang_up=False)
 
@@ -247,12 +255,12 @@ def test_what_the_daemon_says_goes_before_what_the_caller_knows() -> None:
     ],
 )
 def test_a_status_message_is_percent_decoded(encoded: str, text: str) -> None:
-    assert unary._percent_decoded(encoded) == text
+    assert conversation.percent_decoded(encoded) == text
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=40))
 def test_any_status_message_decodes(text: str) -> None:
-    assert isinstance(unary._percent_decoded(text), str)
+    assert isinstance(conversation.percent_decoded(text), str)
 
 
 pieces = st.sampled_from(
@@ -261,9 +269,9 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(st.one_of(pieces, st.binary(max_size=60)), max_size=8))
-def test_any_peer_ends_in_an_answer_or_a_hand_over_or_a_failure(said: list[bytes]) -> None:
+def test_any_peer_ends_in_an_answer_or_not_known_or_a_failure(said: list[bytes]) -> None:
     try:
         answer = call(b"".join(said))
-    except (HandOver, Failure):
+    except (Unknown, Failure):
         return
     assert isinstance(answer, bytes)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpack_client.failures import Failure
-from backpack_client.fastpath import HandOver, hpack
+from backpack_client.wire import Unknown, hpack
 
 ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=300)
 field_lists = st.lists(st.tuples(ascii_text, ascii_text), max_size=8)
@@ -54,8 +54,8 @@ def test_a_table_size_of_nothing_at_the_start_is_taken() -> None:
         pytest.param(bytes.fromhex("0482639d"), id="a Huffman coded value"),
     ],
 )
-def test_what_is_legal_and_not_known_is_handed_over(block: bytes) -> None:
-    with pytest.raises(HandOver):
+def test_what_is_legal_and_not_known_here_is_told_apart(block: bytes) -> None:
+    with pytest.raises(Unknown):
         hpack.decode(block)
 
 
@@ -81,9 +81,9 @@ def test_what_is_broken_is_a_failure(block: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_fields_or_handed_over_or_a_failure(block: bytes) -> None:
+def test_any_bytes_are_fields_or_not_known_or_a_failure(block: bytes) -> None:
     try:
         fields = hpack.decode(block)
-    except (HandOver, Failure):
+    except (Unknown, Failure):
         return
     assert sum(len(name) + len(value) for name, value in fields) <= hpack.LIST_LIMIT

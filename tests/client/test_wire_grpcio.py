@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from backpack_client.address import connect
 from backpack_client.failures import Failure, printable
-from backpack_client.fastpath import HandOver, get, messages, unary
+from backpack_client.fastpath import get
+from backpack_client.wire import Ended, Unknown, conversation
+from backpack_client.wire.messages import (
+    GET_KEYS_REQUEST,
+    GET_KEYS_RESPONSE,
+    Message,
+    decode,
+    encode,
+)
 from backpack_proto.v1 import leases_pb2
 
 Handler = Callable[[leases_pb2.GetKeysRequest, grpc.ServicerContext], leases_pb2.GetKeysResponse]
@@ -52,10 +60,14 @@ def serving(
 
 def ask(
     path: str, names: list[str], *, ttl: int = 0, reason: str = "", seconds: int = 60
-) -> messages.Answer:
-    request = messages.encode_request(names, ttl, reason)
+) -> Message:
+    request = encode(GET_KEYS_REQUEST, names=names, ttl_seconds=ttl, reason=reason)
     with contextlib.closing(connect(path)) as connection:
-        return messages.decode_response(unary.call(connection, get.METHOD, request, seconds, {}))
+        try:
+            answer = conversation.call(connection, get.METHOD, request, seconds)
+        except Ended as ended:
+            raise ended.failure({"backpack-names": " ".join(names)}) from None
+    return decode(GET_KEYS_RESPONSE, answer)
 
 
 def echo(
@@ -98,11 +110,12 @@ def refusing(
 def test_an_answer_of_grpcio_is_understood(tmp_path: Path) -> None:
     with serving(tmp_path, echo) as path:
         answer = ask(path, ["A", "B"], ttl=90, reason="größe")
-    assert [name for name, _ in answer.keys] == ["A", "B"]
-    assert leases_pb2.GetKeysRequest.FromString(answer.keys[0][1]) == leases_pb2.GetKeysRequest(
+    assert [key.name for key in answer.keys] == ["A", "B"]
+    assert leases_pb2.GetKeysRequest.FromString(answer.keys[0].value) == leases_pb2.GetKeysRequest(
         names=["A", "B"], ttl_seconds=90, reason="größe"
     )
-    assert (answer.lease_id, answer.expires_at_ms, answer.remaining_seconds) == ("lease", 12, 900)
+    told = answer.lease
+    assert (told.id, told.expires_at_ms, told.remaining_seconds) == ("lease", 12, 900)
 
 
 def test_the_deadline_reaches_the_server(tmp_path: Path) -> None:
@@ -122,7 +135,9 @@ def test_the_deadline_reaches_the_server(tmp_path: Path) -> None:
 def test_the_largest_answer_there_is_comes_whole(tmp_path: Path) -> None:
     with serving(tmp_path, large) as path:
         answer = ask(path, NAMES_AT_MOST)
-    assert answer.keys == [(name, VALUE_AT_MOST) for name in NAMES_AT_MOST]
+    assert [(key.name, key.value) for key in answer.keys] == [
+        (name, VALUE_AT_MOST) for name in NAMES_AT_MOST
+    ]
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0]])
@@ -198,10 +213,10 @@ def test_a_method_that_the_server_does_not_have_points_at_the_versions(tmp_path:
     with (
         serving(tmp_path, echo) as path,
         contextlib.closing(connect(path)) as connection,
-        pytest.raises(Failure) as caught,
+        pytest.raises(Ended) as caught,
     ):
-        unary.call(connection, "/backpack.v1.Leases/NotThere", b"", 60, {})
-    assert "different versions" in caught.value.hint
+        conversation.call(connection, "/backpack.v1.Leases/NotThere", b"", 60)
+    assert "different versions" in caught.value.failure({}).hint
 
 
 def test_a_server_that_takes_too_long_is_given_up_after_the_wait(tmp_path: Path) -> None:
@@ -253,18 +268,18 @@ def test_a_server_that_stops_during_the_call_is_no_daemon(tmp_path: Path) -> Non
     assert caught.value.exit_code == 7
 
 
-def test_what_a_server_compresses_is_handed_over(tmp_path: Path) -> None:
+def test_what_a_server_compresses_is_not_known(tmp_path: Path) -> None:
     def handler(
         request: leases_pb2.GetKeysRequest, context: grpc.ServicerContext
     ) -> leases_pb2.GetKeysResponse:
         context.set_compression(grpc.Compression.Gzip)
         return large(request, context)
 
-    with serving(tmp_path, handler) as path, pytest.raises(HandOver, match="compressed"):
+    with serving(tmp_path, handler) as path, pytest.raises(Unknown, match="compressed"):
         ask(path, ["A"])
 
 
-def test_the_full_command_does_what_was_handed_over(tmp_path: Path) -> None:
+def test_a_key_is_asked_for_once_even_where_the_answer_is_not_known(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def handler(
@@ -281,8 +296,10 @@ def test_the_full_command_does_what_was_handed_over(tmp_path: Path) -> None:
             capture_output=True,
             check=False,
         )
-    assert (done.returncode, done.stdout) == (0, VALUE_AT_MOST + b"\n")
-    assert asked == ["A", "A"]
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"a compressed message" in done.stderr
+    # To ask again would be a second lease.
+    assert asked == ["A"]
 
 
 def test_get_prints_the_value_and_a_newline(

@@ -1,10 +1,10 @@
-"""Header fields of HTTP/2 (HPACK, RFC 7541): the part that one call with an empty table needs.
+"""Header fields of HTTP/2 (HPACK, RFC 7541), as far as one call with an empty table needs them.
 
 The client announces a dynamic table of size 0, so an index can only mean the static table. Huffman
 coded strings are handed over. Sans I/O: bytes in, fields out.
 """
 
-from backpack_client.fastpath import HandOver, malformed
+from backpack_client.wire import Unknown, malformed
 
 # RFC 7540, section 6.5.2: the size of a list counts 32 bytes of overhead for each field.
 FIELD_OVERHEAD = 32
@@ -105,8 +105,8 @@ def decode(block: bytes) -> "list[tuple[str, str]]":
         The fields in their order; bytes outside of ASCII become the characters of their number.
 
     Raises:
-        HandOver: it holds a Huffman coded string, or an index into a dynamic table.
-        Failure: it is not a header block, or holds more than LIST_LIMIT.
+        Unknown: it holds a Huffman coded string, or an index into a dynamic table.
+        Failure: it is no header block, or holds more than LIST_LIMIT.
     """
     fields: list[tuple[str, str]] = []
     size = 0
@@ -140,7 +140,7 @@ def _static(index: int) -> tuple[str, str]:
     if not index:
         raise malformed("a header field without an index")
     if index > len(_STATIC_TABLE):
-        raise HandOver("an index into a dynamic header table")
+        raise Unknown("an index into a dynamic header table")
     return _STATIC_TABLE[index - 1]
 
 
@@ -153,7 +153,7 @@ def _string(block: bytes, position: int) -> tuple[str, int]:
     if end > len(block):
         raise malformed("a header field cut short")
     if huffman:
-        raise HandOver("a Huffman coded header field")
+        raise Unknown("a Huffman coded header field")
     return block[start:end].decode("latin-1"), end
 
 

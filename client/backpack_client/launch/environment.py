@@ -2,11 +2,11 @@
 
 Pure. Its rules:
 
-1. A lock comes with foreign code, so its names are not trusted. A name that changes how programs
-are
-   found, loaded, configured or connected is refused, in upper and lower case. The list has known
-   names. It stops a lock that takes over the tools of the person who runs it. It does not stop the
-   agent's own code.
+1. A lock comes with foreign code, so its names are not trusted. `dangerous_names` lists the names
+   that do harm, with the reason for each. A name that changes which code programs load is refused.
+   Another one is left out if it comes from a lock, and handed over with a warning if the operator
+   typed it. The list has known names. It stops a lock that takes over the tools of the person who
+   runs it. It does not stop the agent's own code.
 2. A variable that is already set wins, even an empty one, and its key is not requested.
 3. A name that says where a program sends its keys (`OPENAI_BASE_URL`) is not refused, because locks
    have good reasons for one. But it is shown if the lock itself brings the address. The daemon
@@ -17,11 +17,12 @@ are
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from backpack_client.failures import Failure, is_key_name, not_a_key_name, printable
+from backpack_client.launch.dangerous_names import Danger, danger_of
 
 PREFIX = "AGENT_"
 LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
@@ -33,97 +34,6 @@ _ADDRESS = re.compile(
     r"|ORIGIN|DOMAIN|DSN|WEBHOOK|PEER|BROKER|GATEWAY|REMOTE)S?"
     r"|.+_ENDPOINT_URL_.+",
     re.ASCII,
-)
-
-# Whole families: the dynamic linkers, the C library, interpreters that read many variables, shells,
-# package managers, and what belongs to Backpack or to a service manager.
-_REFUSED_PREFIXES = (
-    "AGENT_BROWSER_",
-    "ANSIBLE_",
-    "BACKPACK_",
-    "BASH_",
-    "BUNDLE_",
-    "CARGO_BUILD_",
-    "CARGO_TARGET_",
-    "CCACHE_",
-    "CGO_",
-    "COMPLUS_",
-    "CORECLR_",
-    "COR_",
-    "DBUS_",
-    "DOTNET_",
-    "DYLD_",
-    "GDK_PIXBUF_",
-    "GIT_CONFIG",
-    "GIT_SSH",
-    "GIT_SSL_",
-    "GIT_TRACE",
-    "GRPC_",
-    "GST_PLUGIN",
-    "GTK_",
-    "JULIA_",
-    "LD_",
-    "LISTEN_",
-    "LUA_",
-    "MALLOC_",
-    "MONO_",
-    "NPM_CONFIG_",
-    "OPENSSL_",
-    "PERL5",
-    "PERL_",
-    "PIP_",
-    "PKG_CONFIG",
-    "PYTHON",
-    "QT_",
-    "RUBY",
-    "RUSTC",
-    "RUSTUP_",
-    "SYSTEMD_",
-    "TF_CLI_ARGS",
-    "UV_",
-    "XDG_",
-)
-_REFUSED = frozenset(
-    # A text of words is easy to read; in a list, each word would take a line.
-    """
-    PATH HOME SHELL USER LOGNAME PWD OLDPWD TMPDIR TEMP TMP TERM TERMINFO TERMINFO_DIRS TERMCAP
-    ENV IFS CDPATH FPATH ZDOTDIR SHELLOPTS BASHOPTS GLOBIGNORE EXECIGNORE INPUTRC HISTFILE
-    PS0 PS1 PS2 PS3 PS4 PROMPT_COMMAND PROMPT_DIRTRIM FIGNORE MAIL MAILPATH MAILCHECK
-    GCONV_PATH GETCONF_DIR HOSTALIASES LOCALDOMAIN LOCPATH NLSPATH NIS_PATH RESOLV_HOST_CONF
-    RES_OPTIONS RESOLV_ADD_TRIM_DOMAINS TZDIR GLIBC_TUNABLES NOTIFY_SOCKET WATCHDOG_USEC
-    NODE_OPTIONS NODE_PATH NODE_EXTRA_CA_CERTS NODE_REPL_EXTERNAL_MODULE NODE_V8_COVERAGE
-    NODE_TLS_REJECT_UNAUTHORIZED NODE_ICU_DATA BUN_OPTIONS BUN_INSTALL DENO_DIR
-    JAVA_TOOL_OPTIONS _JAVA_OPTIONS JDK_JAVA_OPTIONS JAVA_OPTS JAVA_HOME CLASSPATH MAVEN_OPTS
-    GRADLE_OPTS ANT_OPTS SBT_OPTS JRUBY_OPTS JDK_JAVAC_OPTIONS PERLLIB
-    LUA_INIT PHPRC PHP_INI_SCAN_DIR R_PROFILE R_PROFILE_USER R_ENVIRON R_ENVIRON_USER
-    R_HOME R_LIBS R_LIBS_USER GEM_HOME GEM_PATH TCLLIBPATH ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS
-    ERL_LIBS ELIXIR_ERL_OPTIONS GHCRTS GUILE_LOAD_PATH GUILE_LOAD_COMPILED_PATH OCAMLRUNPARAM
-    GOFLAGS GOENV GOPROXY GOROOT GOPATH GOTOOLCHAIN CARGO_HOME RUSTFLAGS
-    LD AS FC F77 NM RANLIB STRIP OBJCOPY YACC LEX RUSTDOC RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS
-    GRADLE_USER_HOME MAVEN_ARGS GREP_OPTIONS
-    CC CXX CPP AR LINKER CFLAGS CXXFLAGS LDFLAGS CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH
-    LIBRARY_PATH COMPILER_PATH GCC_EXEC_PREFIX MAKE MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEFILES
-    VIRTUAL_ENV CONDA_PREFIX PYTEST_ADDOPTS PYTEST_PLUGINS COVERAGE_PROCESS_START YARN_YARN_PATH
-    ESBUILD_BINARY_PATH PSMODULEPATH OMP_TOOL_LIBRARIES LIBMYSQL_PLUGIN_DIR APT_CONFIG
-    EDITOR VISUAL PAGER MANPAGER BROWSER LESS LESSOPEN LESSCLOSE LESSKEY LESSKEY_CONTENT
-    VIMINIT EXINIT MYVIMRC GVIMINIT VIM VIMRUNTIME EMACSLOADPATH HGRCPATH HGEDITOR SVN_EDITOR
-    SVN_SSH CVS_RSH RSYNC_RSH RSYNC_CONNECT_PROG KUBECTL_EXTERNAL_DIFF
-    AWS_PAGER GH_PAGER GH_EDITOR GH_BROWSER PSQL_PAGER PSQL_EDITOR BAT_PAGER DELTA_PAGER
-    TAR_OPTIONS RIPGREP_CONFIG_PATH FZF_DEFAULT_COMMAND FZF_DEFAULT_OPTS IPYTHONDIR JUPYTER_PATH
-    JUPYTER_CONFIG_DIR JUPYTER_CONFIG_PATH TCL_LIBRARY TK_LIBRARY ELECTRON_RUN_AS_NODE
-    GIT_ASKPASS GIT_DIR GIT_EDITOR GIT_EXEC_PATH GIT_EXTERNAL_DIFF GIT_PAGER GIT_PROXY_COMMAND
-    GIT_SEQUENCE_EDITOR GIT_SSH GIT_SSH_COMMAND GIT_SSH_VARIANT GIT_SSL_NO_VERIFY GIT_TEMPLATE_DIR
-    GIT_WORK_TREE GIT_ALLOW_PROTOCOL GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR
-    GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_NAMESPACE GIT_SSL_CAINFO
-    SSH_ASKPASS SSH_ASKPASS_REQUIRE SSH_AUTH_SOCK SUDO_ASKPASS SUDO_EDITOR DISPLAY WAYLAND_DISPLAY
-    GIO_MODULE_DIR GIO_EXTRA_MODULES GSETTINGS_SCHEMA_DIR GSETTINGS_BACKEND
-    HTTP_PROXY HTTPS_PROXY ALL_PROXY FTP_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR SSLKEYLOGFILE
-    CURL_CA_BUNDLE CURL_HOME REQUESTS_CA_BUNDLE WGETRC NETRC GNUPGHOME KRB5_CONFIG
-    DOCKER_HOST DOCKER_CONFIG KUBECONFIG AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_CA_BUNDLE
-    CLOUDSDK_PYTHON TF_CLI_CONFIG_FILE PGSERVICEFILE
-    AGENT_MASTER_KEY AGENT_HOMEDIRECTORY AGENT_ROOTDIRECTORY AGENT_TOOLSDIRECTORY
-    AGENT_TEMPDIRECTORY AGENT_WORKFOLDER AGENT_BUILDDIRECTORY AGENT_PROXYURL
-    """.split()  # noqa: SIM905 - as above
 )
 
 
@@ -142,23 +52,29 @@ class Variables:
     left_out: tuple[str, ...] = ()
 
 
-def is_refused(name: str) -> bool:
-    """Return whether a name changes how programs are loaded, run or connected."""
-    upper = name.upper()
-    return upper in _REFUSED or upper.startswith(_REFUSED_PREFIXES)
-
-
 def is_address(name: str) -> bool:
     """Return whether a name tells programs where to send their data."""
     return _ADDRESS.fullmatch(name.upper()) is not None
 
 
-def check_keys(names: Iterable[str]) -> None:
-    """Raise unless every key can be handed over as a variable of its name.
+def check_keys(
+    names: Iterable[str], typed: Collection[str] = ()
+) -> tuple[list[str], dict[str, Danger]]:
+    """Sort keys by what a variable of their name does.
+
+    Args:
+        names: of keys.
+        typed: those that the operator named. The others come from a lock.
+
+    Returns:
+        The keys to hand over, and the dangers of the others and of what was typed. A dangerous name
+        from a lock is left out; one that was typed is handed over.
 
     Raises:
         Failure: a name is refused (`variable-refused`), or cannot be the name of a variable.
     """
+    usable: list[str] = []
+    dangers: dict[str, Danger] = {}
     for name in names:
         if not is_key_name(name):
             raise not_a_key_name(name)
@@ -169,12 +85,18 @@ def check_keys(names: Iterable[str]) -> None:
                 reason="no-variable",
                 hint="store it under a name of letters, digits and _, or add --inject fd",
             )
-        if is_refused(name):
+        danger = danger_of(name)
+        if danger is not None and danger.always:
             raise Failure(
-                f"a key must not set {name}: it changes how programs are loaded, run or connected",
+                f"a key must not set {name}: it {danger.why}",
                 reason="variable-refused",
                 hint="store it under another name, or add --inject fd",
             )
+        if danger is not None:
+            dangers[name] = danger
+        if danger is None or name in typed:
+            usable.append(name)
+    return usable, dangers
 
 
 def of_keys(names: Iterable[str], environ: Mapping[bytes, bytes]) -> tuple[list[str], list[str]]:
@@ -213,7 +135,7 @@ def of_personality(personality: Mapping[str, Any], environ: Mapping[bytes, bytes
     for member, value in personality.items():
         name = PREFIX + member.upper()
         text = _text(value)
-        if text is None or not _VARIABLE.fullmatch(member) or is_refused(name):
+        if text is None or not _VARIABLE.fullmatch(member) or danger_of(name):
             left_out.append(member)
             continue
         members.setdefault(name, []).append(member)

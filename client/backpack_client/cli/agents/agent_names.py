@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from backpack_client.console import terminal
 from backpack_client.failures import EXIT_DENIED, Failure, printable
 from backpack_client.launch import environment
+from backpack_client.launch.dangerous_names import danger_of
 
 if TYPE_CHECKING:
     from backpack_client.agent_model import LockInfo
@@ -53,8 +54,8 @@ def to_accept(info: "LockInfo", given: Sequence[str], *, yes: bool) -> tuple[str
 
 def described(name: str) -> str:
     """Describe a variable: its name, and what it may do."""
-    if environment.is_refused(name):
-        return f"{name}  changes how programs run: run refuses it anyway, except with --inject fd"
+    if danger := danger_of(name):
+        return f"{name}  {danger.why}: run does not set it anyway, except with --inject fd"
     if environment.is_address(name):
         return f"{name}  an address that keys may be sent to"
     return name

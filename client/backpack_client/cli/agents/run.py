@@ -119,7 +119,7 @@ def run(
             named = [credential.name for credential in found] + named
             embedded = frozenset(each.name for each in found if each.embedded)
             environ[environment.LOCK_VARIABLE.encode()] = seen.path.encode(errors="surrogateescape")
-        wanted = _wanted(named, how, environ)
+        wanted = _wanted(named, keys, how, environ)
         if seen is not None:
             agent_names.have_accepted(
                 [name for name in wanted if name in unaccepted],
@@ -199,11 +199,18 @@ def _lease(
     return dict(handed.values)
 
 
-def _wanted(named: Sequence[str], how: str, environ: Mapping[bytes, bytes]) -> list[str]:
+def _wanted(
+    named: Sequence[str], typed: Sequence[str], how: str, environ: Mapping[bytes, bytes]
+) -> list[str]:
     """Return the keys to request."""
     wanted = list(dict.fromkeys(named))
     if how == _ENV:
-        environment.check_keys(wanted)
+        wanted, dangers = environment.check_keys(wanted, typed)
+        for name, danger in dangers.items():
+            if name in typed:
+                terminal.say_line(f"warning: {name} {danger.why}")
+            else:
+                terminal.say_line(f"note: the lock's {name} is left out: it {danger.why}")
         wanted, kept = environment.of_keys(wanted, environ)
         _report(kept, ())
     if len(wanted) > MOST_KEYS:

@@ -75,7 +75,7 @@ async def test_acts_are_in_the_log_in_their_order() -> None:
     grant = await world.grant("K")
     await world.standing_grants.remove(grant.id)
     await world.access.delete_keys(["L"])
-    await world.vault_policy.replace(world.vault_policy.sealed())
+    await world.vault_policy.replace(replace(world.vault_policy.sealed(), max_ttl=60))
     world.operators.admit(world.connect())
     assert (await kinds(world))[-5:] == [
         "granted",

@@ -108,12 +108,14 @@ class StandingGrants:
             reason=reason,
         )
 
-        async def draft(session: Session) -> Draft:
+        async def draft(session: Session) -> Draft | None:
             nonlocal grant
             kept = {old.id: old for old in self._standing(session)}
             same = next((old for old in kept.values() if _same(old, grant)), None)
             if same is not None:
                 grant = replace(grant, id=same.id, created_at_ms=same.created_at_ms)
+                if grant == same:
+                    return None
             grants = {**kept, grant.id: grant}
             check_room(grants.values())
             record = session.authority.next(now_ms, grants=grants)

@@ -60,8 +60,10 @@ class VaultPolicy:
         """Seal another policy, durably before it returns."""
         before = policy
 
-        async def draft(session: Session) -> Draft:
+        async def draft(session: Session) -> Draft | None:
             nonlocal before
+            if policy == session.authority.policy:
+                return None
             before = session.authority.policy.tightened(self._tightening)
             now_ms = self._vault.now_ms()
             event = AuditEvent("policy-changed", now_ms, details=told(policy))

@@ -147,8 +147,9 @@ class Revocation:
         Agents that were started below it lie in its tree, too, and so do other roots there, such as
         tools on terminals of their own.
         """
-        self._note("tree", details={"tree-pid": str(pid)})
         meant = self._meant(pid)
+        if meant:
+            self._note("tree", details={"tree-pid": str(pid)})
         agents = self._started.started_below(meant)
         ended = self._live_leases.end_below(meant, "revoked")
         self._started.tell(agents.__contains__)

@@ -298,4 +298,7 @@ class Agents:
     ) -> Written:
         session = admitted.session
         written = await self._verification.make(connection, session, admitted.identity, make)
+        if written.document == admitted.lock.encode():
+            # Nothing was changed and nothing signed, so there is no act to record.
+            return written
         return await self._verification.told(session, written, act, **about)

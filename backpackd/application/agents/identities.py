@@ -4,6 +4,7 @@ Who may do which is not decided here. Everything is part of the authority record
 one piece and is sealed with it.
 """
 
+import hmac
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -73,7 +74,9 @@ class Identities:
         check_label(label)
         fingerprint = author.fingerprint
 
-        async def draft(now: Session) -> Draft:
+        async def draft(now: Session) -> Draft | None:
+            if labels(now).get(fingerprint) == label:
+                return None
             others = [each for each in now.authority.authors if each.fingerprint != fingerprint]
             if len(others) >= MAX_AUTHORS:
                 raise LimitError(
@@ -129,11 +132,14 @@ class Identities:
             **about,
         }
 
-        async def draft(now: Session) -> Draft:
+        async def draft(now: Session) -> Draft | None:
             known = now.authority.locks.get(lock_id)
             before = known.names if known is not None else ()
             names = tuple(sorted({*before, *fresh.names} & set(embedded)))
-            locks = _with(now, lock_id, replace(fresh, names=names))
+            accepted = replace(fresh, names=names)
+            if accepted == known:
+                return None
+            locks = _with(now, lock_id, accepted)
             if sum(len(each.names) for each in locks.values()) > MAX_NAMES:
                 raise LimitError(
                     f"a vault keeps at most {MAX_NAMES} accepted names of agent locks: forget a "
@@ -176,8 +182,11 @@ class Identities:
     async def keep_legacy_key(self, key: bytes) -> None:
         """Keep the master key of the older tool, in place of one that was kept before."""
 
-        async def draft(now: Session) -> Draft:
+        async def draft(now: Session) -> Draft | None:
+            kept = now.authority.legacy_key
             with now.open_master() as master:
+                if kept and hmac.compare_digest(open_legacy_key(master, now.vault_id, kept), key):
+                    return None
                 salt = secrets.token_bytes(SALT_SIZE)
                 sealed = seal_legacy_key(master, now.vault_id, key, salt)
             return self._draft(now, "legacy-key-kept", legacy_key=sealed)

@@ -328,23 +328,19 @@ class Backup:
         result.kept = conflicts
         if len(session.rows) + result.created > backup_contents.MOST_KEYS:
             raise LimitError(f"a vault holds at most {backup_contents.MOST_KEYS} keys")
-        changes = _taken_over(session, result, terms)
+        now_ms = self._vault.now_ms()
+        changes, acts = _taken_over(session, result, terms, now_ms)
         if terms.dry_run or not (heads or changes):
             return None
         if waiting:
             await self._store.set_aside(waiting)
-        now_ms = self._vault.now_ms()
         events = [
             AuditEvent("put", now_ms, names=tuple(names[at : at + MOST_NAMES]), reason="imported")
             for at in range(0, len(names), MOST_NAMES)
         ]
-        if changes:
-            added = [grant for grant in result.grants if grant.id not in session.authority.grants]
-            events += [grant_event("granted", grant, now_ms) for grant in added]
-            events.append(
-                AuditEvent("policy-changed", now_ms, reason="imported", details=told(result.policy))
-            )
-        return Draft(session.authority.next(now_ms, **changes), aside=heads, events=events)
+        return Draft(
+            session.authority.next(now_ms, **changes), aside=heads, events=[*events, *acts]
+        )
 
 
 def open_key(
@@ -414,13 +410,29 @@ def check_recipients(recipients: Sized) -> None:
         raise InvalidRequestError(f"at most {backup.MAX_RECIPIENTS} recipients at a time")
 
 
-def _taken_over(session: Session, result: Imported, terms: Terms) -> dict[str, object]:
+def _taken_over(
+    session: Session, result: Imported, terms: Terms, now_ms: int
+) -> tuple[dict[str, object], list[AuditEvent]]:
+    """Return what a backup changes besides keys, and what is to be recorded of it.
+
+    What is as in the backup already is no change, and not recorded as one.
+    """
+    changes: dict[str, object] = {}
+    acts: list[AuditEvent] = []
     if not terms.with_grants:
-        return {}
+        return changes, acts
     new = [grant for grant in result.grants if grant.id not in session.authority.grants]
     check_room([*session.authority.grants.values(), *new])
     result.grants_added = len(new)
-    return {"grants": session.authority.with_grants(new), "policy": result.policy}
+    if new:
+        changes["grants"] = session.authority.with_grants(new)
+        acts += [grant_event("granted", grant, now_ms) for grant in new]
+    if result.policy != session.authority.policy:
+        changes["policy"] = result.policy
+        acts.append(
+            AuditEvent("policy-changed", now_ms, reason="imported", details=told(result.policy))
+        )
+    return changes, acts
 
 
 async def _append(spool: Spool, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """What is recorded, whose doing it is said to be, and what becomes of it on a full disk."""
 
 import asyncio
+import errno
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from backpackd.core.audit import chain
 from backpackd.core.audit.chain import Head
 from backpackd.core.audit.events import KINDS, AuditEvent
 from backpackd.core.errors import DeniedError, DiskFullError, StoreError, WrongPassphraseError
+from backpackd.core.peer_facts import PeerFacts
 from backpackd.core.vault.states import State
 from fakes import GOOD, WRONG, Gate, World, settled, state_of, turns
 
@@ -438,3 +440,18 @@ async def test_what_was_not_written_of_a_vault_is_said_when_the_daemon_stops(
     world.audit_log.note(AuditEvent("withheld", 1))
     await world.audit_log.close()
     assert "1 audit entries could not be written" in caplog.text
+
+
+async def test_without_a_file_to_open_a_caller_is_named_as_it_connected_and_panic_locks() -> None:
+    world = await granted()
+    await world.lease("K")
+    connection = world.connect()
+    caller.set(connection)
+
+    def exhausted(*_: object) -> PeerFacts:
+        raise OSError(errno.EMFILE, "injected")
+
+    world.processes.attest = exhausted  # type: ignore[method-assign]
+    world.revocation.panic()
+    assert state_of(world) is State.LOCKED
+    assert len(world.live_leases) == 0

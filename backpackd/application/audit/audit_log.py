@@ -321,8 +321,9 @@ class AuditLog:
             peer = connection.peer
             try:
                 facts = self._processes.attest(peer.process, peer.uid, peer.gid)
-            except ProcessGoneError:
-                # It ended in the middle of its call: what was known when it connected.
+            except (ProcessGoneError, OSError):
+                # It ended in the middle of its call, or no file is left to open, which must not
+                # stop a panic: what was known when it connected.
                 root = connection.tree
                 return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
         if facts is None:

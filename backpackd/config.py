@@ -13,6 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,16 +175,36 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 
 
 def home_path(environ: Mapping[str, str]) -> str:
-    """Say where the vault is: BACKPACK_HOME, else the platform's directory for user data."""
+    """Return where the vault is.
+
+    BACKPACK_HOME, the choice that `init` recorded, or the platform's directory for user data. The
+    client has its own copy of this rule.
+    """
     name = _profiled(environ)
     if given := environ.get("BACKPACK_HOME"):
         return _absolute("BACKPACK_HOME", given)
     if sys.platform == "darwin":
         return f"{_user_home(environ)}/Library/Application Support/{name}"
+    user = _user_home(environ)
+    if recorded := _recorded_home(f"{user}/.config/backpack/{name}.home"):
+        return recorded
+    usual = f"{user}/.local/share/{name}"
     data = environ.get("XDG_DATA_HOME", "")
-    if data.startswith("/"):
+    # The variable differs between terminals of one user. It does not hide a vault that is there.
+    if data.startswith("/") and not Path(usual, "vault.db").exists():
         return f"{data.rstrip('/')}/{name}"
-    return f"{_user_home(environ)}/.local/share/{name}"
+    return usual
+
+
+def _recorded_home(path: str) -> str:
+    """Read the choice that `init` recorded; empty where there is none that can be trusted."""
+    try:
+        descriptor = open_file(Path(path), refused=UNWRITABLE)
+    except (OSError, UnsafeFileError):
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fsdecode(file.read(_MOST_RECORDED).removesuffix(b"\n"))
+    return found if found.startswith("/") and "\n" not in found else ""
 
 
 def socket_path(environ: Mapping[str, str]) -> str:
@@ -201,6 +222,11 @@ def socket_path(environ: Mapping[str, str]) -> str:
     if sys.platform == "darwin":
         temporary = os.confstr(_DARWIN_USER_TEMP_DIR) or _user_home(environ)
         return f"{temporary.rstrip('/')}/{name}/backpackd.sock"
+    # Without the variable (cron, su, a program that passes few variables) it is there all the same.
+    usual = f"/run/user/{os.getuid()}"
+    with suppress(OSError):
+        if Path(usual).stat().st_uid == os.getuid():
+            return f"{usual}/{name}/backpackd.sock"
     return f"{_user_home(environ)}/.{name}/run/backpackd.sock"
 
 
@@ -280,6 +306,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _LOG = logging.getLogger("backpackd")
+_MOST_RECORDED = 4096
 _AT_LINE = re.compile(r"at line ([0-9]+)")
 
 

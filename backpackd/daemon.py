@@ -32,6 +32,7 @@ from backpackd.adapters.system import service_manager
 from backpackd.adapters.system.clock import SystemClock, boot_timer
 from backpackd.adapters.system.listener import Listener, found_listeners
 from backpackd.adapters.system.notifications import notifier
+from backpackd.adapters.system.path_watch import watch_path
 from backpackd.application.access.access import Access
 from backpackd.application.access.approvals import Approvals
 from backpackd.application.access.grant_clock import GrantClock
@@ -312,6 +313,7 @@ async def _serve(settings: Settings) -> None:
             supervised=service_manager.supervised(os.environ),
             started_at_ms=int(clock.wall() * 1000),
             protections=lambda: hardening.protections(arena, processes.degraded()),
+            home=os.fsencode(home.path),
         )
         services = _services(parts, about)
         guard = Guard(vault, parts.operators, parts.deadlines)
@@ -328,6 +330,9 @@ async def _serve(settings: Settings) -> None:
         vault.on_lock.append(door.drop_unread)
         door.start()
         stopped = _stopping(settings.grace)
+        home.note(listeners[0].path)
+        for listener in listeners:
+            _end_with_socket(listener.path, vault, stopped, stack)
         _announce(settings, listeners, about)
 
         await stopped.wait()
@@ -339,6 +344,22 @@ async def _serve(settings: Settings) -> None:
         await door.drain(settings.grace)
         await door.close()
     _LOG.info("stopped")
+
+
+def _end_with_socket(
+    path: str, vault: Vault, stopped: asyncio.Event, stack: AsyncExitStack
+) -> None:
+    """Lock the vault and stop when a socket is gone: nobody could reach the daemon to lock it."""
+
+    def gone() -> None:
+        if not stopped.is_set():
+            _LOG.error("the socket %s is gone: the vault is locked, and the daemon ends", path)
+            vault.lock()
+            stopped.set()
+
+    watch = watch_path(asyncio.get_running_loop(), path, gone)
+    if watch is not None:
+        stack.callback(watch.close)
 
 
 async def _open(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> None:

@@ -53,7 +53,7 @@ class Acting:
             home=home,
         )
         self.parts.deadlines.attach(FakeTimer())
-        about = About("1", 7, False, 5, list)
+        about = About("1", 7, False, 5, list, b"")
         self.methods: dict[str, tuple[Any, Any]] = {}
         guard = Guard(world.vault, self.parts.operators, self.parts.deadlines)
         for service in daemon._services(self.parts, about):

@@ -6,7 +6,7 @@ speak the protocol. Every `get` imports it, so it imports nothing slow: `_socket
 `socket`, strings instead of `pathlib`.
 """
 
-# ruff: noqa: PTH100, PTH116, PTH119, PTH120
+# ruff: noqa: PTH100, PTH103, PTH110, PTH116, PTH119, PTH120
 # pathlib would cost a third of the whole command's time.
 
 import _socket
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOCKET_NAME = "backpackd.sock"
+LOCK_NAME = "backpackd.lock"
+VAULT_NAME = "vault.db"
 CONNECT_PATIENCE = 5.0
 
 _PROFILE_LIMIT = 32
+_PATH_BYTES = 4200
 # sun_path of unix(7) holds 108 bytes on Linux, 104 on macOS, the closing zero byte included.
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 _RETRY_EVERY = 0.01
@@ -49,7 +52,8 @@ def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> st
     Returns:
         An absolute path, the first of these that applies: BACKPACK_SOCKET;
         `backpack[-PROFILE]/backpackd.sock` in XDG_RUNTIME_DIR; on macOS, the same in the user's
-        temp directory; `.backpack[-PROFILE]/run/backpackd.sock` in the user's home.
+        temp directory; the same in /run/user/UID; `.backpack[-PROFILE]/run/backpackd.sock` in the
+        user's home. If nothing is there, the socket that a daemon noted in the home.
 
     Raises:
         Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_SOCKET has a wrong form.
@@ -60,6 +64,15 @@ def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> st
     given = environ.get("BACKPACK_SOCKET", "")
     if given:
         return _absolute("BACKPACK_SOCKET", given)
+    usual = _usual_socket(name, environ)
+    if os.path.exists(usual):
+        return usual
+    # A daemon that was started with other variables listens elsewhere.
+    noted = _read_private(f"{home_path(environ)}/{LOCK_NAME}").split("\n")[1:2]
+    return noted[0] if noted and noted[0][:1] == "/" and os.path.exists(noted[0]) else usual
+
+
+def _usual_socket(name: str, environ: "Mapping[str, str]") -> str:
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     # The XDG specification says: a relative path here is invalid, ignore it.
     if runtime.startswith("/"):
@@ -67,6 +80,13 @@ def socket_path(environ: "Mapping[str, str]", explicit: str | None = None) -> st
     if sys.platform == "darwin":
         temporary = os.confstr(_CS_DARWIN_USER_TEMP_DIR) or _user_home(environ)
         return f"{temporary.rstrip('/')}/{name}/{SOCKET_NAME}"
+    # Without the variable (cron, su, a program that passes few variables) it is there all the same.
+    runtime = f"/run/user/{os.getuid()}"
+    try:
+        if os.stat(runtime).st_uid == os.getuid():
+            return f"{runtime}/{name}/{SOCKET_NAME}"
+    except OSError:
+        pass
     return f"{_user_home(environ)}/.{name}/run/{SOCKET_NAME}"
 
 
@@ -78,8 +98,8 @@ def home_path(environ: "Mapping[str, str]") -> str:
             An empty variable counts as unset.
 
     Returns:
-        An absolute path: BACKPACK_HOME, or `backpack[-PROFILE]` in the platform's directory for
-        user data.
+        An absolute path: BACKPACK_HOME; the choice that `init` recorded; or `backpack[-PROFILE]` in
+        the platform's directory for user data.
 
     Raises:
         Failure: a usage failure; BACKPACK_PROFILE or BACKPACK_HOME has a wrong form.
@@ -90,10 +110,59 @@ def home_path(environ: "Mapping[str, str]") -> str:
         return _absolute("BACKPACK_HOME", given)
     if sys.platform == "darwin":
         return f"{_user_home(environ)}/Library/Application Support/{name}"
+    recorded = _read_private(_record_path(environ))
+    if recorded.startswith("/") and "\n" not in recorded:
+        return recorded
+    usual = f"{_user_home(environ)}/.local/share/{name}"
     data = environ.get("XDG_DATA_HOME", "")
-    if data.startswith("/"):
+    # The variable differs between terminals of one user. It does not hide a vault that is there.
+    if data.startswith("/") and not os.path.exists(f"{usual}/{VAULT_NAME}"):
         return f"{data.rstrip('/')}/{name}"
-    return f"{_user_home(environ)}/.local/share/{name}"
+    return usual
+
+
+def record_home(environ: "Mapping[str, str]") -> None:
+    """Record where the home is, so that every terminal of this user finds it.
+
+    Nothing is recorded where BACKPACK_HOME names it, or where it is found without a record.
+
+    Raises:
+        OSError: it cannot be recorded.
+    """
+    home = home_path(environ)
+    without = {name: text for name, text in environ.items() if name != "XDG_DATA_HOME"}
+    if environ.get("BACKPACK_HOME") or sys.platform == "darwin" or home_path(without) == home:
+        return
+    path = _record_path(environ)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.write(descriptor, os.fsencode(home) + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _record_path(environ: "Mapping[str, str]") -> str:
+    return f"{_user_home(environ)}/.config/backpack/{_profiled('backpack', environ)}.home"
+
+
+def _read_private(path: str) -> str:
+    """Read a small file that only this user can write; empty where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        status = os.fstat(descriptor)
+        private = status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
+        if not private or not stat.S_ISREG(status.st_mode):
+            return ""
+        return os.fsdecode(os.read(descriptor, _PATH_BYTES)).rstrip("\n")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
 def check_directory(path: str) -> str:
@@ -119,6 +188,8 @@ def check_directory(path: str) -> str:
         try:
             status = os.stat(current, follow_symlinks=False)
         except FileNotFoundError:
+            # What is above it may say why: the variables of another user.
+            check_place(f"{resolved}/{SOCKET_NAME}")
             raise no_daemon(path, "there is no such directory") from None
         except OSError as error:
             raise _unusable(path, path, error) from None
@@ -234,12 +305,12 @@ def _owner(directory: str) -> int:
 
 def _check_one(path: str, status: os.stat_result, *, sticky_will_do: bool) -> None:
     if status.st_uid not in (0, os.geteuid()):
-        raise _not_trusted(f"{printable(path, 256)} belongs to uid {status.st_uid}")
+        raise _not_trusted(*whose(path, status.st_uid))
     sticky = sticky_will_do and status.st_mode & stat.S_ISVTX
     if status.st_mode & _WRITABLE_BY_OTHERS and not sticky:
         raise _not_trusted(
             f"{printable(path, 256)} can be written by others (mode {status.st_mode & 0o7777:04o})",
-            hint="keep the socket in a directory of mode 0700",
+            hint=f"run: chmod go-w {printable(path, 256)}",
         )
 
 
@@ -297,6 +368,26 @@ def _listener_uid(connection: _socket.socket) -> int:
     if len(credentials) < 8:  # noqa: PLR2004 - the uid is in bytes 4 to 7 of either struct
         raise _not_trusted("cannot tell who listens at the socket")
     return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+def whose(path: str, uid: int) -> tuple[str, str]:
+    """Say that a directory is another user's, and what to do."""
+    import pwd  # noqa: PLC0415 - only for this message
+
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"#{uid}"
+    message = f"{printable(path, 256)} belongs to {printable(name, 64)} (uid {uid}), not to you"
+    if os.geteuid() == 0:
+        return message, (
+            f"you are root with the variables of {printable(name, 64)}: run it as that user, "
+            "without sudo; for a vault of root's own: sudo -i"
+        )
+    return message, (
+        "the variables of another user are set: log in as yourself (su -, not su), or set "
+        "BACKPACK_HOME and BACKPACK_SOCKET to paths in your own directories"
+    )
 
 
 def _not_trusted(message: str, hint: str = "see BACKPACK_SOCKET and XDG_RUNTIME_DIR") -> Failure:

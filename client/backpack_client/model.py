@@ -52,6 +52,7 @@ class VaultStatus:
             the vault is locked.
         audit_broken_at: when the audit log was found cut or altered since the daemon began; None:
             it was not.
+        home: the directory of the daemon's vault; empty for an older daemon.
     """
 
     state: VaultState
@@ -66,6 +67,7 @@ class VaultStatus:
     slot_kinds: tuple[str, ...] = ()
     recovery_drilled_at: datetime | None = None
     audit_broken_at: datetime | None = None
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -442,7 +442,9 @@ async def test_what_was_not_written_of_a_vault_is_said_when_the_daemon_stops(
     assert "1 audit entries could not be written" in caplog.text
 
 
-async def test_without_a_file_to_open_a_caller_is_named_as_it_connected_and_panic_locks() -> None:
+async def test_without_a_file_to_open_a_caller_is_named_as_it_connected_and_panic_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = await granted()
     await world.lease("K")
     connection = world.connect()
@@ -451,7 +453,7 @@ async def test_without_a_file_to_open_a_caller_is_named_as_it_connected_and_pani
     def exhausted(*_: object) -> PeerFacts:
         raise OSError(errno.EMFILE, "injected")
 
-    world.processes.attest = exhausted  # type: ignore[method-assign]
+    monkeypatch.setattr(world.processes, "attest", exhausted)
     world.revocation.panic()
     assert state_of(world) is State.LOCKED
     assert len(world.live_leases) == 0

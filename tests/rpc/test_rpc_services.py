@@ -34,7 +34,7 @@ class Services:
     def __init__(self) -> None:
         self.world = World()
         world = self.world
-        about = About("1", 7, False, 5, lambda: [Protection("core-dumps", True, "none")])
+        about = About("1", 7, False, 5, lambda: [Protection("core-dumps", True, "none")], b"/home")
         self.vault = guarded(
             world,
             VaultService(

@@ -43,6 +43,14 @@ class Home:
         self.path = path
         self._descriptor = descriptor
 
+    def note(self, socket: str) -> None:
+        """Note where the daemon listens, for clients that look elsewhere.
+
+        Nobody relies on it: on a full disk it is missing.
+        """
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, b"%d\n%s\n" % (os.getpid(), os.fsencode(socket)), 0)
+
     def close(self) -> None:
         """Let another daemon have the home."""
         os.close(self._descriptor)
@@ -158,7 +166,7 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        holder = os.read(descriptor, 20).split(b"\n")[0].decode("ascii", "replace")
         os.close(descriptor)
         who = f" (pid {holder})" if holder.isdigit() else ""
         raise HomeError(

@@ -45,6 +45,8 @@ if sys.platform == "linux":
     libc.syscall.restype = ctypes.c_long
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+    libc.inotify_init1.argtypes = (ctypes.c_int,)
+    libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
     libc.timerfd_create.argtypes = (ctypes.c_int, ctypes.c_int)
     libc.timerfd_settime.argtypes = (
         ctypes.c_int,

@@ -38,6 +38,7 @@ class About:
         supervised: whether a service manager runs it.
         started_at_ms: Unix time in milliseconds.
         protections: finds out which protections are on.
+        home: the directory of its vault.
     """
 
     version: str
@@ -45,6 +46,7 @@ class About:
     supervised: bool
     started_at_ms: int
     protections: Callable[[], list[Protection]]
+    home: bytes
 
 
 class VaultService:
@@ -98,6 +100,7 @@ class VaultService:
             slot_kinds=sorted(self._vault.slot_kinds),
             recovery_drilled_at_ms=self._recovery.drilled_ms,
             audit_broken_at_ms=self._audit_log.broken_ms,
+            home=self._about.home,
         )
 
     async def init(self, call: Call, request: pb.InitRequest) -> pb.InitResponse:

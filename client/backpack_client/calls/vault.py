@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -115,4 +116,5 @@ def _read_status(response: vault_pb2.StatusResponse) -> VaultStatus:
         slot_kinds=tuple(response.slot_kinds),
         recovery_drilled_at=moment_or_none(response.recovery_drilled_at_ms),
         audit_broken_at=moment_or_none(response.audit_broken_at_ms),
+        home=os.fsdecode(response.home),
     )

@@ -359,11 +359,8 @@ def _open_log(home: str) -> int:
         directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if os.fstat(directory).st_uid != os.geteuid():
-                raise Failure(
-                    f"{printable(home, 256)} belongs to uid {os.fstat(directory).st_uid}",
-                    reason="home-not-ours",
-                    hint="choose another home: BACKPACK_HOME",
-                )
+                message, hint = address.whose(home, os.fstat(directory).st_uid)
+                raise Failure(message, reason="home-not-ours", hint=hint)
             return _open_log_in(directory, home)
         finally:
             os.close(directory)

@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61\x63kpack_proto/v1/vault.proto\x12\x0b\x62\x61\x63kpack.v1\"\x0f\n\rStatusRequest\"\xd4\x02\n\x0eStatusResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.backpack.v1.VaultState\x12\x16\n\x0e\x64\x61\x65mon_version\x18\x02 \x01(\t\x12\x12\n\ndaemon_pid\x18\x03 \x01(\x03\x12\x12\n\nsupervised\x18\x04 \x01(\x08\x12\x15\n\rstarted_at_ms\x18\x05 \x01(\x03\x12,\n\x0bprotections\x18\x06 \x03(\x0b\x32\x17.backpack.v1.Protection\x12\x16\n\x0eleases_of_tree\x18\x07 \x01(\r\x12\x10\n\x08tree_pid\x18\x08 \x01(\x03\x12\x1b\n\x13\x61uthorized_until_ms\x18\t \x01(\x03\x12\x12\n\nslot_kinds\x18\n \x03(\t\x12\x1e\n\x16recovery_drilled_at_ms\x18\x0b \x01(\x03\x12\x1a\n\x12\x61udit_broken_at_ms\x18\x0c \x01(\x03\"6\n\nProtection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"3\n\x0bInitRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x10\n\x08recovery\x18\x02 \x01(\x08\"%\n\x0cInitResponse\x12\x15\n\rrecovery_code\x18\x01 \x01(\t\"9\n\rUnlockRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_older\x18\x02 \x01(\x08\"\x10\n\x0eUnlockResponse\"\r\n\x0bLockRequest\"$\n\x0cLockResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r\"\x0e\n\x0cPanicRequest\"=\n\rPanicResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r\x12\x16\n\x0erequests_ended\x18\x02 \x01(\r\"&\n\x10\x41uthorizeRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\"0\n\x11\x41uthorizeResponse\x12\x1b\n\x13\x61uthorized_until_ms\x18\x01 \x01(\x03\"?\n\x17\x43hangePassphraseRequest\x12\x0f\n\x07\x63urrent\x18\x01 \x01(\x0c\x12\x13\n\x0breplacement\x18\x02 \x01(\x0c\"\x1a\n\x18\x43hangePassphraseResponse*z\n\nVaultState\x12\x1b\n\x17VAULT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19VAULT_STATE_UNINITIALIZED\x10\x01\x12\x16\n\x12VAULT_STATE_LOCKED\x10\x02\x12\x18\n\x14VAULT_STATE_UNLOCKED\x10\x03\x32\xf4\x03\n\x05Vault\x12\x41\n\x06Status\x12\x1a.backpack.v1.StatusRequest\x1a\x1b.backpack.v1.StatusResponse\x12;\n\x04Init\x12\x18.backpack.v1.InitRequest\x1a\x19.backpack.v1.InitResponse\x12\x41\n\x06Unlock\x12\x1a.backpack.v1.UnlockRequest\x1a\x1b.backpack.v1.UnlockResponse\x12;\n\x04Lock\x12\x18.backpack.v1.LockRequest\x1a\x19.backpack.v1.LockResponse\x12>\n\x05Panic\x12\x19.backpack.v1.PanicRequest\x1a\x1a.backpack.v1.PanicResponse\x12J\n\tAuthorize\x12\x1d.backpack.v1.AuthorizeRequest\x1a\x1e.backpack.v1.AuthorizeResponse\x12_\n\x10\x43hangePassphrase\x12$.backpack.v1.ChangePassphraseRequest\x1a%.backpack.v1.ChangePassphraseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61\x63kpack_proto/v1/vault.proto\x12\x0b\x62\x61\x63kpack.v1\"\x0f\n\rStatusRequest\"\xe2\x02\n\x0eStatusResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.backpack.v1.VaultState\x12\x16\n\x0e\x64\x61\x65mon_version\x18\x02 \x01(\t\x12\x12\n\ndaemon_pid\x18\x03 \x01(\x03\x12\x12\n\nsupervised\x18\x04 \x01(\x08\x12\x15\n\rstarted_at_ms\x18\x05 \x01(\x03\x12,\n\x0bprotections\x18\x06 \x03(\x0b\x32\x17.backpack.v1.Protection\x12\x16\n\x0eleases_of_tree\x18\x07 \x01(\r\x12\x10\n\x08tree_pid\x18\x08 \x01(\x03\x12\x1b\n\x13\x61uthorized_until_ms\x18\t \x01(\x03\x12\x12\n\nslot_kinds\x18\n \x03(\t\x12\x1e\n\x16recovery_drilled_at_ms\x18\x0b \x01(\x03\x12\x1a\n\x12\x61udit_broken_at_ms\x18\x0c \x01(\x03\x12\x0c\n\x04home\x18\r \x01(\x0c\"6\n\nProtection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"3\n\x0bInitRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x10\n\x08recovery\x18\x02 \x01(\x08\"%\n\x0cInitResponse\x12\x15\n\rrecovery_code\x18\x01 \x01(\t\"9\n\rUnlockRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_older\x18\x02 \x01(\x08\"\x10\n\x0eUnlockResponse\"\r\n\x0bLockRequest\"$\n\x0cLockResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r\"\x0e\n\x0cPanicRequest\"=\n\rPanicResponse\x12\x14\n\x0cleases_ended\x18\x01 \x01(\r\x12\x16\n\x0erequests_ended\x18\x02 \x01(\r\"&\n\x10\x41uthorizeRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\"0\n\x11\x41uthorizeResponse\x12\x1b\n\x13\x61uthorized_until_ms\x18\x01 \x01(\x03\"?\n\x17\x43hangePassphraseRequest\x12\x0f\n\x07\x63urrent\x18\x01 \x01(\x0c\x12\x13\n\x0breplacement\x18\x02 \x01(\x0c\"\x1a\n\x18\x43hangePassphraseResponse*z\n\nVaultState\x12\x1b\n\x17VAULT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19VAULT_STATE_UNINITIALIZED\x10\x01\x12\x16\n\x12VAULT_STATE_LOCKED\x10\x02\x12\x18\n\x14VAULT_STATE_UNLOCKED\x10\x03\x32\xf4\x03\n\x05Vault\x12\x41\n\x06Status\x12\x1a.backpack.v1.StatusRequest\x1a\x1b.backpack.v1.StatusResponse\x12;\n\x04Init\x12\x18.backpack.v1.InitRequest\x1a\x19.backpack.v1.InitResponse\x12\x41\n\x06Unlock\x12\x1a.backpack.v1.UnlockRequest\x1a\x1b.backpack.v1.UnlockResponse\x12;\n\x04Lock\x12\x18.backpack.v1.LockRequest\x1a\x19.backpack.v1.LockResponse\x12>\n\x05Panic\x12\x19.backpack.v1.PanicRequest\x1a\x1a.backpack.v1.PanicResponse\x12J\n\tAuthorize\x12\x1d.backpack.v1.AuthorizeRequest\x1a\x1e.backpack.v1.AuthorizeResponse\x12_\n\x10\x43hangePassphrase\x12$.backpack.v1.ChangePassphraseRequest\x1a%.backpack.v1.ChangePassphraseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backpack_proto.v1.vault_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VAULTSTATE']._serialized_start=946
-  _globals['_VAULTSTATE']._serialized_end=1068
+  _globals['_VAULTSTATE']._serialized_start=960
+  _globals['_VAULTSTATE']._serialized_end=1082
   _globals['_STATUSREQUEST']._serialized_start=46
   _globals['_STATUSREQUEST']._serialized_end=61
   _globals['_STATUSRESPONSE']._serialized_start=64
-  _globals['_STATUSRESPONSE']._serialized_end=404
-  _globals['_PROTECTION']._serialized_start=406
-  _globals['_PROTECTION']._serialized_end=460
-  _globals['_INITREQUEST']._serialized_start=462
-  _globals['_INITREQUEST']._serialized_end=513
-  _globals['_INITRESPONSE']._serialized_start=515
-  _globals['_INITRESPONSE']._serialized_end=552
-  _globals['_UNLOCKREQUEST']._serialized_start=554
-  _globals['_UNLOCKREQUEST']._serialized_end=611
-  _globals['_UNLOCKRESPONSE']._serialized_start=613
-  _globals['_UNLOCKRESPONSE']._serialized_end=629
-  _globals['_LOCKREQUEST']._serialized_start=631
-  _globals['_LOCKREQUEST']._serialized_end=644
-  _globals['_LOCKRESPONSE']._serialized_start=646
-  _globals['_LOCKRESPONSE']._serialized_end=682
-  _globals['_PANICREQUEST']._serialized_start=684
-  _globals['_PANICREQUEST']._serialized_end=698
-  _globals['_PANICRESPONSE']._serialized_start=700
-  _globals['_PANICRESPONSE']._serialized_end=761
-  _globals['_AUTHORIZEREQUEST']._serialized_start=763
-  _globals['_AUTHORIZEREQUEST']._serialized_end=801
-  _globals['_AUTHORIZERESPONSE']._serialized_start=803
-  _globals['_AUTHORIZERESPONSE']._serialized_end=851
-  _globals['_CHANGEPASSPHRASEREQUEST']._serialized_start=853
-  _globals['_CHANGEPASSPHRASEREQUEST']._serialized_end=916
-  _globals['_CHANGEPASSPHRASERESPONSE']._serialized_start=918
-  _globals['_CHANGEPASSPHRASERESPONSE']._serialized_end=944
-  _globals['_VAULT']._serialized_start=1071
-  _globals['_VAULT']._serialized_end=1571
+  _globals['_STATUSRESPONSE']._serialized_end=418
+  _globals['_PROTECTION']._serialized_start=420
+  _globals['_PROTECTION']._serialized_end=474
+  _globals['_INITREQUEST']._serialized_start=476
+  _globals['_INITREQUEST']._serialized_end=527
+  _globals['_INITRESPONSE']._serialized_start=529
+  _globals['_INITRESPONSE']._serialized_end=566
+  _globals['_UNLOCKREQUEST']._serialized_start=568
+  _globals['_UNLOCKREQUEST']._serialized_end=625
+  _globals['_UNLOCKRESPONSE']._serialized_start=627
+  _globals['_UNLOCKRESPONSE']._serialized_end=643
+  _globals['_LOCKREQUEST']._serialized_start=645
+  _globals['_LOCKREQUEST']._serialized_end=658
+  _globals['_LOCKRESPONSE']._serialized_start=660
+  _globals['_LOCKRESPONSE']._serialized_end=696
+  _globals['_PANICREQUEST']._serialized_start=698
+  _globals['_PANICREQUEST']._serialized_end=712
+  _globals['_PANICRESPONSE']._serialized_start=714
+  _globals['_PANICRESPONSE']._serialized_end=775
+  _globals['_AUTHORIZEREQUEST']._serialized_start=777
+  _globals['_AUTHORIZEREQUEST']._serialized_end=815
+  _globals['_AUTHORIZERESPONSE']._serialized_start=817
+  _globals['_AUTHORIZERESPONSE']._serialized_end=865
+  _globals['_CHANGEPASSPHRASEREQUEST']._serialized_start=867
+  _globals['_CHANGEPASSPHRASEREQUEST']._serialized_end=930
+  _globals['_CHANGEPASSPHRASERESPONSE']._serialized_start=932
+  _globals['_CHANGEPASSPHRASERESPONSE']._serialized_end=958
+  _globals['_VAULT']._serialized_start=1085
+  _globals['_VAULT']._serialized_end=1585
 # @@protoc_insertion_point(module_scope)

@@ -23,7 +23,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms", "slot_kinds", "recovery_drilled_at_ms", "audit_broken_at_ms")
+    __slots__ = ("state", "daemon_version", "daemon_pid", "supervised", "started_at_ms", "protections", "leases_of_tree", "tree_pid", "authorized_until_ms", "slot_kinds", "recovery_drilled_at_ms", "audit_broken_at_ms", "home")
     STATE_FIELD_NUMBER: _ClassVar[int]
     DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
     DAEMON_PID_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class StatusResponse(_message.Message):
     SLOT_KINDS_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_DRILLED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     AUDIT_BROKEN_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    HOME_FIELD_NUMBER: _ClassVar[int]
     state: VaultState
     daemon_version: str
     daemon_pid: int
@@ -48,7 +49,8 @@ class StatusResponse(_message.Message):
     slot_kinds: _containers.RepeatedScalarFieldContainer[str]
     recovery_drilled_at_ms: int
     audit_broken_at_ms: int
-    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ..., slot_kinds: _Optional[_Iterable[str]] = ..., recovery_drilled_at_ms: _Optional[int] = ..., audit_broken_at_ms: _Optional[int] = ...) -> None: ...
+    home: bytes
+    def __init__(self, state: _Optional[_Union[VaultState, str]] = ..., daemon_version: _Optional[str] = ..., daemon_pid: _Optional[int] = ..., supervised: _Optional[bool] = ..., started_at_ms: _Optional[int] = ..., protections: _Optional[_Iterable[_Union[Protection, _Mapping]]] = ..., leases_of_tree: _Optional[int] = ..., tree_pid: _Optional[int] = ..., authorized_until_ms: _Optional[int] = ..., slot_kinds: _Optional[_Iterable[str]] = ..., recovery_drilled_at_ms: _Optional[int] = ..., audit_broken_at_ms: _Optional[int] = ..., home: _Optional[bytes] = ...) -> None: ...
 
 class Protection(_message.Message):
     __slots__ = ("name", "on", "detail")

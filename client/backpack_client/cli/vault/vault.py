@@ -1,10 +1,12 @@
 """The commands for the vault: init, unlock, lock, status, passwd."""
 
 import os
+import shlex
+from pathlib import Path
 
 import click
 
-from backpack_client import __version__
+from backpack_client import __version__, address
 from backpack_client.cli.session import (
     FILE_NAME,
     Session,
@@ -18,8 +20,9 @@ from backpack_client.cli.session import (
 from backpack_client.cli.vault.daemon import ensure
 from backpack_client.cli.vault.shown_once import keep_drawn
 from backpack_client.console import terminal
+from backpack_client.console.inputs import why
 from backpack_client.durations import format_duration
-from backpack_client.failures import INIT_HINT, UNLOCK_HINT, from_status
+from backpack_client.failures import INIT_HINT, UNLOCK_HINT, Failure, from_status, printable
 from backpack_client.fastpath import ending
 from backpack_client.model import VaultStatus
 from backpack_client.wire import Unknown
@@ -61,6 +64,7 @@ def init(
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
+        _check_home(session, status)
         if status.state != "uninitialized":
             # Before anybody chooses a passphrase in vain. The daemon checks the same again.
             raise from_status(
@@ -78,6 +82,7 @@ def init(
             str,
             "recovery code",
         )
+    _record_home()
     if not recovery and not no_recovery_code:
         terminal.say(
             "there is no recovery code, because there is no terminal to show it on; to add one: "
@@ -88,6 +93,36 @@ def init(
         "next, store a key:      backpack-client put OPENAI_API_KEY\n"
         "or all of a .env file:  backpack-client import .env"
     )
+
+
+def _check_home(session: Session, status: VaultStatus) -> None:
+    """Raise if this terminal's variables mean another vault than the daemon's.
+
+    Raises:
+        Failure: `other-vault`, with both.
+    """
+    own = session.daemon.home
+    theirs = status.home
+    if not theirs or not Path(own, address.VAULT_NAME).exists():
+        return
+    if Path(own).resolve() != Path(theirs).resolve():
+        raise Failure(
+            f"the daemon at {printable(session.daemon.socket, 256)} has its vault in "
+            f"{printable(theirs, 256)}, and there is another vault in {printable(own, 256)}",
+            reason="other-vault",
+            hint=f"for the daemon's vault: BACKPACK_HOME={shlex.quote(theirs)}; for the other one: "
+            "stop that daemon first with backpack-client stop",
+        )
+
+
+def _record_home() -> None:
+    try:
+        address.record_home(os.environ)
+    except OSError as error:
+        terminal.say(
+            f"note: other terminals may look for the vault elsewhere ({why(error)}): set "
+            "BACKPACK_HOME there"
+        )
 
 
 @click.command("unlock")
@@ -112,6 +147,7 @@ def unlock(
     with session.connect() as backpack:
         status = backpack.status()
         session.note_version(status)
+        _check_home(session, status)
         if status.state == "uninitialized":
             raise from_status("FAILED_PRECONDITION", "uninitialized", "there is no vault yet", {})
         terminal.right_passphrase(
@@ -143,7 +179,7 @@ def status(session: Session, as_json: bool) -> None:
 
     Also shows which protections are on, and which process tree you belong to.
 
-    JSON: one object with state (uninitialized, locked, unlocked), socket, client_version,
+    JSON: one object with state (uninitialized, locked, unlocked), socket, home, client_version,
     daemon_version, daemon_pid, supervised, started_at_ms, tree_pid (the root of your process tree),
     leases_of_tree, slots (the kinds that there are), recovery_drilled_at_ms (null: never, or not
     known while locked), audit_broken_at_ms (null: the log was not found cut or altered since the
@@ -158,6 +194,7 @@ def status(session: Session, as_json: bool) -> None:
             {
                 "state": str(answer.state),
                 "socket": socket,
+                "home": answer.home,
                 "client_version": __version__,
                 "daemon_version": answer.daemon_version,
                 "daemon_pid": answer.daemon_pid,
@@ -182,6 +219,7 @@ def status(session: Session, as_json: bool) -> None:
         f"daemon     version {answer.daemon_version}, pid {answer.daemon_pid}, {keeper}",
         f"           up for {age}, since {local_time(answer.started_at)}",
         f"socket     {socket}",
+        f"home       {answer.home}",
         f"your tree  {_tree(answer)}",
     ]
     width = max((len(each.name) for each in answer.protections), default=0)

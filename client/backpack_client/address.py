@@ -16,7 +16,14 @@ import stat
 import sys
 import time
 
-from backpack_client.failures import EXIT_NO_DAEMON, Failure, no_daemon, printable, usage
+from backpack_client.failures import (
+    EXIT_NO_DAEMON,
+    NO_ANSWER_HINT,
+    Failure,
+    no_daemon,
+    printable,
+    usage,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,8 +270,9 @@ def _connect(
                 if time.monotonic() >= deadline:
                     raise Failure(
                         "the daemon is too busy to take a connection",
+                        exit_code=EXIT_NO_DAEMON,
                         reason="busy",
-                        hint="try again",
+                        hint=NO_ANSWER_HINT,
                     ) from None
                 time.sleep(_RETRY_EVERY)
         connection.setblocking(True)

@@ -29,6 +29,10 @@ _NUMBER_DIGITS = 12
 _CODE_LIMIT = 16
 
 START_HINT = "run: backpack-client start"
+NO_ANSWER_HINT = (
+    "it may be very busy: try again; or something has stopped its process: kill -CONT PID lets it "
+    "go on (its pid is in backpackd.lock in its home)"
+)
 UNLOCK_HINT = "run: backpack-client unlock"
 INIT_HINT = "run: backpack-client init"
 KEY_NAME_HINT = "a letter or _, then up to 127 letters, digits, _, . and -"
@@ -110,11 +114,8 @@ _BY_STATUS = {
     "FAILED_PRECONDITION": (EXIT_FAILED, "failed-precondition", ""),
     "PERMISSION_DENIED": (EXIT_DENIED, "denied", ""),
     "UNAUTHENTICATED": (EXIT_DENIED, "unauthenticated", ""),
-    "DEADLINE_EXCEEDED": (
-        EXIT_WAITING,
-        "deadline",
-        "try again; get can be given more time by --wait",
-    ),
+    # Without a reason it is the deadline of the call: the daemon is stopped, or much too busy.
+    "DEADLINE_EXCEEDED": (EXIT_NO_DAEMON, "no-answer", NO_ANSWER_HINT),
     "UNIMPLEMENTED": (
         EXIT_FAILED,
         "unimplemented",
@@ -217,6 +218,8 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
     elif reason and code_name == "UNAVAILABLE":
         # A daemon did answer, with a reason that only a newer client knows.
         exit_code, hint = EXIT_FAILED, ""
+    elif reason and code_name == "DEADLINE_EXCEEDED":
+        exit_code, hint = EXIT_WAITING, ""
     if reason == "no-grant":
         hint = _grant_hint(facts)
     elif reason == "waiting-for-approval":

@@ -56,7 +56,7 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         ("UNAUTHENTICATED", "wrong-passphrase", 8),
         ("RESOURCE_EXHAUSTED", "throttled", 1),
         ("INVALID_ARGUMENT", "invalid-request", 2),
-        ("DEADLINE_EXCEEDED", "", 6),
+        ("DEADLINE_EXCEEDED", "", 7),
         ("UNAVAILABLE", "", 7),
         ("UNAVAILABLE", "shutting-down", 7),
         ("UNAVAILABLE", "store-failed", 1),

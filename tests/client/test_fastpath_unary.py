@@ -154,7 +154,7 @@ def test_a_peer_that_goes_silent_is_waited_for_no_longer_than_asked(
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 2.0))
     with pytest.raises(Failure, match="did not answer in time") as caught:
         call(answer, hang_up=False, seconds=1)
-    assert caught.value.exit_code == 6
+    assert (caught.value.exit_code, caught.value.reason) == (7, "no-answer")
 
 
 def test_a_peer_that_keeps_talking_is_waited_for_no_longer_than_asked(

@@ -5,6 +5,7 @@ command line, the Python API and the fast path alike. Nothing here talks to a da
 It is imported by every `get`, so it imports nothing that Python has not loaded already.
 """
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -191,6 +192,53 @@ def no_daemon(path: str, why: str) -> Failure:
         exit_code=EXIT_NO_DAEMON,
         reason="no-daemon",
         hint=START_HINT,
+    )
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Tell whether an error is the one that sandboxes answer a system call with."""
+    return error.errno in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT)
+
+
+def sockets_forbidden(error: OSError) -> Failure:
+    """Make the failure for a sandbox in which the daemon cannot be connected to."""
+    return Failure(
+        f"this sandbox forbids Unix sockets: {os.strerror(error.errno or 0).lower()}",
+        exit_code=EXIT_NO_DAEMON,
+        reason="sockets-forbidden",
+        hint="allow them or hand keys over with run, from outside of it: "
+        "backpack-client run --key NAME -- PROGRAM",
+    )
+
+
+def of_system(error: OSError) -> Failure:
+    """Make the failure for an error of the system that nothing else explains.
+
+    What a command reads and writes has failures of its own, which name the file.
+    """
+    why = os.strerror(error.errno or 0).lower()
+    if is_forbidden(error):
+        return Failure(
+            f"the system refused what this command needs: {why}",
+            reason="refused",
+            hint="a sandbox forbids it: allow it there, or run the command outside",
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure(
+            f"this process can open nothing more: {why}",
+            reason="no-descriptors",
+            hint="raise the limit on open files (ulimit -n), or close some",
+        )
+    hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return Failure(f"cannot read or write: {why}", reason="io-failed", hint=hint)
+
+
+def no_thread() -> Failure:
+    """Make the failure for a thread that the system refuses."""
+    return Failure(
+        "the system refused a thread",
+        reason="refused",
+        hint="raise the limit on processes (ulimit -u), or let the sandbox allow clone and clone3",
     )
 
 

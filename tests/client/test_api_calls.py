@@ -39,7 +39,11 @@ def failure(told: Any, call: Call[Any] | None = None, *, was_closed: bool = Fals
         (error("UNAVAILABLE", reason="store-failed"), 1, "store-failed"),
         (error("DEADLINE_EXCEEDED"), 7, "no-answer"),
         (error("DEADLINE_EXCEEDED", reason="waiting-for-approval"), 6, "waiting-for-approval"),
-        (error("DEADLINE_EXCEEDED", reason="waiting-for-something-new"), 6, "waiting-for-something-new"),
+        (
+            error("DEADLINE_EXCEEDED", reason="waiting-for-something-new"),
+            6,
+            "waiting-for-something-new",
+        ),
         (error("CANCELLED"), 7, "no-daemon"),
         (error("INTERNAL"), 1, "internal"),
     ],

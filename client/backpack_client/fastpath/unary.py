@@ -7,7 +7,13 @@ and messages are bytes here.
 import _socket
 import time
 
-from backpack_client.failures import EXIT_NO_DAEMON, Failure, from_status
+from backpack_client.failures import (
+    EXIT_NO_DAEMON,
+    Failure,
+    from_status,
+    is_forbidden,
+    sockets_forbidden,
+)
 from backpack_client.fastpath import HandOver, http2, malformed
 
 TYPE_CHECKING = False
@@ -111,7 +117,9 @@ def _exchange(connection: _socket.socket, outgoing: bytearray, deadline: float) 
         data = connection.recv(_RECEIVE)
     except TimeoutError:
         raise _late() from None
-    except OSError:
+    except OSError as error:
+        if is_forbidden(error):
+            raise sockets_forbidden(error) from None
         data = b""
     if not data:
         raise Failure(
@@ -129,7 +137,10 @@ def _send(connection: _socket.socket, outgoing: bytearray, deadline: float) -> N
         connection.sendall(outgoing)
     except TimeoutError:
         raise
-    except OSError:
+    except OSError as error:
+        if is_forbidden(error):
+            # Nothing of it has left: to wait for an answer would be in vain.
+            raise
         # A peer that has hung up may have answered before, and its answer still be there to read:
         # to give up here would take a lease that was issued for one that was not.
         return

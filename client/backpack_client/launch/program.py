@@ -127,11 +127,14 @@ def _as_it_began(began: Origin) -> Iterator[None]:
     before = {
         number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)
     }
-    resource.setrlimit(resource.RLIMIT_CORE, began.core)
+    # Where a sandbox refuses it, it was refused before as well, and nothing was changed.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, began.core)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_CORE, limit)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CORE, limit)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -271,7 +271,10 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
     if reason == "no-grant":
         hint = _grant_hint(facts)
     elif reason == "waiting-for-approval":
-        hint = f"to approve it: {_approve_line(facts)}\n{_grant_hint(facts)}"
+        hint = _grant_hint(facts)
+        if "backpack-hook-of" not in facts:
+            # What a hook of a shell has asked for is gone with it.
+            hint = f"to approve it: {_approve_line(facts)}\n{hint}"
     elif reason == "no-such-key":
         hint = _put_hint(facts) or hint
     elif reason == "throttled":
@@ -317,6 +320,12 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if pid == os.getpid():
         # Typed at a shell's prompt, this very command is the whole tree, and gone in a moment.
         return f"to allow it for an agent that runs: {line} tree:PID (the agent's pid)\n{every}"
+    if pid is not None and pid == _number(facts, "backpack-hook-of"):
+        return (
+            "a hook of your shell (such as direnv) runs this, and may end in a moment; to allow "
+            f"it for the shell, process {pid}, and all that you start in it: {line} tree:{pid}\n"
+            f"{every}"
+        )
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
     return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"

@@ -66,6 +66,23 @@ async def test_a_refusal_says_which_tree_asked() -> None:
     assert caught.value.facts["uid"] == str(UID)
 
 
+@pytest.mark.parametrize("default", ["ask", "deny"])
+async def test_a_hook_of_a_shell_is_told_of_the_shell(default: str) -> None:
+    world = await World().stocked()
+    await _set_default(world, default)
+    on_terminal = {"session": 300, "terminal": 5}
+    world.processes.add(300, executable="/usr/bin/zsh", **on_terminal)
+    world.processes.add(301, parent=300, executable="/usr/bin/direnv", **on_terminal)
+    world.processes.add(302, parent=301, executable="/usr/bin/bash", **on_terminal)
+    with pytest.raises((WaitingError, DeniedError)) as caught:
+        await world.get("K", pid=302)
+    assert caught.value.facts["tree-pid"] == caught.value.facts["hook-of"] == "300"
+    # What an approval would be for stays the process that the kernel's facts make the root.
+    assert [request.tree.pid for request in world.approvals.pending()] in ([301], [])
+    await world.grant("K", to="tree:300")
+    assert await world.get("K", pid=302) == {"K": b"k"}
+
+
 async def test_several_names_are_all_or_nothing() -> None:
     world = await World().stocked()
     await world.grant("K")

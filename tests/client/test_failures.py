@@ -125,6 +125,21 @@ def test_a_request_that_waits_hints_at_the_approval_and_at_the_grant() -> None:
     assert hint[2].endswith("backpack-client grant K --to uid:1234")
 
 
+@pytest.mark.parametrize("reason", ["no-grant", "waiting-for-approval"])
+def test_a_hook_of_a_shell_is_told_of_the_shell_that_lives_on(reason: str) -> None:
+    facts = {
+        "backpack-names": "K",
+        "backpack-request-code": "K7QF",
+        "backpack-tree-pid": "4711",
+        "backpack-hook-of": "4711",
+    }
+    hint = from_status("DEADLINE_EXCEEDED", reason, "", facts).hint
+    assert "for the shell, process 4711, and all that you start in it" in hint
+    assert "backpack-client grant K --to tree:4711\n" in hint
+    # The request ends with the hook, so nobody could approve it by then.
+    assert "approve" not in hint
+
+
 @pytest.mark.parametrize("code", ["", "A;reboot", "$(reboot)", "A\nreboot", "A" * 17, "\u0660"])
 def test_a_code_that_is_none_never_gets_into_the_line_to_copy(code: str) -> None:
     facts = {"backpack-request-code": code}

@@ -123,10 +123,10 @@ def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
 
 
 def is_unmapped(uid: int) -> bool:
-    """Tell whether a uid stands for those that this user namespace does not map (user_namespaces(7)).
+    """Tell whether a uid stands for all that this user namespace does not map.
 
     Root is one of them in most namespaces that an ordinary user makes, and owns what is above his
-    files there. Outside of such a namespace the number is that of an ordinary user, `nobody`.
+    files there (user_namespaces(7)). Elsewhere the number is that of an ordinary user, `nobody`.
     """
     try:
         overflow = int(Path("/proc/sys/kernel/overflowuid").read_bytes())

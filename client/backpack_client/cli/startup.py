@@ -43,6 +43,8 @@ _LOG_TAIL = 16 * 1024
 _DATAGRAM = 4096
 # What a socket address surely takes, see unix(7).
 _SAFE_PATH = 90
+# `/backpack-12345678/ready`, and some more.
+_READY_BYTES = 26
 # SOL_LOCAL and LOCAL_PEERPID of macOS's sys/un.h.
 _SOL_LOCAL = 0
 _LOCAL_PEERPID = 2
@@ -313,7 +315,7 @@ def _private_directory(home: str) -> "tempfile.TemporaryDirectory[str]":
         places.insert(0, tempfile.gettempdir())
     why = "no path is short enough"
     for place in places:
-        if len(os.fsencode(place)) < _SAFE_PATH // 2:
+        if len(os.fsencode(place)) + _READY_BYTES < _SAFE_PATH:
             try:
                 return tempfile.TemporaryDirectory(prefix="backpack-", dir=place)
             except OSError as error:

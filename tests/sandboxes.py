@@ -90,13 +90,15 @@ def _refusal(name: str, error: int) -> bytes:
 
 
 def unshared(*namespaces: str) -> Sequence[str]:
-    """Return a command that executes the next words in namespaces of their own.
+    """Return a command that executes the next words in namespaces of their own, as their root.
 
     Args:
-        namespaces: options of unshare(1), such as `--mount`.
+        namespaces: options of unshare(1), such as `--mount` or `--user`.
     """
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs unshare, from util-linux")
-    rootless = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    return (unshare, *rootless, *namespaces)
+    users = () if os.geteuid() == 0 and "--user" not in namespaces else ("--user",)
+    root = ("--map-root-user",) if users else ()
+    others = [each for each in namespaces if each != "--user"]
+    return (unshare, *users, *root, *others)

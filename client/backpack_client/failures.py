@@ -272,7 +272,7 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
         hint = _grant_hint(facts)
     elif reason == "waiting-for-approval":
         hint = _grant_hint(facts)
-        if "backpack-hook-of" not in facts:
+        if not _is_of_hook(facts):
             # What a hook of a shell has asked for is gone with it.
             hint = f"to approve it: {_approve_line(facts)}\n{hint}"
     elif reason == "no-such-key":
@@ -320,7 +320,7 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if pid == os.getpid():
         # Typed at a shell's prompt, this very command is the whole tree, and gone in a moment.
         return f"to allow it for an agent that runs: {line} tree:PID (the agent's pid)\n{every}"
-    if pid is not None and pid == _number(facts, "backpack-hook-of"):
+    if _is_of_hook(facts):
         return (
             "a hook of your shell (such as direnv) runs this, and may end in a moment; to allow "
             f"it for the shell, process {pid}, and all that you start in it: {line} tree:{pid}\n"
@@ -329,6 +329,12 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
     return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"
+
+
+def _is_of_hook(facts: "Mapping[str, str]") -> bool:
+    """Tell whether what is offered is a shell, and not the root, which is a hook of that shell."""
+    tree, root = _number(facts, "backpack-tree-pid"), _number(facts, "backpack-root-pid")
+    return tree is not None and root is not None and tree != root
 
 
 def waiting_notice(code: str) -> str:

@@ -76,7 +76,7 @@ async def test_a_hook_of_a_shell_is_told_of_the_shell(default: str) -> None:
     world.processes.add(302, parent=301, executable="/usr/bin/bash", **on_terminal)
     with pytest.raises((WaitingError, DeniedError)) as caught:
         await world.get("K", pid=302)
-    assert caught.value.facts["tree-pid"] == caught.value.facts["hook-of"] == "300"
+    assert (caught.value.facts["tree-pid"], caught.value.facts["root-pid"]) == ("300", "301")
     # What an approval would be for stays the process that the kernel's facts make the root.
     assert [request.tree.pid for request in world.approvals.pending()] in ([301], [])
     await world.grant("K", to="tree:300")

@@ -131,7 +131,7 @@ def test_a_hook_of_a_shell_is_told_of_the_shell_that_lives_on(reason: str) -> No
         "backpack-names": "K",
         "backpack-request-code": "K7QF",
         "backpack-tree-pid": "4711",
-        "backpack-hook-of": "4711",
+        "backpack-root-pid": "4712",
     }
     hint = from_status("DEADLINE_EXCEEDED", reason, "", facts).hint
     assert "for the shell, process 4711, and all that you start in it" in hint

@@ -1,5 +1,7 @@
 """One call over a socket, against a peer that is played by hand."""
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -102,6 +104,23 @@ def test_a_peer_that_hangs_up_is_no_daemon(answer: bytes) -> None:
     with pytest.raises(Failure, match="closed the connection") as caught:
         call(answer)
     assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+@pytest.mark.parametrize("refused", ["sendall", "recv", "settimeout"])
+def test_a_sandbox_that_refuses_to_send_or_receive_is_named(
+    ends: tuple[socket.socket, socket.socket], refused: str, error: int
+) -> None:
+    class Refused:
+        def __getattr__(self, name: str) -> Any:
+            if name == refused:
+                raise OSError(error, os.strerror(error))
+            return getattr(ends[0], name)
+
+    connection: Any = Refused()
+    with pytest.raises(Failure, match="this sandbox forbids Unix sockets") as caught:
+        unary.call(connection, "/a/B", b"", 60, {})
+    assert (caught.value.exit_code, caught.value.reason) == (7, "sockets-forbidden")
 
 
 def test_an_answer_before_the_peer_hung_up_is_read(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from backpackd.application.access.approvals import Announce, Approvals, offered
+from backpackd.application.access.approvals import Announce, Approvals
 from backpackd.application.access.grant_clock import GrantClock
 from backpackd.application.access.leases import LiveLeases
 from backpackd.application.access.started_agents import Start, StartedAgents
@@ -337,12 +337,12 @@ class Access:
                 "a rule of the policy denies the keys asked for; no grant helps against it",
                 reason="denied-by-rule",
             )
-        tree = "all in the shell whose hook this is" if facts.hooked else "this process tree"
-        told = offered(facts)
+        root, uid = (facts.hooked or facts.root).id.pid, facts.uid
+        whose = "the shell whose hook this is" if facts.hooked else "this process tree"
         raise DeniedError(
-            f"no grant covers the keys asked for: one to tree:{told['tree-pid']} ({tree}) or to "
-            f"uid:{facts.uid} (every program of this user) would allow them",
-            facts=told,
+            f"no grant covers the keys asked for: one to tree:{root} ({whose}) or to uid:{uid} "
+            "(every program of this user) would allow them",
+            facts={"root-pid": str(facts.root.id.pid), "tree-pid": str(root), "uid": str(uid)},
         )
 
     async def _digested(

@@ -137,7 +137,12 @@ class Approvals:
         if not wait.over.is_set():
             raise WaitingError(
                 "still waiting for approval: have the operator approve the request, then ask again",
-                facts={"request-code": request.code, **offered(facts)},
+                facts={
+                    "request-code": request.code,
+                    "root-pid": str(tree.pid),
+                    "tree-pid": str((facts.hooked or facts.root).id.pid),
+                    "uid": str(facts.uid),
+                },
             )
         if wait.failure is not None:
             raise wait.failure()
@@ -432,14 +437,6 @@ class Approvals:
         ended = self._table.end_tree(process)
         self._ended(ended, "root-gone")
         self._wake(ended, _root_gone)
-
-
-def offered(facts: PeerFacts) -> dict[str, str]:
-    """Tell a caller to whom a grant would help it: a process, by its pid, and a uid."""
-    if facts.hooked is None:
-        return {"tree-pid": str(facts.root.id.pid), "uid": str(facts.uid)}
-    shell = str(facts.hooked.id.pid)
-    return {"tree-pid": shell, "hook-of": shell, "uid": str(facts.uid)}
 
 
 def roots(consents: Iterable[Grant]) -> set[ProcessId]:

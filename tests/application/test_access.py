@@ -70,10 +70,9 @@ async def test_a_refusal_says_which_tree_asked() -> None:
 async def test_a_hook_of_a_shell_is_told_of_the_shell(default: str) -> None:
     world = await World().stocked()
     await _set_default(world, default)
-    on_terminal = {"session": 300, "terminal": 5}
-    world.processes.add(300, executable="/usr/bin/zsh", **on_terminal)
-    world.processes.add(301, parent=300, executable="/usr/bin/direnv", **on_terminal)
-    world.processes.add(302, parent=301, executable="/usr/bin/bash", **on_terminal)
+    for pid, parent, program in ((300, 1, "zsh"), (301, 300, "direnv"), (302, 301, "bash")):
+        path = f"/usr/bin/{program}"
+        world.processes.add(pid, parent=parent, executable=path, session=300, terminal=5)
     with pytest.raises((WaitingError, DeniedError)) as caught:
         await world.get("K", pid=302)
     assert (caught.value.facts["tree-pid"], caught.value.facts["root-pid"]) == ("300", "301")

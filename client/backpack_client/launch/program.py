@@ -127,14 +127,11 @@ def _as_it_began(began: Origin) -> Iterator[None]:
     before = {
         number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)
     }
-    # Where a sandbox refuses it, it was refused before as well, and nothing was changed.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, began.core)
+    resource.setrlimit(resource.RLIMIT_CORE, began.core)
     try:
         yield
     finally:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_CORE, limit)
+        resource.setrlimit(resource.RLIMIT_CORE, limit)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -153,6 +153,23 @@ def test_what_is_not_the_sealed_file_is_read_by_neither_way(how: str, tmp_path: 
         os.close(made)
 
 
+def test_without_proc_the_seals_alone_tell_the_file(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", missing)
+    assert key_descriptor.handed_keys(environ(number)) == VALUES
+    unsealed = os.memfd_create("backpack-keys", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(unsealed, b'{"keys": {}}')
+        with pytest.raises(Failure):
+            key_descriptor.handed_keys(environ(unsealed))
+    finally:
+        os.close(unsealed)
+
+
 @pytest.mark.parametrize("path", ["keys", "/tmp/keys", "/proc/self/fd/3", "/proc/1/fd/../../x"])
 def test_a_path_of_another_form_is_not_opened(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened"))

@@ -18,7 +18,7 @@ import pytest
 
 from backpack_client.fastpath import get
 from daemons import RunningDaemon
-from sandboxes import refusing
+from sandboxes import refusing, unshared
 
 FORBIDS = "this sandbox forbids Unix sockets"
 FILTER = "a sandbox or a service manager's filter forbids it"
@@ -183,6 +183,16 @@ def test_a_daemon_that_may_open_too_few_files_does_not_start(
         made_once, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
     )
     assert "at least 64 are needed: raise the limit (ulimit -n" in daemon.refused()
+
+
+def test_a_daemon_without_proc_says_that_it_is_to_be_mounted(
+    made_once: RunningDaemon, tmp_path: Path
+) -> None:
+    daemon = copied(made_once, tmp_path)
+    script = 'mount -t tmpfs none /proc && exec "$@"'
+    inside = [*unshared("--mount"), "sh", "-c", script, "sh", sys.executable, "-m", "backpackd"]
+    hidden = RunningDaemon(daemon.home, daemon.socket, command=inside)
+    assert "/proc cannot be read: mount it" in hidden.refused()
 
 
 def test_a_stopped_daemon_is_not_one_that_waits_for_approval(

@@ -45,6 +45,8 @@ def harden() -> None:
             # Ends the process when a debugger is attached already.
             check(libc.ptrace(_PT_DENY_ATTACH, 0, None, 0), "ptrace")
         tracer = _tracer()
+    except FileNotFoundError as error:
+        raise HomeError("/proc cannot be read: mount it, then start again") from error
     except (OSError, ValueError) as error:
         raise HomeError(
             f"cannot close the daemon's memory to other processes ({error}): "

@@ -19,6 +19,7 @@ asked for (fcntl(2), F_GET_SEALS), and nobody can give them to a file on a disk.
 
 import base64
 import binascii
+import contextlib
 import errno
 import fcntl
 import json
@@ -31,6 +32,7 @@ from backpack_client.failures import Failure, usage
 from backpack_client.launch.environment import KEYS_PATH_VARIABLE, KEYS_VARIABLE
 
 _NAME = "backpack-keys"
+_MEMFD = f"/memfd:{_NAME} "
 _PATH = re.compile(r"/proc/[0-9]+/fd/[0-9]+", re.ASCII)
 _LIMIT = 16 * 1024 * 1024
 # Linux only, as all of this is; the module is imported everywhere.
@@ -168,11 +170,14 @@ def _sealed(descriptor: int, path: str) -> bytes:
 def _is_sealed(descriptor: int) -> bool:
     """Tell whether a descriptor is one of `write_keys`, and not of another file with its number."""
     try:
-        name = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - of a descriptor
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:
         return False
-    return seals & _SEALS == _SEALS and name.startswith(f"/memfd:{_NAME} ")
+    name = _MEMFD
+    # A sandbox without /proc cannot tell the name. The seals can be on no file but one in memory.
+    with contextlib.suppress(OSError):
+        name = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - of a descriptor
+    return seals & _SEALS == _SEALS and name.startswith(_MEMFD)
 
 
 def _read(descriptor: int) -> bytes:

@@ -21,7 +21,7 @@ _REMEDIES = {
     errno.ENFILE: _DESCRIPTORS,
     errno.EDQUOT: _ROOM,
     errno.ENOSPC: _ROOM,
-    errno.EROFS: "it has to be writable, so mount it so or choose another place",
+    errno.EROFS: "mount it so that it can be written to, or use another place",
 }
 
 
@@ -35,8 +35,11 @@ def why(error: OSError, otherwise: str = "") -> str:
 
     Args:
         error: of the system.
-        otherwise: what helps where the error does not tell; may be empty.
+        otherwise: what helps where the error does not tell, and how to choose another place; may
+            be empty.
     """
     said = os.strerror(error.errno or errno.EIO).lower()
     remedy = _REMEDIES.get(error.errno or 0, otherwise)
+    if error.errno == errno.EROFS and otherwise:
+        remedy = otherwise
     return f"{said}: {remedy}" if remedy else said

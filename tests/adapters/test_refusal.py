@@ -18,7 +18,7 @@ from backpackd.adapters.refusal import is_forbidden, why
         (errno.ENFILE, "ulimit -n"),
         (errno.ENOSPC, "make room"),
         (errno.EDQUOT, "make room"),
-        (errno.EROFS, "writable"),
+        (errno.EROFS, "see who took it away"),
         (errno.ENOENT, "see who took it away"),
     ],
 )
@@ -30,6 +30,7 @@ def test_an_error_is_told_with_what_helps(number: int, remedy: str) -> None:
 
 def test_an_error_that_nothing_helps_against_is_told_alone() -> None:
     assert why(OSError(errno.ENOENT, "")) == "no such file or directory"
+    assert "mount it so that it can be written to" in why(OSError(errno.EROFS, ""))
     assert why(OSError("without a number")) == os.strerror(errno.EIO).lower()
 
 

@@ -140,7 +140,7 @@ DAEMON = [
     ),
     ({"socket:1": errno.EAFNOSUPPORT}, ("cannot use Unix sockets", FILTER)),
     ({"socket:1": errno.EMFILE}, ("cannot use Unix sockets", "LimitNOFILE=")),
-    ({"bind": errno.EROFS}, ("cannot bind", "read-only file system: it has to be writable")),
+    ({"bind": errno.EROFS}, ("cannot bind", "read-only file system: mount it so")),
     ({"listen": errno.EPERM}, ("cannot listen", FILTER)),
     ({"flock": errno.EPERM}, ("the home", FILTER)),
     ({"mkdir": errno.EPERM, "mkdirat": errno.EPERM}, ("cannot make the directory", FILTER)),

@@ -112,7 +112,8 @@ def check_directory(path: str) -> str:
     Otherwise another user could put his own daemon there and be handed passphrases and values. The
     directory must be this user's or root's and writable by nobody else; so must everything above
     it, where a directory that others can write may be sticky instead (as /tmp is): then they
-    cannot replace what is below, which is checked to be ours.
+    cannot replace what is below, which is checked to be ours. In a user namespace, what is above
+    may also belong to a user whom the namespace does not map, as root often is.
 
     Args:
         path: a directory.

@@ -50,6 +50,14 @@ def copied(
     return RunningDaemon(place / "home", place / "new" / "s", preexec=preexec)
 
 
+def refusal(daemon: RunningDaemon) -> str:
+    """Return what a daemon says that does not start, and leave none behind that does."""
+    try:
+        return daemon.refused()
+    finally:
+        daemon.close()
+
+
 @pytest.fixture(scope="module")
 def serving(
     made_once: RunningDaemon, tmp_path_factory: pytest.TempPathFactory
@@ -170,7 +178,7 @@ def test_a_daemon_that_is_refused_a_call_says_so(
         daemon.close()
         told = daemon.log_text()
     else:
-        told = daemon.refused()
+        told = refusal(daemon)
     assert not [word for word in ("Traceback", "Warning:", "Exception") if word in told], told
     for words in said:
         assert words in told
@@ -182,7 +190,7 @@ def test_a_daemon_that_may_open_too_few_files_does_not_start(
     daemon = copied(
         made_once, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
     )
-    assert "at least 64 are needed: raise the limit (ulimit -n" in daemon.refused()
+    assert "at least 64 are needed: raise the limit (ulimit -n" in refusal(daemon)
 
 
 def test_a_daemon_without_proc_says_that_it_is_to_be_mounted(
@@ -192,7 +200,7 @@ def test_a_daemon_without_proc_says_that_it_is_to_be_mounted(
     script = 'mount -t tmpfs none /proc && exec "$@"'
     inside = [*unshared("--mount"), "sh", "-c", script, "sh", sys.executable, "-m", "backpackd"]
     hidden = RunningDaemon(daemon.home, daemon.socket, command=inside)
-    assert "/proc cannot be read: mount it" in hidden.refused()
+    assert "/proc cannot be read: mount it" in refusal(hidden)
 
 
 def test_a_stopped_daemon_is_not_one_that_waits_for_approval(

@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 
+from backpackd.adapters.refusal import why
 from backpackd.adapters.secrets.hardening import harden
 from backpackd.adapters.secrets.scrubbing import ensure_scrubbed, executed_anew
 from backpackd.config import ConfigError, Settings, read_configuration, read_settings
@@ -17,6 +18,7 @@ from backpackd.core.render import render
 EXIT_FAILED = 1
 ROUNDS_OF_ALL = 500
 """After so many rounds through what is not so young the collector goes through everything."""
+_NO_THREAD = "can't start new thread"
 VAULT_NAME = "vault.db"
 """As in the store, which is not loaded before the re-exec."""
 
@@ -29,37 +31,53 @@ def main() -> int:
         a good or missing configuration file and a vault without damage, 1 for others.
     """
     try:
-        # Help, usage errors and the configuration come before the re-exec, and cost nothing.
-        settings = read_settings(sys.argv[1:], os.environ)
-        if settings.check and not executed_anew():
-            _check(settings)
-            if settings.check == "config":
-                return 0
-            if not os.path.lexists(settings.home / VAULT_NAME):
-                return _without_vault(settings)
-        ensure_scrubbed(sys.argv[1:])
-        harden()
-        if settings.check:
-            from backpackd.check import run_check  # noqa: PLC0415 - after the re-exec, see above
-
-            return 0 if run_check(settings) else EXIT_FAILED
-        settings = read_settings(sys.argv[1:], os.environ)
-        # gRPC's own log lines may hold what a peer sent.
-        os.environ["GRPC_VERBOSITY"] = "NONE"
-        from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
-
-        # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
-        # and `panic` with it. So would looking through all that waits in a flood of calls: rarely.
-        # What is young is looked at as often as ever.
-        gc.collect()
-        gc.freeze()
-        young, middle, _ = gc.get_threshold()
-        gc.set_threshold(young, middle, ROUNDS_OF_ALL)
-        run(settings)
+        return _run()
     except (HomeError, ConfigError) as error:
         return _fail(str(error))
     except BackpackError as error:
         return _fail(error.message)
+    except OSError as error:
+        named = isinstance(error.filename, (str, bytes))
+        what = render(os.fsdecode(error.filename), limit=256) if named else "what the daemon needs"
+        return _fail(f"the system refused {what}: {why(error)}")
+    except RuntimeError as error:
+        # What Python makes of a thread that the system refuses, whatever the error was.
+        if _NO_THREAD not in str(error):
+            raise
+        return _fail(
+            "the system refused a thread: raise the limit on processes (ulimit -u, TasksMax= in "
+            "the unit), or let the sandbox allow clone and clone3"
+        )
+
+
+def _run() -> int:
+    # Help, usage errors and the configuration come before the re-exec, and cost nothing.
+    settings = read_settings(sys.argv[1:], os.environ)
+    if settings.check and not executed_anew():
+        _check(settings)
+        if settings.check == "config":
+            return 0
+        if not os.path.lexists(settings.home / VAULT_NAME):
+            return _without_vault(settings)
+    ensure_scrubbed(sys.argv[1:])
+    harden()
+    if settings.check:
+        from backpackd.check import run_check  # noqa: PLC0415 - after the re-exec, see above
+
+        return 0 if run_check(settings) else EXIT_FAILED
+    settings = read_settings(sys.argv[1:], os.environ)
+    # gRPC's own log lines may hold what a peer sent.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
+
+    # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
+    # and `panic` with it. So would looking through all that waits in a flood of calls: rarely.
+    # What is young is looked at as often as ever.
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, ROUNDS_OF_ALL)
+    run(settings)
     return 0
 
 

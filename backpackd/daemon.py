@@ -30,7 +30,7 @@ from backpackd.adapters.stores.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.system import service_manager
 from backpackd.adapters.system.clock import SystemClock, boot_timer
-from backpackd.adapters.system.listener import Listener, found_listeners
+from backpackd.adapters.system.listener import Listener, check_sockets, found_listeners
 from backpackd.adapters.system.notifications import notifier
 from backpackd.adapters.system.path_watch import watch_path
 from backpackd.application.access.access import Access
@@ -61,6 +61,7 @@ from backpackd.application.vault.slots import Slots
 from backpackd.application.vault.vault import Vault
 from backpackd.config import Configuration, Settings, read_configuration
 from backpackd.configured import Configured
+from backpackd.core.errors import HomeError
 from backpackd.core.slots import slots
 from backpackd.ports import Clock, PinnedProcess, Processes, Store, Stretcher
 from backpackd.rpc.calls import Guard, Service, served_methods
@@ -78,6 +79,8 @@ from backpackd.rpc.standard import standard_services
 
 _LOG = logging.getLogger("backpackd")
 
+_LEAST_DESCRIPTORS = 64
+"""With fewer a daemon starts, and has none left for whoever connects."""
 _LAST_RESORT = 8.0
 """Seconds after the grace for everything else. The client's `stop` waits longer than both."""
 
@@ -95,7 +98,13 @@ def run(settings: Settings) -> None:
     )
     # A connection takes two descriptors, and the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < _LEAST_DESCRIPTORS:
+        raise HomeError(
+            f"only {most} files may be open, and at least {_LEAST_DESCRIPTORS} are needed: raise "
+            "the limit (ulimit -n, or LimitNOFILE= in the unit)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    check_sockets()
     asyncio.run(_serve(settings))
 
 

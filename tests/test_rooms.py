@@ -36,11 +36,12 @@ ROOMS: dict[str, dict[str, str]] = {
         "backup": "vault access",
     },
     "backpackd.adapters": {
-        "home": "",
+        "refusal": "",
+        "home": "refusal",
         "processes": "",
-        "stores": "home",
-        "system": "home",
-        "secrets": "home system",
+        "stores": "refusal home",
+        "system": "refusal home",
+        "secrets": "refusal home system",
         "door": "processes system",
     },
     "backpackd.rpc": {

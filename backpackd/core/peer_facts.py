@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 
-from backpackd.core.process_roles import STARTERS, is_one_of, is_program
+from backpackd.core.process_roles import HOOKS, SHELLS, STARTERS, is_one_of, is_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,24 @@ class PeerFacts:
         if self.root_at is not None:
             return self.chain[self.root_at]
         return self.chain[root_index(self.chain, self.uid)]
+
+    @property
+    def hooked(self) -> ProcessFacts | None:
+        """The shell of a terminal for which the root works as a hook; None: the root is no hook.
+
+        A grant to the root would end with it in a moment, so hints offer the shell. That is wider,
+        and names of programs decide it: nothing but a hint may be made of it.
+        """
+        index = self.root_at if self.root_at is not None else root_index(self.chain, self.uid)
+        shell = index + 1
+        if shell == len(self.chain) or not _leads_terminal(self.chain, shell, self.uid):
+            return None
+        # A shell forks for `$(direnv export bash)`, and may wait for the program there.
+        while index > 0 and _is_fork(self.chain[index], self.chain[shell]):
+            index -= 1
+        process = self.chain[index]
+        is_hook = is_one_of(HOOKS, process.executable, process.name)
+        return self.chain[shell] if is_hook and self.chain[shell].uid == self.uid else None
 
     @property
     def user_changed(self) -> bool:
@@ -265,3 +283,12 @@ def _leads_terminal(chain: tuple[ProcessFacts, ...], index: int, uid: int) -> bo
 
 def _is_starter(process: ProcessFacts) -> bool:
     return is_one_of(STARTERS, process.executable, process.name)
+
+
+def _is_fork(process: ProcessFacts, shell: ProcessFacts) -> bool:
+    """Tell whether a process is a shell's fork that has executed nothing since."""
+    return (
+        process.image.answer is Answer.NAMED
+        and process.image == shell.image
+        and is_one_of(SHELLS, process.executable, process.name)
+    )

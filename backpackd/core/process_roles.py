@@ -8,6 +8,9 @@ The names decide where the root of a tree is, and a process can choose its own: 
 a program, or by what it calls itself. So a name may only make a tree smaller, or leave it as the
 kernel's facts make it. An agent that calls itself `bash` is asked about more often.
 
+The name of a hook of a shell (`direnv`) words a hint and nothing else: whoever types what it says
+sees that it is about the shell.
+
 One name does the opposite: a first process of the daemon's pid namespace that is no init system is
 the agent of its container. Who can choose that program has made the container.
 """
@@ -39,6 +42,13 @@ STARTERS = _names(
     "xfdesktop"
 )
 """Programs that start what a person opens: they may stand at the top, and are never the root."""
+
+HOOKS = _names("asdf direnv lorri mise rtx shadowenv")
+"""Programs that a shell runs before its prompt or on entering a directory, for its environment.
+
+They end in a moment, with all that they start. Some of them also start what goes on (`mise run`):
+there, too, the shell is what lives on.
+"""
 
 INITS = _names(
     "catatonit docker-init dumb-init init launchd openrc-init podman-init runit s6-svscan systemd "

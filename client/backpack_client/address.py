@@ -16,7 +16,17 @@ import stat
 import sys
 import time
 
-from backpack_client.failures import EXIT_NO_DAEMON, Failure, no_daemon, printable, usage
+from backpack_client.failures import (
+    EXIT_NO_DAEMON,
+    NO_ANSWER_HINT,
+    Failure,
+    is_forbidden,
+    no_daemon,
+    of_system,
+    printable,
+    sockets_forbidden,
+    usage,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +181,8 @@ def check_directory(path: str) -> str:
     Otherwise another user could put a fake daemon there and receive passphrases and values. The
     directory must belong to this user or root, and nobody else may be able to write it. The same
     holds for every directory above it. There, a directory that others can write is allowed if it
-    is sticky (as /tmp is): then they cannot replace entries of ours below it.
+    is sticky (as /tmp is): then they cannot replace entries of ours below it. In a user namespace,
+    a directory above may also belong to a user whom the namespace does not map, as root often is.
 
     Args:
         path: a directory.
@@ -247,7 +258,10 @@ def connect(path: str, patience: float = CONNECT_PATIENCE) -> _socket.socket:
     directory = check_directory(os.path.dirname(path))
     name = os.path.basename(path)
     owner = _owner(directory)
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    except OSError as error:
+        raise _unusable(path, directory, error) from None
     try:
         _connect(connection, path, directory, name, patience)
         _check_listener(connection, owner)
@@ -304,14 +318,57 @@ def _owner(directory: str) -> int:
 
 
 def _check_one(path: str, status: os.stat_result, *, sticky_will_do: bool) -> None:
-    if status.st_uid not in (0, os.geteuid()):
-        raise _not_trusted(*whose(path, status.st_uid))
+    above = sticky_will_do
+    if status.st_uid not in (0, os.geteuid()) and not (above and _is_unmapped(status.st_uid)):
+        raise _foreign(path, status.st_uid)
     sticky = sticky_will_do and status.st_mode & stat.S_ISVTX
     if status.st_mode & _WRITABLE_BY_OTHERS and not sticky:
         raise _not_trusted(
             f"{printable(path, 256)} can be written by others (mode {status.st_mode & 0o7777:04o})",
             hint=f"run: chmod go-w {printable(path, 256)}",
         )
+
+
+def _foreign(path: str, uid: int) -> Failure:
+    if not _is_unmapped(uid):
+        return _not_trusted(*whose(path, uid))
+    return _not_trusted(
+        f"{printable(path, 256)} belongs to uid {uid}, which in a user namespace stands for every "
+        "user that it does not map",
+        hint="map the owner into the namespace, or set BACKPACK_SOCKET to a path in a directory of "
+        "yours",
+    )
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Tell whether a uid stands for those that this user namespace does not map.
+
+    Root is one of them where an ordinary user has made the namespace (bubblewrap, podman), and owns
+    what is above the socket. Outside of one the number is that of an ordinary user, `nobody`. Which
+    user it is nobody can tell, so what the kernel says of the listener still decides.
+    """
+    try:
+        mapped = [line.split() for line in _read("/proc/self/uid_map").splitlines()]
+        covered = any(int(first) <= uid < int(first) + int(count) for first, _, count in mapped)
+    except (OSError, ValueError):
+        return False
+    return uid == _overflow_uid() and not covered
+
+
+def _overflow_uid() -> int:
+    try:
+        return int(_read("/proc/sys/kernel/overflowuid"))
+    except (OSError, ValueError):
+        return -1
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # One read: what stands there is made as it is read, and is a page long at most.
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
 
 
 def _connect(
@@ -333,9 +390,10 @@ def _connect(
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise Failure(
-                        "the daemon is too busy to accept a connection",
+                        "the daemon is too busy to take a connection",
+                        exit_code=EXIT_NO_DAEMON,
                         reason="busy",
-                        hint="try again",
+                        hint=NO_ANSWER_HINT,
                     ) from None
                 time.sleep(_RETRY_EVERY)
         connection.setblocking(True)
@@ -364,6 +422,8 @@ def _listener_uid(connection: _socket.socket) -> int:
             # struct ucred of unix(7): pid, uid, gid, four bytes each.
             credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     except OSError as error:
+        if is_forbidden(error):
+            raise sockets_forbidden(error) from None
         raise _not_trusted(f"cannot tell who listens at the socket: {_why(error)}") from None
     if len(credentials) < 8:  # noqa: PLR2004 - the uid is in bytes 4 to 7 of either struct
         raise _not_trusted("cannot tell who listens at the socket")
@@ -395,7 +455,12 @@ def _not_trusted(message: str, hint: str = "see BACKPACK_SOCKET and XDG_RUNTIME_
 
 
 def _unusable(path: str, directory: str, error: OSError) -> Failure:
-    if error.errno not in (errno.EACCES, errno.EPERM):
+    if is_forbidden(error) or (error.errno == errno.EACCES and _may_write(path)):
+        # A socket that this user may write to, and is kept from all the same.
+        return sockets_forbidden(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return of_system(error)
+    if error.errno != errno.EACCES:
         return no_daemon(path, _why(error))
     # Starting a daemon would not help: this user could not reach that daemon either.
     return Failure(
@@ -404,6 +469,13 @@ def _unusable(path: str, directory: str, error: OSError) -> Failure:
         reason="socket-not-accessible",
         hint="make it accessible to you, or set BACKPACK_SOCKET to a path in your own directory",
     )
+
+
+def _may_write(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.W_OK)
+    except OSError:
+        return False
 
 
 def _why(error: OSError) -> str:

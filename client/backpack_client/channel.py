@@ -17,7 +17,7 @@ from typing import Any
 
 from backpack_client import address
 from backpack_client.durations import format_duration
-from backpack_client.failures import EXIT_NO_DAEMON, Failure, printable
+from backpack_client.failures import EXIT_NO_DAEMON, NO_ANSWER_HINT, Failure, printable
 from backpack_client.wire import Ended
 
 
@@ -200,5 +200,5 @@ def _not_ready(path: str, seconds: float) -> Failure:
         f"{printable(path, 256)} is not a Backpack daemon",
         exit_code=EXIT_NO_DAEMON,
         reason="busy",
-        hint="try again; see BACKPACK_SOCKET",
+        hint=f"{NO_ANSWER_HINT}\nsee BACKPACK_SOCKET",
     )

@@ -5,6 +5,7 @@ command line, the Python API and the fast path. Nothing here talks to a daemon o
 Every `get` imports it, so it imports nothing that Python has not already loaded.
 """
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -29,6 +30,10 @@ _NUMBER_DIGITS = 12
 _CODE_LIMIT = 16
 
 START_HINT = "run: backpack-client start"
+NO_ANSWER_HINT = (
+    "it may be very busy: try again; or something has stopped its process: kill -CONT PID lets it "
+    "go on (its pid is in backpackd.lock in its home)"
+)
 UNLOCK_HINT = "run: backpack-client unlock"
 INIT_HINT = "run: backpack-client init"
 KEY_NAME_HINT = "a letter or _, then up to 127 letters, digits, _, . and -"
@@ -116,11 +121,8 @@ _BY_STATUS = {
     "FAILED_PRECONDITION": (EXIT_FAILED, "failed-precondition", ""),
     "PERMISSION_DENIED": (EXIT_DENIED, "denied", ""),
     "UNAUTHENTICATED": (EXIT_DENIED, "unauthenticated", ""),
-    "DEADLINE_EXCEEDED": (
-        EXIT_WAITING,
-        "deadline",
-        "try again; --wait gives get more time",
-    ),
+    # Without a reason it is the deadline of the call: the daemon is stopped, or much too busy.
+    "DEADLINE_EXCEEDED": (EXIT_NO_DAEMON, "no-answer", NO_ANSWER_HINT),
     "UNIMPLEMENTED": (
         EXIT_FAILED,
         "unimplemented",
@@ -209,6 +211,53 @@ def full_package_needed() -> Failure:
     )
 
 
+def is_forbidden(error: OSError) -> bool:
+    """Tell whether an error is the one that sandboxes answer a system call with."""
+    return error.errno in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT)
+
+
+def sockets_forbidden(error: OSError) -> Failure:
+    """Make the failure for a sandbox in which the daemon cannot be connected to."""
+    return Failure(
+        f"this sandbox forbids Unix sockets: {os.strerror(error.errno or 0).lower()}",
+        exit_code=EXIT_NO_DAEMON,
+        reason="sockets-forbidden",
+        hint="allow them or hand keys over with run, from outside of it: "
+        "backpack-client run --key NAME -- PROGRAM",
+    )
+
+
+def of_system(error: OSError) -> Failure:
+    """Make the failure for an error of the system that nothing else explains.
+
+    What a command reads and writes has failures of its own, which name the file.
+    """
+    why = os.strerror(error.errno or 0).lower()
+    if is_forbidden(error):
+        return Failure(
+            f"the system refused what this command needs: {why}",
+            reason="refused",
+            hint="a sandbox forbids it: allow it there, or run the command outside",
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure(
+            f"this process can open nothing more: {why}",
+            reason="no-descriptors",
+            hint="raise the limit on open files (ulimit -n), or close some",
+        )
+    hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return Failure(f"cannot read or write: {why}", reason="io-failed", hint=hint)
+
+
+def no_thread() -> Failure:
+    """Make the failure for a thread that the system refuses."""
+    return Failure(
+        "the system refused a thread",
+        reason="refused",
+        hint="raise the limit on processes (ulimit -u), or let the sandbox allow clone and clone3",
+    )
+
+
 def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, str]") -> Failure:
     """Turn the status of a failed call into a failure.
 
@@ -233,10 +282,15 @@ def from_status(code_name: str, reason: str, message: str, facts: "Mapping[str, 
     elif reason and code_name == "UNAVAILABLE":
         # A daemon did answer, with a reason that only a newer client knows.
         exit_code, hint = EXIT_FAILED, ""
+    elif reason and code_name == "DEADLINE_EXCEEDED":
+        exit_code, hint = EXIT_WAITING, ""
     if reason == "no-grant":
         hint = _grant_hint(facts)
     elif reason == "waiting-for-approval":
-        hint = f"to approve it: {_approve_line(facts)}\n{_grant_hint(facts)}"
+        hint = _grant_hint(facts)
+        if not _is_of_hook(facts):
+            # What a hook of a shell has asked for is gone with it.
+            hint = f"to approve it: {_approve_line(facts)}\n{hint}"
     elif reason == "no-such-key":
         hint = _put_hint(facts) or hint
     elif reason == "throttled":
@@ -282,9 +336,21 @@ def _grant_hint(facts: "Mapping[str, str]") -> str:
     if pid == os.getpid():
         # At a shell's prompt, this command is the whole tree, and ends in a moment.
         return f"to allow it for an agent that runs: {line} tree:PID (the agent's pid)\n{every}"
+    if _is_of_hook(facts):
+        return (
+            "a hook of your shell (such as direnv) runs this, and may end in a moment; to allow "
+            f"it for the shell, process {pid}, and all that you start in it: {line} tree:{pid}\n"
+            f"{every}"
+        )
     if pid is None:
         return f"to allow it for one process and its descendants: {line} tree:PID\n{every}"
     return f"to allow it for process {pid} and its descendants: {line} tree:{pid}\n{every}"
+
+
+def _is_of_hook(facts: "Mapping[str, str]") -> bool:
+    """Tell whether what is offered is a shell, and not the root, which is a hook of that shell."""
+    tree, root = _number(facts, "backpack-tree-pid"), _number(facts, "backpack-root-pid")
+    return tree is not None and root is not None and tree != root
 
 
 def waiting_notice(code: str) -> str:

@@ -28,7 +28,12 @@ def make_undumpable() -> None:
     Raises:
         Failure: the system refused, so nothing secret is to be read.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    try:
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    except (OSError, ValueError):
+        # ValueError is what Python makes of EPERM here.
+        raise _refused("the system refuses to turn core files off") from None
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
         result = libc.ptrace(_PT_DENY_ATTACH, 0, None, 0)
@@ -36,11 +41,15 @@ def make_undumpable() -> None:
     else:
         result = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if result != 0:
-        raise Failure(
-            "cannot keep other programs out of this process: "
-            + os.strerror(ctypes.get_errno()).lower(),
-            reason="not-protected",
-        )
+        raise _refused(os.strerror(ctypes.get_errno()).lower())
+
+
+def _refused(why: str) -> Failure:
+    return Failure(
+        f"cannot keep other programs out of this process: {why}",
+        reason="not-protected",
+        hint="a sandbox forbids it: allow prctl and setrlimit there, or run the command outside",
+    )
 
 
 def is_undumpable() -> bool:

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from backpackd.adapters.home.files import (
 )
 from descriptors import descriptors
 from odd_files import NOBODY, ODD
+from sandboxes import unshared
 
 
 @pytest.fixture
@@ -158,3 +161,42 @@ def test_what_is_no_directory_is_not_written_to_the_disk_as_one(path: Path, kind
     ODD[kind](path)
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         sync_directory(path)
+
+
+_ON_A_READ_ONLY_MOUNT = """
+import subprocess, sys
+from backpackd.adapters.home.files import UnsafeFileError, open_file
+
+path = sys.argv[1]
+subprocess.run(["mount", "--bind", path, path], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+try:
+    open_file(path)
+except UnsafeFileError as error:
+    print(error.problem)
+"""
+
+
+def test_nobody_is_told_to_change_what_is_mounted_read_only(path: Path) -> None:
+    path.write_bytes(b"a secret of a container")
+    path.chmod(0o444)
+    with pytest.raises(UnsafeFileError, match="run chmod 600"):
+        open_file(path)
+    command = [*unshared("--mount"), sys.executable, "-c", _ON_A_READ_ONLY_MOUNT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "read-only" in done.stdout
+    assert "chmod" not in done.stdout
+    assert "copy it into a file of your own" in done.stdout
+
+
+def test_nothing_that_is_not_there_needs_to_be_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    remove_file(path)
+    path.write_bytes(b"x")
+    with pytest.raises(PermissionError):
+        remove_file(path)

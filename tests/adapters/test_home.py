@@ -246,7 +246,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("below", ["", "home"])
 def test_a_home_that_cannot_be_written_to_is_refused(read_only: Path, below: str) -> None:
     message = refusal(read_only / below)
-    assert "Read-only file system" in message
+    assert "read-only file system" in message
     assert "BACKPACK_HOME" in message
 
 

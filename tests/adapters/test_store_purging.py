@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from backpackd.adapters.stores.purging import DUE_NAME, Purging
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.core.errors import StoreError
 from backpackd.core.rows import Change, KeyRow, SlotRow, StoredVault
+from sandboxes import unshared
 
 VAULT = StoredVault(b"v" * 16, b"authority 0", (SlotRow(b"a" * 16, b"slot"),))
 OLD = b"old-sealed-bytes" * 100
@@ -97,3 +100,39 @@ async def test_without_the_note_nothing_is_rotated(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.authority == b"authority 0"
     await store.close()
+
+
+_NO_TEMPORARY_FILES = """
+import os, sqlite3, subprocess, sys
+from pathlib import Path
+from backpackd.adapters.stores.purging import Purging
+
+home = sys.argv[1]
+mount = lambda *words: subprocess.run(["mount", *words], check=True)
+mount("--bind", home, home)
+for place in ("/tmp", "/var/tmp", "/usr/tmp"):
+    if os.path.isdir(place):
+        mount("--rbind", place, place)
+        mount("-o", "remount,bind,ro", place)
+# SQLite's last resort is the current directory.
+os.chdir("/proc")
+connection = sqlite3.connect(f"{home}/vault.db", isolation_level=None)
+connection.execute("CREATE TABLE t (a)")
+connection.execute("INSERT INTO t VALUES (zeroblob(8000000))")
+purging = Purging(Path(home))
+purging.due()
+purging.purge(connection)
+connection.close()
+print(sorted(os.listdir(home)))
+"""
+
+
+@pytest.mark.parametrize("name", ["home", "it's a home"])
+def test_what_is_deleted_is_purged_also_without_a_place_for_temporary_files(
+    tmp_path: Path, name: str
+) -> None:
+    home = tmp_path / name
+    home.mkdir(mode=0o700)
+    command = [*unshared("--mount"), sys.executable, "-c", _NO_TEMPORARY_FILES, str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("['vault.db']\n", "")

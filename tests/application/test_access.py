@@ -66,6 +66,22 @@ async def test_a_refusal_says_which_tree_asked() -> None:
     assert caught.value.facts["uid"] == str(UID)
 
 
+@pytest.mark.parametrize("default", ["ask", "deny"])
+async def test_a_hook_of_a_shell_is_told_of_the_shell(default: str) -> None:
+    world = await World().stocked()
+    await _set_default(world, default)
+    for pid, parent, program in ((300, 1, "zsh"), (301, 300, "direnv"), (302, 301, "bash")):
+        path = f"/usr/bin/{program}"
+        world.processes.add(pid, parent=parent, executable=path, session=300, terminal=5)
+    with pytest.raises((WaitingError, DeniedError)) as caught:
+        await world.get("K", pid=302)
+    assert (caught.value.facts["tree-pid"], caught.value.facts["root-pid"]) == ("300", "301")
+    # What an approval would be for stays the process that the kernel's facts make the root.
+    assert [request.tree.pid for request in world.approvals.pending()] in ([301], [])
+    await world.grant("K", to="tree:300")
+    assert await world.get("K", pid=302) == {"K": b"k"}
+
+
 async def test_several_names_are_all_or_nothing() -> None:
     world = await World().stocked()
     await world.grant("K")

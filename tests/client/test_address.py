@@ -190,10 +190,11 @@ def test_a_listener_that_accepts_nobody_does_not_hold_the_client_for_ever(tmp_pa
     with listener, contextlib.chdir(tmp_path):
         listener.bind("s")
         listener.listen(0)
-        with pytest.raises(Failure, match="busy"):
+        with pytest.raises(Failure, match="busy") as caught:
             waiting.extend(address.connect(str(tmp_path / "s"), patience=0.0) for _ in range(9))
     for connection in waiting:
         connection.close()
+    assert caught.value.exit_code == 7
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])

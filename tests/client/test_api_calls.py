@@ -41,7 +41,13 @@ def failure(told: Ended, call: Call[Any] | None = None, *, was_closed: bool = Fa
         (error("UNAUTHENTICATED", reason="wrong-passphrase"), 8, "wrong-passphrase"),
         (error("UNAVAILABLE"), 7, "no-daemon"),
         (error("UNAVAILABLE", reason="store-failed"), 1, "store-failed"),
-        (error("DEADLINE_EXCEEDED"), 1, "no-answer"),
+        (error("DEADLINE_EXCEEDED"), 7, "no-answer"),
+        (error("DEADLINE_EXCEEDED", reason="waiting-for-approval"), 6, "waiting-for-approval"),
+        (
+            error("DEADLINE_EXCEEDED", reason="waiting-for-something-new"),
+            6,
+            "waiting-for-something-new",
+        ),
         (error("CANCELLED"), 7, "no-daemon"),
         (error("INTERNAL"), 1, "internal"),
     ],
@@ -57,9 +63,11 @@ def test_a_call_that_ended_with_its_own_connection_is_told_apart_from_a_daemon_t
     assert failure(error("CANCELLED"), was_closed=True).reason == "closed"
 
 
-def test_a_get_that_was_not_answered_in_time_still_waits() -> None:
+def test_a_get_that_nobody_answers_is_not_one_that_waits_for_approval() -> None:
     call = leases.get_keys(["A"], ttl=None, reason="")
-    assert failure(error("DEADLINE_EXCEEDED"), call).exit_code == 6
+    became = failure(error("DEADLINE_EXCEEDED"), call)
+    assert (became.exit_code, became.reason) == (7, "no-answer")
+    assert "kill -CONT" in became.hint
 
 
 def test_grpcs_own_words_about_a_lost_connection_are_not_shown() -> None:

@@ -51,6 +51,7 @@ def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
         slot_kinds=["passphrase", "recovery"],
         recovery_drilled_at_ms=1_700_000_000_000,
         audit_broken_at_ms=1_700_000_001_000,
+        home=b"/home/of/the/vault",
     )
     document = json.loads(run("status", "--json").out)
     version = document.pop("client_version")
@@ -58,6 +59,7 @@ def test_the_status_as_json(run: Run, fake: FakeDaemon) -> None:
     assert document == {
         "state": "unlocked",
         "socket": fake.path,
+        "home": "/home/of/the/vault",
         "daemon_version": "9.9.9",
         "daemon_pid": 77,
         "supervised": False,

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backpack_client import address
 from backpack_client.cli.main import commands, main
 from command_line import Run, runner
 from fake_daemon import FakeDaemon, fake_daemon, refuse, status
@@ -337,3 +339,36 @@ def test_commands_are_completed(
     monkeypatch.setenv("COMP_CWORD", "1")
     assert main([]) == 0
     assert capfd.readouterr().out.split() == ["plain,unlock", "plain,ungrant"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (RuntimeError("can't start new thread"), 1, "let the sandbox allow clone and clone3"),
+        (OSError(errno.EPERM, "x"), 1, "a sandbox forbids it"),
+        (OSError(errno.ENOSYS, "x"), 1, "a sandbox forbids it"),
+        (OSError(errno.EMFILE, "x"), 1, "ulimit -n"),
+        (OSError(errno.ENOSPC, "x"), 1, "make room"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_what_helps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int, said: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(address, "connect", refused)
+    done = run("start")
+    assert (done.code, done.out) == (exit_code, "")
+    assert said in done.err
+
+
+def test_another_error_of_the_program_itself_is_not_taken_for_one_of_the_system(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(address, "connect", wrong)
+    with pytest.raises(RuntimeError, match="something else"):
+        run("start")

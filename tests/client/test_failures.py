@@ -56,7 +56,7 @@ def test_the_exit_codes_are_those_of_the_contract() -> None:
         ("UNAUTHENTICATED", "wrong-passphrase", 8),
         ("RESOURCE_EXHAUSTED", "throttled", 1),
         ("INVALID_ARGUMENT", "invalid-request", 2),
-        ("DEADLINE_EXCEEDED", "", 6),
+        ("DEADLINE_EXCEEDED", "", 7),
         ("UNAVAILABLE", "", 7),
         ("UNAVAILABLE", "shutting-down", 7),
         ("UNAVAILABLE", "store-failed", 1),
@@ -123,6 +123,21 @@ def test_a_request_that_waits_hints_at_the_approval_and_at_the_grant() -> None:
     assert hint[0] == "to approve it: backpack-client approve K7QF"
     assert hint[1].endswith("backpack-client grant K --to tree:4711")
     assert hint[2].endswith("backpack-client grant K --to uid:1234")
+
+
+@pytest.mark.parametrize("reason", ["no-grant", "waiting-for-approval"])
+def test_a_hook_of_a_shell_is_told_of_the_shell_that_lives_on(reason: str) -> None:
+    facts = {
+        "backpack-names": "K",
+        "backpack-request-code": "K7QF",
+        "backpack-tree-pid": "4711",
+        "backpack-root-pid": "4712",
+    }
+    hint = from_status("DEADLINE_EXCEEDED", reason, "", facts).hint
+    assert "for the shell, process 4711, and all that you start in it" in hint
+    assert "backpack-client grant K --to tree:4711\n" in hint
+    # The request ends with the hook, so nobody could approve it by then.
+    assert "approve" not in hint
 
 
 @pytest.mark.parametrize("code", ["", "A;reboot", "$(reboot)", "A\nreboot", "A" * 17, "\u0660"])

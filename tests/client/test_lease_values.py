@@ -1,3 +1,4 @@
+import os
 import pickle
 from datetime import UTC, datetime
 
@@ -154,3 +155,31 @@ def test_a_renewal_that_comes_after_the_end_opens_nothing_again() -> None:
     keys.end()
     keys.extend(info(100), clock.now)
     assert reason(keys) == "lease-over"
+
+
+def test_a_forked_child_is_told_at_its_first_access_and_drops_the_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, _ = held()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(Failure, match="before a fork") as caught:
+        keys["K"]
+    assert caught.value.reason == "forked"
+    assert "in the child" in caught.value.hint
+    assert MARK not in str(vars(keys))
+    assert reason(keys) == "forked"
+
+
+def test_a_fork_is_told_also_where_the_copy_has_expired_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, clock = held(100)
+    clock.now += 1000.0
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert reason(keys) == "forked"
+
+
+def test_a_lease_that_a_child_opens_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    keys, _ = held()
+    assert keys["K"] == MARK

@@ -1,8 +1,11 @@
 """Lock files on disk: found, read, replaced whole, and never what somebody else wrote meanwhile."""
 
+import errno
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from backpack_client.failures import Failure
 from backpack_client.files import lockfiles
 from backpack_client.files.lockfiles import LockFile
+from sandboxes import unshared
 
 
 def reason(call: Callable[[], object]) -> str:
@@ -241,6 +245,80 @@ def test_a_disk_without_room_leaves_the_old_file_and_nothing_else(
     assert names(tmp_path) == ["agent.lock"]
     assert reason(lambda: lockfiles.create(str(tmp_path / "new"), b"x")) == "lock-io"
     assert names(tmp_path) == ["agent.lock"]
+
+
+_MOUNTED = """
+import os, subprocess, sys
+from backpack_client.failures import Failure
+from backpack_client.files import lockfiles
+
+what, path = sys.argv[1:]
+mount = lambda *words: subprocess.run(["mount", *words], check=True)
+if what == "file":
+    mount("--bind", path, path)
+elif what == "read-only":
+    mount("--bind", os.path.dirname(path), os.path.dirname(path))
+    mount("-o", "remount,bind,ro", os.path.dirname(path))
+else:
+    mount("--bind", os.path.dirname(path), os.path.dirname(path))
+seen = lockfiles.read(path)
+for attempt in (lambda: lockfiles.check_writable(path), lambda: lockfiles.replace(seen, b"new")):
+    try:
+        attempt()
+        print("done")
+    except Failure as failure:
+        print(failure.reason, failure.message.removeprefix(path), failure.hint, sep="; ")
+"""
+
+
+def mounted(lock: LockFile, what: str) -> list[str]:
+    """Return how a check and a new version end where a file, or its directory, is mounted."""
+    command = [*unshared("--mount"), sys.executable, "-c", _MOUNTED, what, lock.path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_lock_that_is_mounted_by_itself_says_so_before_anything_is_done(
+    tmp_path: Path, lock: LockFile
+) -> None:
+    before, meanwhile = mounted(lock, "file")
+    assert before == meanwhile
+    assert before.startswith("lock-mounted;  is mounted by itself")
+    assert "mount the directory that it lies in" in before
+    assert (names(tmp_path), Path(lock.path).read_bytes()) == (["agent.lock"], b"first")
+
+
+def test_a_lock_in_a_directory_that_is_mounted_is_replaced(lock: LockFile) -> None:
+    assert mounted(lock, "directory") == ["done", "done"]
+    assert Path(lock.path).read_bytes() == b"new"
+
+
+def test_a_lock_on_a_read_only_mount_says_what_to_mount(lock: LockFile) -> None:
+    for line in mounted(lock, "read-only"):
+        assert "read-only file system" in line
+        assert "have its directory mounted so that you can write there" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (errno.EBUSY, "mount its directory instead"),
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EACCES, "must be writable for you"),
+    ],
+)
+def test_what_keeps_a_new_version_from_its_place_is_told_with_a_remedy(
+    lock: LockFile, monkeypatch: pytest.MonkeyPatch, error: int, remedy: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(Failure, match=os.strerror(error).lower()) as caught:
+        lockfiles.replace(lock, b"mine")
+    assert remedy in caught.value.hint
+    assert Path(lock.path).read_bytes() == b"first"
 
 
 def left_over(lock: LockFile) -> Path:

@@ -1,5 +1,6 @@
 """Starting and stopping real daemons. Each test stops what it started, by its pid."""
 
+import errno
 import os
 import select
 import signal
@@ -7,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from backpack_client import Backpack, Failure
 from backpack_client.cli import startup
+from backpack_client.failures import of_system
 from daemons import RunningDaemon
 from fake_daemon import fake_daemon, status
 from odd_files import ODD
@@ -355,3 +358,59 @@ def test_a_listener_that_does_not_speak_the_protocol_is_not_stopped(tmp_path: Pa
         assert process.pid == os.getpid()
         assert not process.wait(0.0)
         process.close()
+
+
+@pytest.fixture
+def no_place(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Refuse temporary directories everywhere but in a home; returns the errors to answer with."""
+    errors = [errno.EROFS]
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "no usable temporary directory found")
+
+    real = tempfile.TemporaryDirectory
+
+    def made(*, prefix: str, dir: str) -> object:  # noqa: A002 - tempfile's word
+        if dir in ("/tmp", "/none"):
+            raise OSError(errors[0], os.strerror(errors[0]))
+        return real(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", made)
+    return errors
+
+
+@pytest.mark.usefixtures("no_place")
+def test_a_start_without_a_place_for_temporary_files_takes_the_home(tmp_path: Path) -> None:
+    # A short path, as that of a home usually is.
+    home = os.open(tmp_path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with startup._private_directory(f"/proc/self/fd/{home}"):
+            (made,) = tmp_path.iterdir()
+            assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.close(home)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "said"),
+    [
+        (errno.EROFS, "no-temporary-directory", "read-only file system"),
+        (errno.ENOSPC, "no-temporary-directory", "no space left"),
+        (errno.EPERM, "refused", "operation not permitted"),
+    ],
+)
+def test_a_start_that_finds_no_place_at_all_says_why(
+    no_place: list[int], error: int, reason: str, said: str
+) -> None:
+    no_place[:] = [error]
+    try:
+        startup._private_directory("/none")
+    except OSError as refused:
+        failure = of_system(refused)
+    except Failure as told:
+        failure = told
+    assert failure.reason == reason
+    assert said in failure.message
+    assert ("TMPDIR" in failure.hint) is (reason == "no-temporary-directory")

@@ -15,6 +15,7 @@ from backpack_client import process_protection
 from backpack_client.console import terminal, values
 from backpack_client.failures import Failure
 from pseudo_terminal import Terminal, read_screen
+from sandboxes import unshared
 
 MARK = "marker-of-a-value"
 
@@ -197,6 +198,42 @@ def test_a_passphrase_file_that_others_can_read_or_write_is_refused(
     with pytest.raises(Failure, match="by others") as caught:
         terminal.passphrase("passphrase", path)
     assert "chmod 600" in caught.value.hint
+
+
+def test_a_secret_of_roots_that_all_may_read_is_given_as_standard_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    # A file of root's with mode 0644 on every system, as the secrets of containers are.
+    with pytest.raises(Failure, match="by others") as caught:
+        terminal.passphrase("passphrase", "/etc/passwd")
+    assert "chmod" not in caught.value.hint
+    assert caught.value.hint.endswith("--passphrase-file - < /etc/passwd")
+
+
+def test_a_secret_on_a_read_only_mount_is_given_as_standard_input(tmp_path: Path) -> None:
+    path = private(tmp_path / "a secret", b"seven quiet otters", 0o444)
+    code = (
+        "import subprocess, sys\n"
+        "from backpack_client.console import terminal\n"
+        "from backpack_client.failures import Failure\n"
+        "path = sys.argv[1]\n"
+        "mount = lambda *words: subprocess.run(['mount', *words], check=True)\n"
+        "mount('--bind', path, path)\n"
+        "mount('-o', 'remount,bind,ro', path)\n"
+        "try:\n"
+        "    terminal.passphrase('passphrase', path)\n"
+        "except Failure as failure:\n"
+        "    print(failure.hint)\n"
+        "sys.stdin = open(path)\n"
+        "print(terminal.passphrase('passphrase', '-'))\n"
+    )
+    command = [*unshared("--mount"), sys.executable, "-c", code, path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    hint, read = done.stdout.splitlines()
+    assert hint.endswith(f"--passphrase-file - < '{path}'")
+    assert "chmod" not in hint
+    assert read == "b'seven quiet otters'"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")

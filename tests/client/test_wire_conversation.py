@@ -1,5 +1,7 @@
 """One call over a socket, against a peer that is played by hand."""
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -112,6 +114,23 @@ def test_a_peer_that_hangs_up_is_no_daemon(answer: bytes) -> None:
     assert caught.value.exit_code == 7
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+@pytest.mark.parametrize("refused", ["sendall", "recv", "settimeout"])
+def test_a_sandbox_that_refuses_to_send_or_receive_is_named(
+    ends: tuple[socket.socket, socket.socket], refused: str, error: int
+) -> None:
+    class Refused:
+        def __getattr__(self, name: str) -> Any:
+            if name == refused:
+                raise OSError(error, os.strerror(error))
+            return getattr(ends[0], name)
+
+    connection: Any = Refused()
+    with pytest.raises(Failure, match="this sandbox forbids Unix sockets") as caught:
+        conversation.call(connection, "/a/B", b"", 60)
+    assert (caught.value.exit_code, caught.value.reason) == (7, "sockets-forbidden")
+
+
 def test_an_answer_before_the_peer_hung_up_is_read(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
@@ -162,7 +181,7 @@ def test_a_peer_that_goes_silent_is_waited_for_no_longer_than_asked(
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 2.0))
     with pytest.raises(Failure, match="did not answer in time") as caught:
         call(answer, hang_up=False, seconds=1)
-    assert caught.value.exit_code == 6
+    assert (caught.value.exit_code, caught.value.reason) == (7, "no-answer")
 
 
 def test_a_peer_that_keeps_talking_is_waited_for_no_longer_than_asked(

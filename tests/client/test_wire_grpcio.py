@@ -232,7 +232,7 @@ def test_a_server_that_takes_too_long_is_given_up_after_the_wait(tmp_path: Path)
 
     with serving(tmp_path, handler) as path, pytest.raises(Failure) as caught:
         ask(path, ["A"], seconds=1)
-    assert caught.value.exit_code == 6
+    assert caught.value.exit_code == 7
     assert time.monotonic() - started < 30
 
 

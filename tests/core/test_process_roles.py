@@ -7,13 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpackd.core.peer_facts import (
+    Answer,
+    Image,
     PeerFacts,
     ProcessFacts,
     ProcessId,
     origin_index,
     root_index,
 )
-from backpackd.core.process_roles import INITS, SHELLS, STARTERS, is_manager, is_program
+from backpackd.core.process_roles import HOOKS, INITS, SHELLS, STARTERS, is_manager, is_program
 
 USER = 1000
 PTS, OTHER_PTS = 34816, 34817
@@ -30,6 +32,7 @@ class P:
         root: whether it runs as root.
         manager: whether it is a service manager.
         calls_itself: its name, where that is not the executable's.
+        image: tells one exec of a program from another; 0: the kernel does not tell.
     """
 
     runs: str
@@ -37,6 +40,7 @@ class P:
     root: bool = False
     manager: bool = False
     calls_itself: str = ""
+    image: int = 0
 
 
 def chain_of(*downwards: P) -> tuple[ProcessFacts, ...]:
@@ -57,6 +61,7 @@ def chain_of(*downwards: P) -> tuple[ProcessFacts, ...]:
                 executable=f"/usr/bin/{each.runs}" if each.runs else None,
                 manager=each.manager,
                 name=each.calls_itself or each.runs,
+                image=Image(Answer.NAMED, 1, each.image) if each.image else Image(),
             ),
         )
         parent = pid
@@ -210,6 +215,81 @@ CASES: dict[str, tuple[tuple[P, ...], int]] = {
 }
 
 
+DIRENV, ENVRC = P("direnv"), P("bash")
+# The chain, and where in it the shell is that a grant is offered for; None: it is for the root.
+HOOKED: dict[str, tuple[tuple[P, ...], int | None]] = {
+    "direnv at a shell's prompt": ((INIT, P("kitty"), SHELL, DIRENV, ENVRC, TOOL), 2),
+    "direnv in a login shell": (
+        (
+            INIT,
+            P("login", root=True),
+            P("zsh", leads=PTS, calls_itself="-zsh"),
+            DIRENV,
+            ENVRC,
+            TOOL,
+        ),
+        2,
+    ),
+    "direnv in a pane of tmux": ((INIT, MANAGER, TMUX, SHELL, DIRENV, ENVRC, TOOL), 3),
+    "direnv in a shell that is its own session's below another": (
+        (INIT, P("kitty"), SHELL, P("script"), P("bash", leads=OTHER_PTS), DIRENV, ENVRC, TOOL),
+        4,
+    ),
+    "direnv below a shell's fork": (
+        (INIT, P("kitty"), P("bash", leads=PTS, image=7), P("bash", image=7), DIRENV, ENVRC, TOOL),
+        2,
+    ),
+    "direnv that is a script": (
+        (INIT, P("kitty"), SHELL, P("bash", calls_itself="direnv"), ENVRC, TOOL),
+        2,
+    ),
+    "mise, with another shell": ((INIT, P("kitty"), P("fish", leads=PTS), P("mise"), TOOL), 2),
+    "direnv over ssh": (
+        (INIT, P("sshd", leads=0, root=True), P("", calls_itself="sshd"), SHELL, DIRENV, TOOL),
+        3,
+    ),
+    "a script that calls direnv": (
+        (
+            INIT,
+            P("kitty"),
+            P("bash", leads=PTS, image=7),
+            P("bash", image=8),
+            DIRENV,
+            ENVRC,
+            TOOL,
+        ),
+        None,
+    ),
+    "an agent that calls direnv": ((INIT, P("kitty"), SHELL, AGENT, DIRENV, ENVRC, TOOL), None),
+    "an editor that calls direnv": ((INIT, MANAGER, P("code", leads=0), DIRENV, TOOL), None),
+    "direnv without a terminal": ((INIT, P("cron", leads=0, root=True), DIRENV, TOOL), None),
+    "direnv in a shell of root's": (
+        (INIT, P("kitty"), P("bash", leads=PTS, root=True), DIRENV, TOOL),
+        None,
+    ),
+    "typed into a shell": ((INIT, P("kitty"), SHELL, TOOL), None),
+    "an agent in a shell": ((INIT, P("kitty"), SHELL, AGENT, TOOL), None),
+}
+
+
+@pytest.mark.parametrize("case", HOOKED)
+def test_a_hook_of_a_shell_has_its_grant_offered_for_the_shell(case: str) -> None:
+    downwards, expected = HOOKED[case]
+    facts = PeerFacts(USER, USER, chain_of(*downwards))
+    assert facts.hooked == (None if expected is None else facts.chain[-1 - expected])
+
+
+@pytest.mark.parametrize("case", HOOKED)
+def test_a_hook_stays_the_root_that_an_approval_is_for(case: str) -> None:
+    downwards, _ = HOOKED[case]
+    plain = tuple(
+        P("true", leads=each.leads, root=each.root) if each.runs in HOOKS else each
+        for each in downwards
+    )
+    before, after = chain_of(*plain), chain_of(*downwards)
+    assert root_index(after, USER) == root_index(before, USER)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_root_is_the_agent(case: str) -> None:
     downwards, expected = CASES[case]
@@ -241,7 +321,9 @@ def test_the_tools_of_one_agent_are_in_one_tree(case: str) -> None:
         }
 
 
-NAMES = st.sampled_from([*sorted(SHELLS), *sorted(STARTERS), *sorted(INITS), "agent", "", "-bash"])
+NAMES = st.sampled_from(
+    [*sorted(SHELLS), *sorted(STARTERS), *sorted(INITS), *sorted(HOOKS), "agent", "", "-bash"]
+)
 
 
 @given(st.sampled_from(sorted(CASES)), st.integers(0, 6), NAMES)

@@ -188,6 +188,26 @@ def test_a_shell_can_read_the_descriptor_too(operator: Client) -> None:
     assert json.loads(done.stdout) == {"keys": {"K": VALUE.decode()}}
 
 
+def test_a_child_that_does_not_inherit_the_descriptor_finds_the_keys_by_their_path(
+    operator: Client,
+) -> None:
+    reader = "from backpack_client import handed_keys; print(handed_keys()['K'].decode())"
+    # Without the descriptor, and with another file under its number: Node does both to children.
+    agent = (
+        "import os, subprocess, sys\n"
+        "number = int(os.environ['BACKPACK_KEYS_FD'])\n"
+        "assert os.environ['BACKPACK_KEYS_PATH'] == f'/proc/{os.getpid()}/fd/{number}'\n"
+        "again = lambda: os.dup2(os.open(os.devnull, os.O_RDONLY), number)\n"
+        "for preexec in (None, again):\n"
+        "    command = [sys.executable, '-c', sys.argv[1]]\n"
+        "    subprocess.run(command, check=True, preexec_fn=preexec, close_fds=preexec is None)\n"
+    )
+    arguments = ["--inject", "fd", "--key", "K", "--", sys.executable]
+    done = run(*arguments, "-c", agent, reader)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (VALUE + b"\n") * 2
+
+
 def test_an_agent_that_fetches_by_itself_finds_nothing_and_needs_no_second_consent(
     operator: Client,
 ) -> None:
@@ -201,7 +221,6 @@ def test_an_agent_that_fetches_by_itself_finds_nothing_and_needs_no_second_conse
     [
         ("LD_PRELOAD", b"must not set LD_PRELOAD"),
         ("PATH", b"must not set PATH"),
-        ("ld_library_path", b"must not set ld_library_path"),
         ("BASH_ENV", b"must not set BASH_ENV"),
         ("a.b", b"cannot be the name of a variable"),
     ],
@@ -472,6 +491,10 @@ def test_keys_that_were_not_handed_over_are_missed_with_a_hint() -> None:
 def test_what_an_outer_agent_was_handed_is_not_the_inner_ones(
     operator: Client, tmp_path: Path
 ) -> None:
-    outer = {"BACKPACK_KEYS_FD": "7", "BACKPACK_AGENT_LOCK": "/of/an/outer/agent"}
+    outer = {
+        "BACKPACK_KEYS_FD": "7",
+        "BACKPACK_KEYS_PATH": "/proc/1/fd/7",
+        "BACKPACK_AGENT_LOCK": "/of/an/outer/agent",
+    }
     done = run("--key", "K", "--", "env", **outer)
     assert found(done.stdout, *outer) == {}

@@ -28,10 +28,10 @@ class User:
         self.passphrase.chmod(0o600)
 
     def run(
-        self, *arguments: str, runtime: bool = True, **variables: str
+        self, *arguments: str, no_runtime: str = "", **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.home), **variables}
-        if runtime:
+        if not no_runtime:
             environ["XDG_RUNTIME_DIR"] = str(self.runtime)
         return subprocess.run(
             [sys.executable, "-m", "backpack_client", *arguments],
@@ -101,10 +101,10 @@ def test_a_client_with_another_vault_of_its_own_is_told_both(user: User, command
 
 def test_without_the_variable_of_the_runtime_directory_the_daemon_is_found(user: User) -> None:
     user.done("init", *user.told())
-    cron = user.run("status", "--json", runtime=False)
+    cron = user.run("status", "--json", no_runtime="yes")
     assert cron.returncode == 0, cron.stderr
     assert json.loads(cron.stdout)["daemon_pid"] == user.status()["daemon_pid"]
-    locked = user.run("lock", runtime=False)
+    locked = user.run("lock", no_runtime="yes")
     assert locked.returncode == 0, locked.stderr
     assert user.status()["state"] == "locked"
     user.done("stop", BACKPACK_PROFILE="")

@@ -217,6 +217,26 @@ def test_a_shell_on_a_nested_terminal_and_its_commands_stay_in_the_tree(
     assert [experiment.root(role) for role in ("leaf", "inner")] == ["agent", "agent"]
 
 
+@pytest.mark.parametrize(
+    "hook",
+    ['eval "$(./direnv export bash)"', "./direnv export bash", 'eval "$(./direnv export; true)"'],
+)
+def test_a_hook_of_a_shell_is_told_apart_from_an_agent(experiment: Experiment, hook: str) -> None:
+    typed = SHELL + "printf '#!/bin/sh\\nsh agent sh leaf\\n' > direnv; chmod 700 direnv; " + hook
+    experiment.run("terminal", typed, {"shell", "agent", "helper", "leaf"})
+    facts, shell = experiment.attest("leaf"), experiment.attest("shell").process
+    assert facts.root.id != shell.id
+    assert facts.hooked is not None
+    assert facts.hooked.id == shell.id
+
+
+@pytest.mark.parametrize("typed", ["sh agent sh leaf", "sh -c './direnv; true'"])
+def test_what_a_person_starts_is_no_hook(experiment: Experiment, typed: str) -> None:
+    script = "printf '#!/bin/sh\\nsh agent sh leaf\\n' > direnv; chmod 700 direnv; "
+    experiment.run("terminal", SHELL + script + typed, {"shell", "agent", "helper", "leaf"})
+    assert experiment.attest("leaf").hooked is None
+
+
 def test_an_agent_that_leads_the_session_is_the_root_of_every_tool_that_it_starts(
     experiment: Experiment,
 ) -> None:

@@ -91,7 +91,7 @@ def open_file(
             raise UnsafeFileError(path, what, remedy) from None
         raise
     try:
-        _check(path, os.fstat(descriptor), owners or (os.geteuid(),), refused)
+        _check(path, descriptor, owners or (os.geteuid(),), refused)
         os.set_blocking(descriptor, True)
     except BaseException:
         os.close(descriptor)
@@ -136,7 +136,10 @@ def remove_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):
-        # POSIX lets unlink(2) answer either to a directory.
+        # POSIX lets unlink(2) answer either to a directory, and a sandbox may forbid the call where
+        # there is nothing to remove.
+        if not os.path.lexists(path):
+            return
         if stat.S_ISDIR(path.lstat().st_mode):
             raise UnsafeFileError(path, "is a directory") from None
         raise
@@ -169,13 +172,21 @@ def _sync(descriptor: int) -> None:
 
 
 def _check(
-    path: str | os.PathLike[str], status: os.stat_result, owners: Collection[int], refused: int
+    path: str | os.PathLike[str], descriptor: int, owners: Collection[int], refused: int
 ) -> None:
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeFileError(path, f"is {_kind(status.st_mode)} and not a regular file")
     if status.st_uid not in owners:
         raise UnsafeFileError(
             path, f"belongs to uid {status.st_uid}", "use a file of your own in its place"
+        )
+    if status.st_mode & refused and os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        # A secret of a container, for example: nobody can run chmod on it.
+        raise UnsafeFileError(
+            path,
+            "can be read or changed by others, and lies on something that is mounted read-only",
+            "copy it into a file of your own with mode 600, and name that one",
         )
     if status.st_mode & refused:
         if refused == UNWRITABLE:

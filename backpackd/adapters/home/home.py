@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from backpackd.adapters.home.files import UPDATE, UnsafeFileError, open_file
+from backpackd.adapters.refusal import why
 from backpackd.core.errors import HomeError
 
 LOCK_NAME = "backpackd.lock"
@@ -91,10 +92,8 @@ def open_home(path: Path) -> Home:
             )
         return Home(path, _lock(path))
     except OSError as error:
-        raise HomeError(
-            f"the home {path} cannot be used ({error.strerror}): choose another with --home or "
-            "BACKPACK_HOME"
-        ) from error
+        another = "choose another with --home or BACKPACK_HOME"
+        raise HomeError(f"the home {path} cannot be used: {why(error, another)}") from error
 
 
 def file_system(path: Path, device: int) -> str:
@@ -132,6 +131,22 @@ def kind_of_mount(mounts: bytes, path: bytes, device: int) -> str:
     return kind.decode("ascii", "replace")
 
 
+def is_unmapped(uid: int) -> bool:
+    """Tell whether a uid stands for all that this user namespace does not map.
+
+    Root is one of them in most namespaces that an ordinary user makes, and owns what is above his
+    files there (user_namespaces(7)). Elsewhere the number is that of an ordinary user, `nobody`.
+    """
+    try:
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_bytes())
+        mapped = [line.split() for line in Path("/proc/self/uid_map").read_bytes().splitlines()]
+    except (OSError, ValueError):
+        return False
+    if uid != overflow:
+        return False
+    return not any(int(first) <= uid < int(first) + int(count) for first, _, count in mapped)
+
+
 def _check_above(path: Path) -> None:
     """Refuse a home that somebody else could replace with an older copy."""
     for directory in path.parents:
@@ -141,7 +156,8 @@ def _check_above(path: Path) -> None:
             # By convention a group of this number has this user as its only member.
             shared = stat.S_IWOTH
         replaceable = status.st_mode & shared and not status.st_mode & stat.S_ISVTX
-        if replaceable or status.st_uid not in (0, os.geteuid()):
+        trusted = status.st_uid in (0, os.geteuid()) or is_unmapped(status.st_uid)
+        if replaceable or not trusted:
             raise HomeError(
                 f"others can replace what is in {directory}, which is above the home {path}: "
                 "choose another home with --home, or see who owns and may write that directory"

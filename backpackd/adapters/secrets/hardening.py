@@ -4,12 +4,14 @@ These measures keep the user's own other processes out. They do not restrict roo
 them, so a helper process hardens itself.
 """
 
+import errno
 import os
 import resource
 import sys
 from pathlib import Path
 from typing import Final
 
+from backpackd.adapters.refusal import why
 from backpackd.adapters.secrets.closed_interpreter import started_closed
 from backpackd.adapters.secrets.scrubbing import scrubbed
 from backpackd.adapters.secrets.secret_memory import Arena
@@ -43,6 +45,8 @@ def harden() -> None:
             # Ends the process when a debugger is attached already.
             check(libc.ptrace(_PT_DENY_ATTACH, 0, None, 0), "ptrace")
         tracer = _tracer()
+    except FileNotFoundError as error:
+        raise HomeError("/proc cannot be read: mount it, then start again") from error
     except (OSError, ValueError) as error:
         raise HomeError(
             f"cannot close the daemon's memory to other processes ({error}): "
@@ -81,19 +85,19 @@ def protections(arena: Arena, processes_degraded: str) -> list[Protection]:
 def _secret_memory(arena: Arena) -> Protection:
     if arena.kind == "memfd_secret":
         return Protection("secret-memory", True, "memfd_secret: unreadable even to root")
-    return Protection(
-        "secret-memory",
-        False,
-        "mlock: kept out of swap, but readable to root; memfd_secret needs Linux 6.5, "
-        "or 5.14 with secretmem.enable=1",
-    )
+    detail = "mlock: kept out of swap, but readable to root; memfd_secret "
+    if arena.refused in (errno.EPERM, errno.EACCES):
+        detail += "is forbidden by a sandbox"
+    else:
+        detail += "needs Linux 6.5, or 5.14 with secretmem.enable=1"
+    return Protection("secret-memory", False, detail)
 
 
 def _scrubbing() -> Protection:
     try:
         on = scrubbed()
-    except OSError:
-        return Protection("scrubbing", False, "could not be found out: no descriptors left")
+    except OSError as error:
+        return Protection("scrubbing", False, f"could not be found out: {why(error)}")
     if on:
         return Protection("scrubbing", True, "freed memory is overwritten")
     return Protection(

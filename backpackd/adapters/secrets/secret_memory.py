@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from backpackd.adapters.refusal import is_forbidden
 from backpackd.adapters.system.libc import check, libc
 from backpackd.core.errors import HomeError, LimitError
 
@@ -33,6 +34,7 @@ class Arena:
     Attributes:
         kind: how the page is guarded: `memfd_secret` takes it out of reach of every other
             process and of the kernel's own copying (root included); `mlock` keeps it out of swap.
+        refused: with what error the kernel refused the stronger way; 0 where it did not.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class Arena:
             HomeError: the page can be had neither way. A plain mapping is never used instead.
         """
         self.kind: Kind
-        self._address, self.kind = _map()
+        self._address, self.kind, self.refused = _map()
         page = (ctypes.c_ubyte * _PAGE).from_address(self._address)
         self._view = memoryview(page).cast("B")
         self._free = list(range(0, _PAGE, SLOT_SIZE))
@@ -150,22 +152,29 @@ class Slot:
             self._arena._take_back(self, self._offset)  # noqa: SLF001 - one class in two
 
 
-def _map() -> tuple[int, Kind]:
-    """Map one page as secret memory, otherwise as locked memory."""
+def _map() -> tuple[int, Kind, int]:
+    """Map one page as secret memory, else as locked memory, and say why it is not the former."""
+    refused = 0
     if sys.platform == "linux":
         try:
-            return _map_secret(), "memfd_secret"
-        except OSError:
+            return _map_secret(), "memfd_secret", 0
+        except OSError as error:
             # Older than 5.14, not enabled, filtered, or no room under the limit. `kind` tells,
             # and `status` with it, so this is no silent step down.
-            pass
+            refused = error.errno or 0
     try:
-        return _map_locked(), "mlock"
+        return _map_locked(), "mlock", refused
     except OSError as error:
+        remedy = (
+            "raise the limit on locked memory (`ulimit -l`, or LimitMEMLOCK= in the unit) to at "
+            "least 64 KiB"
+        )
+        if is_forbidden(error):
+            # mlock(2) answers EPERM where the limit is 0 as well.
+            remedy += ", or let the sandbox allow mlock and madvise"
         raise HomeError(
             "cannot lock one page of memory for the master key "
-            f"({os.strerror(error.errno or 0)}): raise the limit on locked memory "
-            "(`ulimit -l`, or LimitMEMLOCK= in the unit) to at least 64 KiB"
+            f"({os.strerror(error.errno or 0)}): {remedy}"
         ) from error
 
 

@@ -7,6 +7,7 @@ import errno
 import sqlite3
 
 from backpackd.adapters.home.files import UnsafeFileError
+from backpackd.adapters.refusal import why
 from backpackd.core.errors import BackpackError, DamageError, DiskFullError, StoreError
 
 
@@ -36,7 +37,5 @@ def translate_os(error: OSError) -> BackpackError:
     """Turn a system error into our error."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFullError("no room on the disk: nothing was stored; make room and try again")
-    return StoreError(
-        f"the vault file cannot be used ({error.strerror}): see to the home's disk and "
-        "permissions, then try again"
-    )
+    otherwise = "see to the home's disk and permissions, then try again"
+    return StoreError(f"the vault file cannot be used: {why(error, otherwise)}")

@@ -35,7 +35,11 @@ class Purging:
         `secure_delete` overwrites deleted rows. This also removes copies left by moving rows
         between pages, and the write-ahead log, which keeps old pages until it is used again.
         """
-        # A copy of the whole file: sealed, but too large for memory.
+        # A copy of the whole file, sealed as it is, which does not belong into memory. It goes into
+        # the home: many a container has no place for temporary files that can be written to.
+        with contextlib.suppress(sqlite3.Error, UnicodeError):
+            place = str(self._path.parent).replace("'", "''")
+            connection.execute(f"PRAGMA temp_store_directory='{place}'")
         connection.execute("PRAGMA temp_store=FILE")
         try:
             connection.execute("VACUUM")

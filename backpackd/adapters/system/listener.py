@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import selectors
 import socket
 import stat
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backpackd.adapters.home.files import UPDATE, UnsafeFileError, open_file
+from backpackd.adapters.refusal import is_forbidden, why
 from backpackd.core.errors import HomeError
 
 FIRST_PASSED_FD = 3
@@ -31,6 +33,8 @@ LAUNCHD_SOCKETS = "Listeners"
 _MOST_PASSED = 16
 _BACKLOG = 1024
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+_CREDENTIALS_BYTES = 12
+"""`sizeof (struct ucred)` (unix(7))."""
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -100,13 +104,13 @@ class _OwnFile:
         except UnsafeFileError as error:
             raise HomeError(f"cannot open {self.path!r}.lock: it {error.problem}") from None
         except OSError as error:
-            raise HomeError(f"cannot open {self.path!r}.lock: {error.strerror}") from None
+            raise HomeError(f"cannot open {self.path!r}.lock: {why(error)}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
             if error.errno != errno.EWOULDBLOCK:
-                raise HomeError(f"cannot lock {self.path!r}.lock: {error.strerror}") from None
+                raise HomeError(f"cannot lock {self.path!r}.lock: {why(error)}") from None
             raise HomeError(
                 f"another backpackd has the socket {self.path!r}: stop it, or set BACKPACK_SOCKET"
             ) from None
@@ -170,9 +174,8 @@ class _OwnFile:
             sock.bind(address)
         except OSError as error:
             sock.close()
-            raise HomeError(
-                f"cannot bind the socket {self.path!r}: {error.strerror or error}"
-            ) from None
+            said = why(error) if error.errno else error
+            raise HomeError(f"cannot bind the socket {self.path!r}: {said}") from None
         finally:
             os.umask(before)
         try:
@@ -180,6 +183,8 @@ class _OwnFile:
             sock.listen(_BACKLOG)
         except OSError as error:
             sock.close()
+            if is_forbidden(error):
+                raise HomeError(f"cannot listen on {self.path!r}: {why(error)}") from None
             raise HomeError(
                 f"the directory of {self.path!r} was exchanged meanwhile: {error.strerror}"
             ) from None
@@ -201,6 +206,30 @@ class _OwnFile:
 
 _ADDRESS_BYTES = 104 if sys.platform == "darwin" else 108
 """`sizeof sun_path` (unix(7)), the terminating zero included."""
+
+
+def check_sockets() -> None:
+    """Return if this process may use and watch Unix sockets, and is told who is at the other end.
+
+    Tried before anything else does: an event loop that cannot be made leaves its own words behind,
+    and a daemon that cannot tell who connects would start and serve nobody.
+
+    Raises:
+        HomeError: a sandbox forbids it, or no descriptors are left.
+    """
+    try:
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        with ours, theirs, selectors.DefaultSelector() as selector:
+            if sys.platform == "linux":
+                ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES)
+            ours.setblocking(False)
+            selector.register(ours, selectors.EVENT_READ)
+            theirs.send(b"x")
+            selector.select(0)
+            ours.recv(1)
+    except OSError as error:
+        raise HomeError(f"cannot use Unix sockets: {why(error)}") from None
 
 
 def found_listeners(path: str) -> list[Listener]:
@@ -246,14 +275,14 @@ def _open_directory(directory: Path) -> int:
         for missing in reversed([p for p in (directory, *directory.parents) if not p.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise HomeError(f"cannot make the directory {path!r}: {error.strerror}") from None
+        raise HomeError(f"cannot make the directory {path!r}: {why(error)}") from None
     try:
         link = os.lstat(path)
         if stat.S_ISLNK(link.st_mode) and link.st_uid != os.geteuid():
             raise HomeError(f"{path!r} is a link of another user: set BACKPACK_SOCKET elsewhere")
         fd = os.open(path, _OPEN_DIRECTORY)
     except OSError as error:
-        raise HomeError(f"cannot open the directory {path!r}: {error.strerror}") from None
+        raise HomeError(f"cannot open the directory {path!r}: {why(error)}") from None
     found = os.fstat(fd)
     if found.st_uid != os.geteuid():
         os.close(fd)

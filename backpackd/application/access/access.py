@@ -325,11 +325,12 @@ class Access:
                 "a rule of the policy denies the keys asked for; no grant helps against it",
                 reason="denied-by-rule",
             )
-        root = facts.root.id.pid
+        root, uid = (facts.hooked or facts.root).id.pid, facts.uid
+        whose = "the shell whose hook this is" if facts.hooked else "this process tree"
         raise DeniedError(
-            f"no grant covers the keys asked for: one to tree:{root} (this process tree) or to "
-            f"uid:{facts.uid} (every program of this user) would allow them",
-            facts={"tree-pid": str(root), "uid": str(facts.uid)},
+            f"no grant covers the keys asked for: one to tree:{root} ({whose}) or to uid:{uid} "
+            "(every program of this user) would allow them",
+            facts={"root-pid": str(facts.root.id.pid), "tree-pid": str(root), "uid": str(uid)},
         )
 
     async def _digested(

@@ -142,7 +142,8 @@ class Approvals:
                 "still waiting for approval: have the operator approve the request, then ask again",
                 facts={
                     "request-code": request.code,
-                    "tree-pid": str(tree.pid),
+                    "root-pid": str(tree.pid),
+                    "tree-pid": str((facts.hooked or facts.root).id.pid),
                     "uid": str(facts.uid),
                 },
             )

@@ -6,9 +6,8 @@ from typing import Any, Generic, TypeVar
 
 from backpack_client.durations import format_duration
 from backpack_client.failures import (
-    EXIT_FAILED,
-    EXIT_WAITING,
     Failure,
+    from_status,
     is_code,
     no_daemon,
 )
@@ -85,13 +84,8 @@ def failure_of(
         # grpc's own text has a target in grpc's syntax, and several reasons in a row.
         return no_daemon(socket_path, "the connection was lost")
     if not reason and code == "DEADLINE_EXCEEDED":
-        return Failure(
-            f"the daemon did not answer within {format_duration(timeout + call.wait)}",
-            # This exit code is for a get that waits, on the fast path as well.
-            exit_code=EXIT_WAITING if call.names else EXIT_FAILED,
-            reason="no-answer",
-            hint="see whether it answers at all: backpack-client status",
-        )
+        within = format_duration(timeout + call.wait)
+        return from_status(code, "", f"the daemon did not answer within {within}", {})
     if not reason and code == "CANCELLED" and was_closed:
         return closed()
     return ended.failure({"backpack-names": " ".join(call.names)} if call.names else {})

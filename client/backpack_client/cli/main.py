@@ -14,7 +14,16 @@ import click
 from backpack_client import __version__
 from backpack_client.cli.session import FILE_NAME, Session
 from backpack_client.console import terminal
-from backpack_client.failures import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, printable, usage
+from backpack_client.failures import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Failure,
+    no_thread,
+    of_system,
+    printable,
+    usage,
+)
 
 PROGRAM = "backpack-client"
 
@@ -65,6 +74,7 @@ _GROUPS = {
 _HOMES = {name: home for group in _GROUPS.values() for name, home in group.items()}
 _OUTSIDE = frozenset({"get", "run", "start", "stop", "operate"})
 """Commands that do not work in `operate`: they need their own process or connection."""
+_NO_THREAD = "can't start new thread"
 _NAME_COLUMN = max(map(len, _HOMES))
 _SUMMARY_LIMIT = 200
 
@@ -188,6 +198,11 @@ def main(argv: Sequence[str], session: Session | None = None) -> int:
         return INTERRUPTED
     except (click.ClickException, Failure, OSError, UnicodeError) as error:
         return _complain(error)
+    except RuntimeError as error:
+        # What Python makes of a thread that the system refuses, whatever the error was.
+        if _NO_THREAD not in str(error):
+            raise
+        return _complain(no_thread())
     except SystemExit as exit_:
         # Completion ends like this, and so does writing to a pipe without a reader.
         return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
@@ -217,8 +232,7 @@ def _failure_of(error: click.ClickException | Failure | OSError | UnicodeError) 
         # Its text is what could not be read, and may be a value.
         return usage("something that was given is not UTF-8 text", hint="")
     # click itself writes the help and completions, and the output may have no room.
-    why = os.strerror(error.errno or 0).lower()
-    return Failure(f"cannot read or write: {why}", reason="io-failed")
+    return of_system(error)
 
 
 def _usage_failure(error: click.UsageError) -> Failure:

@@ -5,6 +5,7 @@ the shell that started it changes neither what it loads nor where it writes. Not
 daemon sends a message when it is ready, and the kernel reports its exit.
 """
 
+import contextlib
 import os
 import select
 import shutil
@@ -23,7 +24,7 @@ from typing import Self
 
 from backpack_client import address
 from backpack_client.api import Backpack
-from backpack_client.failures import Failure, printable
+from backpack_client.failures import Failure, is_forbidden, printable
 
 START_SECONDS = 15.0
 # Longer than the time that the daemon gives to calls in progress.
@@ -42,6 +43,8 @@ _LOG_TAIL = 16 * 1024
 _DATAGRAM = 4096
 # A length that fits into every socket address, see unix(7).
 _SAFE_PATH = 90
+# `/backpack-12345678/ready`, and some more.
+_READY_BYTES = 26
 # SOL_LOCAL and LOCAL_PEERPID of macOS's sys/un.h.
 _SOL_LOCAL = 0
 _LOCAL_PEERPID = 2
@@ -265,7 +268,7 @@ def _start_detached(daemon: Daemon) -> int | None:
     log = _open_log(daemon.home)
     try:
         begins = os.fstat(log).st_size
-        with _private_directory() as directory, _Readiness(directory) as readiness:
+        with _private_directory(daemon.home) as directory, _Readiness(directory) as readiness:
             child = subprocess.Popen(
                 _command(daemon),
                 env={**clean_environment(daemon.environ), "NOTIFY_SOCKET": readiness.address},
@@ -301,11 +304,30 @@ def _command(daemon: Daemon) -> list[str]:
     return [*python, "--home", daemon.home, "--socket", daemon.socket]
 
 
-def _private_directory() -> "tempfile.TemporaryDirectory[str]":
-    # mkdtemp makes it 0700: no other user can send a READY into it. A long TMPDIR does not fit
-    # into a socket address.
-    short = len(os.fsencode(tempfile.gettempdir())) < _SAFE_PATH // 2
-    return tempfile.TemporaryDirectory(prefix="backpack-", dir=None if short else "/tmp")  # noqa: S108 - see above
+def _private_directory(home: str) -> "tempfile.TemporaryDirectory[str]":
+    """Make a directory for one socket, where there is a place for one.
+
+    mkdtemp makes it 0700: no other user can send a READY into it. A long TMPDIR does not fit into a
+    socket address. The home, which is writable by now, serves where there is no place for temporary
+    files, as in many a container.
+    """
+    places = ["/tmp", home]  # noqa: S108 - as above
+    with contextlib.suppress(FileNotFoundError):
+        places.insert(0, tempfile.gettempdir())
+    why = "no path is short enough"
+    for place in places:
+        if len(os.fsencode(place)) + _READY_BYTES < _SAFE_PATH:
+            try:
+                return tempfile.TemporaryDirectory(prefix="backpack-", dir=place)
+            except OSError as error:
+                if is_forbidden(error):
+                    raise
+                why = _why(error)
+    raise Failure(
+        f"there is no directory for temporary files: {why}",
+        reason="no-temporary-directory",
+        hint="set TMPDIR to a directory that you can write to, with a short path",
+    )
 
 
 class _Readiness:

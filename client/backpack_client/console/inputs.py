@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import errno
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -27,15 +28,15 @@ def passphrase_file(path: str) -> bytes:
     """
     with reading("passphrase", path, pipe_it("--passphrase-file")) as (descriptor, status):
         if path != STANDARD_INPUT:
-            _check_private(path, status)
-        # One line end only: more line ends are part of the passphrase, or a mistake to report.
+            _check_private(path, descriptor, status)
+        # One line end only: what is more is a part of the passphrase, or a mistake to be told.
         data = read(descriptor, PASSPHRASE_LIMIT, "a passphrase", chomp)
     if not without_mark(data, "a passphrase"):
         raise usage("the passphrase is empty", hint="write it into the file that you name")
     return data
 
 
-def _check_private(path: str, status: os.stat_result) -> None:
+def _check_private(path: str, descriptor: int, status: os.stat_result) -> None:
     shown = printable(path, _PATH_LIMIT)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
         raise usage(f"{shown} is not a file", hint="name a regular file or a pipe")
@@ -49,8 +50,19 @@ def _check_private(path: str, status: os.stat_result) -> None:
         raise Failure(
             f"{shown} can be read or changed by others (mode {status.st_mode & 0o7777:04o})",
             reason="passphrase-file-not-private",
-            hint=f"run: chmod 600 {shown}",
+            hint=_private_hint(path, descriptor, status),
         )
+
+
+def _private_hint(path: str, descriptor: int, status: os.stat_result) -> str:
+    """Name what makes a file private, or the way around where this user cannot change the file."""
+    # Made to be copied into a shell.
+    quoted = shlex.quote(path) if path.isprintable() else "FILE"
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    if os.geteuid() in (0, status.st_uid) and not read_only:
+        return f"run: chmod 600 {quoted}"
+    # A secret of a container is mounted like this, and whoever mounts it decides who reads it.
+    return f"you cannot change it: give it as standard input: --passphrase-file - < {quoted}"
 
 
 @contextlib.contextmanager

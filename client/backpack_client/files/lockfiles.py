@@ -42,6 +42,16 @@ _PATIENCE = 10.0
 _RETRY_EVERY = 0.01
 _SHOWN = 256
 _NEW_MODE = 0o600
+_AS_IT_WAS = "the file is as it was"
+_ROOM = ": make room on its file system"
+_REMEDIES = {
+    errno.EACCES: ": its directory must be writable for you, since a new version takes its place",
+    errno.EBUSY: ": if it is mounted by itself, mount its directory instead",
+    errno.EDQUOT: _ROOM,
+    errno.ENOSPC: _ROOM,
+    errno.EROFS: ": have its directory mounted so that you can write there",
+}
+"""What helps against an error of the system, to go on with after `_AS_IT_WAS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +195,7 @@ def replace(seen: LockFile, data: bytes) -> LockFile:
         _explained(seen.path, "write"),
         _held(seen.path, directory) as held,
     ):
+        _check_replaceable(seen.path, held, directory)
         _check_same(seen, directory, held)
         before = os.fstat(held)
         mode = stat.S_IMODE(before.st_mode) & 0o777
@@ -222,6 +233,12 @@ def check_writable(path: str) -> None:
         )
     fresh = f".{Path(path).name}.{secrets.token_hex(8)}.new"
     with _directory(path) as directory, _explained(path, "write"):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = _open(Path(path).name, getattr(os, "O_PATH", os.O_RDONLY), directory)
+            try:
+                _check_replaceable(path, descriptor, directory)
+            finally:
+                os.close(descriptor)
         try:
             _write_new(fresh, b"", _NEW_MODE, directory)
         finally:
@@ -321,7 +338,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
         raise Failure(
             f"cannot {what} {printable(path, _SHOWN)}: {why}",
             reason="lock-io",
-            hint="" if what == "read" else "the file is as it was",
+            hint="" if what == "read" else _AS_IT_WAS + _REMEDIES.get(error.errno or 0, ""),
         ) from None
 
 
@@ -417,6 +434,31 @@ def _open_to_lock(name: str, directory: int) -> int:
         return _open(name, os.O_RDWR, directory)
     except PermissionError:
         return _open(name, os.O_RDONLY, directory)
+
+
+def _check_replaceable(path: str, descriptor: int, directory: int) -> None:
+    """Return if another file can take a file's place.
+
+    Raises:
+        Failure: it is mounted by itself (`lock-mounted`), as containers are given single files: no
+            rename(2) goes over a mount point.
+    """
+    mount = _mount(descriptor)
+    if mount and mount != _mount(directory):
+        raise Failure(
+            f"{printable(path, _SHOWN)} is mounted by itself, so no new version can take its place",
+            reason="lock-mounted",
+            hint=f"{_AS_IT_WAS}: mount the directory that it lies in, instead of the file",
+        )
+
+
+def _mount(descriptor: int) -> str:
+    """Name the mount that a file is reached by; empty where that cannot be told."""
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("mnt_id:")), "")
 
 
 def _flock(descriptor: int) -> bool:

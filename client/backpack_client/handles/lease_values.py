@@ -4,6 +4,7 @@ Pure: the clock is an argument, and nothing here talks to the daemon, waits or s
 blocking API and the asyncio API both keep their leases in these classes.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
@@ -85,8 +86,12 @@ class Values(Mapping[str, str]):
 class LeaseValues(Values):
     """Values that can be read only while their lease lives.
 
-    The program reports the result of each renewal (`extend`, `note`). Every access checks the
-    clock. So if renewals stop, the lease ends here when it ends at the daemon.
+    The holder's renewals tell it how they went (`extend`, `note`); every access checks the clock,
+    so a lease whose renewals stopped coming ends here when it ends at the daemon.
+
+    A child that was forked has a copy that nobody renews: the thread or task that does stays in the
+    parent, and so does the connection. The copy is dropped at the first access, with what to do,
+    and not when its time is over, in the middle of the child's work.
     """
 
     def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = boot_clock) -> None:
@@ -95,6 +100,7 @@ class LeaseValues(Values):
         self._values: dict[str, bytes] = {}
         self._ends = 0.0
         self._renew_at = 0.0
+        self._pid = 0
         self._trouble: Failure | None = None
         self._over: Failure | None = Failure(
             "the lease is not open yet", reason="lease-not-open", hint="open it: with ... as keys"
@@ -154,6 +160,7 @@ class LeaseValues(Values):
         """
         self._values = dict(handout.values)
         self._over = None
+        self._pid = os.getpid()
         self.extend(handout.lease, asked_at)
 
     def extend(self, info: LeaseInfo, asked_at: float) -> None:
@@ -200,6 +207,8 @@ class LeaseValues(Values):
         self._renew_at = now + max(_SHORTEST_WAIT, (self._ends - now) / 2)
 
     def _check(self) -> None:
+        if self._over is None and self._pid != os.getpid():
+            self.end(_forked())
         if self._over is None and self._clock() >= self._ends:
             self.end(self._expired())
         if self._over is not None:
@@ -222,3 +231,12 @@ class LeaseValues(Values):
             reason="lease-expired",
             hint="take a new one; a lease is renewed up to the maximum that its grant sets",
         )
+
+
+def _forked() -> Failure:
+    return Failure(
+        "this lease was opened before a fork, and is renewed in the parent only",
+        reason="forked",
+        hint="open it in the child: make a Backpack and take the lease there, for example in "
+        "gunicorn's post_fork, Celery's worker_process_init or the initializer of a pool",
+    )

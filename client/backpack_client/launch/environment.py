@@ -27,6 +27,9 @@ from backpack_client.launch.dangerous_names import Danger, danger_of
 PREFIX = "AGENT_"
 LOCK_VARIABLE = "BACKPACK_AGENT_LOCK"
 KEYS_VARIABLE = "BACKPACK_KEYS_FD"
+KEYS_PATH_VARIABLE = "BACKPACK_KEYS_PATH"
+OF_ONE_AGENT = (LOCK_VARIABLE, KEYS_VARIABLE, KEYS_PATH_VARIABLE)
+"""What `run` sets for the one agent that it starts."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ADDRESS = re.compile(

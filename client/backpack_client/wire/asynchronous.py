@@ -7,7 +7,7 @@ import socket
 from functools import partial
 
 from backpack_client.address import connect
-from backpack_client.failures import Failure
+from backpack_client.failures import Failure, is_forbidden, sockets_forbidden
 from backpack_client.wire import late, lost
 from backpack_client.wire.blocking import CONNECT_PATIENCE, Line, OnHeaders
 from backpack_client.wire.conversation import LONGEST, RECEIVE, Conversation
@@ -176,7 +176,9 @@ async def receive(line: Line[socket.socket]) -> bytes:
     """Wait for the peer's next bytes; nothing where it has hung up."""
     try:
         return await asyncio.get_running_loop().sock_recv(line.connection, RECEIVE)
-    except OSError:
+    except OSError as error:
+        if is_forbidden(error):
+            raise sockets_forbidden(error) from None
         return b""
 
 

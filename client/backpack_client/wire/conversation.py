@@ -7,6 +7,7 @@ in this file since each file costs every `get` a tenth of a millisecond. Message
 import _socket
 import time
 
+from backpack_client.failures import is_forbidden, sockets_forbidden
 from backpack_client.wire import Ended, Unknown, http2, late, lost, malformed
 
 TYPE_CHECKING = False
@@ -222,7 +223,9 @@ def exchange(connection: _socket.socket, outgoing: bytearray, deadline: float | 
         return connection.recv(RECEIVE)
     except TimeoutError:
         raise late() from None
-    except OSError:
+    except OSError as error:
+        if is_forbidden(error):
+            raise sockets_forbidden(error) from None
         return b""
 
 
@@ -239,10 +242,12 @@ def send(connection: _socket.socket, outgoing: bytearray, deadline: float | None
         connection.sendall(outgoing)
     except TimeoutError:
         raise late() from None
-    except OSError:
+    except OSError as error:
+        if is_forbidden(error):
+            # Nothing of it has left: to wait for an answer would be in vain.
+            raise sockets_forbidden(error) from None
         # A peer that has hung up may have answered before, and its answer still be there to read:
         # to give up here would take a lease that was issued for one that was not.
-        pass
     outgoing.clear()
 
 

@@ -104,8 +104,8 @@ def run(
     if how == _FD:
         key_descriptor.check_possible()
     seen = None if no_lock else _read_lock(lock, needed=not keys)
-    # Those of an outer agent: its lock and its keys do not belong to this agent.
-    for name in (environment.LOCK_VARIABLE, environment.KEYS_VARIABLE):
+    # Of an outer agent: its lock and its keys are not this one's.
+    for name in environment.OF_ONE_AGENT:
         environ.pop(name.encode(), None)
     asks_here = wait is None and inline.may_ask()
     with session.connect(float(GRACE)) as backpack:
@@ -248,8 +248,7 @@ def _handed(values: Mapping[str, bytes], how: str) -> dict[bytes, bytes]:
     if how == _NONE:
         return {}
     if how == _FD:
-        number = key_descriptor.write_keys(values)
-        return {environment.KEYS_VARIABLE.encode(): str(number).encode()}
+        return _encoded(key_descriptor.variables(key_descriptor.write_keys(values)))
     environment.check_values(values)
     return _encoded(values)
 

@@ -80,7 +80,8 @@ def change(client: Client, told: Told, chance: random.Random) -> None:
                 told.act("deleted")
             elif what == "grant" and len(told.grants) < 10:
                 told.granting = True
-                told.grants.add(client.grant("UNUSED"))
+                # Each is another one: a grant that stands as it is is no act.
+                told.grants.add(client.grant("UNUSED", f"UNUSED_{chance.randbytes(4).hex()}"))
                 told.granting = False
                 told.act("granted")
             elif what == "ungrant" and told.grants:

@@ -34,7 +34,7 @@ from backpackd.core.slots.slots import AUTHORIZING, Slot, Stretching
 from backpackd.core.vault import states
 from backpackd.core.vault.authority import Authority
 from backpackd.core.vault.states import Event, State
-from backpackd.ports import Clock, SecretArena, Store, Stretcher
+from backpackd.ports import Clock, Connection, SecretArena, Store, Stretcher
 
 __all__ = ["Draft", "Session", "Vault"]
 
@@ -44,7 +44,7 @@ class Vault:
 
     Attributes:
         on_unlock: called, in order, when the vault has been unlocked.
-        on_lock: called, in order, when the master key has been dropped.
+        on_lock: called, in order, when the master key has been dropped, with whose doing that is.
 
     Args:
         store: where it is kept.
@@ -74,8 +74,7 @@ class Vault:
         self._tasks: set[asyncio.Task[None]] = set()
         self._journal = journal
         self.on_unlock: list[Callable[[], None]] = []
-        self.on_lock: list[Callable[[], None]] = []
-        journal.follow(self)
+        self.on_lock: list[Callable[[Connection | None], object]] = []
 
     @property
     def state(self) -> State:
@@ -115,12 +114,15 @@ class Vault:
         """The kinds of its slots, as far as they are known while it is locked."""
         return self._kinds
 
-    async def init(self, passphrase: bytes, tree: ProcessId, *, recovery: bool = False) -> str:
+    async def init(
+        self, passphrase: bytes, tree: ProcessId, *, by: Connection | None, recovery: bool = False
+    ) -> str:
         """Make a new vault with a passphrase slot and leave it unlocked.
 
         Args:
             passphrase: the first one.
             tree: whose turn the stretching takes.
+            by: whose doing it is.
             recovery: make a recovery slot, too.
 
         Returns:
@@ -142,10 +144,12 @@ class Vault:
             code = secrets.token_bytes(recovery_code.SIZE)
             random = slots.HkdfParameters(secrets.token_bytes(16))
             made.append((slots.RECOVERY, random, random.derive(code)))
-        await self._alone(lambda: self._init(made, locks))
+        await self._alone(lambda: self._init(made, locks, by))
         return recovery_code.encode(code) if code else ""
 
-    async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
+    async def _init(
+        self, made: Sequence[tuple[str, Stretching, bytes]], locks: int, by: Connection | None
+    ) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
         master, stored, authority, new = stored_vault.make(made, self.now_ms())
@@ -159,13 +163,14 @@ class Vault:
         self._state = states.after(states.after(self._state, Event.INIT), Event.LOCK)
         self._check_not_locked(locks)
         by_id = {slot.slot_id: slot for slot in new}
-        self._begin(master, stored, authority=authority, rows={}, slots=by_id)
+        self._begin(master, stored, by, authority=authority, rows={}, slots=by_id)
 
     async def unlock(
         self,
         passphrase: bytes,
         tree: ProcessId,
         *,
+        by: Connection | None,
         kinds: Collection[str] = AUTHORIZING,
         accept_older: bool = False,
     ) -> None:
@@ -176,6 +181,7 @@ class Vault:
         Args:
             passphrase: or a recovery code, or a key for unattended use.
             tree: whose turn the stretching takes.
+            by: whose doing it is; None: the daemon's own.
             kinds: of slots that it may open.
             accept_older: unlock also what is older than the log; only by slots that authorize.
 
@@ -197,9 +203,17 @@ class Vault:
             self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
         )
         accepted = accept_older and slot.kind in AUTHORIZING
-        await self._alone(lambda: self._unlock(slot, master, locks, accept_older=accepted))
+        await self._alone(lambda: self._unlock(slot, master, locks, by, accept_older=accepted))
 
-    async def _unlock(self, slot: Slot, master: bytes, locks: int, *, accept_older: bool) -> None:
+    async def _unlock(
+        self,
+        slot: Slot,
+        master: bytes,
+        locks: int,
+        by: Connection | None,
+        *,
+        accept_older: bool,
+    ) -> None:
         if self._state is State.UNLOCKED:
             # Another one was faster; what opened this slot must have led to the same key.
             with self.session().open_master() as current:
@@ -218,7 +232,9 @@ class Vault:
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
-        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id, opened_by=slot)
+        self._begin(
+            master, stored, by, authority=authority, rows=by_index, slots=by_id, opened_by=slot
+        )
 
     def _check_not_locked(self, locks: int) -> None:
         # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
@@ -229,6 +245,7 @@ class Vault:
         self,
         master: bytes,
         stored: StoredVault,
+        by: Connection | None,
         *,
         authority: Authority,
         rows: dict[bytes, RowHead],
@@ -249,6 +266,7 @@ class Vault:
         )
         self._kinds = self._session.kinds
         self._state = states.after(self._state, Event.UNLOCK)
+        self._journal.unlocked(self, by)
         for callback in self.on_unlock:
             callback()
 
@@ -284,8 +302,12 @@ class Vault:
                 raise stored_vault.damaged_slots()
         return slot
 
-    def lock(self) -> None:
-        """Drop the master key at once; everything that rests on it ends with it."""
+    def lock(self, *, by: Connection | None) -> None:
+        """Drop the master key at once; everything that rests on it ends with it.
+
+        Args:
+            by: whose doing it is; None: it falls due, or the daemon stops.
+        """
         self._state = states.after(self._state, Event.LOCK)
         self._locks += 1
         session, self._session = self._session, None
@@ -295,13 +317,16 @@ class Vault:
             # Every one of them, also where one of them fails.
             with ExitStack() as stack:
                 for callback in reversed(self.on_lock):
-                    stack.callback(callback)
+                    stack.callback(callback, by)
+                # Called first.
+                stack.callback(self._journal.locked, by)
 
     async def change(
         self,
         draft: Callable[[Session], Awaitable[Draft | None]],
         then: Callable[[], None] | None = None,
         *,
+        by: Connection | None,
         sets_aside: bool = False,
     ) -> None:
         """Make one change durable and then visible, alone and whole.
@@ -311,6 +336,7 @@ class Vault:
                 raises is raised here and nothing is changed; None changes nothing.
             then: called once the change is visible, in the same moment and whether or not the
                 caller is still there: for what must not outlive the change.
+            by: the connection of the caller whose doing its events are; None: nobody's.
             sets_aside: whether `draft` sets rows aside in the store.
 
         Raises:
@@ -348,6 +374,7 @@ class Vault:
                 ),
                 record,
                 plan.events,
+                by,
             )
             session.authority, session.sealed = record, sealed
             for row in plan.delete:
@@ -369,6 +396,8 @@ class Vault:
         self,
         prepare: Callable[[Session], Awaitable[Renewal]],
         then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> None:
         """Put a vault under a new master key in place of this one, alone and whole.
 
@@ -376,6 +405,7 @@ class Vault:
             prepare: sets all rows aside in the store, sealed anew, and says what else there is.
                 What it raises is raised here, and the old master key stays fully in force.
             then: as for `change`.
+            by: as for `change`.
 
         Raises:
             LockedError: the vault is locked, or was locked before the new key was in force.
@@ -401,7 +431,7 @@ class Vault:
             # Before it is in force: a full arena afterwards would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
-                await self._journal.commit(change, record, renewal.events)
+                await self._journal.commit(change, record, renewal.events, by)
             except BaseException:
                 fresh.wipe()
                 raise
@@ -430,6 +460,8 @@ class Vault:
         master: bytes,
         amend: Callable[[Authority], Authority],
         events: Sequence[AuditEvent],
+        *,
+        by: Connection | None,
     ) -> None:
         """Change the authority record of a locked vault with a master key that a slot gave.
 
@@ -453,7 +485,7 @@ class Vault:
             record = self._journal.anchored(amend(held))
             sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
             change = Change(stored.authority, sealed)
-            await self._journal.commit_locked(master, change, record, events)
+            await self._journal.commit_locked(master, change, record, events, by)
 
         await self._alone(apply)
 

@@ -351,13 +351,11 @@ class Vault:
             plan = await draft(session)
             if plan is None:
                 return
-            stored = [row.index for row in plan.put] + [row.index for row in plan.aside]
-            before = [session.rows[index] for index in stored if index in session.rows]
-            before += plan.delete
-            fresh = [row.row_head for row in plan.put] + list(plan.aside)
+            fresh = plan.fresh
+            before = [session.rows[head.index] for head in fresh if head.index in session.rows]
             with session.open_master() as master:
                 rows = session.authority.rows.change(
-                    master, session.vault_id, add=fresh, drop=before
+                    master, session.vault_id, add=fresh, drop=[*before, *plan.delete]
                 )
                 record = self._journal.anchored(replace(plan.authority, rows=rows))
                 salt = secrets.token_bytes(SALT_SIZE)
@@ -376,15 +374,7 @@ class Vault:
                 plan.events,
                 by,
             )
-            session.authority, session.sealed = record, sealed
-            for row in plan.delete:
-                del session.rows[row.index]
-            for head in fresh:
-                session.rows[head.index] = head
-            for gone in plan.delete_slots:
-                del session.slots[gone.slot_id]
-            for slot in plan.put_slots:
-                session.slots[slot.slot_id] = slot
+            session.take(plan, record, sealed)
             if not session.over:
                 self._kinds = session.kinds
             if then is not None:

@@ -292,7 +292,7 @@ async def test_the_failure_of_a_change_whose_caller_went_away_is_not_logged_with
     world.store.before_commit.open()
     await asyncio.wait([put])
     await world.vault.settle()
-    await turns(lambda: not world.vault._tasks)
+    await turns(lambda: not world.vault._changes._tasks)
     del put
     # asyncio complains about what nobody asked for when it throws it away.
     gc.collect()

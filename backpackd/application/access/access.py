@@ -217,16 +217,9 @@ class Access:
             reason = "cancelled"
             if isinstance(error, BackpackError | _OvertakenError):
                 reason = error.reason
-            self._audit_log.note(
-                self._audit_log.event(
-                    "not-handed-out",
-                    connection,
-                    facts,
-                    names=names,
-                    lease=lease_id,
-                    reason=reason,
-                )
-            )
+            event = self._audit_log.event
+            told = event("not-handed-out", connection, facts, names=names, lease=lease_id)
+            self._audit_log.note(replace(told, reason=reason))
             raise
         if wish.withholds:
             return Handout(lease, ())
@@ -283,9 +276,8 @@ class Access:
 
         def then() -> None:
             nonlocal ended
-            ended = sum(
-                len(self._live_leases.end_key(name, "key-deleted", by=by)) for name in wanted
-            )
+            end_key = self._live_leases.end_key
+            ended = sum(len(end_key(name, "key-deleted", by=by)) for name in wanted)
 
         await self._keys.delete(wanted, then, by=by)
         return ended

@@ -4,24 +4,23 @@ While unlocked there is a `Session`: the master key in the secret arena, the aut
 the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
 the session at its start; after an `await` the session itself says whether it is over.
 
-Changes go through `change`, one after the other, each as a task of its own: a caller that goes
-away in the middle cannot leave memory and store telling different stories.
+Changes go through `change`, one after the other, each to its end whatever becomes of the caller.
 """
 
-import asyncio
 import secrets
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Coroutine,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 
 from backpackd.application.vault import stored_vault
+from backpackd.application.vault.change_queue import ChangeQueue
 from backpackd.application.vault.journal import Journal
 from backpackd.application.vault.session import Draft, Renewal, Session
 from backpackd.core.audit.events import AuditEvent
@@ -70,8 +69,7 @@ class Vault:
         self._session: Session | None = None
         self._kinds: frozenset[str] = frozenset()
         self._locks = 0
-        self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._changes = ChangeQueue()
         self._journal = journal
         self.on_unlock: list[Callable[[], None]] = []
         self.on_lock: list[Callable[[Connection | None], object]] = []
@@ -144,7 +142,7 @@ class Vault:
             code = secrets.token_bytes(recovery_code.SIZE)
             random = slots.HkdfParameters(secrets.token_bytes(16))
             made.append((slots.RECOVERY, random, random.derive(code)))
-        await self._alone(lambda: self._init(made, locks, by))
+        await self._changes.run(lambda: self._init(made, locks, by))
         return recovery_code.encode(code) if code else ""
 
     async def _init(
@@ -203,7 +201,8 @@ class Vault:
             self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
         )
         accepted = accept_older and slot.kind in AUTHORIZING
-        await self._alone(lambda: self._unlock(slot, master, locks, by, accept_older=accepted))
+        unlock = partial(self._unlock, slot, master, locks, by, accept_older=accepted)
+        await self._changes.run(unlock)
 
     async def _unlock(
         self,
@@ -380,7 +379,7 @@ class Vault:
             if then is not None:
                 then()
 
-        await self._alone((lambda: self._clearing(apply())) if sets_aside else apply)
+        await self._changes.run((lambda: self._clearing(apply())) if sets_aside else apply)
 
     async def renew(
         self,
@@ -433,7 +432,7 @@ class Vault:
             if then is not None:
                 then()
 
-        await self._alone(lambda: self._clearing(apply()))
+        await self._changes.run(lambda: self._clearing(apply()))
 
     async def _clearing(self, work: Coroutine[object, object, None]) -> None:
         """Do a piece of work, and forget after it what was set aside: no other one may find it."""
@@ -477,44 +476,16 @@ class Vault:
             change = Change(stored.authority, sealed)
             await self._journal.commit_locked(master, change, record, events, by)
 
-        await self._alone(apply)
+        await self._changes.run(apply)
 
-    @asynccontextmanager
-    async def steady(self) -> AsyncIterator[None]:
+    def steady(self) -> AbstractAsyncContextManager[None]:
         """Hold off changes, so that what the store and the session say is of one moment."""
-        async with self._changing:
-            yield
+        return self._changes.held_off()
+
+    async def settle(self) -> None:
+        """Wait for changes that are under way."""
+        await self._changes.settle()
 
     def now_ms(self) -> int:
         """The wall clock as Unix time in milliseconds."""
         return int(self._clock.wall() * 1000)
-
-    async def settle(self) -> None:
-        """Wait for changes that are under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _alone(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run a piece of work after those before it, to its end, whatever becomes of the caller."""
-
-        async def in_turn() -> None:
-            async with self._changing:
-                await work()
-
-        task = asyncio.create_task(in_turn())
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        # Waiting does not cancel what is waited for.
-        await asyncio.wait([task])
-        try:
-            task.result()
-        finally:
-            # An error holds this frame, the frame the task, and the task the error: values in the
-            # error's other frames would stay in memory until the collector comes round.
-            del task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Asked for, so that asyncio does not log its text when the caller has gone away.
-            task.exception()

@@ -191,11 +191,13 @@ def _application(
     for source in (started.expire, live_leases.expire, approvals.expire, audit_log.expire):
         deadlines.add(source)
 
-    def drop_leases() -> None:
-        live_leases.drop_all("locked")
-
     audit_log.review = deadlines.review
-    vault.on_lock += [drop_leases, approvals.drop_all, operators.drop_all, _log_locked]
+    vault.on_lock += [
+        lambda by: live_leases.drop_all("locked", by=by),
+        lambda _: approvals.drop_all(),
+        lambda _: operators.drop_all(),
+        lambda _: _LOG.info("the vault is locked"),
+    ]
     return _Application(
         vault=vault,
         keys=keys,
@@ -336,7 +338,7 @@ async def _serve(settings: Settings) -> None:
             authorized=parts.operators.has,
             on_foreign=audit_log.foreign,
         )
-        vault.on_lock.append(door.drop_unread)
+        vault.on_lock.append(lambda _: door.drop_unread())
         door.start()
         stopped = _stopping(settings.grace)
         home.note(listeners[0].path)
@@ -363,7 +365,7 @@ def _end_with_socket(
     def gone() -> None:
         if not stopped.is_set():
             _LOG.error("the socket %s is gone: the vault is locked, and the daemon ends", path)
-            vault.lock()
+            vault.lock(by=None)
             stopped.set()
 
     watch = watch_path(asyncio.get_running_loop(), path, gone)
@@ -376,7 +378,7 @@ async def _open(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> Non
     await vault.open()
     await audit_log.begin(version=__version__, pid=str(os.getpid()))
     stack.push_async_callback(audit_log.close)
-    stack.callback(vault.lock)
+    stack.callback(vault.lock, by=None)
     stack.callback(audit_log.stopping)
 
 
@@ -447,10 +449,6 @@ def _stopping(grace: float) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     return stopped
-
-
-def _log_locked() -> None:
-    _LOG.info("the vault is locked")
 
 
 def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -29,8 +29,8 @@ async def make(home: Path) -> None:
     try:
         vault = Vault(store, arena, stretcher, SystemClock(), Unaudited(store))
         with patch.object(slots, "rfc_9106_low_memory", least):
-            await vault.init(PASSPHRASE, ProcessId(1, 1))
-        vault.lock()
+            await vault.init(PASSPHRASE, ProcessId(1, 1), by=None)
+        vault.lock(by=None)
     finally:
         await store.close()
         stretcher.close()

@@ -308,17 +308,18 @@ class World:
         ):
             self.deadlines.add(source)
 
-        def drop_leases() -> None:
-            self.live_leases.drop_all("locked")
-
-        self.vault.on_lock += [drop_leases, self.approvals.drop_all, self.operators.drop_all]
+        self.vault.on_lock += [
+            lambda by: self.live_leases.drop_all("locked", by=by),
+            lambda _: self.approvals.drop_all(),
+            lambda _: self.operators.drop_all(),
+        ]
         self.processes.add(100, executable="/usr/bin/agent")
         self.processes.add(101, parent=100, executable="/usr/bin/tool")
         self._names = 0
 
     async def unlocked(self) -> "World":
         """Make the vault."""
-        await self.vault.init(GOOD, self.tree())
+        await self.vault.init(GOOD, self.tree(), by=None)
         await self.audit_log.ready()
         return self
 
@@ -335,7 +336,7 @@ class World:
 
     async def grant(self, *patterns: str, to: str = f"uid:{UID}", **terms: Any) -> Grant:
         given = {"max_ttl": 0, "valid": 0, "uses": 0, "reason": "", **terms}
-        return await self.standing_grants.add(patterns, to, **given)
+        return await self.standing_grants.add(patterns, to, **given, by=None)
 
     async def hand_out(
         self,
@@ -385,7 +386,7 @@ class World:
     async def stocked(self) -> "World":
         """Make the vault, with the keys K and L, and forget what was asked for meanwhile."""
         await self.unlocked()
-        await self.keys.put([("K", b"k"), ("L", b"l")])
+        await self.keys.put([("K", b"k"), ("L", b"l")], by=None)
         self.store.asked.clear()
         return self
 
@@ -394,7 +395,7 @@ class World:
         return (await self.hand_out(self.connect(pid), *(names or ("K",)), ttl=ttl)).lease
 
     async def put(self, name: str, value: bytes = b"value") -> None:
-        await self.keys.put([(name, value)], replace=True)
+        await self.keys.put([(name, value)], replace=True, by=None)
 
     def row_of(self, name: str) -> bytes:
         """Return the index of a key's row, which only the vault can tell."""
@@ -405,8 +406,8 @@ class World:
 
     async def opened_again(self) -> None:
         """Lock and unlock, as a daemon that starts anew on the same store would."""
-        self.vault.lock()
-        await self.vault.unlock(GOOD, self.tree())
+        self.vault.lock(by=None)
+        await self.vault.unlock(GOOD, self.tree(), by=None)
 
 
 async def settled(*tasks: "asyncio.Task[Any]") -> list[Any]:

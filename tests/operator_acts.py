@@ -21,7 +21,6 @@ from backpack_proto.v1 import (
 )
 from backpackd import daemon
 from backpackd.application.access.access import Wish
-from backpackd.application.audit.audit_log import caller
 from backpackd.application.audit.reader import Filter
 from backpackd.core.audit.events import AuditEvent
 from backpackd.ports import Connection
@@ -66,7 +65,6 @@ class Acting:
     async def begun(self) -> "Acting":
         await self.world.stocked()
         self.parts.operators.admit(self.connection)
-        caller.set(self.connection)
         return self
 
     def empty(self, method: str, **members: Any) -> Message:
@@ -148,7 +146,7 @@ async def importing(acting: Acting) -> list[Message]:
     pieces = await acting.call("Backup/ExportKeys", backup_pb2.ExportKeysRequest(passphrase=SEAL))
     await acting.call("Grants/RemoveGrant", ungrant)
     sealed = acting.parts.vault_policy.sealed()
-    await acting.parts.vault_policy.replace(replace(sealed, max_ttl=60))
+    await acting.parts.vault_policy.replace(replace(sealed, max_ttl=60), by=None)
     terms = backup_pb2.ImportTerms(
         passphrase=SEAL, on_conflict=backup_pb2.ON_CONFLICT_REPLACE, with_grants=True
     )

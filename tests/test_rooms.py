@@ -91,7 +91,7 @@ ROOMS: dict[str, dict[str, str]] = {
 # What only the room itself imports: the rest of each room is its entrance.
 INSIDE = {
     "backpackd.core.agentlock": "fields header layers strictjson",
-    "backpackd.application.vault": "journal stored_vault",
+    "backpackd.application.vault": "change_queue journal stored_vault",
     "backpackd.application.audit": "reconciliation writer",
     "backpackd.adapters.door": "budget frames places refusals turns",
     "backpackd.adapters.processes": "claims known procfs",

@@ -7,7 +7,7 @@ from backpackd.core.audit.events import AuditEvent
 from backpackd.core.rows import Change, StoredVault
 from backpackd.core.sealing.sealing import Secret
 from backpackd.core.vault.authority import Authority
-from backpackd.ports import Store
+from backpackd.ports import Connection, Store
 
 
 class Unaudited:
@@ -16,7 +16,10 @@ class Unaudited:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def follow(self, vault: Vault) -> None:
+    def unlocked(self, vault: Vault, by: Connection | None) -> None:
+        """See `Journal`."""
+
+    def locked(self, by: Connection | None) -> None:
         """See `Journal`."""
 
     async def hold(
@@ -30,12 +33,19 @@ class Unaudited:
         """See `Journal`."""
         return authority
 
-    async def commit(self, change: Change, _: Authority, __: Sequence[AuditEvent]) -> None:
+    async def commit(
+        self, change: Change, _: Authority, __: Sequence[AuditEvent], ___: Connection | None
+    ) -> None:
         """See `Journal`."""
         await self._store.commit(change)
 
     async def commit_locked(
-        self, _: Secret, change: Change, __: Authority, ___: Sequence[AuditEvent]
+        self,
+        _: Secret,
+        change: Change,
+        __: Authority,
+        ___: Sequence[AuditEvent],
+        ____: Connection | None,
     ) -> None:
         """See `Journal`."""
         await self._store.commit(change)

@@ -6,7 +6,6 @@ Nothing polls, and nothing relies on the alarm alone: whatever has a deadline ch
 
 from collections.abc import Callable
 
-from backpackd.application.audit.audit_log import nobody
 from backpackd.ports import Clock, Timer
 
 Source = Callable[[float], float | None]
@@ -32,10 +31,7 @@ class Deadlines:
 
     def review(self) -> None:
         """End what is due and set the alarm anew; called by the alarm and after every change."""
-        with nobody():
-            self._review(self._clock.boot())
-
-    def _review(self, now: float) -> None:
+        now = self._clock.boot()
         # A source may end something of another one, so the next deadlines are asked for last.
         for source in self._sources:
             source(now)

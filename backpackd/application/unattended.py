@@ -44,7 +44,7 @@ async def unlock_unattended(
         found = key()
         if found is None:
             return f"the vault has a slot of the kind {kind}, and there is no key for it"
-        await vault.unlock(slot_secrets.without_marks(found), tree, kinds={kind})
+        await vault.unlock(slot_secrets.without_marks(found), tree, by=None, kinds={kind})
         # No log, no lease: a vault whose log cannot be used is locked again by now.
         await audit_log.ready()
     except (BackpackError, HomeError) as error:

@@ -15,7 +15,6 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from backpackd.application.audit.audit_log import caller
 from backpackd.application.callers.operators import Operators
 from backpackd.application.callers.peers import check_user
 from backpackd.application.deadlines import Deadlines
@@ -134,7 +133,6 @@ class ServedMethod:
 
     async def serve(self, call: Call) -> None:
         """Serve a call: admit it, have it answered, and do what is due afterwards."""
-        caller.set(call.connection)
         self._guard.admit(self._rules, call.connection)
         if self.stays_open:
             with self._guard.open(call.connection.tree):

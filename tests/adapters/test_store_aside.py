@@ -146,9 +146,9 @@ async def opened(home: Path, *, new: bool = False) -> tuple[SqliteStore, Vault, 
     vault = Vault(store, arena, FakeStretcher(), FakeClock(), Unaudited(store))
     await vault.open()
     if new:
-        await vault.init(GOOD, TREE)
+        await vault.init(GOOD, TREE, by=None)
     else:
-        await vault.unlock(GOOD, TREE)
+        await vault.unlock(GOOD, TREE, by=None)
     return store, vault, arena
 
 
@@ -158,21 +158,21 @@ async def test_a_disk_that_is_full_at_any_moment_of_a_rotation_leaves_one_key_in
     store, vault, arena = await opened(small_disk, new=True)
     keys, rotation = Keys(vault, store), Rotation(vault, store, arena)
     names = [f"K{number}" for number in range(300)]
-    await keys.put([(name, name.encode() * 20) for name in names])
+    await keys.put([(name, name.encode() * 20) for name in names], by=None)
     outcomes = set()
     for left in range(0, 2_000_000, 100_000):
         ballast = squeeze(small_disk, left)
         try:
-            done = await rotation.rotate(lambda *_: None)
+            done = await rotation.rotate(lambda *_: None, by=None)
             outcomes.add("purged" if done.purged else "left")
         except DiskFullError:
             outcomes.add("full")
         found = await keys.open(vault.session(), names)
         assert found["K7"] == b"K7" * 20
         ballast.unlink()
-        await keys.put([("AFTER", b"%d" % left)], replace=True)
-        vault.lock()
-        await vault.unlock(GOOD, TREE)
+        await keys.put([("AFTER", b"%d" % left)], replace=True, by=None)
+        vault.lock(by=None)
+        await vault.unlock(GOOD, TREE, by=None)
         assert len(await keys.list(lambda _: True)) == 301
     assert {"full", "purged"} <= outcomes
     await store.close()
@@ -186,10 +186,10 @@ async def test_a_full_disk_makes_no_slot_and_loses_none(small_disk: Path) -> Non
     added = Slots(vault, FakeStretcher())
     ballast = squeeze(small_disk, 0)
     with pytest.raises(DiskFullError):
-        await added.add(slots.PASSPHRASE, OTHER, TREE)
+        await added.add(slots.PASSPHRASE, OTHER, TREE, by=None)
     assert len(added.list()) == 1
     ballast.unlink()
-    await added.add(slots.PASSPHRASE, OTHER, TREE)
-    vault.lock()
-    await vault.unlock(OTHER, TREE)
+    await added.add(slots.PASSPHRASE, OTHER, TREE, by=None)
+    vault.lock(by=None)
+    await vault.unlock(OTHER, TREE, by=None)
     await store.close()

@@ -179,7 +179,7 @@ async def test_a_grant_taken_back_while_the_value_is_read_allows_nothing() -> No
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.get("K"))
     await world.store.after_rows.reached()
-    await world.standing_grants.remove(grant.id)
+    await world.standing_grants.remove(grant.id, by=None)
     world.store.after_rows.open()
     with pytest.raises(WaitingError):
         await getting
@@ -193,7 +193,7 @@ async def test_a_counted_grant_that_takes_the_place_of_another_is_spent() -> Non
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
-    await world.standing_grants.remove(free.id)
+    await world.standing_grants.remove(free.id, by=None)
     world.store.after_rows.open()
     assert (await getting).grant_ids == (counted.id,)
     assert world.vault.session().authority.grants[counted.id].uses_left == 0
@@ -206,7 +206,7 @@ async def test_the_longest_life_is_that_of_the_grant_the_lease_rests_on() -> Non
     world.store.after_rows = Gate()
     getting = asyncio.create_task(world.lease())
     await world.store.after_rows.reached()
-    await world.standing_grants.remove(long.id)
+    await world.standing_grants.remove(long.id, by=None)
     world.store.after_rows.open()
     found = await getting
     assert found.max_expires_at - found.issued_at == 100
@@ -218,7 +218,7 @@ async def test_a_key_deleted_while_a_use_is_spent_is_not_handed_over() -> None:
     world.store.before_commit = Gate()
     getting = asyncio.create_task(world.get("K"))
     await world.store.before_commit.reached()
-    deleting = asyncio.create_task(world.access.delete_keys(["K"]))
+    deleting = asyncio.create_task(world.access.delete_keys(["K"], by=None))
     await asyncio.sleep(0)
     world.store.before_commit.open()
     got, deleted = await settled(getting, deleting)
@@ -231,7 +231,7 @@ async def test_a_key_deleted_before_a_use_is_spent_costs_no_use() -> None:
     world = await World().stocked()
     grant = await world.grant("K", uses=1)
     world.store.before_commit = Gate()
-    deleting = asyncio.create_task(world.access.delete_keys(["K"]))
+    deleting = asyncio.create_task(world.access.delete_keys(["K"], by=None))
     await world.store.before_commit.reached()
     getting = asyncio.create_task(world.get("K"))
     await turns(lambda: world.store.asked == [1])
@@ -247,7 +247,7 @@ async def test_a_lock_while_a_use_is_spent_hands_out_nothing() -> None:
     world.store.after_commit = Gate()
     getting = asyncio.create_task(world.get("K"))
     await world.store.after_commit.reached()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.after_commit.open()
     with pytest.raises(LockedError):
         await getting
@@ -344,7 +344,7 @@ async def test_executables_are_read_only_when_a_grant_asks_for_their_digest(
     grant = await world.grant("K")
     await world.get("K")
     assert read == []
-    await world.standing_grants.remove(grant.id)
+    await world.standing_grants.remove(grant.id, by=None)
     await world.grant("K", to=f"sha256:{hashlib.sha256(AGENT.encode()).hexdigest()}")
     await world.get("K")
     assert read == ["/usr/bin/tool", AGENT]
@@ -384,7 +384,7 @@ async def test_a_policy_that_allows_needs_no_grant() -> None:
 
 
 async def _set_default(world: World, default: str) -> None:
-    await world.vault_policy.replace(Policy(default=default))
+    await world.vault_policy.replace(Policy(default=default), by=None)
 
 
 async def test_a_listing_for_whom_nothing_is_granted_looks_nothing_up(
@@ -413,7 +413,7 @@ async def test_a_listing_for_whom_nothing_is_granted_looks_nothing_up(
 async def test_a_listing_of_named_keys_leaves_out_what_is_denied_or_not_stored() -> None:
     world = await World().stocked()
     await world.grant("K", "L", "M")
-    await world.vault_policy.replace(Policy(deny=(DenyRule(("L",)),)))
+    await world.vault_policy.replace(Policy(deny=(DenyRule(("L",)),)), by=None)
     assert [head.name for head in await world.access.listed(world.connect())] == ["K"]
 
 
@@ -429,7 +429,7 @@ async def test_executables_are_hashed_only_where_it_matters_for_the_keys_asked_f
     monkeypatch.setattr(world.processes, "digest", counted)
     await world.grant("K", to=f"sha256:{'0' * 64}")
     rule = DenyRule(("M",), parse(f"sha256:{'0' * 64}"))
-    await world.vault_policy.replace(Policy(deny=(rule,)))
+    await world.vault_policy.replace(Policy(deny=(rule,)), by=None)
     await world.grant("L")
     await world.get("L")
     assert read == []

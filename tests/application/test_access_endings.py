@@ -123,12 +123,12 @@ async def test_a_holder_is_watched_once_and_until_it_ends_or_the_vault_is_locked
     await world.grant("*")
     first, second = await world.lease("K"), await world.lease("L")
     assert len(world.process_watches._held) == 1
-    world.revocation.give_back(first.holder, first.id)
+    world.revocation.give_back(first.holder, first.id, by=None)
     assert len(world.process_watches._held) == 1
-    world.revocation.give_back(second.holder, second.id)
+    world.revocation.give_back(second.holder, second.id, by=None)
     # A revocation would still mean it: it had the keys.
     assert len(world.process_watches._held) == 1
-    world.vault.lock()
+    world.vault.lock(by=None)
     assert world.process_watches._held == {}
 
 
@@ -183,10 +183,10 @@ async def test_locking_ends_every_lease() -> None:
     await world.grant("*")
     connection = world.connect()
     found = await world.lease()
-    world.vault.lock()
+    world.vault.lock(by=None)
     assert len(world.live_leases) == 0
     assert world.process_watches._held == {}
-    await world.vault.unlock(b"seven quiet otters", world.tree())
+    await world.vault.unlock(b"seven quiet otters", world.tree(), by=None)
     with pytest.raises(LeaseUnknownError):
         world.renew(connection, found.id)
 
@@ -204,15 +204,15 @@ async def test_revoking_ends_what_it_names_and_nothing_else(what: str, left: int
     await world.lease("K", pid=200)
     match what:
         case "id":
-            ended = world.revocation.lease(found.id)
+            ended = world.revocation.lease(found.id, by=None)
         case "key":
-            ended = world.revocation.key("K")
+            ended = world.revocation.key("K", by=None)
         case "tree":
-            ended = world.revocation.tree(100)
+            ended = world.revocation.tree(100, by=None)
         case "grant":
-            ended = world.live_leases.end_grant(on_k.id, "grant-gone")
+            ended = world.live_leases.end_grant(on_k.id, "grant-gone", by=None)
         case _:
-            ended = world.revocation.all()
+            ended = world.revocation.all(by=None)
     assert len(ended) == 4 - left
     assert len(world.live_leases) == left
 
@@ -223,7 +223,7 @@ async def test_deleting_a_key_ends_the_leases_that_hold_it() -> None:
     await world.get("K")
     await world.get("K", "L")
     await world.get("L")
-    assert await world.access.delete_keys(["K"]) == 2
+    assert await world.access.delete_keys(["K"], by=None) == 2
     assert len(world.live_leases) == 1
 
 
@@ -232,7 +232,7 @@ async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_deleted_key() -
     await world.grant("K")
     await world.get("K")
     world.store.before_commit = Gate()
-    deleting = asyncio.create_task(world.access.delete_keys(["K"]))
+    deleting = asyncio.create_task(world.access.delete_keys(["K"], by=None))
     await world.store.before_commit.reached()
     deleting.cancel()
     world.store.before_commit.open()

@@ -235,7 +235,9 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def approve(self, pick: int, once: bool) -> None:
         pending = self.world.approvals.pending()
         request = pending[pick % len(pending)]
-        self.step(lambda: self.world.approvals.approve(request.code, once=once, root_pid=0))
+        self.step(
+            lambda: self.world.approvals.approve(request.code, once=once, root_pid=0, by=None)
+        )
         (made,) = [c for c in self.world.approvals.consents.in_force() if c.id not in self.consents]
         root, names = request.tree.pid, request.names
         until = self.now + 600 if once else None
@@ -247,7 +249,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def deny(self, pick: int) -> None:
         pending = self.world.approvals.pending()
         request = pending[pick % len(pending)]
-        self.step(lambda: self.world.approvals.deny(request.code))
+        self.step(lambda: self.world.approvals.deny(request.code, by=None))
         self.refused |= {(request.tree.pid, name) for name in request.names}
 
     @precondition(lambda self: self.held)
@@ -275,7 +277,9 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def give_back(self, pick: int) -> None:
         lease_id = sorted(self.held)[pick % len(self.held)]
         held = self.held.pop(lease_id)
-        self.step(lambda: self.world.revocation.give_back(self.world.tree(held.root), lease_id))
+        self.step(
+            lambda: self.world.revocation.give_back(self.world.tree(held.root), lease_id, by=None)
+        )
 
     @rule(
         what=st.sampled_from(["lease", "key", "tree", "all"]),
@@ -288,16 +292,16 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         self.step(self.world.deadlines.review)
         chosen = sorted(self.held)[pick % len(self.held)] if self.held else ""
         if what == "lease":
-            self.step(lambda: self.world.revocation.lease(chosen))
+            self.step(lambda: self.world.revocation.lease(chosen, by=None))
             hit = {lease_id: held for lease_id, held in self.held.items() if lease_id == chosen}
         elif what == "key":
-            self.step(lambda: self.world.revocation.key(name))
+            self.step(lambda: self.world.revocation.key(name, by=None))
             hit = {lease_id: held for lease_id, held in self.held.items() if name in held.names}
         elif what == "tree":
-            self.step(lambda: self.world.revocation.tree(root))
+            self.step(lambda: self.world.revocation.tree(root, by=None))
             hit = {lease_id: held for lease_id, held in self.held.items() if held.root == root}
         else:
-            self.step(self.world.revocation.all)
+            self.step(lambda: self.world.revocation.all(by=None))
             hit = dict(self.held)
         pairs = {(held.root, key) for held in hit.values() for key in held.names}
         if what == "key":
@@ -325,7 +329,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         standing = sorted(grant.id for grant in self.world.standing_grants.all())
         if standing:
             gone = standing[pick % len(standing)]
-            self.run(self.world.standing_grants.remove(gone))
+            self.run(self.world.standing_grants.remove(gone, by=None))
             del self.grants[gone]
             self.end(lambda held: gone in held.rests_on)
 
@@ -356,7 +360,7 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
     def rule_otherwise(self, default: str, longest: int) -> None:
         before, self.policy = self.policy, Policy(default=default, max_ttl=longest)
         self.due()
-        self.run(self.world.vault_policy.replace(self.policy))
+        self.run(self.world.vault_policy.replace(self.policy, by=None))
         if longest < before.max_ttl:
             for held in self.held.values():
                 held.shorten(held.issued + longest)
@@ -382,10 +386,10 @@ class AccessAgreesWithAModel(RuleBasedStateMachine):
         if unlock:
             self.run(self.world.opened_again())
         else:
-            self.step(self.world.revocation.panic)
+            self.step(lambda: self.world.revocation.panic(by=None))
             self.withdrawn |= self.had
             assert len(self.world.live_leases) == 0
-            self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree()))
+            self.run(self.world.vault.unlock(b"seven quiet otters", self.world.tree(), by=None))
         self.held.clear()
         self.consents.clear()
         # The trees are kept, and no name: from then on it is every key.

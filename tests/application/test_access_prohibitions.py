@@ -68,12 +68,12 @@ Move = Callable[[World], int]
 
 
 async def revoked(world: World) -> None:
-    world.revocation.lease((await world.lease()).id)
+    world.revocation.lease((await world.lease()).id, by=None)
 
 
 async def refused(world: World, pid: int = TOOL) -> None:
     asks = world.asks("K", pid=pid)
-    world.approvals.deny((await world.waiting()).code)
+    world.approvals.deny((await world.waiting()).code, by=None)
     (error,) = await settled(asks)
     assert error.reason == "refused-by-operator"
 
@@ -93,7 +93,7 @@ async def test_what_was_revoked_stays_revoked_wherever_the_root_is(move: Move) -
 @pytest.mark.parametrize("move", MOVES)
 async def test_also_where_the_policy_allows_everything_and_in_listings(move: Move) -> None:
     world = await granted()
-    await world.vault_policy.replace(Policy(default="allow"))
+    await world.vault_policy.replace(Policy(default="allow"), by=None)
     await revoked(world)
     pid = move(world)
     with pytest.raises(WaitingError):
@@ -119,7 +119,7 @@ async def test_a_refusal_ends_the_questions_of_trees_inside() -> None:
     outer = world.asks("K")
     await turns(lambda: len(world.approvals.pending()) == 2)
     (own,) = [one for one in world.approvals.pending() if one is not request]
-    world.approvals.deny(own.code)
+    world.approvals.deny(own.code, by=None)
     errors = await settled(inner, outer)
     assert [error.reason for error in errors] == ["refused-by-operator"] * 2
 
@@ -130,7 +130,7 @@ async def test_a_rule_denies_below_every_process_that_it_means(move: Move, rule:
     world = await granted()
     if rule == "sha256":
         rule = f"sha256:{world.processes.digest(world.tree(AGENT), '/usr/bin/agent')}"
-    await world.vault_policy.replace(Policy(deny=(make_rule(["K"], rule),)))
+    await world.vault_policy.replace(Policy(deny=(make_rule(["K"], rule),)), by=None)
     pid = move(world)
     # What is inside has left the unit, as `systemd-run --scope` does.
     world.processes.change(pid, unit="run-1.scope")
@@ -184,7 +184,7 @@ async def test_an_orphan_is_asked_about_while_the_revoked_root_lives(leave: Move
 @each_orphan
 async def test_an_orphan_is_asked_about_after_revoking_a_tree_that_had_nothing(leave: Move) -> None:
     world = await granted()
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
     with pytest.raises(WaitingError):
         await world.get("K", pid=leave(world))
 
@@ -194,7 +194,7 @@ async def test_an_orphan_gets_what_a_person_allows_it(leave: Move) -> None:
     world = await granted()
     await revoked(world)
     asks = world.asks("K", pid=leave(world))
-    world.approvals.approve((await world.waiting()).code, once=False, root_pid=0)
+    world.approvals.approve((await world.waiting()).code, once=False, root_pid=0, by=None)
     assert await asks == {"K": b"k"}
 
 
@@ -222,7 +222,9 @@ async def test_an_orphan_is_refused_what_was_refused_to_its_tree(leave: Move) ->
 async def test_an_orphan_of_what_a_rule_denies_is_asked_about(leave: Move) -> None:
     world = await granted()
     rule = make_rule(["K"], "exe:/usr/bin/agent")
-    await world.vault_policy.replace(Policy(deny=(rule, make_rule(["L"], "exe:/usr/bin/other"))))
+    await world.vault_policy.replace(
+        Policy(deny=(rule, make_rule(["L"], "exe:/usr/bin/other"))), by=None
+    )
     orphan = leave(world)
     with pytest.raises(DeniedError):
         await world.get("K")
@@ -230,13 +232,13 @@ async def test_an_orphan_of_what_a_rule_denies_is_asked_about(leave: Move) -> No
     with pytest.raises(WaitingError):
         await world.get("K", pid=orphan)
     assert await world.get("L", pid=orphan) == {"L": b"l"}
-    await world.vault_policy.replace(Policy())
+    await world.vault_policy.replace(Policy(), by=None)
     assert await world.get("K", pid=orphan) == {"K": b"k"}
 
 
 async def test_nothing_is_remembered_of_what_a_rule_for_everybody_denies() -> None:
     world = await granted()
-    await world.vault_policy.replace(Policy(deny=(make_rule(["K"], ""),)))
+    await world.vault_policy.replace(Policy(deny=(make_rule(["K"], ""),)), by=None)
     with pytest.raises(DeniedError):
         await world.get("K")
     assert world.approvals.consents.trees() == set()
@@ -249,7 +251,7 @@ async def test_what_runs_under_the_same_terminal_program_is_no_orphan_of_it() ->
         world.processes.add(shell, parent=300, session=shell, terminal=shell)
         world.processes.add(shell + 2, parent=shell, session=shell, terminal=shell)
         world.processes.add(agent, parent=shell, session=shell, terminal=shell)
-    world.revocation.lease((await world.lease(pid=311)).id)
+    world.revocation.lease((await world.lease(pid=311)).id, by=None)
     with pytest.raises(WaitingError):
         await world.get("K", pid=311)
     for pid in (312, 321):
@@ -284,7 +286,7 @@ async def test_what_an_agent_makes_a_child_of_its_shell_is_asked_about(
 ) -> None:
     world = await granted()
     await in_a_shell(world)
-    world.revocation.lease((await world.lease(pid=311)).id)
+    world.revocation.lease((await world.lease(pid=311)).id, by=None)
     sibling = beside_the_agent(world, facts)
     with pytest.raises(WaitingError):
         await world.get("K", pid=sibling)
@@ -310,7 +312,7 @@ async def test_a_grant_to_the_shell_of_a_revoked_agent_counts_for_neither_of_the
     world = await World().stocked()
     await in_a_shell(world)
     await world.grant("*", to="tree:310")
-    world.revocation.tree(311)
+    world.revocation.tree(311, by=None)
     sibling = beside_the_agent(world, {})
     for pid in (311, sibling):
         with pytest.raises(WaitingError):
@@ -323,10 +325,10 @@ async def test_a_grant_to_the_shell_of_a_revoked_agent_counts_for_neither_of_the
 async def test_consent_for_the_shell_after_the_revocation_counts_for_both() -> None:
     world = await World().stocked()
     await in_a_shell(world)
-    world.revocation.tree(311)
+    world.revocation.tree(311, by=None)
     sibling = beside_the_agent(world, {})
     asks = world.asks("K", pid=sibling)
-    world.approvals.approve((await world.waiting()).code, once=False, root_pid=310)
+    world.approvals.approve((await world.waiting()).code, once=False, root_pid=310, by=None)
     assert await asks == {"K": b"k"}
     assert await world.get("K", pid=311) == {"K": b"k"}
 
@@ -334,16 +336,16 @@ async def test_consent_for_the_shell_after_the_revocation_counts_for_both() -> N
 async def test_a_new_daemon_knows_what_stood_beside_a_revoked_agent() -> None:
     world = await granted()
     await in_a_shell(world)
-    world.revocation.tree(311)
+    world.revocation.tree(311, by=None)
     await world.revocation.keep()
     fresh = await another_daemon(world)
-    await fresh.vault.unlock(GOOD, fresh.tree())
+    await fresh.vault.unlock(GOOD, fresh.tree(), by=None)
     with pytest.raises(WaitingError):
         await fresh.get("K", pid=beside_the_agent(fresh, {}))
 
 
 async def another_daemon(world: World) -> World:
-    world.vault.lock()
+    world.vault.lock(by=None)
     fresh = World()
     fresh.store.__dict__.update(world.store.__dict__)
     fresh.processes.__dict__.update(world.processes.__dict__)
@@ -368,7 +370,7 @@ async def test_a_new_daemon_knows_orphans_and_inner_roots(
     if not old:
         # The root may run elsewhere by now: what counts is where it was revoked.
         fresh.processes.change(AGENT, session=7, unit="elsewhere.scope")
-    await fresh.vault.unlock(GOOD, fresh.tree())
+    await fresh.vault.unlock(GOOD, fresh.tree(), by=None)
     for pid in (leave(fresh), on_a_terminal(fresh)):
         with pytest.raises(WaitingError):
             await fresh.get("K", pid=pid)
@@ -378,8 +380,8 @@ async def test_a_new_daemon_knows_orphans_and_inner_roots(
 async def test_after_a_panic_orphans_and_inner_roots_are_asked_about() -> None:
     world = await granted()
     await world.lease("K")
-    world.revocation.panic()
-    await world.vault.unlock(GOOD, world.tree())
+    world.revocation.panic(by=None)
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     for pid in (an_orphan(world), on_a_terminal(world)):
         with pytest.raises(WaitingError):
             await world.get("L", pid=pid)
@@ -391,7 +393,7 @@ async def test_revoking_a_tree_ends_leases_of_the_roots_inside() -> None:
     inner = await world.lease("K", pid=on_a_terminal(world))
     other = await world.lease("K", pid=SIBLING)
     assert inner.holder == world.tree(INNER)
-    assert [lease.id for lease in world.revocation.tree(AGENT)] == [inner.id]
+    assert [lease.id for lease in world.revocation.tree(AGENT, by=None)] == [inner.id]
     assert world.live_leases.all() == [other]
     with pytest.raises(WaitingError):
         await world.get("K", pid=INNER)
@@ -401,7 +403,7 @@ async def test_revoking_a_tree_tells_agents_on_terminals_inside() -> None:
     world = await granted()
     pid = on_a_terminal(world)
     await world.run("K", pid=pid)
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
     assert [told for told, _ in world.processes.signals] == [pid]
 
 
@@ -411,7 +413,7 @@ async def test_revoking_a_tree_tells_agents_inside_whose_lease_is_over() -> None
     await world.run("K", pid=pid, ttl=10)
     world.clock.pass_(1800)
     world.deadlines.review()
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
     assert [told for told, _ in world.processes.signals] == [pid]
 
 
@@ -420,7 +422,7 @@ async def test_what_stood_above_a_tree_counts_after_it_has_ended() -> None:
     inner = await world.lease("K", pid=on_a_terminal(world))
     world.processes.kill(110)
     later = await world.lease("K", pid=INNER)
-    assert {lease.id for lease in world.revocation.tree(AGENT)} == {inner.id, later.id}
+    assert {lease.id for lease in world.revocation.tree(AGENT, by=None)} == {inner.id, later.id}
 
 
 async def test_questions_of_a_tree_are_counted_for_terminals_inside_it() -> None:

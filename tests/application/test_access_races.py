@@ -31,9 +31,9 @@ async def in_commit(world: World, *names: str) -> tuple["asyncio.Task[dict[str, 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda world: world.revocation.key("K"), "waiting-for-approval"),
-        (lambda world: world.revocation.tree(100), "waiting-for-approval"),
-        (lambda world: world.revocation.all(), "waiting-for-approval"),
+        (lambda world: world.revocation.key("K", by=None), "waiting-for-approval"),
+        (lambda world: world.revocation.tree(100, by=None), "waiting-for-approval"),
+        (lambda world: world.revocation.all(by=None), "waiting-for-approval"),
         (
             lambda world: world.vault_policy.tighten(Policy("allow", "all", (DenyRule(("K",)),))),
             "denied-by-rule",
@@ -103,9 +103,9 @@ async def test_a_rule_by_digest_of_another_program_keeps_nobody_from_a_key() -> 
 @pytest.mark.parametrize(
     "revoke",
     [
-        lambda world: world.revocation.key("K"),
-        lambda world: world.revocation.tree(100),
-        lambda world: world.revocation.all(),
+        lambda world: world.revocation.key("K", by=None),
+        lambda world: world.revocation.tree(100, by=None),
+        lambda world: world.revocation.all(by=None),
     ],
 )
 @pytest.mark.parametrize("consented", [False, True])
@@ -115,7 +115,7 @@ async def test_a_revocation_overtakes_a_call_that_was_decided_on(
     world = await World().stocked()
     if consented:
         task = world.asks("K")
-        world.approvals.approve((await world.waiting()).code, once=False, root_pid=0)
+        world.approvals.approve((await world.waiting()).code, once=False, root_pid=0, by=None)
         await task
     else:
         await world.grant("K")
@@ -144,22 +144,22 @@ async def test_a_new_rule_overtakes_a_call_that_was_decided_on() -> None:
 async def test_of_two_calls_with_one_use_of_a_consent_one_gets_it() -> None:
     world = await World().stocked()
     first = world.asks("K")
-    world.approvals.approve((await world.waiting()).code, once=True, root_pid=0)
+    world.approvals.approve((await world.waiting()).code, once=True, root_pid=0, by=None)
     # In the moment of the answer another call of the tree is faster than the one that waited.
     second = world.asks("K")
     await turns(lambda: first.done() or second.done())
     # The other one is a question again.
     await world.waiting()
     assert len(world.live_leases) == 1
-    world.vault.lock()
+    world.vault.lock(by=None)
     await settled(first, second)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda world, code: world.approvals.approve(code, once=False, root_pid=0),
-        lambda world, code: world.approvals.deny(code),
+        lambda world, code: world.approvals.approve(code, once=False, root_pid=0, by=None),
+        lambda world, code: world.approvals.deny(code, by=None),
     ],
 )
 async def test_a_tree_that_ends_while_a_person_types_is_answered_for_nobody(

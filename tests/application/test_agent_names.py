@@ -120,7 +120,7 @@ async def test_a_forgotten_lock_has_no_accepted_names(ann: AgentWorld) -> None:
     document = await ann.lock(CC=b"gcc")
     await accept(ann, document, "CC")
     (lock_id,) = ann.vault.session().authority.locks
-    await ann.identities.forget_lock(lock_id)
+    await ann.identities.forget_lock(lock_id, by=None)
     with pytest.raises(LockNamesError):
         await values(ann, document, "CC")
 

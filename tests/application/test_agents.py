@@ -122,9 +122,9 @@ async def test_an_authors_lock_does_not_open_any_more_once_it_is_forgotten(
 ) -> None:
     document = await ann.shared_with(bob, await ann.lock(), trust=True)
     await bob.opened(document)
-    await bob.identities.forget_author(await ann.spoken())
+    await bob.identities.forget_author(await ann.spoken(), by=None)
     assert await reason(bob.opened(document)) == "unknown-author"
-    call = bob.identities.forget_author(await ann.spoken())
+    call = bob.identities.forget_author(await ann.spoken(), by=None)
     assert await reason(call, TrustUnknownError) == "not-trusted"
 
 
@@ -242,7 +242,7 @@ async def test_embedded_values_do_not_come_out_once_the_vault_was_locked(ann: Ag
     document, session = await ann.lock(A=b"a"), ann.vault.session()
     work = asyncio.create_task(ann.agents.embedded(ann.agent, session, document, ["A"]))
     await asyncio.sleep(0)
-    ann.vault.lock()
+    ann.vault.lock(by=None)
     with pytest.raises(LockedError):
         await work
 
@@ -260,7 +260,7 @@ async def test_nothing_of_a_lock_comes_out_once_the_vault_was_locked(
         result = await real(*arguments)
         done += 1
         if done == which:
-            ann.vault.lock()
+            ann.vault.lock(by=None)
         return result
 
     monkeypatch.setattr(ann.bench, "do", locked_meanwhile)
@@ -354,10 +354,10 @@ async def test_a_vault_knows_only_so_many_locks_and_trusts_only_so_many_authors(
     first = await ann.lock()
     await ann.opened(first)
     assert await reason(ann.opened(await ann.lock()), LimitError) == "limit"
-    await ann.identities.forget_lock(read(first).lock_id)
+    await ann.identities.forget_lock(read(first).lock_id, by=None)
     await ann.opened(await ann.lock())
     other = (await bob.identities.own(bob.vault.session())).public
-    assert await reason(ann.identities.trust(other, ""), LimitError) == "limit"
+    assert await reason(ann.identities.trust(other, "", by=None), LimitError) == "limit"
 
 
 async def test_what_is_no_lock_is_an_error_of_its_own(ann: AgentWorld) -> None:

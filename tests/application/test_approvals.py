@@ -29,7 +29,9 @@ async def asked(*names: str, calls: int = 1, pid: int = 101) -> tuple[World, lis
 
 
 def approve(world: World, *, once: bool = False, root_pid: int = 0) -> None:
-    world.approvals.approve(world.approvals.pending()[0].code, once=once, root_pid=root_pid)
+    world.approvals.approve(
+        world.approvals.pending()[0].code, once=once, root_pid=root_pid, by=None
+    )
 
 
 async def test_ten_calls_of_a_tree_are_one_question_and_one_answer() -> None:
@@ -72,7 +74,7 @@ async def test_the_caller_hears_the_code_before_the_answer() -> None:
     call = asyncio.create_task(world.hand_out(world.connect(), "K", wait=60, announce=heard.put))
     code = await heard.get()
     assert (len(code), set(code) <= set(CODE_ALPHABET)) == (4, True)
-    world.approvals.approve(code.lower(), once=False, root_pid=0)
+    world.approvals.approve(code.lower(), once=False, root_pid=0, by=None)
     await call
 
 
@@ -161,7 +163,7 @@ async def test_a_root_that_was_not_offered_is_refused(root_pid: int) -> None:
 
 async def test_a_refusal_reaches_those_who_wait_and_sticks() -> None:
     world, tasks = await asked(calls=3)
-    world.approvals.deny(world.approvals.pending()[0].code)
+    world.approvals.deny(world.approvals.pending()[0].code, by=None)
     outcome = await settled(*tasks)
     assert [type(found) for found in outcome] == [DeniedError] * 3
     with pytest.raises(DeniedError) as caught:
@@ -172,7 +174,7 @@ async def test_a_refusal_reaches_those_who_wait_and_sticks() -> None:
 
 async def test_a_refusal_is_of_one_tree_and_ends_with_it() -> None:
     world, tasks = await asked()
-    world.approvals.deny(world.approvals.pending()[0].code)
+    world.approvals.deny(world.approvals.pending()[0].code, by=None)
     await settled(*tasks)
     world.processes.add(200)
     with pytest.raises(WaitingError):
@@ -187,7 +189,7 @@ async def test_a_refusal_takes_the_trees_other_questions_for_those_keys_with_it(
     world, tasks = await asked("K")
     tasks.append(world.asks("K", "L"))
     await turns(lambda: len(world.approvals.pending()) == 2)
-    world.approvals.deny(world.approvals.pending()[0].code)
+    world.approvals.deny(world.approvals.pending()[0].code, by=None)
     assert [type(found) for found in await settled(*tasks)] == [DeniedError] * 2
     assert world.approvals.pending() == []
 
@@ -197,7 +199,7 @@ async def test_a_consent_answers_the_trees_other_questions_that_it_covers() -> N
     tasks.append(world.asks("K", "L"))
     await turns(lambda: len(world.approvals.pending()) == 2)
     both = next(found for found in world.approvals.pending() if len(found.names) == 2)
-    world.approvals.approve(both.code, once=False, root_pid=0)
+    world.approvals.approve(both.code, once=False, root_pid=0, by=None)
     assert await settled(*tasks) == [{"K": b"k"}, {"K": b"k", "L": b"l"}]
     assert world.approvals.pending() == []
 
@@ -205,11 +207,11 @@ async def test_a_consent_answers_the_trees_other_questions_that_it_covers() -> N
 async def test_an_answer_is_given_once() -> None:
     world, tasks = await asked()
     code = world.approvals.pending()[0].code
-    world.approvals.approve(code, once=False, root_pid=0)
+    world.approvals.approve(code, once=False, root_pid=0, by=None)
     with pytest.raises(RequestUnknownError):
-        world.approvals.deny(code)
+        world.approvals.deny(code, by=None)
     with pytest.raises(RequestUnknownError):
-        world.approvals.approve(code, once=False, root_pid=0)
+        world.approvals.approve(code, once=False, root_pid=0, by=None)
     await settled(*tasks)
 
 
@@ -250,9 +252,9 @@ async def test_a_root_that_has_ended_unheard_of_cannot_be_approved() -> None:
 async def test_those_who_wait_are_told_of_a_lock(how: str) -> None:
     world, tasks = await asked(calls=2)
     if how == "lock":
-        world.vault.lock()
+        world.vault.lock(by=None)
     else:
-        assert world.revocation.panic().requests == 1
+        assert world.revocation.panic(by=None).requests == 1
     assert [type(found) for found in await settled(*tasks)] == [LockedError] * 2
     assert world.approvals.pending() == []
     assert world.process_watches._held == {}
@@ -336,7 +338,7 @@ async def test_calls_that_had_to_give_way_fail_and_do_not_push_out_others() -> N
     gone = [task.exception() for task in tasks if task.done()]
     assert {type(error) for error in gone} == {LimitError}
     assert len(world.approvals.pending()) == MOST
-    world.vault.lock()
+    world.vault.lock(by=None)
     await settled(*tasks)
 
 
@@ -362,7 +364,7 @@ async def test_who_watches_hears_of_every_change_and_of_the_lock() -> None:
     await world.approvals.changes(event)
     await task
     event.clear()
-    world.vault.lock()
+    world.vault.lock(by=None)
     await world.approvals.changes(event)
     world.approvals.unsubscribe(event)
 

@@ -10,7 +10,6 @@ import pytest
 from audit_worlds import granted, kinds, only, shown, verdict, written
 from backpackd.application.access.policy import NOTHING
 from backpackd.application.audit import writer as audit_writer
-from backpackd.application.audit.audit_log import caller
 from backpackd.core.access.policy import DenyRule
 from backpackd.core.audit import chain
 from backpackd.core.audit.chain import Head
@@ -27,7 +26,7 @@ async def test_the_life_of_a_lease_is_in_the_log() -> None:
     world = await granted()
     lease = await world.lease("K", "L")
     world.live_leases.renew(world.tree(), lease.id, ttl=0)
-    world.revocation.lease(lease.id)
+    world.revocation.lease(lease.id, by=None)
     told = [entry.event for entry in await shown(world) if entry.event.lease == lease.id]
     assert [event.kind for event in told] == ["allowed", "renewed", "lease-ended", "revoked"]
     assert told[0].names == ("K", "L")
@@ -48,8 +47,7 @@ async def test_an_entry_says_who_in_facts_and_what_they_claim_apart() -> None:
 async def test_what_a_call_does_is_its_callers_doing_and_what_falls_due_is_nobodys() -> None:
     world = await granted()
     lease = await world.lease("K", ttl=5)
-    caller.set(world.connect())
-    await world.put("M")
+    await world.keys.put([("M", b"value")], by=world.connect())
     world.clock.pass_(10)
     world.deadlines.review()
     put = [e.event for e in await shown(world, kinds=frozenset({"put"}))][-1]
@@ -61,13 +59,11 @@ async def test_what_a_call_does_is_its_callers_doing_and_what_falls_due_is_nobod
 
 async def test_a_lock_that_falls_due_in_somebodys_call_is_nobodys_doing() -> None:
     world = await World(longest=60).stocked()
-    caller.set(world.connect())
     world.clock.pass_(100)
     world.deadlines.review()
     assert state_of(world) is State.LOCKED
-    caller.set(None)
     await written(world)
-    await world.vault.unlock(GOOD, world.tree())
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     await world.audit_log.ready()
     assert (await only(world, "locked")).event.who is None
 
@@ -75,9 +71,10 @@ async def test_a_lock_that_falls_due_in_somebodys_call_is_nobodys_doing() -> Non
 async def test_acts_are_in_the_log_in_their_order() -> None:
     world = await World().stocked()
     grant = await world.grant("K")
-    await world.standing_grants.remove(grant.id)
-    await world.access.delete_keys(["L"])
-    await world.vault_policy.replace(replace(world.vault_policy.sealed(), max_ttl=60))
+    await world.standing_grants.remove(grant.id, by=None)
+    await world.access.delete_keys(["L"], by=None)
+    policy = replace(world.vault_policy.sealed(), max_ttl=60)
+    await world.vault_policy.replace(policy, by=None)
     world.operators.admit(world.connect())
     assert (await kinds(world))[-5:] == [
         "granted",
@@ -92,10 +89,10 @@ async def test_a_request_and_its_answer_are_in_the_log() -> None:
     world = await World().stocked()
     approvals = world.asks("K")
     request = await world.waiting()
-    world.approvals.approve(request.code, once=False, root_pid=0)
+    world.approvals.approve(request.code, once=False, root_pid=0, by=None)
     await approvals
     refusing = world.asks("L")
-    world.approvals.deny((await world.waiting()).code)
+    world.approvals.deny((await world.waiting()).code, by=None)
     await settled(refusing)
     found = [e.event for e in await shown(world)]
     wanted = ["pending", "approved", "allowed", "pending", "refused", "denied"]
@@ -130,13 +127,13 @@ async def test_refusals_that_were_counted_are_told_when_the_daemon_stops() -> No
 
 async def test_wrong_passphrases_are_recorded_while_locked() -> None:
     world = await World().stocked()
-    world.vault.lock()
+    world.vault.lock(by=None)
     for _ in range(2):
         with pytest.raises(WrongPassphraseError):
             await world.gate.try_one(
-                world.connect(100), lambda: world.vault.unlock(WRONG, world.tree())
+                world.connect(100), lambda: world.vault.unlock(WRONG, world.tree(), by=None)
             )
-    await world.vault.unlock(GOOD, world.tree())
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     await world.audit_log.ready()
     assert (await kinds(world)).count("wrong-passphrase") == 2
 
@@ -144,9 +141,9 @@ async def test_wrong_passphrases_are_recorded_while_locked() -> None:
 async def test_every_kind_that_is_written_is_a_known_one() -> None:
     world = await granted()
     lease = await world.lease("K")
-    world.revocation.give_back(world.tree(), lease.id)
-    world.revocation.panic()
-    await world.vault.unlock(GOOD, world.tree())
+    world.revocation.give_back(world.tree(), lease.id, by=None)
+    world.revocation.panic(by=None)
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     await world.audit_log.ready()
     assert set(await kinds(world)) - {"checkpoint"} <= set(KINDS)
 
@@ -214,7 +211,7 @@ class TestNoLogNoLease:
 
         async def locking(rows: Any) -> None:
             await append(rows)
-            world.vault.lock()
+            world.vault.lock(by=None)
 
         world.store.append = locking  # type: ignore[method-assign]
         with pytest.raises(Exception, match="locked"):
@@ -223,23 +220,25 @@ class TestNoLogNoLease:
 
     async def test_an_unlock_whose_checkpoint_cannot_be_written_does_not_last(self) -> None:
         world = await World().stocked()
-        world.vault.lock()
+        world.vault.lock(by=None)
         await written(world)
         world.store.faults.append(DiskFullError(FULL))
         with pytest.raises(DiskFullError):
             await world.gate.try_one(
-                world.connect(100), lambda: world.vault.unlock(GOOD, world.tree())
+                world.connect(100), lambda: world.vault.unlock(GOOD, world.tree(), by=None)
             )
         assert state_of(world) is State.LOCKED
-        await world.gate.try_one(world.connect(100), lambda: world.vault.unlock(GOOD, world.tree()))
+        await world.gate.try_one(
+            world.connect(100), lambda: world.vault.unlock(GOOD, world.tree(), by=None)
+        )
         assert await world.keys.list(lambda _: True)
 
     async def test_an_unlock_that_did_not_last_is_told_once(self) -> None:
         world = await World().stocked()
-        world.vault.lock()
+        world.vault.lock(by=None)
         await written(world)
         world.store.faults.append(DiskFullError(FULL))
-        await world.vault.unlock(GOOD, world.tree())
+        await world.vault.unlock(GOOD, world.tree(), by=None)
         with pytest.raises(DiskFullError):
             await world.audit_log.ready()
         # What else takes a passphrase while the vault is locked has nothing to do with it.
@@ -406,7 +405,7 @@ class TestWithoutALog:
         world = World()
         await world.audit_log.begin(version="1")
         world.audit_log.foreign(7)
-        await world.vault.init(GOOD, world.tree())
+        await world.vault.init(GOOD, world.tree(), by=None)
         await world.audit_log.ready()
         assert (await kinds(world))[:3] == ["started", "foreign-user", "initialized"]
 
@@ -448,12 +447,11 @@ async def test_without_a_file_to_open_a_caller_is_named_as_it_connected_and_pani
     world = await granted()
     await world.lease("K")
     connection = world.connect()
-    caller.set(connection)
 
     def exhausted(*_: object) -> PeerFacts:
         raise OSError(errno.EMFILE, "injected")
 
     monkeypatch.setattr(world.processes, "attest", exhausted)
-    world.revocation.panic()
+    world.revocation.panic(by=connection)
     assert state_of(world) is State.LOCKED
     assert len(world.live_leases) == 0

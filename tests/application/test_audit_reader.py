@@ -104,7 +104,7 @@ async def test_what_stands_beside_a_damaged_entry_is_not_called_damaged() -> Non
 
 async def test_a_whole_log_over_several_unlocks_has_no_damage() -> None:
     world, _ = await used()
-    world.vault.lock()
-    await world.vault.unlock(GOOD, world.tree())
+    world.vault.lock(by=None)
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     await world.lease("K")
     assert damaged(await read(world)) == []

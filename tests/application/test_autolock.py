@@ -83,7 +83,7 @@ async def test_a_forgotten_agent_that_renews_does_not_outlast_the_longest_time()
 async def test_a_locked_vault_sets_no_alarm() -> None:
     world = await world_()
     await world.get("K")
-    world.vault.lock()
+    world.vault.lock(by=None)
     assert world.timer.deadline is None
 
 

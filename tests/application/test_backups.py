@@ -69,7 +69,9 @@ def backups(world: World, room: int = 2**40, identity: bytes = b"") -> Backup:
 
 
 async def exported(world: World, *recipients: bytes) -> bytes:
-    made = await backups(world).export(b"" if recipients else SEAL, recipients, world.tree())
+    made = await backups(world).export(
+        b"" if recipients else SEAL, recipients, world.tree(), by=None
+    )
     return whole(made)
 
 
@@ -81,7 +83,7 @@ def whole(made: Exported) -> bytes:
 async def imported(world: World, file: bytes, terms: Terms | None = None) -> Imported:
     spool = MemorySpool()
     spool.data += file
-    return await backups(world).take(spool, terms or Terms(SEAL), world.tree())
+    return await backups(world).take(spool, terms or Terms(SEAL), world.tree(), by=None)
 
 
 async def values(world: World, *names: str) -> dict[str, bytes]:
@@ -97,7 +99,7 @@ async def stocked(count: int = 2) -> World:
     world = await World().stocked()
     more = [(f"N{number}", b"%d" % number) for number in range(count - 2)]
     for start in range(0, len(more), 1000):
-        await world.keys.put(more[start : start + 1000])
+        await world.keys.put(more[start : start + 1000], by=None)
     return world
 
 
@@ -130,7 +132,9 @@ async def test_a_backup_taken_while_keys_are_put_is_a_state_that_existed() -> No
         for number in range(CHANGES):
             # Two keys that always say the same: a mixture of two moments would show.
             value = b"%d" % number
-            await world.keys.put([("A", value), (f"N{number}", b"x"), ("Z", value)], replace=True)
+            await world.keys.put(
+                [("A", value), (f"N{number}", b"x"), ("Z", value)], replace=True, by=None
+            )
 
     task = asyncio.create_task(putting())
     files = []
@@ -161,7 +165,7 @@ async def test_a_wrong_passphrase_is_told() -> None:
 async def test_a_backup_is_not_made_with_less_than_a_good_passphrase(weak: bytes) -> None:
     world = await stocked()
     with pytest.raises(InvalidRequestError):
-        await backups(world).export(weak, [], world.tree())
+        await backups(world).export(weak, [], world.tree(), by=None)
 
 
 async def test_a_backup_to_a_recipient_needs_no_passphrase() -> None:
@@ -171,7 +175,7 @@ async def test_a_backup_to_a_recipient_needs_no_passphrase() -> None:
     other = await World().unlocked()
     spool = MemorySpool()
     spool.data += file
-    done = await backups(other, identity=private).take(spool, Terms(b""), other.tree())
+    done = await backups(other, identity=private).take(spool, Terms(b""), other.tree(), by=None)
     assert done.created == 2
     with pytest.raises(BackupError) as caught:
         await imported(other, file, Terms(b""))
@@ -258,7 +262,7 @@ async def test_a_disk_that_is_full_while_a_backup_is_written_is_told_and_nothing
     world = await stocked(450)
     for room in (0, 500, 40_000):
         with pytest.raises(DiskFullError):
-            await backups(world, room).export(SEAL, [], world.tree())
+            await backups(world, room).export(SEAL, [], world.tree(), by=None)
         await world.put("K", b"%d" % room)
 
 
@@ -278,9 +282,9 @@ async def test_rows_that_were_set_aside_by_nobody_are_never_taken_over() -> None
 async def test_a_lock_in_the_middle_ends_an_export() -> None:
     world = await stocked(450)
     world.store.before_rows = Gate()
-    exporting = asyncio.create_task(backups(world).export(SEAL, [], world.tree()))
+    exporting = asyncio.create_task(backups(world).export(SEAL, [], world.tree(), by=None))
     await world.store.before_rows.reached()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.before_rows.open()
     with pytest.raises(LockedError):
         await exporting
@@ -292,13 +296,13 @@ async def test_a_damaged_row_is_not_left_out_in_silence() -> None:
     row = world.store.keys[index]
     world.store.keys[index] = KeyRow(row.index, row.version, row.head, row.value[:-1] + b"x")
     with pytest.raises(DamageError):
-        await backups(world).export(SEAL, [], world.tree())
+        await backups(world).export(SEAL, [], world.tree(), by=None)
 
 
 async def test_plain_text_is_one_object_on_each_line() -> None:
     world = await stocked()
     await world.put("RAW", b"\xff\0")
-    made = await backups(world).export_plain()
+    made = await backups(world).export_plain(by=None)
     assert b'"value"' not in whole(made)
     lines = b"".join([line async for line in backups(world).plain(made)]).splitlines()
     found = {each["name"]: each for each in map(json.loads, lines)}
@@ -309,11 +313,11 @@ async def test_plain_text_is_one_object_on_each_line() -> None:
 async def test_a_backup_outlives_a_rotation_and_a_new_passphrase() -> None:
     world = await stocked()
     file = await exported(world)
-    await world.rotation.rotate(lambda *_: None)
-    await world.slots.change_passphrase(GOOD, OTHER, world.tree())
+    await world.rotation.rotate(lambda *_: None, by=None)
+    await world.slots.change_passphrase(GOOD, OTHER, world.tree(), by=None)
     done = await imported(world, file, Terms(SEAL, REPLACE))
     assert done.replaced == 2
-    await world.keys.put([("K", b"newest")], replace=True)
+    await world.keys.put([("K", b"newest")], replace=True, by=None)
     assert await values(world, "K") == {"K": b"newest"}
 
 
@@ -321,7 +325,9 @@ async def test_a_backup_outlives_a_rotation_and_a_new_passphrase() -> None:
 async def test_an_export_is_in_the_log_with_its_keys_before_it_leaves(plain: bool) -> None:
     world = await World().stocked()
     made = await (
-        backups(world).export_plain() if plain else backups(world).export(SEAL, (), world.tree())
+        backups(world).export_plain(by=None)
+        if plain
+        else backups(world).export(SEAL, (), world.tree(), by=None)
     )
     wanted = Filter(kinds=frozenset({"operator-act"}))
     entries = world.reading.entries(world.vault.session(), wanted)
@@ -336,5 +342,5 @@ async def test_without_room_for_the_log_nothing_is_exported() -> None:
     taking = Backup(world.vault, world.store, world.stretcher, lambda: spool)
     world.store.faults.append(DiskFullError("full"))
     with pytest.raises(DiskFullError):
-        await taking.export_plain()
+        await taking.export_plain(by=None)
     assert spool.closed

@@ -34,7 +34,7 @@ async def test_a_consent_for_once_can_be_used_though_the_clock_was_set_back() ->
     waiting = world.asks("K")
     request = await world.waiting()
     world.clock.epoch -= 3600
-    world.approvals.approve(request.code, once=True, root_pid=0)
+    world.approvals.approve(request.code, once=True, root_pid=0, by=None)
     assert await waiting == {"K": b"k"}
 
 
@@ -63,6 +63,6 @@ async def test_a_clock_that_was_put_right_counts_again_after_locking() -> None:
 
 async def test_a_locked_vault_has_no_date() -> None:
     world = await World().stocked()
-    world.vault.lock()
+    world.vault.lock(by=None)
     with pytest.raises(LockedError):
         world.grant_clock.now_ms()

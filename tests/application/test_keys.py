@@ -27,19 +27,19 @@ async def value(world: World, name: str) -> bytes:
 
 async def test_a_key_that_was_put_opens() -> None:
     world = await World().unlocked()
-    assert await world.keys.put([("K", b"v"), ("L", b"w")]) == PutResult(2, 0, ())
+    assert await world.keys.put([("K", b"v"), ("L", b"w")], by=None) == PutResult(2, 0, ())
     assert await value(world, "L") == b"w"
 
 
 async def test_keys_are_listed_in_the_order_of_their_names() -> None:
     world = await World().unlocked()
-    await world.keys.put([("C", b"v"), ("A", b"v"), ("B", b"v")])
+    await world.keys.put([("C", b"v"), ("A", b"v"), ("B", b"v")], by=None)
     assert [head.name for head in await heads(world)] == ["A", "B", "C"]
 
 
 async def test_only_the_wanted_names_are_listed() -> None:
     world = await World().unlocked()
-    await world.keys.put([("A", b"v"), ("B", b"v")])
+    await world.keys.put([("A", b"v"), ("B", b"v")], by=None)
     assert [head.name for head in await world.keys.list("B".__eq__)] == ["B"]
 
 
@@ -49,7 +49,7 @@ async def test_only_the_wanted_names_are_listed() -> None:
 async def test_one_bad_key_among_many_stores_none(bad: tuple[str, bytes]) -> None:
     world = await World().unlocked()
     with pytest.raises(InvalidRequestError):
-        await world.keys.put([("GOOD", b"v"), bad])
+        await world.keys.put([("GOOD", b"v"), bad], by=None)
     assert world.store.keys == {}
 
 
@@ -57,7 +57,7 @@ async def test_one_stored_key_among_many_stores_none() -> None:
     world = await World().unlocked()
     await world.put("K", b"old")
     with pytest.raises(KeyExistsError) as caught:
-        await world.keys.put([("L", b"v"), ("K", b"new")])
+        await world.keys.put([("L", b"v"), ("K", b"new")], by=None)
     assert "1 of the 2 keys" in caught.value.message
     assert len(world.store.keys) == 1
     assert await value(world, "K") == b"old"
@@ -66,7 +66,9 @@ async def test_one_stored_key_among_many_stores_none() -> None:
 async def test_replacing_says_how_many_were_new() -> None:
     world = await World().unlocked()
     await world.put("K", b"old")
-    assert await world.keys.put([("L", b"v"), ("K", b"new")], replace=True) == PutResult(1, 1, ())
+    assert await world.keys.put([("L", b"v"), ("K", b"new")], replace=True, by=None) == PutResult(
+        1, 1, ()
+    )
     assert await value(world, "K") == b"new"
 
 
@@ -82,7 +84,7 @@ async def test_replacing_keeps_the_date_of_creation() -> None:
 async def test_skipping_leaves_stored_keys_alone_and_names_them() -> None:
     world = await World().unlocked()
     await world.put("K", b"old")
-    put = await world.keys.put([("L", b"v"), ("K", b"new")], skip_existing=True)
+    put = await world.keys.put([("L", b"v"), ("K", b"new")], skip_existing=True, by=None)
     assert put == PutResult(1, 0, ("K",))
     assert await value(world, "K") == b"old"
 
@@ -93,31 +95,31 @@ async def test_a_dry_run_tells_the_same_and_changes_nothing(replace: bool) -> No
     await world.put("K", b"old")
     before = (dict(world.store.keys), world.store.authority)
     how = {"replace": replace, "skip_existing": not replace}
-    dry = await world.keys.put([("L", b"v"), ("K", b"new")], dry_run=True, **how)
+    dry = await world.keys.put([("L", b"v"), ("K", b"new")], dry_run=True, **how, by=None)
     assert (world.store.keys, world.store.authority) == before
-    assert await world.keys.put([("L", b"v"), ("K", b"new")], **how) == dry
+    assert await world.keys.put([("L", b"v"), ("K", b"new")], **how, by=None) == dry
 
 
 async def test_a_dry_run_refuses_what_would_be_refused() -> None:
     world = await World().unlocked()
     await world.put("K")
     with pytest.raises(KeyExistsError):
-        await world.keys.put([("K", b"new")], dry_run=True)
+        await world.keys.put([("K", b"new")], dry_run=True, by=None)
 
 
 async def test_a_full_vault_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backpackd.application.vault.keys.MOST_STORED", 2)
     world = await World().unlocked()
-    await world.keys.put([("A", b"v"), ("B", b"v")])
+    await world.keys.put([("A", b"v"), ("B", b"v")], by=None)
     with pytest.raises(LimitError):
-        await world.keys.put([("C", b"v")])
+        await world.keys.put([("C", b"v")], by=None)
     await world.put("A", b"replacing is no growth")
 
 
 async def test_a_deleted_key_is_gone() -> None:
     world = await World().unlocked()
     await world.put("K")
-    await world.keys.delete(["K"])
+    await world.keys.delete(["K"], by=None)
     assert world.store.keys == {}
     with pytest.raises(KeyUnknownError):
         await value(world, "K")
@@ -128,7 +130,7 @@ async def test_one_unknown_key_among_many_deletes_none() -> None:
     world = await World().unlocked()
     await world.put("K")
     with pytest.raises(KeyUnknownError) as caught:
-        await world.keys.delete(["K", "L"])
+        await world.keys.delete(["K", "L"], by=None)
     assert "L" not in caught.value.message.split()
     assert len(world.store.keys) == 1
 
@@ -175,7 +177,7 @@ async def _tamper(world: World, damage: str) -> None:
     await world.put("GONE")
     old = dict(world.store.keys)
     await world.put("K", b"new")
-    await world.keys.delete(["GONE"])
+    await world.keys.delete(["GONE"], by=None)
     index, other, gone = (world.row_of(name) for name in ("K", "L", "GONE"))
     rows = world.store.keys
     match damage:
@@ -211,7 +213,7 @@ async def test_a_delete_beside_a_get_makes_the_key_unknown_and_is_no_damage() ->
     world.store.before_rows = Gate()
     getting = asyncio.create_task(value(world, "K"))
     await world.store.before_rows.reached()
-    await world.keys.delete(["K"])
+    await world.keys.delete(["K"], by=None)
     world.store.before_rows.open()
     with pytest.raises(KeyUnknownError):
         await getting
@@ -223,7 +225,7 @@ async def test_a_value_that_was_read_before_its_key_was_deleted_is_not_handed_ov
     world.store.after_rows = Gate()
     getting = asyncio.create_task(value(world, "K"))
     await world.store.after_rows.reached()
-    await world.keys.delete(["K"])
+    await world.keys.delete(["K"], by=None)
     world.store.after_rows.open()
     with pytest.raises(KeyUnknownError):
         await getting
@@ -235,7 +237,7 @@ async def test_a_lock_in_the_middle_of_a_get_ends_it() -> None:
     world.store.after_rows = Gate()
     getting = asyncio.create_task(value(world, "K"))
     await world.store.after_rows.reached()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.after_rows.open()
     with pytest.raises(LockedError):
         await getting
@@ -244,12 +246,12 @@ async def test_a_lock_in_the_middle_of_a_get_ends_it() -> None:
 async def test_a_lock_in_the_middle_of_a_list_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backpackd.application.vault.keys._BATCH", 1)
     world = await World().unlocked()
-    await world.keys.put([(f"K{number}", b"v") for number in range(5)])
+    await world.keys.put([(f"K{number}", b"v") for number in range(5)], by=None)
     seen: list[str] = []
 
     def wanted(name: str) -> bool:
         seen.append(name)
-        world.vault.lock()
+        world.vault.lock(by=None)
         return True
 
     with pytest.raises(LockedError):
@@ -261,7 +263,7 @@ async def test_a_list_beside_puts_is_of_one_moment() -> None:
     world = await World().unlocked()
     await world.put("A")
     world.store.before_commit = Gate()
-    put = asyncio.create_task(world.keys.put([("B", b"v"), ("C", b"v")]))
+    put = asyncio.create_task(world.keys.put([("B", b"v"), ("C", b"v")], by=None))
     await world.store.before_commit.reached()
     listing = asyncio.create_task(heads(world))
     await asyncio.sleep(0)
@@ -274,11 +276,11 @@ async def test_a_list_that_waited_while_the_vault_locked_tells_nothing() -> None
     world = await World().unlocked()
     await world.put("A")
     world.store.before_commit = Gate()
-    deleting = asyncio.create_task(world.keys.delete(["A"]))
+    deleting = asyncio.create_task(world.keys.delete(["A"], by=None))
     await world.store.before_commit.reached()
     listing = asyncio.create_task(heads(world))
     await asyncio.sleep(0)
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.before_commit.open()
     _, found = await settled(deleting, listing)
     assert isinstance(found, LockedError)
@@ -291,7 +293,7 @@ async def test_a_lock_while_a_put_reads_what_it_replaces_stores_nothing() -> Non
     world.store.after_rows = Gate()
     put = asyncio.create_task(world.put("K", b"new"))
     await world.store.after_rows.reached()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.after_rows.open()
     with pytest.raises(LockedError):
         await put

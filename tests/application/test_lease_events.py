@@ -27,11 +27,14 @@ async def watched() -> tuple[World, LeaseWatcher]:
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        (lambda world, _: world.revocation.all(), "revoked"),
-        (lambda world, lease: world.revocation.give_back(lease.holder, lease.id), "given-back"),
+        (lambda world, _: world.revocation.all(by=None), "revoked"),
+        (
+            lambda world, lease: world.revocation.give_back(lease.holder, lease.id, by=None),
+            "given-back",
+        ),
         (lambda world, _: world.processes.kill(100), "holder-gone"),
-        (lambda world, _: world.vault.lock(), "locked"),
-        (lambda world, _: world.revocation.panic(), "panic"),
+        (lambda world, _: world.vault.lock(by=None), "locked"),
+        (lambda world, _: world.revocation.panic(by=None), "panic"),
     ],
 )
 async def test_a_watcher_is_told_in_the_same_moment_and_why(end, reason: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
@@ -49,9 +52,9 @@ async def test_a_watcher_is_told_of_deadlines_deleted_keys_and_taken_back_grants
     world.clock.pass_(60)
     world.deadlines.review()
     await world.lease()
-    await world.access.delete_keys(["K"])
+    await world.access.delete_keys(["K"], by=None)
     await world.lease("L")
-    await world.standing_grants.remove(grant.id)
+    await world.standing_grants.remove(grant.id, by=None)
     reasons = [reason for kind, reason in await told(watcher, 6) if kind == "ended"]
     assert reasons == ["expired", "key-deleted", "grant-gone"]
 
@@ -79,7 +82,7 @@ async def test_a_slow_watcher_is_given_up_and_holds_nobody_up() -> None:
     world, watcher = await watched()
     for _ in range(_BACKLOG):
         await world.lease()
-    assert len(world.revocation.all()) == _BACKLOG
+    assert len(world.revocation.all(by=None)) == _BACKLOG
     assert len(world.live_leases) == 0
     assert watcher.lost
     assert await watcher.next() is None
@@ -87,7 +90,7 @@ async def test_a_slow_watcher_is_given_up_and_holds_nobody_up() -> None:
 
 async def test_the_lock_ends_every_watch_after_what_was_told() -> None:
     world, watcher = await watched()
-    world.vault.lock()
+    world.vault.lock(by=None)
     assert await watcher.next() is None
 
 
@@ -124,9 +127,9 @@ async def test_watchers_are_limited_and_make_room_when_they_go(
 @pytest.mark.parametrize(
     "revoke",
     [
-        lambda world, lease: world.revocation.lease(lease.id),
-        lambda world, _: world.revocation.key("K"),
-        lambda world, _: world.revocation.all(),
+        lambda world, lease: world.revocation.lease(lease.id, by=None),
+        lambda world, _: world.revocation.key("K", by=None),
+        lambda world, _: world.revocation.all(by=None),
     ],
 )
 async def test_revoking_sticks_until_a_person_is_asked(revoke) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
@@ -135,13 +138,13 @@ async def test_revoking_sticks_until_a_person_is_asked(revoke) -> None:  # type:
     with pytest.raises(WaitingError):
         await world.get("K")
     assert await world.get("L") == {"L": b"l"}
-    world.approvals.approve(world.approvals.pending()[0].code, once=False, root_pid=0)
+    world.approvals.approve(world.approvals.pending()[0].code, once=False, root_pid=0, by=None)
     assert await world.get("K") == {"K": b"k"}
 
 
 async def test_revoking_from_a_tree_means_every_key_whether_it_had_it_or_not() -> None:
     world, _ = await watched()
-    world.revocation.tree(100)
+    world.revocation.tree(100, by=None)
     for name in ("K", "L"):
         with pytest.raises(WaitingError):
             await world.get(name)
@@ -151,12 +154,13 @@ async def test_revoking_from_a_tree_means_every_key_whether_it_had_it_or_not() -
 
 async def test_revoking_from_a_pid_that_nobody_has_ends_nothing() -> None:
     world, _ = await watched()
-    assert world.revocation.tree(4711) == []
+    assert world.revocation.tree(4711, by=None) == []
     assert await world.get("K") == {"K": b"k"}
 
 
 @pytest.mark.parametrize(
-    "revoke", [lambda world: world.revocation.key("K"), lambda world: world.revocation.all()]
+    "revoke",
+    [lambda world: world.revocation.key("K", by=None), lambda world: world.revocation.all(by=None)],
 )
 @pytest.mark.parametrize("over", ["given back", "expired", "not yet issued"])
 async def test_revoking_means_trees_that_have_no_lease_at_that_moment(over, revoke) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
@@ -174,7 +178,7 @@ async def test_revoking_means_trees_that_have_no_lease_at_that_moment(over, revo
     else:
         lease = await world.lease(ttl=1)
         if over == "given back":
-            world.revocation.give_back(lease.holder, lease.id)
+            world.revocation.give_back(lease.holder, lease.id, by=None)
         else:
             world.clock.pass_(2)
             world.deadlines.review()
@@ -193,11 +197,11 @@ async def test_of_a_tree_that_had_too_many_keys_to_remember_every_one_is_revoked
     await world.grant("*")
     for name in ("K", "L"):
         lease = await world.lease(name)
-        world.revocation.give_back(lease.holder, lease.id)
-    world.revocation.key("M")
+        world.revocation.give_back(lease.holder, lease.id, by=None)
+    world.revocation.key("M", by=None)
     with pytest.raises(WaitingError):
         await world.get("M")
-    world.revocation.all()
+    world.revocation.all(by=None)
     with pytest.raises(WaitingError):
         await world.get("K")
 
@@ -206,7 +210,7 @@ async def test_what_is_remembered_of_a_tree_ends_with_it() -> None:
     world = await World().stocked()
     await world.grant("*")
     lease = await world.lease()
-    world.revocation.give_back(lease.holder, lease.id)
+    world.revocation.give_back(lease.holder, lease.id, by=None)
     assert world.live_leases.had("K") == [(lease.holder, ("K",))]
     world.processes.kill(100)
     assert world.live_leases.had() == []
@@ -215,14 +219,14 @@ async def test_what_is_remembered_of_a_tree_ends_with_it() -> None:
 async def test_revoking_from_one_tree_leaves_the_others_their_grants() -> None:
     world, _ = await watched()
     world.processes.add(200)
-    world.revocation.lease((await world.lease()).id)
+    world.revocation.lease((await world.lease()).id, by=None)
     assert await world.get("K", pid=200) == {"K": b"k"}
 
 
 async def test_what_was_given_back_may_be_leased_again() -> None:
     world, _ = await watched()
     lease = await world.lease()
-    assert world.revocation.give_back(lease.holder, lease.id) == [lease]
+    assert world.revocation.give_back(lease.holder, lease.id, by=None) == [lease]
     assert await world.get("K") == {"K": b"k"}
 
 
@@ -230,7 +234,7 @@ async def test_nobody_gives_back_what_is_anothers() -> None:
     world, _ = await watched()
     world.processes.add(200)
     lease = await world.lease()
-    assert world.revocation.give_back(world.tree(200), lease.id) == []
+    assert world.revocation.give_back(world.tree(200), lease.id, by=None) == []
     assert len(world.live_leases) == 1
 
 
@@ -238,7 +242,7 @@ async def consented(*, pid: int = 101, root_pid: int = 0) -> World:
     world = await World().stocked()
     task = world.asks("K", pid=pid)
     request = await world.waiting()
-    world.approvals.approve(request.code, once=False, root_pid=root_pid)
+    world.approvals.approve(request.code, once=False, root_pid=root_pid, by=None)
     await task
     return world
 
@@ -252,9 +256,9 @@ async def test_revoking_ends_the_consent_whichever_root_the_person_chose(root_pi
     task = world.asks("K")
     request = await world.waiting()
     assert request.tree.pid == 100
-    world.approvals.approve(request.code, once=False, root_pid=root_pid)
+    world.approvals.approve(request.code, once=False, root_pid=root_pid, by=None)
     await task
-    assert len(world.revocation.all()) == 1
+    assert len(world.revocation.all(by=None)) == 1
     with pytest.raises(WaitingError):
         await world.get("K")
 
@@ -262,15 +266,15 @@ async def test_revoking_ends_the_consent_whichever_root_the_person_chose(root_pi
 @pytest.mark.parametrize(
     "revoke",
     [
-        lambda world: world.revocation.key("K"),
-        lambda world: world.revocation.tree(100),
-        lambda world: world.revocation.all(),
+        lambda world: world.revocation.key("K", by=None),
+        lambda world: world.revocation.tree(100, by=None),
+        lambda world: world.revocation.all(by=None),
     ],
 )
 async def test_giving_a_lease_back_first_does_not_save_a_consent(revoke) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     world = await consented()
     (lease,) = world.live_leases.all()
-    world.revocation.give_back(lease.holder, lease.id)
+    world.revocation.give_back(lease.holder, lease.id, by=None)
     revoke(world)
     assert world.approvals.consents.in_force() == []
     with pytest.raises(WaitingError):
@@ -280,14 +284,14 @@ async def test_giving_a_lease_back_first_does_not_save_a_consent(revoke) -> None
 async def test_revoking_one_lease_ends_all_that_rest_on_its_consent() -> None:
     world = await consented()
     other = await world.lease()
-    assert len(world.revocation.lease(other.id)) == 2
+    assert len(world.revocation.lease(other.id, by=None)) == 2
     assert len(world.live_leases) == 0
 
 
 async def test_a_revocation_is_forgotten_with_its_tree() -> None:
     world, _ = await watched()
     await world.lease()
-    world.revocation.all()
+    world.revocation.all(by=None)
     assert world.approvals.consents.trees() == {world.tree(100)}
     world.processes.kill(100)
     assert world.approvals.consents.trees() == set()

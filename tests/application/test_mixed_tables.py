@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ async def opened(home: Path) -> World:
 async def unlocked(world: World, passphrase: bytes, *, accept_older: bool = False) -> str:
     """Unlock, and return the reason where that is refused."""
     try:
-        await world.vault.unlock(passphrase, world.tree(), accept_older=accept_older)
+        await world.vault.unlock(passphrase, world.tree(), accept_older=accept_older, by=None)
         await world.audit_log.ready()
     except BackpackError as error:
         assert state_of(world) is State.LOCKED
@@ -84,7 +85,7 @@ async def unlocked(world: World, passphrase: bytes, *, accept_older: bool = Fals
 
 async def closed(world: World) -> None:
     if state_of(world) is State.UNLOCKED:
-        world.vault.lock()
+        world.vault.lock(by=None)
     await world.audit_log.close()
     await world.store.close()
 
@@ -95,22 +96,22 @@ async def names(world: World) -> list[str]:
 
 async def replaced(world: World) -> None:
     """Take back all that somebody could want to have again."""
-    await world.slots.change_passphrase(GOOD, OTHER, world.tree())
+    await world.slots.change_passphrase(GOOD, OTHER, world.tree(), by=None)
     for grant in list(world.vault.session().authority.grants):
-        await world.standing_grants.remove(grant)
-    await world.access.delete_keys(["K"])
+        await world.standing_grants.remove(grant, by=None)
+    await world.access.delete_keys(["K"], by=None)
 
 
 async def rotated(world: World) -> None:
     """The same, and a new master key."""
     await replaced(world)
-    await world.rotation.rotate(lambda _, __: None)
+    await world.rotation.rotate(lambda _, __: None, by=None)
 
 
 async def revoked(world: World) -> None:
     """Change the record alone, and without an entry of its own."""
     lease = await world.lease("K")
-    world.revocation.lease(lease.id)
+    world.revocation.lease(lease.id, by=None)
     await world.revocation.keep()
 
 
@@ -124,9 +125,9 @@ async def made(path: Path, history: History) -> Files:
     world = World(store=SqliteStore(files.home("today")))
     await world.audit_log.begin()
     await world.unlocked()
-    await world.keys.put([("K", b"k"), ("L", b"l")])
+    await world.keys.put([("K", b"k"), ("L", b"l")], by=None)
     await world.grant("K", "L")
-    files.key = (await world.slots.add("file", b"", world.tree())).secret
+    files.key = (await world.slots.add("file", b"", world.tree(), by=None)).secret
     await closed(world)
     files.copy("today", "yesterday")
     world = await opened(files.home("today"))
@@ -237,7 +238,9 @@ async def test_what_unlocks_without_a_person_never_accepts_an_older_vault(tmp_pa
     # Nor where a caller would have it so.
     for kinds in ({"file"}, {"file", *AUTHORIZING}):
         with pytest.raises(DamageError):
-            await world.vault.unlock(files.key, world.tree(), kinds=kinds, accept_older=True)
+            await world.vault.unlock(
+                files.key, world.tree(), kinds=kinds, accept_older=True, by=None
+            )
     await closed(world)
 
 
@@ -248,20 +251,20 @@ async def test_a_drill_of_an_older_vault_is_refused_and_does_not_make_it_the_new
     path.mkdir(mode=0o700)
     world = World(store=SqliteStore(path))
     await world.audit_log.begin()
-    code = (await world.vault.init(GOOD, world.tree(), recovery=True)).encode()
+    code = (await world.vault.init(GOOD, world.tree(), recovery=True, by=None)).encode()
     await world.audit_log.ready()
     await closed(world)
     files = Files(tmp_path)
     files.copy("home", "yesterday")
     world = await opened(path)
-    await world.recovery.drill(code, world.tree())
+    await world.recovery.drill(code, world.tree(), by=None)
     assert (await verdict(world)).problem is None
     assert await unlocked(world, GOOD) == ""
     assert not world.audit_log.broken_ms
     await closed(world)
     world = await opened(files.mixed({"vault"}, base="home"))
     with pytest.raises(DamageError):
-        await world.recovery.drill(code, world.tree())
+        await world.recovery.drill(code, world.tree(), by=None)
     assert await unlocked(world, GOOD) == "vault-stepped-back"
     await closed(world)
 
@@ -363,13 +366,13 @@ async def test_rows_that_nobody_signed_do_not_keep_the_operator_out(tmp_path: Pa
 
 async def test_a_file_that_is_put_back_under_a_locked_daemon_is_known_without_its_log() -> None:
     world = await World().stocked()
-    world.vault.lock()
+    world.vault.lock(by=None)
     await written(world)
     held = world.store
     kept = (held.authority, dict(held.slots), dict(held.keys), dict(held.audit))
     assert await unlocked(world, GOOD) == ""
-    await world.access.delete_keys(["K"])
-    world.vault.lock()
+    await world.access.delete_keys(["K"], by=None)
+    world.vault.lock(by=None)
     await written(world)
     held.authority, held.slots, held.keys, held.audit = kept
     assert await unlocked(world, GOOD) == "vault-stepped-back"
@@ -407,12 +410,12 @@ async def test_what_an_unlock_found_is_not_signed_away_by_a_lock_that_follows_at
         home = files.mixed(older)
         world = await opened(home)
         if turns == 0:
-            world.vault.on_unlock.append(world.vault.lock)
-        await world.vault.unlock(passphrase, world.tree(), accept_older=accepted)
+            world.vault.on_unlock.append(partial(world.vault.lock, by=None))
+        await world.vault.unlock(passphrase, world.tree(), accept_older=accepted, by=None)
         for _ in range(turns):
             await asyncio.sleep(0)
         if turns:
-            world.vault.lock()
+            world.vault.lock(by=None)
         with suppress(BackpackError):
             await world.audit_log.ready()
         await closed(world)

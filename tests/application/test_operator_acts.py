@@ -210,9 +210,9 @@ async def test_a_drill_of_a_locked_vault_is_in_the_log(
 ) -> None:
     acting = await Acting(tmp_path, monkeypatch).begun()
     code = await acting.slot("recovery")
-    acting.world.vault.lock()
+    acting.world.vault.lock(by=None)
     await acting.call("Slots/DrillRecovery", slots_pb2.DrillRecoveryRequest(code=code.drawn))
-    await acting.world.vault.unlock(GOOD, acting.world.tree())
+    await acting.world.vault.unlock(GOOD, acting.world.tree(), by=None)
     await acting.world.audit_log.ready()
     (event,) = [event for event in await acting.entries() if word(event) == "recovery-drilled"]
     assert event.details == {"slot": code.id}
@@ -226,8 +226,8 @@ async def test_an_unlock_says_by_which_slot(
 ) -> None:
     acting = await Acting(tmp_path, monkeypatch).begun()
     added = await acting.slot("file")
-    acting.world.vault.lock()
-    await acting.world.vault.unlock(added.drawn, acting.world.tree(), kinds={"file"})
+    acting.world.vault.lock(by=None)
+    await acting.world.vault.unlock(added.drawn, acting.world.tree(), kinds={"file"}, by=None)
     await acting.world.audit_log.ready()
     (event,) = [event for event in await acting.entries() if event.kind == "unlocked"]
     assert event.details == {"slot": added.id, "kind": "file"}
@@ -252,11 +252,11 @@ async def test_a_policy_that_comes_with_a_backup_ends_leases_that_it_denies(
 ) -> None:
     acting = await Acting(tmp_path, monkeypatch).begun()
     usual = acting.parts.vault_policy.sealed()
-    await acting.parts.vault_policy.replace(replace(usual, deny=(DenyRule(("K",)),)))
+    await acting.parts.vault_policy.replace(replace(usual, deny=(DenyRule(("K",)),)), by=None)
     requests = await importing(acting)
-    await acting.parts.vault_policy.replace(usual)
+    await acting.parts.vault_policy.replace(usual, by=None)
     await acting.parts.standing_grants.add(
-        ("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason=""
+        ("K", "L"), f"uid:{UID}", max_ttl=0, valid=0, uses=0, reason="", by=None
     )
     for name in ("K", "L"):
         await acting.parts.access.get_keys(acting.world.connect(), Wish((name,)), unheard)

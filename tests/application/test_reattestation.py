@@ -23,7 +23,7 @@ async def asked() -> tuple[World, list[Any]]:
 
 
 def approve(world: World) -> None:
-    world.approvals.approve(world.approvals.pending()[0].code, once=False, root_pid=0)
+    world.approvals.approve(world.approvals.pending()[0].code, once=False, root_pid=0, by=None)
 
 
 @pytest.mark.parametrize("pid", [100, 101])
@@ -55,8 +55,10 @@ async def test_a_listing_shows_what_runs_by_now_and_who_saw_it_before_approves_n
     assert request.facts.root.executable == "/usr/bin/python3"
     assert event.is_set()
     with pytest.raises(RequestChangedError):
-        world.approvals.approve(request.code, once=False, root_pid=0, revision=before)
-    world.approvals.approve(request.code, once=False, root_pid=0, revision=request.revision)
+        world.approvals.approve(request.code, once=False, root_pid=0, revision=before, by=None)
+    world.approvals.approve(
+        request.code, once=False, root_pid=0, revision=request.revision, by=None
+    )
     assert await settled(*tasks) == [{"K": b"k"}]
 
 

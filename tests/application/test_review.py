@@ -16,7 +16,7 @@ SETTERS = pytest.mark.parametrize("where", ["sealed", "file"])
 async def rule(world: World, where: str, policy: Policy) -> None:
     """Put a policy in force: by the operator, or by the configuration file."""
     if where == "sealed":
-        await world.vault_policy.replace(policy)
+        await world.vault_policy.replace(policy, by=None)
     else:
         world.vault_policy.tighten(policy)
 
@@ -63,7 +63,7 @@ async def test_a_rule_that_held_before_ends_nothing_again(where: str) -> None:
 @pytest.mark.parametrize("default", ["ask", "deny"])
 async def test_leases_that_rested_on_the_default_end_with_it(where: str, default: str) -> None:
     world = await World().stocked()
-    await world.vault_policy.replace(Policy(default="allow"))
+    await world.vault_policy.replace(Policy(default="allow"), by=None)
     await world.get("K")
     await world.grant("L")
     await world.get("L")
@@ -74,22 +74,24 @@ async def test_leases_that_rested_on_the_default_end_with_it(where: str, default
 
 async def test_a_looser_policy_ends_nothing() -> None:
     world = await leased()
-    await world.vault_policy.replace(Policy(default="allow", listing="all"))
+    await world.vault_policy.replace(Policy(default="allow", listing="all"), by=None)
     assert len(world.live_leases) == 2
 
 
 async def test_who_may_still_have_a_key_gets_it_anew_with_nobody_asked() -> None:
     world = await leased()
-    await world.vault_policy.replace(Policy(deny=(DenyRule(("K",), parse("exe:/usr/bin/other")),)))
+    await world.vault_policy.replace(
+        Policy(deny=(DenyRule(("K",), parse("exe:/usr/bin/other")),)), by=None
+    )
     assert len(world.live_leases) == 1
     assert await world.get("K") == {"K": b"k"}
 
 
 async def test_a_policy_of_a_locked_vault_is_laid_on_with_nothing_to_end() -> None:
     world = await leased()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.vault_policy.tighten(Policy(deny=(DenyRule(("K",)),)))
-    await world.vault.unlock(b"seven quiet otters", world.tree())
+    await world.vault.unlock(b"seven quiet otters", world.tree(), by=None)
     with pytest.raises(DeniedError):
         await world.get("K")
 
@@ -131,13 +133,13 @@ async def test_a_new_grant_for_others_or_for_a_part_leaves_the_question_open() -
 
 async def test_a_new_grant_does_not_help_a_tree_that_the_key_was_revoked_from() -> None:
     world = await leased()
-    world.revocation.key("K")
+    world.revocation.key("K", by=None)
     waiting = world.asks("K")
     request = await world.waiting()
     await world.grant("K", to="tree:100")
     await looked_again()
     assert await world.waiting() is request
-    world.vault.lock()
+    world.vault.lock(by=None)
     await settled(waiting)
 
 
@@ -161,7 +163,7 @@ async def test_who_waits_and_is_another_program_by_now_is_decided_on_as_it_is() 
     await world.grant("K", to="exe:/usr/bin/agent")
     await turns(lambda: len(world.notifier.codes) == 2)
     assert len(world.live_leases) == 0
-    world.vault.lock()
+    world.vault.lock(by=None)
     await settled(waiting)
 
 

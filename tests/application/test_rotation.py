@@ -34,13 +34,15 @@ def quiet(_: int, __: int) -> None:
 
 async def filled(count: int = 5, *, more: bool = True) -> World:
     world = await World().unlocked()
-    await world.keys.put([("K", b"k"), ("L", b"l")])
+    await world.keys.put([("K", b"k"), ("L", b"l")], by=None)
     names = [f"N{number}" for number in range(count - 2)]
     for start in range(0, len(names), 1000):
-        await world.keys.put([(name, name.encode()) for name in names[start : start + 1000]])
+        await world.keys.put(
+            [(name, name.encode()) for name in names[start : start + 1000]], by=None
+        )
     await world.grant("*")
     if more:
-        await world.slots.add(slots.PASSPHRASE, OTHER, world.tree())
+        await world.slots.add(slots.PASSPHRASE, OTHER, world.tree(), by=None)
     return world
 
 
@@ -69,13 +71,13 @@ def master_of(world: World) -> bytes:
 async def test_every_value_is_there_and_every_passphrase_goes_on_to_be_good() -> None:
     world = await filled(450)
     old = master_of(world)
-    done = await world.rotation.rotate(quiet)
+    done = await world.rotation.rotate(quiet, by=None)
     assert (done.keys, done.slots, done.purged) == (450, 2, True)
     assert master_of(world) != old
     assert await world.get("K", "L", "N447") == {"K": b"k", "L": b"l", "N447": b"N447"}
     for passphrase in (GOOD, OTHER):
-        world.vault.lock()
-        await world.vault.unlock(passphrase, world.tree())
+        world.vault.lock(by=None)
+        await world.vault.unlock(passphrase, world.tree(), by=None)
         assert await world.get("N7") == {"N7": b"N7"}
     assert len(await world.keys.list(lambda _: True)) == 450
 
@@ -85,7 +87,7 @@ async def test_nothing_that_is_stored_afterwards_was_stored_before() -> None:
     before = [*world.store.keys, *world.store.slots.values(), world.store.authority]
     for row in world.store.keys.values():
         before += [row.head, row.value]
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     after = [*world.store.keys, *world.store.slots.values(), world.store.authority]
     for row in world.store.keys.values():
         after += [row.head, row.value]
@@ -95,32 +97,32 @@ async def test_nothing_that_is_stored_afterwards_was_stored_before() -> None:
 
 async def test_slots_added_and_keys_put_after_a_rotation_are_good() -> None:
     world = await filled()
-    await world.rotation.rotate(quiet)
-    await world.rotation.rotate(quiet)
-    code = (await world.slots.add(slots.RECOVERY, b"", world.tree())).secret
+    await world.rotation.rotate(quiet, by=None)
+    await world.rotation.rotate(quiet, by=None)
+    code = (await world.slots.add(slots.RECOVERY, b"", world.tree(), by=None)).secret
     await world.put("K", b"newer")
-    world.vault.lock()
-    await world.vault.unlock(code, world.tree())
+    world.vault.lock(by=None)
+    await world.vault.unlock(code, world.tree(), by=None)
     assert await world.get("K") == {"K": b"newer"}
 
 
 async def test_a_vault_without_keys_rotates() -> None:
     world = await World().unlocked()
-    assert (await world.rotation.rotate(quiet)).keys == 0
+    assert (await world.rotation.rotate(quiet, by=None)).keys == 0
     await world.opened_again()
 
 
 async def test_the_progress_begins_at_nothing_and_ends_with_all() -> None:
     world = await filled(450)
     told: list[tuple[int, int]] = []
-    await world.rotation.rotate(lambda done, total: told.append((done, total)))
+    await world.rotation.rotate(lambda done, total: told.append((done, total)), by=None)
     assert told == [(0, 450), (200, 450), (400, 450), (450, 450)]
 
 
 async def test_leases_live_on() -> None:
     world = await filled()
     lease = await world.lease("K")
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     assert world.live_leases.find(lease.id) is not None
 
 
@@ -139,7 +141,7 @@ async def test_a_rotation_interrupted_at_any_write_leaves_all_under_the_old_key_
 ):
     world = await filled(SEVERAL)
     writes = world.store.writes
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     needed = world.store.writes - writes
     assert needed == STEPS + 2
     for place, fault in product(range(needed), [DiskFullError("full"), StoreError("broken")]):
@@ -147,12 +149,12 @@ async def test_a_rotation_interrupted_at_any_write_leaves_all_under_the_old_key_
         world.store.faults = [*[None] * place, fault]
         if place == needed - 1:
             # What comes after the commit only tidies up: the new key is in force.
-            done = await world.rotation.rotate(quiet)
+            done = await world.rotation.rotate(quiet, by=None)
             assert not done.purged
             assert world.store.keys.keys().isdisjoint(before[2])
         else:
             with pytest.raises(type(fault)):
-                await world.rotation.rotate(quiet)
+                await world.rotation.rotate(quiet, by=None)
             assert (world.store.authority, world.store.slots, world.store.keys) == before
         assert world.store.faults == []
         assert world.store.aside == {}
@@ -166,9 +168,9 @@ async def test_after_a_fault_the_vault_serves_and_rotates_as_if_nothing_had_been
     before = (world.store.authority, dict(world.store.slots), dict(world.store.keys))
     world.store.faults = [DiskFullError("full")]
     with pytest.raises(DiskFullError):
-        await world.rotation.rotate(quiet)
+        await world.rotation.rotate(quiet, by=None)
     await unharmed(world, before)
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     assert await world.get("NEW") == {"NEW": b"value"}
 
 
@@ -181,13 +183,13 @@ async def test_a_lock_or_panic_in_the_middle_ends_it_and_leaves_the_old_key(
 
     def stop(done: int, _: int) -> None:
         if done == 200:
-            (world.vault.lock if how == "lock" else world.revocation.panic)()
+            (world.vault.lock if how == "lock" else world.revocation.panic)(by=None)
 
     with pytest.raises(LockedError):
-        await world.rotation.rotate(stop)
+        await world.rotation.rotate(stop, by=None)
     assert state_of(world) is State.LOCKED
     assert all(slot not in world.arena._slots for slot in stored)
-    await world.vault.unlock(GOOD, world.tree())
+    await world.vault.unlock(GOOD, world.tree(), by=None)
     if how == "lock":
         await unharmed(world, before)
 
@@ -198,15 +200,15 @@ async def test_a_lock_just_after_the_commit_leaves_a_locked_vault_with_the_new_k
     world = await filled()
     old = dict(world.store.keys)
     world.store.after_commit = Gate()
-    rotating = asyncio.create_task(world.rotation.rotate(quiet))
+    rotating = asyncio.create_task(world.rotation.rotate(quiet, by=None))
     await world.store.after_commit.reached()
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.store.after_commit.open()
     await rotating
     assert state_of(world) is State.LOCKED
     assert all(slot not in world.arena._slots for slot in stored)
     assert world.store.keys.keys().isdisjoint(old)
-    await world.vault.unlock(OTHER, world.tree())
+    await world.vault.unlock(OTHER, world.tree(), by=None)
     assert await world.get("K") == {"K": b"k"}
 
 
@@ -214,7 +216,7 @@ async def test_a_caller_that_goes_away_does_not_end_it() -> None:
     world = await filled()
     old = master_of(world)
     world.store.before_aside = Gate()
-    rotating = asyncio.create_task(world.rotation.rotate(quiet))
+    rotating = asyncio.create_task(world.rotation.rotate(quiet, by=None))
     await world.store.before_aside.reached()
     rotating.cancel()
     world.store.before_aside.open()
@@ -227,7 +229,7 @@ async def test_a_caller_that_goes_away_does_not_end_it() -> None:
 async def test_keys_are_handed_out_and_listed_while_it_goes_on_and_changes_wait() -> None:
     world = await filled(450)
     world.store.before_aside = Gate()
-    rotating = asyncio.create_task(world.rotation.rotate(quiet))
+    rotating = asyncio.create_task(world.rotation.rotate(quiet, by=None))
     await world.store.before_aside.reached()
     assert await world.get("K") == {"K": b"k"}
     putting = asyncio.create_task(world.put("LATE"))
@@ -248,7 +250,7 @@ async def test_a_key_that_was_being_read_when_the_new_key_came_is_handed_out(gat
     getting = asyncio.create_task(world.get("K"))
     await held.reached()
     setattr(world.store, gate, None)
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     held.open()
     assert await getting == {"K": b"k"}
 
@@ -259,7 +261,7 @@ async def test_a_list_that_was_under_way_when_the_new_key_came_is_whole() -> Non
     for _ in range(4):
         await asyncio.sleep(0)
     assert not listing.done()
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     assert len(await listing) == 1000
 
 
@@ -268,7 +270,7 @@ async def test_a_passphrase_that_was_being_checked_when_the_new_key_came_is_righ
     world.stretcher.gate = Gate()
     checking = asyncio.create_task(world.vault.verify(GOOD, world.tree()))
     await world.stretcher.gate.reached()
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     world.stretcher.gate.open()
     assert (await checking).kind == slots.PASSPHRASE
 
@@ -276,15 +278,17 @@ async def test_a_passphrase_that_was_being_checked_when_the_new_key_came_is_righ
 async def test_a_passphrase_change_that_was_under_way_when_the_new_key_came_is_made() -> None:
     world = await filled(more=False)
     world.stretcher.gate = Gate()
-    changing = asyncio.create_task(world.slots.change_passphrase(GOOD, OTHER, world.tree()))
+    changing = asyncio.create_task(
+        world.slots.change_passphrase(GOOD, OTHER, world.tree(), by=None)
+    )
     await world.stretcher.gate.reached()
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     world.stretcher.gate.open()
     await changing
-    world.vault.lock()
+    world.vault.lock(by=None)
     with pytest.raises(WrongPassphraseError):
-        await world.vault.unlock(GOOD, world.tree())
-    await world.vault.unlock(OTHER, world.tree())
+        await world.vault.unlock(GOOD, world.tree(), by=None)
+    await world.vault.unlock(OTHER, world.tree(), by=None)
     assert await world.get("K") == {"K": b"k"}
 
 
@@ -300,13 +304,15 @@ async def test_a_damaged_row_keeps_it_from_happening(damage: str) -> None:
         world.store.keys[index] = KeyRow(row.index, row.version, row.head, value)
     before = (world.store.authority, dict(world.store.slots), dict(world.store.keys))
     with pytest.raises(DamageError):
-        await world.rotation.rotate(quiet)
+        await world.rotation.rotate(quiet, by=None)
     assert (world.store.authority, world.store.slots, world.store.keys) == before
 
 
 async def test_two_at_once_come_one_after_the_other() -> None:
     world = await filled()
-    outcome = await settled(*(asyncio.create_task(world.rotation.rotate(quiet)) for _ in range(2)))
+    outcome = await settled(
+        *(asyncio.create_task(world.rotation.rotate(quiet, by=None)) for _ in range(2))
+    )
     assert not [found for found in outcome if isinstance(found, BackpackError)]
     await world.opened_again()
     assert await world.get("K", "L") == {"K": b"k", "L": b"l"}
@@ -334,6 +340,6 @@ async def test_the_loop_turns_between_slices(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(rekeying, "open_value", counted)
     other = asyncio.create_task(turning())
-    await world.rotation.rotate(quiet)
+    await world.rotation.rotate(quiet, by=None)
     other.cancel()
     assert turns >= 400 // 20

@@ -74,7 +74,7 @@ async def test_grants_that_can_never_allow_anything_are_pruned_with_the_next_one
     world = await stocked()
     await world.grant("K", uses=1)
     await world.get("K")
-    world.revocation.all()
+    world.revocation.all(by=None)
     dead = await world.grant("K", to="tree:100")
     expired = await world.grant("K", valid=10)
     assert {dead.id, expired.id} <= world.vault.session().authority.grants.keys()
@@ -89,7 +89,7 @@ async def test_a_spent_grant_is_kept_while_a_lease_rests_on_it() -> None:
     spent = await world.grant("K", uses=1)
     await world.get("K")
     await world.grant("L")
-    assert await world.standing_grants.remove(spent.id) == 1
+    assert await world.standing_grants.remove(spent.id, by=None) == 1
     assert len(world.live_leases) == 0
 
 
@@ -157,7 +157,7 @@ async def test_taking_a_grant_back_ends_the_leases_that_rest_on_it() -> None:
     grant = await world.grant("K")
     await world.get("K")
     await world.get("K")
-    assert await world.standing_grants.remove(grant.id) == 2
+    assert await world.standing_grants.remove(grant.id, by=None) == 2
     assert len(world.live_leases) == 0
     with pytest.raises(WaitingError):
         await world.get("K")
@@ -168,7 +168,7 @@ async def test_a_caller_that_goes_away_does_not_keep_leases_of_a_grant_taken_bac
     grant = await world.grant("K")
     await world.get("K")
     world.store.before_commit = Gate()
-    removing = asyncio.create_task(world.standing_grants.remove(grant.id))
+    removing = asyncio.create_task(world.standing_grants.remove(grant.id, by=None))
     await world.store.before_commit.reached()
     removing.cancel()
     world.store.before_commit.open()
@@ -181,7 +181,7 @@ async def test_an_unknown_grant_cannot_be_taken_back() -> None:
     world = await stocked()
     writes = world.store.writes
     with pytest.raises(GrantUnknownError):
-        await world.standing_grants.remove("0" * 16)
+        await world.standing_grants.remove("0" * 16, by=None)
     assert world.store.writes == writes
 
 
@@ -200,7 +200,7 @@ async def test_the_same_grant_again_takes_the_new_terms_and_is_no_second_one() -
     assert world.standing_grants.all() == [again]
     assert (again.uses_left, again.reason) == (5, "second")
     # The lease that rests on it does, still.
-    assert await world.standing_grants.remove(again.id) == 1
+    assert await world.standing_grants.remove(again.id, by=None) == 1
 
 
 async def test_leases_are_held_to_the_shorter_terms_of_their_grant() -> None:

@@ -66,9 +66,9 @@ async def test_an_agent_whose_lease_is_over_is_told_when_its_key_is_revoked(worl
     await world.run("K", ttl=10)
     world.clock.pass_(1800)
     world.deadlines.review()
-    world.revocation.key("L")
+    world.revocation.key("L", by=None)
     assert world.processes.signals == []
-    world.revocation.key("K")
+    world.revocation.key("K", by=None)
     assert world.processes.signals == [(AGENT, signal.SIGTERM)]
     with pytest.raises(WaitingError):
         await world.get("K", pid=TOOL)
@@ -78,8 +78,8 @@ async def test_what_is_revoked_from_an_agent_without_a_lease_is_of_where_it_was_
     world: World,
 ) -> None:
     handout = await world.run("K")
-    world.revocation.give_back(handout.lease.holder, handout.lease.id)
-    world.revocation.key("K")
+    world.revocation.give_back(handout.lease.holder, handout.lease.id, by=None)
+    world.revocation.key("K", by=None)
     world.processes.kill(AGENT)
     world.processes.add(AGENT, parent=100)
     with pytest.raises(WaitingError):
@@ -98,7 +98,7 @@ async def test_another_lease_of_the_agents_tree_is_not_renewed_for_it(world: Wor
 
 async def test_the_maximum_ends_the_lease_and_leaves_the_agent_alone(world: World) -> None:
     (grant,) = world.standing_grants.all()
-    await world.standing_grants.remove(grant.id)
+    await world.standing_grants.remove(grant.id, by=None)
     await world.grant("K", max_ttl=20)
     await world.run(ttl=10)
     for _ in range(4):
@@ -124,31 +124,31 @@ async def test_the_alarm_is_set_for_the_renewal(world: World) -> None:
 
 
 async def revoke(world: World) -> None:
-    world.revocation.lease(world.live_leases.all()[0].id)
+    world.revocation.lease(world.live_leases.all()[0].id, by=None)
 
 
 async def revoke_key(world: World) -> None:
-    world.revocation.key("K")
+    world.revocation.key("K", by=None)
 
 
 async def revoke_all(world: World) -> None:
-    world.revocation.all()
+    world.revocation.all(by=None)
 
 
 async def revoke_agent(world: World) -> None:
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
 
 
 async def revoke_script(world: World) -> None:
-    world.revocation.tree(SCRIPT)
+    world.revocation.tree(SCRIPT, by=None)
 
 
 async def panic(world: World) -> None:
-    world.revocation.panic()
+    world.revocation.panic(by=None)
 
 
 async def ungrant(world: World) -> None:
-    await world.standing_grants.remove(world.standing_grants.all()[0].id)
+    await world.standing_grants.remove(world.standing_grants.all()[0].id, by=None)
 
 
 End = Callable[[World], Awaitable[None]]
@@ -183,16 +183,16 @@ async def test_an_agent_that_is_to_be_kept_is_only_cut_off(world: World, end: En
 
 
 async def lock(world: World) -> None:
-    world.vault.lock()
+    world.vault.lock(by=None)
 
 
 async def delete(world: World) -> None:
-    await world.access.delete_keys(["K"])
+    await world.access.delete_keys(["K"], by=None)
 
 
 async def give_back(world: World) -> None:
     (lease,) = world.live_leases.all()
-    world.revocation.give_back(lease.holder, lease.id)
+    world.revocation.give_back(lease.holder, lease.id, by=None)
 
 
 @pytest.mark.parametrize("end", [lock, delete, give_back])
@@ -205,7 +205,7 @@ async def test_what_is_not_against_the_agent_leaves_it_running(world: World, end
 
 
 async def test_the_end_of_what_a_grant_was_given_to_leaves_the_agent_running(world: World) -> None:
-    await world.standing_grants.remove(world.standing_grants.all()[0].id)
+    await world.standing_grants.remove(world.standing_grants.all()[0].id, by=None)
     world.processes.add(90)
     world.processes.reparent(SCRIPT, 90)
     await world.grant("K", to="tree:90")
@@ -226,14 +226,14 @@ async def test_an_agent_that_heeds_the_first_signal_gets_no_second(world: World)
 
 async def test_a_panic_reaches_an_agent_that_a_lock_had_cut_off(world: World) -> None:
     await world.run()
-    world.vault.lock()
-    world.revocation.panic()
+    world.vault.lock(by=None)
+    world.revocation.panic(by=None)
     assert world.processes.signals == [TERM]
 
 
 async def test_the_kill_comes_also_while_the_vault_is_locked(world: World) -> None:
     await world.run()
-    world.revocation.panic()
+    world.revocation.panic(by=None)
     world.clock.pass_(GRACE)
     world.deadlines.review()
     assert world.processes.signals == [TERM, KILL]
@@ -251,7 +251,7 @@ async def test_a_process_with_the_agents_pid_has_nothing_of_it(world: World) -> 
     await world.run()
     world.processes.kill(AGENT)
     world.processes.add(AGENT, parent=SCRIPT)
-    world.revocation.all()
+    world.revocation.all(by=None)
     assert world.processes.signals == []
     assert world.access.attest(world.connect(AGENT)).root.id.pid == SCRIPT
 
@@ -288,7 +288,7 @@ async def test_revoking_from_an_agent_revokes_from_the_agents_that_it_started(
 ) -> None:
     await world.run(terminate=False)
     await world.run(pid=TOOL)
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
     assert (leases(world), world.processes.signals) == ([], [(TOOL, signal.SIGTERM)])
 
 
@@ -296,18 +296,18 @@ async def test_revoking_from_an_agent_leaves_its_siblings_alone(world: World) ->
     await world.run()
     world.processes.add(110, parent=SCRIPT)
     await world.run(pid=110)
-    world.revocation.tree(110)
+    world.revocation.tree(110, by=None)
     assert leases(world) == [(AGENT, ("K",))]
     assert world.processes.signals == [(110, signal.SIGTERM)]
 
 
 async def test_the_question_proposes_the_process_itself(world: World) -> None:
-    await world.keys.put([("M", b"m")])
+    await world.keys.put([("M", b"m")], by=None)
     with pytest.raises(WaitingError):
         await world.run("M")
     (request,) = world.approvals.pending()
     assert request.tree.pid == AGENT
-    world.approvals.approve(request.code, once=False, root_pid=0)
+    world.approvals.approve(request.code, once=False, root_pid=0, by=None)
     assert dict((await world.run("M")).values) == {"M": b"m"}
     with pytest.raises(WaitingError):
         await world.get("M", pid=SCRIPT)
@@ -317,19 +317,19 @@ async def test_the_question_proposes_the_process_itself(world: World) -> None:
 async def test_an_agent_cannot_leave_a_refusal_behind_by_being_a_root_of_its_own(
     world: World,
 ) -> None:
-    await world.keys.put([("M", b"m")])
+    await world.keys.put([("M", b"m")], by=None)
     with pytest.raises(WaitingError):
         await world.get("M", pid=SCRIPT)
-    world.approvals.deny(world.approvals.pending()[0].code)
+    world.approvals.deny(world.approvals.pending()[0].code, by=None)
     with pytest.raises(DeniedError):
         await world.run("M")
 
 
 async def test_a_refusal_to_one_agent_stops_the_loop_that_starts_the_next(world: World) -> None:
-    await world.keys.put([("M", b"m")])
+    await world.keys.put([("M", b"m")], by=None)
     with pytest.raises(WaitingError):
         await world.run("M")
-    world.approvals.deny(world.approvals.pending()[0].code)
+    world.approvals.deny(world.approvals.pending()[0].code, by=None)
     world.processes.kill(AGENT)
     world.processes.add(110, parent=SCRIPT)
     with pytest.raises(DeniedError):
@@ -354,7 +354,7 @@ async def test_what_was_revoked_from_an_agent_the_next_one_has_to_ask_for(world:
 
 async def test_what_was_revoked_from_a_tree_an_agent_in_it_has_to_ask_for(world: World) -> None:
     await world.lease(pid=SCRIPT)
-    world.revocation.tree(SCRIPT)
+    world.revocation.tree(SCRIPT, by=None)
     with pytest.raises(WaitingError):
         await world.run()
 
@@ -368,7 +368,7 @@ async def test_a_rule_against_a_program_holds_for_the_agents_that_it_starts(worl
 
 async def test_the_requests_of_a_loop_of_agents_count_as_those_of_one_tree(world: World) -> None:
     for number in range(8):
-        await world.keys.put([(f"M{number}", b"m")])
+        await world.keys.put([(f"M{number}", b"m")], by=None)
         world.processes.add(200 + number, parent=SCRIPT)
         with pytest.raises(WaitingError):
             await world.run(f"M{number}", pid=200 + number)
@@ -457,7 +457,7 @@ async def test_leases_that_all_end_at_once_are_no_longer_kept_and_are_in_the_log
     world: World,
 ) -> None:
     await world.run()
-    world.revocation.all()
+    world.revocation.all(by=None)
     (agent,) = world.started._agents.values()
     assert not agent.leases
     await turns(lambda: world.audit_log.writer._task is None)
@@ -469,15 +469,15 @@ async def test_tools_on_terminals_of_their_own_are_asked_about_as_the_agent_is(
     world: World,
 ) -> None:
     (grant,) = world.standing_grants.all()
-    await world.standing_grants.remove(grant.id)
+    await world.standing_grants.remove(grant.id, by=None)
     asked = asyncio.create_task(world.run("K", wait=60))
     request = await world.waiting()
-    world.approvals.approve(request.code, once=False, root_pid=0)
+    world.approvals.approve(request.code, once=False, root_pid=0, by=None)
     await asked
     for pid in (201, 301):
         world.processes.add(pid, parent=AGENT, session=pid, terminal=pid)
         world.processes.add(pid + 1, parent=pid, session=pid, terminal=pid)
         assert await world.get("K", pid=pid + 1) == {"K": b"k"}
-    world.revocation.tree(AGENT)
+    world.revocation.tree(AGENT, by=None)
     with pytest.raises(WaitingError):
         await world.get("K", pid=302)

@@ -15,8 +15,8 @@ from fakes import GOOD, World, state_of, turns
 
 async def locked() -> tuple[World, bytes]:
     world = await World().stocked()
-    key = (await world.slots.add("file", b"", world.tree())).secret
-    world.vault.lock()
+    key = (await world.slots.add("file", b"", world.tree(), by=None)).secret
+    world.vault.lock(by=None)
     await turns(lambda: world.audit_log.writer._task is None)
     return world, key
 
@@ -27,7 +27,7 @@ async def attempt(world: World, key: Callable[[], bytes | None]) -> str:
 
 async def recorded(world: World, kind: str) -> list[AuditEvent]:
     if state_of(world) is State.LOCKED:
-        await world.vault.unlock(GOOD, world.tree())
+        await world.vault.unlock(GOOD, world.tree(), by=None)
         await world.audit_log.ready()
     found = world.reading.entries(world.vault.session(), Filter(kinds=frozenset({kind})))
     return [entry.event async for entry in found]

@@ -124,7 +124,7 @@ async def test_a_backup_records_the_policy_that_it_changes_and_no_grant_that_sto
     acting = await Acting(tmp_path, monkeypatch).begun()
     requests = await importing_again(acting)
     sealed = acting.parts.vault_policy.sealed()
-    await acting.parts.vault_policy.replace(replace(sealed, max_ttl=90))
+    await acting.parts.vault_policy.replace(replace(sealed, max_ttl=90), by=None)
     before = len(await acting.entries())
     await acting.call("Backup/ImportKeys", *requests)
     assert [word(event) for event in (await acting.entries())[before:]] == ["policy-changed"]

@@ -125,18 +125,20 @@ async def _main(shape: str) -> None:
 
     def one_by_one() -> None:
         for lease_id in some:
-            held.live_leases.end_id(lease_id, "revoked")
+            held.live_leases.end_id(lease_id, "revoked", by=None)
 
     def with_their_holders() -> None:
         for root in roots:
             root.end()
 
-    _time(held, "of one key", lambda: held.live_leases.end_key("KEY_7", "revoked"))
-    _time(held, "of one grant", lambda: held.live_leases.end_grant(f"{3:016x}", "grant-gone"))
+    _time(held, "of one key", lambda: held.live_leases.end_key("KEY_7", "revoked", by=None))
+    _time(
+        held, "of one grant", lambda: held.live_leases.end_grant(f"{3:016x}", "grant-gone", by=None)
+    )
     _time(held, "one by one", one_by_one)
     if roots:
         _time(held, "as their holders end", with_their_holders)
-    _time(held, "that are left, at once", lambda: held.live_leases.drop_all("panic"))
+    _time(held, "that are left, at once", lambda: held.live_leases.drop_all("panic", by=None))
 
 
 def _time(held: _Held, what: str, end: Callable[[], object]) -> None:

@@ -142,7 +142,7 @@ async def master_key(home: Path, passphrase: bytes) -> bytes:
     try:
         vault = Vault(store, arena, stretcher, SystemClock(), Unaudited(store))
         await vault.open()
-        await vault.unlock(passphrase, ProcessId(1, 1))
+        await vault.unlock(passphrase, ProcessId(1, 1), by=None)
         with vault.session().open_master() as master:
             return bytes(master)
     finally:

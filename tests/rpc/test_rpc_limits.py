@@ -144,7 +144,7 @@ async def test_leases_that_do_not_fit_into_an_answer_are_refused_by_design() -> 
     request = leases_pb2.ListLeasesRequest()
     with pytest.raises(LimitError):
         await leases_of(world).list_leases(world.connect(), request)
-    world.live_leases.end_all("revoked")
+    world.live_leases.end_all("revoked", by=None)
     assert (await leases_of(world).list_leases(world.connect(), request)).leases == []
 
 
@@ -154,7 +154,7 @@ async def test_a_lock_in_the_middle_of_a_long_listing_ends_it() -> None:
         world.live_leases.issue(world.tree(), ("K",), (), ttl=60, longest=60, lease_id=f"{at}")
     listing = leases_of(world).list_leases(world.connect(), leases_pb2.ListLeasesRequest())
     listing.send(None)
-    world.vault.lock()
+    world.vault.lock(by=None)
     with pytest.raises(LockedError):
         listing.send(None)
 

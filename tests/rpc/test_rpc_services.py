@@ -77,7 +77,7 @@ class Services:
 
     async def stocked(self) -> "Services":
         await self.vault.init(self.world.connect(), vault_pb2.InitRequest(passphrase=GOOD))
-        await self.world.keys.put([("K", b"k"), ("L", b"l")])
+        await self.world.keys.put([("K", b"k"), ("L", b"l")], by=None)
         await self.world.grant("K")
         return self
 
@@ -161,7 +161,7 @@ async def test_a_lock_in_the_middle_of_authorizing_gives_no_authority() -> None:
     request = vault_pb2.AuthorizeRequest(passphrase=GOOD)
     authorizing = asyncio.create_task(services.vault.authorize(connection, request))
     await services.world.stretcher.gate.reached()
-    services.world.vault.lock()
+    services.world.vault.lock(by=None)
     services.world.stretcher.gate.open()
     with pytest.raises(LockedError):
         await authorizing
@@ -216,7 +216,7 @@ async def test_a_reader_that_takes_its_time_learns_no_names_after_a_lock(
     services = await Services().stocked()
     answers = services.keys.list_keys(services.operator(), keys_pb2.ListKeysRequest(all=True))
     assert [key.name for key in (await anext(answers)).keys] == ["K"]
-    services.world.vault.lock()
+    services.world.vault.lock(by=None)
     with pytest.raises(LockedError):
         await anext(answers)
 
@@ -224,7 +224,7 @@ async def test_a_reader_that_takes_its_time_learns_no_names_after_a_lock(
 async def test_asking_for_what_one_may_not_see_does_not_keep_the_vault_unlocked() -> None:
     services = await Services().stocked()
     (grant,) = services.world.standing_grants.all()
-    await services.world.standing_grants.remove(grant.id)
+    await services.world.standing_grants.remove(grant.id, by=None)
     used = services.world.vault.session().used_at
     services.world.clock.pass_(10)
     assert await services.listed(services.world.connect(), everything=False) == []
@@ -249,9 +249,9 @@ async def test_status_answers_in_every_state() -> None:
         answer = await services.vault.status(services.world.connect(), vault_pb2.StatusRequest())
         states.append(answer.state)
         if state_of(services.world) is State.UNINITIALIZED:
-            await services.world.vault.init(GOOD, services.world.tree())
+            await services.world.vault.init(GOOD, services.world.tree(), by=None)
         else:
-            services.world.vault.lock()
+            services.world.vault.lock(by=None)
     assert states == [
         vault_pb2.VAULT_STATE_UNINITIALIZED,
         vault_pb2.VAULT_STATE_UNLOCKED,
@@ -454,7 +454,7 @@ async def test_who_watches_requests_is_told_of_the_lock() -> None:
         services.operator(), requests_pb2.WatchRequestsRequest(all=True)
     )
     assert not (await anext(watch)).requests
-    services.world.vault.lock()
+    services.world.vault.lock(by=None)
     with pytest.raises(LockedError):
         await anext(watch)
 
@@ -462,7 +462,7 @@ async def test_who_watches_requests_is_told_of_the_lock() -> None:
 async def test_locking_by_itself_is_due_from_the_moment_of_unlocking() -> None:
     services = await Services().stocked()
     world = services.world
-    world.vault.lock()
+    world.vault.lock(by=None)
     world.timer.deadline = None
     await services.vault.unlock(world.connect(), vault_pb2.UnlockRequest(passphrase=GOOD))
     assert world.timer.deadline == world.clock.boot() + 600

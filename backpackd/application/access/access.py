@@ -197,6 +197,7 @@ class Access:
         lease_id = secrets.token_hex(16)
         entry = self._audit_log.event(
             "withheld" if wish.withholds else "allowed",
+            connection,
             facts,
             names=names,
             lease=lease_id,
@@ -204,7 +205,7 @@ class Access:
             claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
         )
         try:
-            allowed = await self._spend(session, permission, stored, entry)
+            allowed = await self._spend(session, connection, permission, stored, entry)
             # From here to the reply nothing waits, so nothing can come in between.
             self._keys.require(session, stored)
             # Again: of many that were told at once that there is room, only so many get it.
@@ -216,11 +217,9 @@ class Access:
             reason = "cancelled"
             if isinstance(error, BackpackError | _OvertakenError):
                 reason = error.reason
-            self._audit_log.note(
-                self._audit_log.event(
-                    "not-handed-out", facts, names=names, lease=lease_id, reason=reason
-                )
-            )
+            event = self._audit_log.event
+            told = event("not-handed-out", connection, facts, names=names, lease=lease_id)
+            self._audit_log.note(replace(told, reason=reason))
             raise
         if wish.withholds:
             return Handout(lease, ())
@@ -264,7 +263,7 @@ class Access:
             self._processes.boot_id(),
         )
 
-    async def delete_keys(self, wanted: Sequence[str]) -> int:
+    async def delete_keys(self, wanted: Sequence[str], *, by: Connection | None) -> int:
         """Delete keys, durably, and end the leases that hold them.
 
         Returns:
@@ -277,9 +276,10 @@ class Access:
 
         def then() -> None:
             nonlocal ended
-            ended = sum(len(self._live_leases.end_key(name, "key-deleted")) for name in wanted)
+            end_key = self._live_leases.end_key
+            ended = sum(len(end_key(name, "key-deleted", by=by)) for name in wanted)
 
-        await self._keys.delete(wanted, then)
+        await self._keys.delete(wanted, then, by=by)
         return ended
 
     async def _allowed(
@@ -308,13 +308,14 @@ class Access:
                         reason=wish.reason,
                         seconds=max(0.0, until - self._clock.boot()),
                         announce=announce,
+                        by=connection,
                     )
                     continue
                 return _Permission(facts, names, self._require(decision, facts))
             except DeniedError as error:
-                self._audit_log.refused(
-                    self._audit_log.event("denied", facts, names=names, reason=error.reason)
-                )
+                event = self._audit_log.event
+                told = event("denied", connection, facts, names=names, reason=error.reason)
+                self._audit_log.refused(told)
                 raise
 
     def _require(self, decision: Allow | Ask | Deny, facts: PeerFacts) -> Allow:
@@ -358,6 +359,7 @@ class Access:
     async def _spend(
         self,
         session: Session,
+        connection: Connection,
         permission: "_Permission",
         stored: Sequence[str],
         entry: AuditEvent,
@@ -381,7 +383,7 @@ class Access:
                 record = now.authority.next(self._grant_clock.now_ms(), grants=grants)
                 return Draft(record, events=(entry,))
 
-            await self._vault.change(draft)
+            await self._vault.change(draft, by=connection)
         else:
             await self._audit_log.record(entry)
         # While that was being made durable, a revocation, a rule or a lower ceiling may have come.

@@ -36,7 +36,7 @@ from backpackd.core.errors import (
 )
 from backpackd.core.peer_facts import PeerFacts, ProcessId
 from backpackd.core.render import render
-from backpackd.ports import Clock, Notifier, Processes
+from backpackd.ports import Clock, Connection, Notifier, Processes
 
 MOST_WAITING_OF_TREE = 256
 _ONCE_SECONDS = 600
@@ -101,6 +101,7 @@ class Approvals:
         reason: str,
         seconds: float,
         announce: Announce,
+        by: Connection,
     ) -> None:
         """Wait until a person has answered; the caller decides anew after it.
 
@@ -110,6 +111,7 @@ class Approvals:
             reason: the caller's words, a claim.
             seconds: how long to wait; 0: not at all, the request stays.
             announce: called with the code before waiting.
+            by: the caller's connection.
 
         Raises:
             DeniedError: a person refused it, now or before.
@@ -122,7 +124,7 @@ class Approvals:
         tree = facts.root.id
         if self.consents.refused_to(facts, names):
             raise _refused()
-        request = self._table.find(tree, names) or self._add(facts, names, reason)
+        request = self._table.find(tree, names) or self._add(facts, names, reason, by)
         if request.waiting >= MOST_WAITING_OF_TREE:
             raise LimitError("too many calls of this process tree wait for approval: end some")
         wait = self._waits[request.code]
@@ -179,7 +181,15 @@ class Approvals:
                 with suppress(LimitError):
                     self._look(request)
 
-    def approve(self, code: str, *, once: bool, root_pid: int, revision: int = 0) -> ProcessId:
+    def approve(
+        self,
+        code: str,
+        *,
+        by: Connection | None,
+        once: bool,
+        root_pid: int,
+        revision: int = 0,
+    ) -> ProcessId:
         """Allow a request.
 
         A process can execute another program while the question stands on a screen. So its chain is
@@ -187,6 +197,7 @@ class Approvals:
 
         Args:
             code: as typed.
+            by: whose doing it is.
             once: only for the calls that wait, or for the next one where none does.
             root_pid: of another process of the request's chain to be the root; 0: the proposed.
             revision: of the request as it was shown to the person; 0: as anybody was last shown it.
@@ -229,12 +240,18 @@ class Approvals:
             known = any(process.id == root for process in other.facts.chain)
             return not once and known and set(other.names) <= set(request.names)
 
-        self._note("approved", request, **{"root-pid": str(root.pid), "once": str(once).lower()})
+        self._note(
+            "approved", by, request, **{"root-pid": str(root.pid), "once": str(once).lower()}
+        )
         self._end(lambda other: other is request or answered(other))
         return root
 
-    def deny(self, code: str) -> None:
+    def deny(self, code: str, *, by: Connection | None) -> None:
         """Refuse a request, and remember that for as long as the tree lives.
+
+        Args:
+            code: as typed.
+            by: whose doing it is.
 
         Raises:
             RequestUnknownError: it was answered or has ended.
@@ -245,7 +262,7 @@ class Approvals:
         self._process_watches.watch(request.origin)
         place = place_of(request.facts, request.facts.origin)
         self.consents.refuse(request.origin, request.names, place=place)
-        self._note("refused", request)
+        self._note("refused", by, request)
         self._end(lambda other: self.consents.refused_to(other.facts, other.names))
 
     def denied(self, facts: PeerFacts, selectors: frozenset[Selector]) -> None:
@@ -338,7 +355,7 @@ class Approvals:
             self._changed()
         return differs
 
-    def _add(self, facts: PeerFacts, names: Sequence[str], reason: str) -> Request:
+    def _add(self, facts: PeerFacts, names: Sequence[str], reason: str, by: Connection) -> Request:
         # First, so that a flood does not make the daemon read about its processes each time.
         self._table.check_room(facts)
         now = self._clock.boot()
@@ -368,6 +385,7 @@ class Approvals:
         self._audit_log.note(
             self._audit_log.event(
                 "pending",
+                by,
                 facts,
                 request.commands,
                 names=request.names,
@@ -377,10 +395,10 @@ class Approvals:
         )
         return request
 
-    def _note(self, kind: str, request: Request, **details: str) -> None:
+    def _note(self, kind: str, by: Connection | None, request: Request, **details: str) -> None:
         """Note what a person answered."""
         told = {"code": request.code, "tree-pid": str(request.tree.pid), **details}
-        self._audit_log.note(self._audit_log.event(kind, names=request.names, details=told))
+        self._audit_log.note(self._audit_log.event(kind, by, names=request.names, details=told))
 
     def _ended(self, requests: Sequence[Request], reason: str) -> None:
         """Note that requests have ended without an answer."""

@@ -25,7 +25,7 @@ from backpackd.core.errors import (
     ProcessUnknownError,
 )
 from backpackd.core.render import render
-from backpackd.ports import Processes
+from backpackd.ports import Connection, Processes
 
 _LONGEST_VALID = 10 * 365 * 24 * 3600
 _MOST_USES = 1_000_000
@@ -65,6 +65,7 @@ class StandingGrants:
         patterns: Sequence[str],
         selector: str,
         *,
+        by: Connection | None,
         max_ttl: int,
         valid: int,
         uses: int,
@@ -79,6 +80,7 @@ class StandingGrants:
         Args:
             patterns: 1 to 64 key names or patterns.
             selector: whom it is given to.
+            by: whose doing it is.
             max_ttl: the longest a lease may live, in seconds; 0 for the default.
             valid: for how many seconds it stands; 0 until taken back.
             uses: how many leases it allows; 0 for any number.
@@ -121,7 +123,7 @@ class StandingGrants:
             record = session.authority.next(now_ms, grants=grants)
             return Draft(record, events=(event("granted", grant, now_ms),))
 
-        await self._vault.change(draft, lambda: self._in_force(grant))
+        await self._vault.change(draft, lambda: self._in_force(grant), by=by)
         return grant
 
     def _in_force(self, grant: Grant) -> None:
@@ -143,8 +145,12 @@ class StandingGrants:
         standing = self._standing(self._vault.session())
         return sorted(standing, key=lambda grant: (grant.created_at_ms, grant.id))
 
-    async def remove(self, grant_id: str) -> int:
+    async def remove(self, grant_id: str, *, by: Connection | None) -> int:
         """Take a grant back, durably, and end the leases that rest on it.
+
+        Args:
+            grant_id: which.
+            by: whose doing it is.
 
         Returns:
             How many leases ended.
@@ -166,9 +172,10 @@ class StandingGrants:
 
         def then() -> None:
             nonlocal ended
-            ended = len(self._live_leases.end_grant(grant_id, "grant-gone"))
+            # The entry of the grant says whose doing it is.
+            ended = len(self._live_leases.end_grant(grant_id, "grant-gone", by=None))
 
-        await self._vault.change(draft, then)
+        await self._vault.change(draft, then, by=by)
         return ended
 
     def _resolve(self, selector: Selector) -> Selector:

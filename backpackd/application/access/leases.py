@@ -20,7 +20,7 @@ from backpackd.core.access.orphans import Ancestry, Place
 from backpackd.core.errors import LeaseUnknownError, LimitError
 from backpackd.core.names import check_name
 from backpackd.core.peer_facts import ProcessId
-from backpackd.ports import Clock
+from backpackd.ports import Clock, Connection
 
 MOST_LEASES = 100_000
 MOST_OF_TREE = 10_000
@@ -29,10 +29,6 @@ MOST_WATCHERS_OF_TREE = 16
 _BACKLOG = 1024
 _MOST_PAST = 256
 """Keys that are remembered of one tree; of one that had more, it is every key."""
-_BY_CALLER = frozenset(
-    {"revoked", "given-back", "key-deleted", "panic", "locked", "rotated", "denied"}
-)
-"""Why leases end in the call of whoever ends them; the rest just happens."""
 
 OnEnd = Callable[[Lease, str, bool], None]
 """Is told of a lease that has ended, why, and whether somebody decided so: a person, by a command,
@@ -270,23 +266,25 @@ class LiveLeases:
         """Tell whether a live lease rests on a grant."""
         return self._table.rests_on(grant_id)
 
-    def end_id(self, lease_id: str, reason: str) -> list[Lease]:
-        """End one lease."""
-        return self._ended(self._table.end(lease_id), reason)
+    def end_id(self, lease_id: str, reason: str, *, by: Connection | None) -> list[Lease]:
+        """End one lease; `by` says here and below whose doing it is, None that it is nobody's."""
+        return self._ended(self._table.end(lease_id), reason, by)
 
-    def end_key(self, name: str, reason: str) -> list[Lease]:
+    def end_key(self, name: str, reason: str, *, by: Connection | None) -> list[Lease]:
         """End every lease that holds a key.
 
         Raises:
             InvalidRequestError: not the name of a key.
         """
-        return self._ended(self._table.end_key(check_name(name)), reason)
+        return self._ended(self._table.end_key(check_name(name)), reason, by)
 
     def ancestors(self) -> set[ProcessId]:
         """Return the roots of the trees that have or had leases, and what stood above them."""
         return {process for found in self._ancestry.values() for process in found.chain}
 
-    def end_below(self, processes: Collection[ProcessId], reason: str) -> list[Lease]:
+    def end_below(
+        self, processes: Collection[ProcessId], reason: str, *, by: Connection | None
+    ) -> list[Lease]:
         """End every lease of the trees whose root is one of these or was started below one."""
         ended: list[Lease] = []
         for holder in self._table.holders():
@@ -294,11 +292,11 @@ class LiveLeases:
             chain = ancestry.chain if ancestry is not None else (holder,)
             if not set(chain).isdisjoint(processes):
                 ended += self._table.end_holder(holder)
-        return self._ended(ended, reason)
+        return self._ended(ended, reason, by)
 
-    def end_grant(self, grant_id: str, reason: str) -> list[Lease]:
+    def end_grant(self, grant_id: str, reason: str, *, by: Connection | None) -> list[Lease]:
         """End every lease that rests on a grant."""
-        return self._ended(self._table.end_grant(grant_id), reason)
+        return self._ended(self._table.end_grant(grant_id), reason, by)
 
     def bound_grant(self, grant_id: str, left: float) -> None:
         """Let no lease that rests on a grant live longer than so many seconds from now."""
@@ -315,7 +313,7 @@ class LiveLeases:
                 self._tell("renewed", lease)
         self._deadlines.review()
 
-    def end_all(self, reason: str) -> list[Lease]:
+    def end_all(self, reason: str, *, by: Connection | None) -> list[Lease]:
         """End every lease."""
         processes = self._table.holders() | self._given_to.keys()
         ended = self._table.end_all()
@@ -326,14 +324,14 @@ class LiveLeases:
             self._tell("ended", lease, reason)
             for on_end in self.on_end:
                 on_end(lease, reason, True)
-        self._audit_log.ended(ended, reason, by_caller=True)
+        self._audit_log.ended(ended, reason, by=by)
         self._process_watches.let_go(processes)
         self._deadlines.review()
         return ended
 
-    def drop_all(self, reason: str) -> int:
+    def drop_all(self, reason: str, *, by: Connection | None) -> int:
         """End every lease and every watch: the vault is being locked; return how many leases."""
-        ended = len(self.end_all(reason))
+        ended = len(self.end_all(reason, by=by))
         trees = set(self._past)
         self._past.clear()
         self._ancestry.clear()
@@ -345,7 +343,7 @@ class LiveLeases:
     def expire(self, now: float) -> float | None:
         """End the leases that are due; a source for `Deadlines`."""
         ended, coming = self._table.expire(now)
-        self._forget(ended, "expired", decided=False)
+        self._forget(ended, "expired", None, decided=False)
         return coming
 
     def watch(self, holder: ProcessId | None) -> LeaseWatcher:
@@ -362,12 +360,16 @@ class LiveLeases:
         """Receive no more."""
         self._watchers.discard(watcher)
 
-    def _ended(self, ended: list[Lease], reason: str, *, decided: bool = True) -> list[Lease]:
-        self._forget(ended, reason, decided=decided)
+    def _ended(
+        self, ended: list[Lease], reason: str, by: Connection | None, *, decided: bool = True
+    ) -> list[Lease]:
+        self._forget(ended, reason, by, decided=decided)
         self._deadlines.review()
         return ended
 
-    def _forget(self, ended: Sequence[Lease], reason: str, *, decided: bool) -> None:
+    def _forget(
+        self, ended: Sequence[Lease], reason: str, by: Connection | None, *, decided: bool
+    ) -> None:
         if not ended:
             return
         for lease in ended:
@@ -376,7 +378,7 @@ class LiveLeases:
             self._tell("ended", lease, reason)
             for on_end in self.on_end:
                 on_end(lease, reason, decided)
-        self._audit_log.ended(ended, reason, by_caller=reason in _BY_CALLER)
+        self._audit_log.ended(ended, reason, by=by)
         # Nothing here looks at what did not end: there may be a hundred thousand others.
         processes = {lease.holder for lease in ended}
         for grant_id in {grant_id for lease in ended for grant_id in lease.grant_ids}:
@@ -413,6 +415,6 @@ class LiveLeases:
     def _process_ended(self, process: ProcessId) -> None:
         self._past.pop(process, None)
         self._ancestry.pop(process, None)
-        self._ended(self._table.end_holder(process), "holder-gone", decided=False)
+        self._ended(self._table.end_holder(process), "holder-gone", None, decided=False)
         for grant_id in list(self._given_to.get(process, ())):
-            self._ended(self._table.end_grant(grant_id), "grant-gone", decided=False)
+            self._ended(self._table.end_grant(grant_id), "grant-gone", None, decided=False)

@@ -8,6 +8,7 @@ from backpackd.core.access.policy import Policy
 from backpackd.core.audit.events import PATH_LIMIT, AuditEvent
 from backpackd.core.render import render
 from backpackd.core.vault.states import State
+from backpackd.ports import Connection
 
 NOTHING = Policy(default="allow", listing="all")
 """Tightens nothing."""
@@ -18,7 +19,8 @@ class VaultPolicy:
 
     Attributes:
         on_change: called, in order, in the moment from which another policy is in force, with the
-            one that was; not while the vault is locked, when there is nothing that it holds for.
+            one that was and with whose doing it is (None: nobody's); not while the vault is
+            locked, when there is nothing that it holds for.
 
     Args:
         vault: holds the sealed policy in its authority record.
@@ -29,7 +31,7 @@ class VaultPolicy:
         self._vault = vault
         self._audit_log = audit_log
         self._tightening = NOTHING
-        self.on_change: list[Callable[[Policy], None]] = []
+        self.on_change: list[Callable[[Policy, Connection | None], None]] = []
 
     def sealed(self) -> Policy:
         """Return the sealed policy.
@@ -54,10 +56,15 @@ class VaultPolicy:
         if changed:
             self._audit_log.note(self._audit_log.own_event("policy-tightened", details=told(by)))
         if before is not None:
-            self._changed(before)
+            self._changed(before, None)
 
-    async def replace(self, policy: Policy) -> None:
-        """Seal another policy, durably before it returns."""
+    async def replace(self, policy: Policy, *, by: Connection | None) -> None:
+        """Seal another policy, durably before it returns.
+
+        Args:
+            policy: the other one.
+            by: whose doing it is.
+        """
         before = policy
 
         async def draft(session: Session) -> Draft | None:
@@ -69,15 +76,16 @@ class VaultPolicy:
             event = AuditEvent("policy-changed", now_ms, details=told(policy))
             return Draft(session.authority.next(now_ms, policy=policy), events=(event,))
 
-        await self._vault.change(draft, lambda: self._changed(before))
+        await self._vault.change(draft, lambda: self._changed(before, by), by=by)
 
-    def replaced(self, before: Policy) -> None:
+    def replaced(self, before: Policy, by: Connection | None) -> None:
         """Do what is due when the sealed policy was replaced together with other things.
 
         Args:
             before: the sealed policy until now.
+            by: whose doing it is.
         """
-        self._changed(before.tightened(self._tightening))
+        self._changed(before.tightened(self._tightening), by)
         self._vault.touch()
 
     def _in_force(self) -> Policy | None:
@@ -85,9 +93,9 @@ class VaultPolicy:
             return None
         return self.sealed().tightened(self._tightening)
 
-    def _changed(self, before: Policy) -> None:
+    def _changed(self, before: Policy, by: Connection | None) -> None:
         for callback in self.on_change:
-            callback(before)
+            callback(before, by)
 
 
 def told(policy: Policy) -> dict[str, str]:

@@ -12,6 +12,7 @@ from backpackd.core.access.decision import Ask, decide, newly_denied, resting_on
 from backpackd.core.access.policy import Policy
 from backpackd.core.access.requests import Request
 from backpackd.core.vault.states import State
+from backpackd.ports import Connection
 
 _REASON = "denied"
 
@@ -38,7 +39,7 @@ class Review:
 
         self._approvals.look_again(settled)
 
-    def ruled(self, before: Policy) -> None:
+    def ruled(self, before: Policy, by: Connection | None) -> None:
         """End leases that the policy denies now, and let waiting calls decide anew.
 
         Who asked for a lease is not kept, so a new rule against some processes ends the leases of
@@ -46,15 +47,16 @@ class Review:
 
         Args:
             before: the policy that was in force.
+            by: whose doing it is; None: nobody's.
         """
         if self._vault.state is not State.UNLOCKED:
             return
         rules = self._access.rules(self._vault.session())
         for name in newly_denied(self._live_leases.names(), before, rules.policy):
-            self._live_leases.end_key(name, _REASON)
+            self._live_leases.end_key(name, _REASON, by=by)
         if before.default == "allow" and rules.policy.default != "allow":
             for lease in resting_on_default(self._live_leases.all(), rules):
-                self._live_leases.end_id(lease.id, _REASON)
+                self._live_leases.end_id(lease.id, _REASON, by=by)
         if rules.policy.max_ttl < before.max_ttl:
             self._live_leases.bound_all(rules.policy.max_ttl)
         self.granted()

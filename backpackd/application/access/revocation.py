@@ -30,7 +30,7 @@ from backpackd.core.errors import (
     StoreError,
 )
 from backpackd.core.peer_facts import ProcessId
-from backpackd.ports import Processes
+from backpackd.ports import Connection, Processes
 
 Revoked = tuple[ProcessId, Collection[str]]
 """The root of a tree, and keys that are revoked from it."""
@@ -50,7 +50,10 @@ class Panicked:
 
 
 class Revocation:
-    """Ends leases for a person, so that it sticks."""
+    """Ends leases for a person, so that it sticks.
+
+    `by` is the connection of the caller whose doing it is.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,8 @@ class Revocation:
             return Draft(session.authority.next(self._vault.now_ms(), revoked=held))
 
         try:
-            await self._vault.change(draft)
+            # What was revoked is in the log already, with whose doing it was.
+            await self._vault.change(draft, by=None)
         except (LockedError, StoreError) as error:
             raise RevocationNotKeptError(
                 f"revoked, for as long as this daemon runs, but not stored: {error.message}; put "
@@ -114,34 +118,34 @@ class Revocation:
         if kept.everybody:
             self._consents.restore(None)
 
-    def give_back(self, holder: ProcessId, lease_id: str) -> list[Lease]:
+    def give_back(self, holder: ProcessId, lease_id: str, *, by: Connection | None) -> list[Lease]:
         """End a lease of the caller's own tree; what it rests on stays."""
         lease = self._live_leases.find(lease_id)
         if lease is None or lease.holder != holder:
             return []
-        return self._live_leases.end_id(lease_id, "given-back")
+        return self._live_leases.end_id(lease_id, "given-back", by=by)
 
-    def lease(self, lease_id: str) -> list[Lease]:
+    def lease(self, lease_id: str, *, by: Connection | None) -> list[Lease]:
         """Revoke one lease."""
-        ended = self._live_leases.end_id(lease_id, "revoked")
+        ended = self._live_leases.end_id(lease_id, "revoked", by=by)
         if ended:
-            self._note("lease", lease=lease_id)
-        return self._stick(ended)
+            self._note("lease", by, lease=lease_id)
+        return self._stick(ended, by)
 
-    def key(self, name: str) -> list[Lease]:
+    def key(self, name: str, *, by: Connection | None) -> list[Lease]:
         """Revoke a key from every tree that has or had it, and the consents to it.
 
         Raises:
             InvalidRequestError: not the name of a key.
         """
-        ended = self._live_leases.end_key(name, "revoked")
+        ended = self._live_leases.end_key(name, "revoked", by=by)
         had = self._live_leases.had(name)
         # An agent still has what it was given, though its lease is over.
         self._started.tell({tree for tree, _ in had}.__contains__)
-        self._note("key", names=(name,))
-        return self._stick(ended, lambda consent: consent.covers(name), had)
+        self._note("key", by, names=(name,))
+        return self._stick(ended, by, lambda consent: consent.covers(name), had)
 
-    def tree(self, pid: int) -> list[Lease]:
+    def tree(self, pid: int, *, by: Connection | None) -> list[Lease]:
         """Revoke all that a process and what it has started have, or would get by a grant.
 
         Agents that were started below it lie in its tree, too, and so do other roots there, such as
@@ -149,45 +153,45 @@ class Revocation:
         """
         meant = self._meant(pid)
         if meant:
-            self._note("tree", details={"tree-pid": str(pid)})
+            self._note("tree", by, details={"tree-pid": str(pid)})
         agents = self._started.started_below(meant)
-        ended = self._live_leases.end_below(meant, "revoked")
+        ended = self._live_leases.end_below(meant, "revoked", by=by)
         self._started.tell(agents.__contains__)
         roots = meant | agents
         every: list[Revoked] = [(each, (EVERY_KEY,)) for each in roots]
-        return self._stick(ended, lambda consent: consent.selector.process in roots, every)
+        return self._stick(ended, by, lambda consent: consent.selector.process in roots, every)
 
-    def all(self) -> list[Lease]:
+    def all(self, *, by: Connection | None) -> list[Lease]:
         """Revoke every lease and every consent, also from trees that have no lease any more."""
-        ended = self._live_leases.end_all("revoked")
+        ended = self._live_leases.end_all("revoked", by=by)
         self._started.tell()
-        self._note("all")
-        return self._stick(ended, lambda _: True, self._live_leases.had())
+        self._note("all", by)
+        return self._stick(ended, by, lambda _: True, self._live_leases.had())
 
-    def panic(self) -> Panicked:
+    def panic(self, *, by: Connection | None) -> Panicked:
         """End every lease and request, and drop the master key, before anything else happens.
 
         Nothing here waits, so no other call is served in between; after it the vault is locked
         and refuses whatever comes. Once it is unlocked again, a person is asked before anybody who
         had a key gets one under a standing grant.
         """
-        leases = len(self._live_leases.end_all("panic"))
+        leases = len(self._live_leases.end_all("panic", by=by))
         had = self._live_leases.had()
         trees = frozenset(tree for tree, _ in [*had, *self._origins(had)])
         many = len(trees) > MOST_TREES
         places = {} if many else self._places(trees)
         kept = frozenset() if many else trees
         self.restore(Revocations(self._processes.boot_id(), kept, everybody=many, places=places))
-        self._live_leases.drop_all("panic")
+        self._live_leases.drop_all("panic", by=by)
         # Before the lock, which tells no agent: and those that an earlier lock has cut off as well.
         self._started.tell()
         requests = len(self._approvals.pending())
-        self._audit_log.note(self._audit_log.event("panic"))
-        self._vault.lock()
+        self._audit_log.note(self._audit_log.event("panic", by))
+        self._vault.lock(by=by)
         return Panicked(leases, requests)
 
-    def _note(self, what: str, **further: Any) -> None:
-        self._audit_log.refused(self._audit_log.event("revoked", reason=what, **further))
+    def _note(self, what: str, by: Connection | None, **further: Any) -> None:
+        self._audit_log.refused(self._audit_log.event("revoked", by, reason=what, **further))
 
     def _meant(self, pid: int) -> set[ProcessId]:
         """Return the process that has a pid; of one that has ended, what it was of known trees."""
@@ -213,6 +217,7 @@ class Revocation:
     def _stick(
         self,
         ended: list[Lease],
+        by: Connection | None,
         meant: Callable[[Grant], bool] = lambda _: False,
         further: Collection[Revoked] = (),
     ) -> list[Lease]:
@@ -225,7 +230,7 @@ class Revocation:
         others = [*further, *self._origins(further)]
         rested: list[Lease] = []
         for consent in self._withdraw(widened, meant, others):
-            rested += self._live_leases.end_grant(consent.id, "revoked")
+            rested += self._live_leases.end_grant(consent.id, "revoked", by=by)
         return ended + rested
 
     def _withdraw(

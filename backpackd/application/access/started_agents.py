@@ -146,7 +146,7 @@ class StartedAgents:
             try:
                 process = self._hold(lease.holder)
             except BaseException:
-                self._live_leases.end_id(lease.id, "holder-gone")
+                self._live_leases.end_id(lease.id, "holder-gone", by=None)
                 raise
             within = tuple(each.id for each in facts.chain)
             place = place_of(facts, facts.origin)

@@ -66,7 +66,7 @@ class Agents:
         identity = await self._verification.identities.own(session)
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
         written = await self._verification.make(connection, session, identity, make)
-        return await self._verification.told(session, written, "lock-created")
+        return await self._verification.told(connection, session, written, "lock-created")
 
     async def open(self, connection: Connection, given: Given) -> Opening:
         """Open a lock.
@@ -186,9 +186,9 @@ class Agents:
         session = admitted.session
         written = await self._verification.make(connection, session, admitted.identity, make)
         if trust:
-            await self._verification.identities.trust(other, label)
+            await self._verification.identities.trust(other, label, by=connection)
         return await self._verification.told(
-            session, written, "recipient-added", recipient=other.spoken
+            connection, session, written, "recipient-added", recipient=other.spoken
         )
 
     async def remove_recipient(self, connection: Connection, given: Given, spoken: str) -> Written:
@@ -245,12 +245,14 @@ class Agents:
             raise LockContentError("the lock embeds no value of a name that is to be accepted")
         known = signer == admitted.identity.public
         if not known and (label or signer.fingerprint not in labels(session)):
-            await self._verification.identities.trust(signer, label)
+            await self._verification.identities.trust(signer, label, by=connection)
         lock, fresh = admitted.lock, KnownLock(admitted.lock.mark, given.path, tuple(names))
         about = {"found": " ".join(admitted.warnings), "author": signer.spoken}
         if names:
             about["names"] = " ".join(sorted(names))
-        await self._verification.identities.accept(lock.lock_id, fresh, embedded, about)
+        await self._verification.identities.accept(
+            lock.lock_id, fresh, embedded, about, by=connection
+        )
         return view(session, admitted.identity, lock, contents, ())
 
     async def check(self, connection: Connection, session: Session, document: bytes) -> None:
@@ -301,4 +303,4 @@ class Agents:
         if written.document == admitted.lock.encode():
             # Nothing was changed and nothing signed, so there is no act to record.
             return written
-        return await self._verification.told(session, written, act, **about)
+        return await self._verification.told(connection, session, written, act, **about)

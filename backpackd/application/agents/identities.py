@@ -25,6 +25,7 @@ from backpackd.core.vault.trust import (
     TrustedAuthor,
     check_label,
 )
+from backpackd.ports import Connection
 
 MAX_LEGACY_KEY = 1024
 """Bytes of a master key of the older tool."""
@@ -34,7 +35,10 @@ _NOTHING: Mapping[str, str] = {}
 
 
 class Identities:
-    """The identity of one vault and the authors that it trusts."""
+    """The identity of one vault and the authors that it trusts.
+
+    `by` is the connection of the caller whose doing it is.
+    """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
@@ -52,7 +56,7 @@ class Identities:
                 # Of two at once, one has made it by now.
                 return None if now.authority.identity else self._draft(now, identity=_made(now))
 
-            await self._vault.change(draft)
+            await self._vault.change(draft, by=None)
         with session.open_master() as master:
             return identities.open_identity(master, session.vault_id, session.authority.identity)
 
@@ -64,7 +68,7 @@ class Identities:
             sealed = session.authority.identity
             return (identities.open_identity(master, session.vault_id, sealed).decryption,)
 
-    async def trust(self, author: PublicIdentity, label: str) -> None:
+    async def trust(self, author: PublicIdentity, label: str, *, by: Connection | None) -> None:
         """Accept an author, or give an accepted one another label.
 
         Raises:
@@ -87,7 +91,7 @@ class Identities:
                 now, "author-accepted", {"author": author.spoken}, authors=(*others, fresh)
             )
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
     async def remember(self, lock_id: str, newest: Callable[[Session], KnownLock]) -> None:
         """Remember how far a lock has come.
@@ -107,10 +111,16 @@ class Identities:
                 return None
             return self._draft(now, locks=_with(now, lock_id, fresh))
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=None)
 
     async def accept(
-        self, lock_id: str, fresh: KnownLock, embedded: Collection[str], about: Mapping[str, str]
+        self,
+        lock_id: str,
+        fresh: KnownLock,
+        embedded: Collection[str],
+        about: Mapping[str, str],
+        *,
+        by: Connection | None,
     ) -> None:
         """Let a version of a lock be the one that counts, whatever was seen before.
 
@@ -120,6 +130,7 @@ class Identities:
             embedded: the names of all values that this version embeds. Names that were accepted
                 before and are not among them are accepted no more.
             about: what else the audit log is to say of it.
+            by: whose doing it is.
 
         Raises:
             LimitError: too many locks are known, or too many names accepted.
@@ -147,9 +158,9 @@ class Identities:
                 )
             return self._draft(now, "lock-accepted", details, locks=locks)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
-    async def forget_author(self, spoken: str) -> None:
+    async def forget_author(self, spoken: str, *, by: Connection | None) -> None:
         """Trust an author no more.
 
         Raises:
@@ -162,9 +173,9 @@ class Identities:
                 raise TrustUnknownError("no accepted author has that fingerprint")
             return self._draft(now, "author-forgotten", {"author": spoken}, authors=rest)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
-    async def forget_lock(self, lock_id: str) -> None:
+    async def forget_lock(self, lock_id: str, *, by: Connection | None) -> None:
         """Forget how far a lock has come; it is met anew the next time.
 
         Raises:
@@ -177,9 +188,9 @@ class Identities:
                 raise TrustUnknownError("no agent lock of that id is known")
             return self._draft(now, "lock-forgotten", {"lock": lock_id}, locks=rest)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
-    async def keep_legacy_key(self, key: bytes) -> None:
+    async def keep_legacy_key(self, key: bytes, *, by: Connection | None) -> None:
         """Keep the master key of the older tool, in place of one that was kept before."""
 
         async def draft(now: Session) -> Draft | None:
@@ -191,7 +202,7 @@ class Identities:
                 sealed = seal_legacy_key(master, now.vault_id, key, salt)
             return self._draft(now, "legacy-key-kept", legacy_key=sealed)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
     def legacy_key(self, session: Session, given: bytes) -> str:
         """Return the older tool's key: the one that was given, else the one that was kept.

@@ -203,10 +203,18 @@ class LockVerification:
         opened = await self.work(connection, session, partial(locks.open_lock, lock, identity))
         return Written(lock.encode(), view(session, identity, lock, opened.contents, ()))
 
-    async def told(self, session: Session, written: Written, act: str, **about: str) -> Written:
+    async def told(
+        self,
+        connection: Connection,
+        session: Session,
+        written: Written,
+        act: str,
+        **about: str,
+    ) -> Written:
         """Return a new version of a lock once the audit log says that the operator made it.
 
         Args:
+            connection: the operator's.
             session: in which it was made.
             written: the version.
             act: what was done, a stable word.
@@ -218,7 +226,7 @@ class LockVerification:
         """
         shown = written.view
         details = {"lock": shown.lock_id, "generation": str(shown.generation), **about}
-        event = self._audit_log.event("operator-act", reason=act, details=details)
+        event = self._audit_log.event("operator-act", connection, reason=act, details=details)
         await self._audit_log.record(event)
         session.check()
         return written

@@ -93,10 +93,10 @@ class Migration:
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
         written = await self._verification.make(connection, session, identity, make)
         if store:
-            await self._store(session, embedded, replace_stored=replace_stored)
+            await self._store(connection, session, embedded, replace_stored=replace_stored)
         if keep_key:
-            await self._verification.identities.keep_legacy_key(key.encode())
-        await self._verification.told(session, written, "lock-migrated")
+            await self._verification.identities.keep_legacy_key(key.encode(), by=connection)
+        await self._verification.told(connection, session, written, "lock-migrated")
         warned = replace(written.view, warnings=_legacy_warnings(found))
         return Written(written.document, warned, tuple(embedded) if store else ())
 
@@ -108,7 +108,12 @@ class Migration:
         return await self._verification.work(connection, session, work)
 
     async def _store(
-        self, session: Session, values: Mapping[str, bytes], *, replace_stored: bool
+        self,
+        connection: Connection,
+        session: Session,
+        values: Mapping[str, bytes],
+        *,
+        replace_stored: bool,
     ) -> None:
         """Store embedded values as keys, but for those that are stored with this value already."""
         fresh = []
@@ -120,7 +125,7 @@ class Migration:
             if not hmac.compare_digest(stored, value):
                 fresh.append((name, value))
         if fresh:
-            await self._keys.put(fresh, replace=replace_stored)
+            await self._keys.put(fresh, by=connection, replace=replace_stored)
 
 
 def _legacy_warnings(found: LegacyLock) -> tuple[str, ...]:

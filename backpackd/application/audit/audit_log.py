@@ -19,9 +19,8 @@ Entries are written while the vault is locked, too, to its public audit key. Bef
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,22 +48,6 @@ _LOG = logging.getLogger("backpackd.audit")
 MOST_ENDED = 64
 """Leases that end together and get an entry each; more get one entry with their number."""
 _MOST_CLAIMS = 256
-
-caller: ContextVar[Connection | None] = ContextVar("caller", default=None)
-"""The connection whose call runs, set where calls come in."""
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Let what happens in a `with` block be nobody's doing.
-
-    What is due by itself is found due in the middle of somebody's call.
-    """
-    token = caller.set(None)
-    try:
-        yield
-    finally:
-        caller.reset(token)
 
 
 class AuditLog:
@@ -107,12 +90,6 @@ class AuditLog:
         self._opening: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
 
-    def follow(self, vault: Vault) -> None:
-        """See `Journal`."""
-        self._vault = vault
-        vault.on_unlock.append(self._unlocked)
-        vault.on_lock.append(self._locked)
-
     async def begin(self, **details: str) -> None:
         """Find the end of the log and note that the daemon has started.
 
@@ -128,19 +105,21 @@ class AuditLog:
     def event(
         self,
         kind: str,
+        by: Connection | None,
         facts: PeerFacts | None = None,
         commands: Mapping[int, str] | None = None,
         **what: Any,
     ) -> AuditEvent:
-        """Make an event of this moment, done by the caller of the running call.
+        """Make an event of this moment.
 
         Args:
             kind: one of `core.audit.events.KINDS`.
+            by: the connection of the caller that did it; None: nobody did.
             facts: of the caller, where they were attested already.
             commands: what the processes claim to be, where that was read already.
             **what: further attributes of the event.
         """
-        return AuditEvent(kind, self._now_ms(), self._who(facts, commands), **what)
+        return AuditEvent(kind, self._now_ms(), self._who(by, facts, commands), **what)
 
     def own_event(self, kind: str, **what: Any) -> AuditEvent:
         """Make an event of this moment that is nobody's doing."""
@@ -180,22 +159,22 @@ class AuditLog:
         """Note that the door refused a connection of another user; equal ones are counted."""
         self.refused(self.own_event("foreign-user", details={"uid": str(uid)}))
 
-    def ended(self, leases: Sequence[Lease], reason: str, *, by_caller: bool) -> None:
+    def ended(self, leases: Sequence[Lease], reason: str, *, by: Connection | None) -> None:
         """Note that leases have ended.
 
         Args:
             leases: which; a great number gets one entry.
             reason: why, a stable word.
-            by_caller: whether the running call ended them.
+            by: the connection of the caller that ended them; None: they ended by themselves.
         """
-        make = self.event if by_caller else self.own_event
         if len(leases) > MOST_ENDED:
-            self.note(make("lease-ended", reason=reason, count=len(leases)))
+            self.note(self.event("lease-ended", by, reason=reason, count=len(leases)))
             return
         for lease in leases:
             self.note(
-                make(
+                self.event(
                     "lease-ended",
+                    by,
                     names=lease.names,
                     lease=lease.id,
                     grants=lease.grant_ids,
@@ -258,7 +237,11 @@ class AuditLog:
         return replace(authority, audit=anchor)
 
     async def commit(
-        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+        self,
+        change: Change,
+        authority: Authority,
+        events: Sequence[AuditEvent],
+        by: Connection | None,
     ) -> None:
         """See `Journal`."""
         if self._fresh is not None:
@@ -270,10 +253,15 @@ class AuditLog:
         due, self._due = self._due, None
         signing = due.signing if due is not None else Signing(chain.CHANGE, self._signer)
         told = [*due.events, *events] if due is not None else events
-        await self.writer.write(self._item(change, authority, told, signing))
+        await self.writer.write(self._item(change, authority, told, signing, by))
 
     async def commit_locked(
-        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+        self,
+        master: Secret,
+        change: Change,
+        authority: Authority,
+        events: Sequence[AuditEvent],
+        by: Connection | None,
     ) -> None:
         """See `Journal`."""
         if authority.audit is None:
@@ -284,16 +272,20 @@ class AuditLog:
         found, key = self._found, self._arena.store(private.signing)
         try:
             signing = Signing(found.why(chain.CHANGE), key, found.broken_at)
-            await self.writer.write(self._item(change, authority, events, signing))
+            await self.writer.write(self._item(change, authority, events, signing, by))
         finally:
             key.wipe()
 
     def _item(
-        self, change: Change, authority: Authority, events: Sequence[AuditEvent], signing: Signing
+        self,
+        change: Change,
+        authority: Authority,
+        events: Sequence[AuditEvent],
+        signing: Signing,
+        by: Connection | None,
     ) -> Item:
         """Make a change one piece with its entries and the checkpoint that names its record."""
-        # Changes are made by callers, whose call this still is.
-        who = self._who() if any(event.who is None for event in events) else None
+        who = self._who(by) if any(event.who is None for event in events) else None
         told = [
             replace(event, who=event.who or who, generation=authority.generation)
             for event in events
@@ -314,22 +306,23 @@ class AuditLog:
         await self.writer.close()
 
     def _who(
-        self, facts: PeerFacts | None = None, commands: Mapping[int, str] | None = None
+        self,
+        by: Connection | None,
+        facts: PeerFacts | None = None,
+        commands: Mapping[int, str] | None = None,
     ) -> Actor | None:
-        connection = caller.get()
-        if facts is None and connection is not None:
-            peer = connection.peer
+        if by is None:
+            return None
+        if facts is None:
+            peer = by.peer
             try:
                 facts = self._processes.attest(peer.process, peer.uid, peer.gid)
             except (ProcessGoneError, OSError):
                 # It ended in the middle of its call, or no file is left to open, which must not
                 # stop a panic: what was known when it connected.
-                root = connection.tree
+                root = by.tree
                 return Actor(peer.uid, peer.process.pid, root_pid=root.pid, root_start=root.start)
-        if facts is None:
-            return None
-        name = connection.name if connection is not None else ""
-        return Actor.of(facts, name, self._claimed(facts, commands))
+        return Actor.of(facts, by.name, self._claimed(facts, commands))
 
     def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
         """Return what a caller claims to be; read once for each program that a process runs."""
@@ -348,19 +341,22 @@ class AuditLog:
     def _now_ms(self) -> int:
         return int(self._clock.wall() * 1000)
 
-    def _unlocked(self) -> None:
-        assert self._vault is not None
+    def unlocked(self, vault: Vault, by: Connection | None) -> None:
+        """See `Journal`."""
+        self._vault = vault
         found, self._found = self._found, Found()
-        self._opening = asyncio.create_task(self._open(self._vault, self._vault.session(), found))
+        self._opening = asyncio.create_task(self._open(vault, vault.session(), found, by))
         self._opening.add_done_callback(_heard)
 
-    async def _open(self, vault: Vault, session: Session, found: "Found") -> None:
+    async def _open(
+        self, vault: Vault, session: Session, found: Found, by: Connection | None
+    ) -> None:
         """Make the log ready for an unlocked vault, or lock it again: no log, no lease."""
         try:
             if session.authority.audit is None:
                 if not self.writer.own:
                     await self.writer.load()
-                await self._make(vault, found)
+                await self._make(vault, found, by)
             else:
                 with session.open_master() as master:
                     private = self._holding.own_keys(
@@ -369,26 +365,26 @@ class AuditLog:
                 key = self._take_signer(private)
                 signing = Signing(found.why(chain.UNLOCK), key, found.broken_at)
                 # Its turn comes before that of any other change: this task began with the session.
-                self._due = _Due(signing, self._accepting(found))
-                await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session),))
+                self._due = _Due(signing, self._accepting(found, by))
+                await self._checkpoint(vault, chain.UNLOCK, (self._unlocking(session, by),))
         except BackpackError as error:
             if not session.over:
                 _LOG.error("the vault is locked again: %s", error.message)
-                vault.lock()
+                vault.lock(by=by)
             raise
 
-    def _accepting(self, found: "Found") -> tuple[AuditEvent, ...]:
+    def _accepting(self, found: Found, by: Connection | None) -> tuple[AuditEvent, ...]:
         """Make the event of an operator's word that an older vault is meant, if there was one."""
         if not found.older:
             return ()
-        return (self.event("older-accepted", details={"older": str(found.older)}),)
+        return (self.event("older-accepted", by, details={"older": str(found.older)}),)
 
-    async def _make(self, vault: Vault, found: "Found") -> None:
+    async def _make(self, vault: Vault, found: Found, by: Connection | None) -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
         # A vault of an older version has changed before.
         new = vault.session().authority.generation == 1
-        events = (self.event("initialized") if new else self._unlocking(vault.session()),)
+        made = self.event("initialized", by) if new else self._unlocking(vault.session(), by)
 
         async def draft(session: Session) -> Draft:
             self.writer.vault_id = session.vault_id
@@ -396,22 +392,22 @@ class AuditLog:
                 sealed = private.seal(master, session.vault_id, secrets.token_bytes(SALT_SIZE))
             self._fresh = private.public
             signing = Signing(found.why(chain.UNLOCK), self._take_signer(private))
-            self._due = _Due(signing, self._accepting(found))
+            self._due = _Due(signing, self._accepting(found, by))
             anchor = AuditAnchor(sealed, Head())
             record = session.authority.next(vault.now_ms(), audit=anchor)
-            return Draft(record, events=events)
+            return Draft(record, events=(made,))
 
         try:
-            await vault.change(draft)
+            await vault.change(draft, by=by)
         finally:
             self._fresh = None
         self.verified = True
 
-    def _unlocking(self, session: Session) -> AuditEvent:
+    def _unlocking(self, session: Session, by: Connection | None) -> AuditEvent:
         """Make the event of an unlock, with the slot that did it."""
         slot = session.opened_by
         details = {"slot": slot.slot_id.hex(), "kind": slot.kind} if slot is not None else {}
-        return self.event("unlocked", details=details)
+        return self.event("unlocked", by, details=details)
 
     def _sign_when_due(self) -> None:
         due = self.writer.entries >= chain.EVERY and self._signer is not None
@@ -435,7 +431,8 @@ class AuditLog:
             self._due = self._due or _Due(Signing(why, self._signer))
             return Draft(session.authority.next(vault.now_ms()), events=events)
 
-        await vault.change(draft)
+        # Its events say by themselves whose doing they are.
+        await vault.change(draft, by=None)
 
     def _take_signer(self, private: AuditKeys) -> SecretSlot:
         if self._signer is not None:
@@ -443,10 +440,11 @@ class AuditLog:
         self._signer = self._arena.store(private.signing)
         return self._signer
 
-    def _locked(self) -> None:
+    def locked(self, by: Connection | None) -> None:
+        """See `Journal`."""
         signer, self._signer = self._signer, None
         self._due = None
-        self.note(self.event("locked"))
+        self.note(self.event("locked", by))
         if signer is not None:
             # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
             task = asyncio.create_task(self._sign_last(signer))

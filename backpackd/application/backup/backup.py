@@ -36,7 +36,7 @@ from backpackd.core.sealing.sealing import SALT_SIZE, OpenError
 from backpackd.core.slots import passphrases, slots
 from backpackd.core.vault import records
 from backpackd.core.vault.records import KeyHead
-from backpackd.ports import Spool, Store, Stretcher
+from backpackd.ports import Connection, Spool, Store, Stretcher
 
 KEEP, REPLACE, FAIL = "keep", "replace", "fail"
 RULES = (KEEP, REPLACE, FAIL)
@@ -110,7 +110,8 @@ class Backup:
     """Writes and reads backups of one vault.
 
     Attributes:
-        on_policy: called when a backup's policy was taken over, with the sealed one before it.
+        on_policy: called when a backup's policy was taken over, with the sealed one before it and
+            with whose doing it is.
     """
 
     def __init__(
@@ -126,10 +127,15 @@ class Backup:
         self._stretcher = stretcher
         self.spooling = spooling
         self._identity = identity
-        self.on_policy: list[Callable[[Policy], None]] = []
+        self.on_policy: list[Callable[[Policy, Connection | None], None]] = []
 
     async def export(
-        self, passphrase: bytes, recipients: Sequence[bytes], tree: ProcessId
+        self,
+        passphrase: bytes,
+        recipients: Sequence[bytes],
+        tree: ProcessId,
+        *,
+        by: Connection | None,
     ) -> Exported:
         """Write a backup of this moment to a spool.
 
@@ -137,6 +143,7 @@ class Backup:
             passphrase: by which it is to open; empty: only for recipients.
             recipients: public keys.
             tree: whose turn the stretching takes.
+            by: whose doing it is.
 
         Raises:
             InvalidRequestError: nobody could open it, or the passphrase is too weak.
@@ -154,15 +161,15 @@ class Backup:
             stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
             secret = await self._stretcher.stretch(normal, stretching, tree)
             ways.append(backup.passphrase_way(file_key, secret, stretching))
-        return await self._write(session, file_key, ways, "exported")
+        return await self._write(session, file_key, ways, "exported", by)
 
-    async def export_plain(self) -> Exported:
+    async def export_plain(self, *, by: Connection | None) -> Exported:
         """Write a backup whose only key is in memory: for sending it in plain, see `plain`."""
         file_key = secrets.token_bytes(backup.FILE_KEY_SIZE)
         # A way in that nobody has: the format knows no file without one.
         stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
         way = backup.passphrase_way(file_key, secrets.token_bytes(32), stretching)
-        return await self._write(self._vault.session(), file_key, [way], "exported-in-plain")
+        return await self._write(self._vault.session(), file_key, [way], "exported-in-plain", by)
 
     async def plain(self, exported: Exported) -> AsyncIterator[bytes]:
         """Yield the keys of a backup of `export_plain` in plain, as lines of JSON."""
@@ -172,7 +179,12 @@ class Backup:
                 yield _line(record)
 
     async def _write(
-        self, session: Session, file_key: bytes, ways: Sequence[Way], act: str
+        self,
+        session: Session,
+        file_key: bytes,
+        ways: Sequence[Way],
+        act: str,
+        by: Connection | None,
     ) -> Exported:
         spool = self.spooling()
         names: list[str] = []
@@ -194,13 +206,15 @@ class Backup:
                     )
                 end = sealer.add(backup_contents.encode_end())
                 await spool.append(end + sealer.finish())
-            await self._record(session, act, names)
+            await self._record(session, act, names, by)
         except BaseException:
             spool.close()
             raise
         return Exported(len(heads), len(record.grants), spool, file_key)
 
-    async def _record(self, session: Session, act: str, names: Sequence[str]) -> None:
+    async def _record(
+        self, session: Session, act: str, names: Sequence[str], by: Connection | None
+    ) -> None:
         """Say in the audit log which keys are about to leave, durably, before any does."""
         now_ms = self._vault.now_ms()
         parts = [names[at : at + MOST_NAMES] for at in range(0, len(names), MOST_NAMES)] or [()]
@@ -212,7 +226,7 @@ class Backup:
             session.check()
             return Draft(now.authority.next(now_ms), events=events)
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
 
     async def _write_keys(
         self, session: Session, heads: Sequence[RowHead], sealer: Sealer, spool: Spool
@@ -231,13 +245,16 @@ class Backup:
             await _append(spool, sealed)
         return names
 
-    async def take(self, spool: Spool, terms: Terms, tree: ProcessId) -> Imported:
+    async def take(
+        self, spool: Spool, terms: Terms, tree: ProcessId, *, by: Connection | None
+    ) -> Imported:
         """Take the keys of a backup into the vault, all or none.
 
         Args:
             spool: the whole file.
             terms: how.
             tree: whose turn the stretching takes.
+            by: whose doing it is.
 
         Raises:
             BackupError: it is no backup, or not what was written.
@@ -269,9 +286,9 @@ class Backup:
         def then() -> None:
             if terms.with_grants:
                 for callback in self.on_policy:
-                    callback(before)
+                    callback(before, by)
 
-        await self._vault.change(draft, then, sets_aside=True)
+        await self._vault.change(draft, then, by=by, sets_aside=True)
         return result
 
     async def _file_key(

@@ -19,7 +19,6 @@ from backpackd.core.errors import (
     ThrottledError,
     WrongPassphraseError,
 )
-from backpackd.core.peer_facts import ProcessId
 from backpackd.core.slots.throttle import Throttle
 from backpackd.ports import Clock, Connection, Stretcher
 
@@ -57,9 +56,12 @@ class PassphraseGate:
         check_user(connection.peer)
         check_protected(connection.peer)
         async with self._lines.turn(connection.tree):
-            return await self._try(connection.tree, attempt)
+            return await self._try(connection, attempt)
 
-    async def _try(self, tree: ProcessId, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _try(
+        self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
+        tree = connection.tree
         delay = self._throttle.delay(tree, self._clock.boot())
         if delay > 0:
             raise ThrottledError(
@@ -71,11 +73,13 @@ class PassphraseGate:
             # No log, no lease: a vault whose log cannot be written does not stay unlocked.
             await self._audit_log.ready()
         except DamageError as error:
-            self._audit_log.note(self._audit_log.event("damage-found", reason=error.reason))
+            self._audit_log.note(
+                self._audit_log.event("damage-found", connection, reason=error.reason)
+            )
             await self._audit_log.written()
             raise
         except WrongPassphraseError as error:
-            self._audit_log.note(self._audit_log.event("wrong-passphrase"))
+            self._audit_log.note(self._audit_log.event("wrong-passphrase", connection))
             # Counted first: whoever hangs up while the entry is written has tried all the same.
             self._throttle.failed(tree, self._clock.boot())
             await self._audit_log.written()
@@ -123,7 +127,7 @@ class Operators:
         if connection.name not in self._until:
             connection.on_close.append(lambda: self._drop(connection.name))
         self._until[connection.name] = now + DURATION
-        self._audit_log.note(self._audit_log.event("authorized"))
+        self._audit_log.note(self._audit_log.event("authorized", connection))
         return DURATION
 
     def remaining(self, connection: Connection) -> float:

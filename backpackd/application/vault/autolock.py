@@ -44,5 +44,5 @@ class AutoLock:
             deadline = min(deadline, session.used_at + self._idle)
         if now < deadline:
             return deadline
-        self._vault.lock()
+        self._vault.lock(by=None)
         return None

@@ -7,16 +7,34 @@ from backpackd.core.audit.events import AuditEvent
 from backpackd.core.rows import Change, StoredVault
 from backpackd.core.sealing.sealing import Secret
 from backpackd.core.vault.authority import Authority
+from backpackd.ports import Connection
 
 if TYPE_CHECKING:
     from backpackd.application.vault.vault import Vault
 
 
 class Journal(Protocol):
-    """Commits changes together with their audit entries."""
+    """Commits changes together with their audit entries.
 
-    def follow(self, vault: "Vault") -> None:
-        """Become the journal of a vault, which says so when it is made."""
+    It is made before its vault, which tells it of every unlock and lock. So no vault can be used
+    without one, and nobody has to introduce the two to each other.
+    """
+
+    def unlocked(self, vault: "Vault", by: Connection | None) -> None:
+        """Get ready for a vault that was unlocked in this moment, before anything else hears of it.
+
+        Args:
+            vault: the vault, through which the journal makes its own changes.
+            by: the connection of the caller that unlocked it; None: nobody's.
+        """
+        ...
+
+    def locked(self, by: Connection | None) -> None:
+        """End with a session of the vault, before anything else hears that it was locked.
+
+        Args:
+            by: the connection of the caller that locked it; None: nobody's.
+        """
         ...
 
     async def hold(
@@ -46,7 +64,11 @@ class Journal(Protocol):
         ...
 
     async def commit(
-        self, change: Change, authority: Authority, events: Sequence[AuditEvent]
+        self,
+        change: Change,
+        authority: Authority,
+        events: Sequence[AuditEvent],
+        by: Connection | None,
     ) -> None:
         """Make a change and its entries durable before returning, both or neither.
 
@@ -56,6 +78,8 @@ class Journal(Protocol):
             change: what becomes durable.
             authority: the record in it.
             events: what the log says of it.
+            by: the connection of the caller whose doing they are, where they do not say so
+                themselves; None: nobody's.
 
         Raises:
             DamageError: the stored authority record is not `change.before`.
@@ -64,7 +88,12 @@ class Journal(Protocol):
         ...
 
     async def commit_locked(
-        self, master: Secret, change: Change, authority: Authority, events: Sequence[AuditEvent]
+        self,
+        master: Secret,
+        change: Change,
+        authority: Authority,
+        events: Sequence[AuditEvent],
+        by: Connection | None,
     ) -> None:
         """See `commit`: the same for a vault that is locked, right after `hold`."""
         ...

@@ -18,7 +18,7 @@ from backpackd.core.rows import KeyRow, RowHead
 from backpackd.core.sealing.sealing import SALT_SIZE, OpenError
 from backpackd.core.vault import records
 from backpackd.core.vault.records import KeyHead
-from backpackd.ports import Store
+from backpackd.ports import Connection, Store
 
 MOST_AT_ONCE = 1000
 MOST_STORED = 100_000
@@ -52,6 +52,7 @@ class Keys:
         self,
         values: Sequence[tuple[str, bytes]],
         *,
+        by: Connection | None,
         replace: bool = False,
         skip_existing: bool = False,
         dry_run: bool = False,
@@ -60,6 +61,7 @@ class Keys:
 
         Args:
             values: names and values.
+            by: whose doing it is.
             replace: give keys that are stored already the new value.
             skip_existing: leave keys that are stored already alone.
             dry_run: decide, and store nothing.
@@ -109,15 +111,22 @@ class Keys:
             event = AuditEvent("put", now_ms, names=tuple(chosen))
             return Draft(session.authority.next(now_ms), put=rows, events=(event,))
 
-        await self._vault.change(draft)
+        await self._vault.change(draft, by=by)
         return result
 
-    async def delete(self, wanted: Sequence[str], then: Callable[[], None] | None = None) -> None:
+    async def delete(
+        self,
+        wanted: Sequence[str],
+        then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
+    ) -> None:
         """Delete keys, all or none, durably before it returns.
 
         Args:
             wanted: which.
             then: see `Vault.change`.
+            by: whose doing it is.
 
         Raises:
             KeyUnknownError: one is not stored.
@@ -136,7 +145,7 @@ class Keys:
             event = AuditEvent("deleted", now_ms, names=tuple(names))
             return Draft(session.authority.next(now_ms), delete=found, events=(event,))
 
-        await self._vault.change(draft, then)
+        await self._vault.change(draft, then, by=by)
 
     async def list(self, wanted: Callable[[str], bool]) -> list[KeyHead]:
         """Return the heads of the keys whose names are wanted, in the order of their names.

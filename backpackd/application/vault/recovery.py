@@ -17,7 +17,7 @@ from backpackd.core.slots import passphrases, recovery_code
 from backpackd.core.slots.slots import RECOVERY, Slot
 from backpackd.core.vault.authority import Authority, SlotDates
 from backpackd.core.vault.states import State
-from backpackd.ports import Store, Stretcher
+from backpackd.ports import Connection, Store, Stretcher
 
 _ONLY = frozenset({RECOVERY})
 
@@ -47,6 +47,8 @@ class Recovery:
         replacement: bytes,
         tree: ProcessId,
         then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> None:
         """Unlock the vault, and put a new passphrase in place of every one that there was.
 
@@ -57,6 +59,7 @@ class Recovery:
             replacement: the new passphrase.
             tree: whose turn the stretching takes.
             then: called in the moment from which only the new passphrase opens the vault.
+            by: whose doing it is.
 
         Raises:
             InvalidRequestError: the code was mistyped, or the passphrase is refused; nothing was
@@ -66,10 +69,10 @@ class Recovery:
         """
         recovery_code.decode(code)
         passphrases.check_new(replacement)
-        await self._vault.unlock(code, tree, kinds=_ONLY)
-        await self._slots.replace_passphrases(replacement, tree, then)
+        await self._vault.unlock(code, tree, by=by, kinds=_ONLY)
+        await self._slots.replace_passphrases(replacement, tree, then, by=by)
 
-    async def drill(self, code: bytes, tree: ProcessId) -> int:
+    async def drill(self, code: bytes, tree: ProcessId, *, by: Connection | None) -> int:
         """Prove that a code opens the vault, and note when. Nothing else changes.
 
         A locked vault stays locked, and everything stored in it is verified.
@@ -85,7 +88,7 @@ class Recovery:
         recovery_code.decode(code)
         if self._vault.state is State.UNLOCKED:
             slot = await self._vault.verify(code, tree, kinds=_ONLY)
-            await self._vault.change(lambda session: self._noted(session, slot))
+            await self._vault.change(lambda session: self._noted(session, slot), by=by)
             return self._vault.now_ms()
         if self._vault.state is State.UNINITIALIZED:
             raise UninitializedError("there is no vault yet: make one with init")
@@ -99,7 +102,7 @@ class Recovery:
             kinds=_ONLY,
         )
         await self._vault.amend_locked(
-            slot, master, lambda record: self._drilled(record, slot), (self._told(slot),)
+            slot, master, lambda record: self._drilled(record, slot), (self._told(slot),), by=by
         )
         return self._vault.now_ms()
 

@@ -22,7 +22,7 @@ from backpackd.core.vault import authority as authorities
 from backpackd.core.vault import rekeying
 from backpackd.core.vault.authority import Authority
 from backpackd.core.vault.records import RowSet
-from backpackd.ports import SecretArena, SecretSlot, Store
+from backpackd.ports import Connection, SecretArena, SecretSlot, Store
 
 _READ = 200
 """Rows that are read and set aside at a time."""
@@ -79,12 +79,15 @@ class Rotation:
         self,
         tell: Tell,
         then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> Rotated:
         """Put a new master key in force. The secrets of slots stay as they are.
 
         Args:
             tell: is told of the progress.
             then: called in the moment in which the new key is in force.
+            by: whose doing it is.
 
         Raises:
             DamageError: a row or slot is not what the vault wrote; nothing was changed.
@@ -106,7 +109,7 @@ class Rotation:
             done = Rotated(len(rows), len(renewal.slots), purged=False, lock_files=found)
             return renewal
 
-        await self._vault.renew(prepare, then)
+        await self._vault.renew(prepare, then, by=by)
         try:
             await self._store.purge()
         except StoreError:

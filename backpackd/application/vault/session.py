@@ -85,6 +85,18 @@ class Session:
         if self.over:
             raise LockedError("the vault was locked meanwhile: unlock it first")
 
+    def take(self, draft: "Draft", authority: Authority, sealed: bytes) -> None:
+        """Take a change in that is durable now, with the record that was sealed for it."""
+        self.authority, self.sealed = authority, sealed
+        for row in draft.delete:
+            del self.rows[row.index]
+        for head in draft.fresh:
+            self.rows[head.index] = head
+        for gone in draft.delete_slots:
+            del self.slots[gone.slot_id]
+        for slot in draft.put_slots:
+            self.slots[slot.slot_id] = slot
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -107,6 +119,11 @@ class Draft:
     delete_slots: Sequence[Slot] = ()
     events: Sequence[AuditEvent] = ()
     aside: Sequence[RowHead] = ()
+
+    @property
+    def fresh(self) -> list[RowHead]:
+        """The heads of the rows that there are afterwards and were not before."""
+        return [*(row.row_head for row in self.put), *self.aside]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from backpackd.core.slots import passphrases, recovery_code, slot_secrets, slots
 from backpackd.core.slots.slots import Argon2idParameters, Slot, Stretching
 from backpackd.core.vault import authority as authorities
 from backpackd.core.vault.authority import SlotDates
-from backpackd.ports import Stretcher
+from backpackd.ports import Connection, Stretcher
 
 _STRETCHING_SALT = 16
 
@@ -83,7 +83,9 @@ class Slots:
         ]
         return sorted(found, key=lambda info: (info.dates.created_ms, info.id))
 
-    async def add(self, kind: str, chosen: bytes, tree: ProcessId) -> Added:
+    async def add(
+        self, kind: str, chosen: bytes, tree: ProcessId, *, by: Connection | None
+    ) -> Added:
         """Add a way to unlock.
 
         Args:
@@ -91,6 +93,7 @@ class Slots:
             chosen: the new passphrase, or for a file or the environment a secret that somebody
                 chose; empty: one is drawn, except for a passphrase.
             tree: whose turn the stretching takes.
+            by: whose doing it is.
 
         Raises:
             InvalidRequestError: an unknown kind, or what was chosen is refused.
@@ -100,15 +103,24 @@ class Slots:
             raise InvalidRequestError("not a kind of slot: " + ", ".join(slots.KINDS))
         self._vault.session()
         typed, shown = _drawn(kind, chosen)
-        slot = await self._change(kind, typed, tree, lambda _: (), reason=f"slot-added-{kind}")
+        slot = await self._change(
+            kind, typed, tree, lambda _: (), by=by, reason=f"slot-added-{kind}"
+        )
         return Added(slot.slot_id.hex(), shown)
 
-    async def remove(self, slot_id: str, then: Callable[[], None] | None = None) -> None:
+    async def remove(
+        self,
+        slot_id: str,
+        then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
+    ) -> None:
         """Remove a way to unlock.
 
         Args:
             slot_id: in hexadecimal, or the beginning of one that only one slot has.
             then: called in the moment from which the slot authorizes nobody any more, if it did.
+            by: whose doing it is.
 
         Raises:
             SlotUnknownError: no slot has this id, or several begin with it.
@@ -133,7 +145,7 @@ class Slots:
             if authorized and then is not None:
                 then()
 
-        await self._vault.change(draft, removed)
+        await self._vault.change(draft, removed, by=by)
 
     async def change_passphrase(
         self,
@@ -141,6 +153,8 @@ class Slots:
         replacement: bytes,
         tree: ProcessId,
         then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> None:
         """Put a new passphrase in place of the one slot that `current` opens.
 
@@ -160,10 +174,15 @@ class Slots:
                 raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
             return [found]
 
-        await self._change(slots.PASSPHRASE, normal, tree, gone, then=then)
+        await self._change(slots.PASSPHRASE, normal, tree, gone, by=by, then=then)
 
     async def replace_passphrases(
-        self, replacement: bytes, tree: ProcessId, then: Callable[[], None] | None = None
+        self,
+        replacement: bytes,
+        tree: ProcessId,
+        then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> None:
         """Put a new passphrase in place of every one that there was: they are lost.
 
@@ -175,7 +194,9 @@ class Slots:
         def gone(session: Session) -> Sequence[Slot]:
             return [slot for slot in session.slots.values() if slot.kind == slots.PASSPHRASE]
 
-        await self._change(slots.PASSPHRASE, normal, tree, gone, reason="recovered", then=then)
+        await self._change(
+            slots.PASSPHRASE, normal, tree, gone, by=by, reason="recovered", then=then
+        )
 
     async def _change(
         self,
@@ -184,6 +205,7 @@ class Slots:
         tree: ProcessId,
         gone: Callable[[Session], Sequence[Slot]],
         *,
+        by: Connection | None,
         reason: str = "",
         then: Callable[[], None] | None = None,
     ) -> Slot:
@@ -227,7 +249,7 @@ class Slots:
             )
             return self._draft(session, old, [slot], event)
 
-        await self._vault.change(draft, then)
+        await self._vault.change(draft, then, by=by)
         return made[0]
 
     def _draft(

@@ -4,24 +4,23 @@ While unlocked there is a `Session`: the master key in the secret arena, the aut
 the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
 the session at its start; after an `await` the session itself says whether it is over.
 
-Changes go through `change`, one after the other, each as a task of its own: a caller that goes
-away in the middle cannot leave memory and store telling different stories.
+Changes go through `change`, one after the other, each to its end whatever becomes of the caller.
 """
 
-import asyncio
 import secrets
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Coroutine,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 
 from backpackd.application.vault import stored_vault
+from backpackd.application.vault.change_queue import ChangeQueue
 from backpackd.application.vault.journal import Journal
 from backpackd.application.vault.session import Draft, Renewal, Session
 from backpackd.core.audit.events import AuditEvent
@@ -34,7 +33,7 @@ from backpackd.core.slots.slots import AUTHORIZING, Slot, Stretching
 from backpackd.core.vault import states
 from backpackd.core.vault.authority import Authority
 from backpackd.core.vault.states import Event, State
-from backpackd.ports import Clock, SecretArena, Store, Stretcher
+from backpackd.ports import Clock, Connection, SecretArena, Store, Stretcher
 
 __all__ = ["Draft", "Session", "Vault"]
 
@@ -44,7 +43,7 @@ class Vault:
 
     Attributes:
         on_unlock: called, in order, when the vault has been unlocked.
-        on_lock: called, in order, when the master key has been dropped.
+        on_lock: called, in order, when the master key has been dropped, with whose doing that is.
 
     Args:
         store: where it is kept.
@@ -70,12 +69,10 @@ class Vault:
         self._session: Session | None = None
         self._kinds: frozenset[str] = frozenset()
         self._locks = 0
-        self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._changes = ChangeQueue()
         self._journal = journal
         self.on_unlock: list[Callable[[], None]] = []
-        self.on_lock: list[Callable[[], None]] = []
-        journal.follow(self)
+        self.on_lock: list[Callable[[Connection | None], object]] = []
 
     @property
     def state(self) -> State:
@@ -115,12 +112,15 @@ class Vault:
         """The kinds of its slots, as far as they are known while it is locked."""
         return self._kinds
 
-    async def init(self, passphrase: bytes, tree: ProcessId, *, recovery: bool = False) -> str:
+    async def init(
+        self, passphrase: bytes, tree: ProcessId, *, by: Connection | None, recovery: bool = False
+    ) -> str:
         """Make a new vault with a passphrase slot and leave it unlocked.
 
         Args:
             passphrase: the first one.
             tree: whose turn the stretching takes.
+            by: whose doing it is.
             recovery: make a recovery slot, too.
 
         Returns:
@@ -142,10 +142,12 @@ class Vault:
             code = secrets.token_bytes(recovery_code.SIZE)
             random = slots.HkdfParameters(secrets.token_bytes(16))
             made.append((slots.RECOVERY, random, random.derive(code)))
-        await self._alone(lambda: self._init(made, locks))
+        await self._changes.run(lambda: self._init(made, locks, by))
         return recovery_code.encode(code) if code else ""
 
-    async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
+    async def _init(
+        self, made: Sequence[tuple[str, Stretching, bytes]], locks: int, by: Connection | None
+    ) -> None:
         # Asked again: of two at once, one has won by now.
         states.after(self._state, Event.INIT)
         master, stored, authority, new = stored_vault.make(made, self.now_ms())
@@ -159,13 +161,14 @@ class Vault:
         self._state = states.after(states.after(self._state, Event.INIT), Event.LOCK)
         self._check_not_locked(locks)
         by_id = {slot.slot_id: slot for slot in new}
-        self._begin(master, stored, authority=authority, rows={}, slots=by_id)
+        self._begin(master, stored, by, authority=authority, rows={}, slots=by_id)
 
     async def unlock(
         self,
         passphrase: bytes,
         tree: ProcessId,
         *,
+        by: Connection | None,
         kinds: Collection[str] = AUTHORIZING,
         accept_older: bool = False,
     ) -> None:
@@ -176,6 +179,7 @@ class Vault:
         Args:
             passphrase: or a recovery code, or a key for unattended use.
             tree: whose turn the stretching takes.
+            by: whose doing it is; None: the daemon's own.
             kinds: of slots that it may open.
             accept_older: unlock also what is older than the log; only by slots that authorize.
 
@@ -197,9 +201,18 @@ class Vault:
             self._stretcher, found, stored.vault_id, passphrase, tree, kinds=kinds
         )
         accepted = accept_older and slot.kind in AUTHORIZING
-        await self._alone(lambda: self._unlock(slot, master, locks, accept_older=accepted))
+        unlock = partial(self._unlock, slot, master, locks, by, accept_older=accepted)
+        await self._changes.run(unlock)
 
-    async def _unlock(self, slot: Slot, master: bytes, locks: int, *, accept_older: bool) -> None:
+    async def _unlock(
+        self,
+        slot: Slot,
+        master: bytes,
+        locks: int,
+        by: Connection | None,
+        *,
+        accept_older: bool,
+    ) -> None:
         if self._state is State.UNLOCKED:
             # Another one was faster; what opened this slot must have led to the same key.
             with self.session().open_master() as current:
@@ -218,7 +231,9 @@ class Vault:
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
         self._check_not_locked(locks)
-        self._begin(master, stored, authority=authority, rows=by_index, slots=by_id, opened_by=slot)
+        self._begin(
+            master, stored, by, authority=authority, rows=by_index, slots=by_id, opened_by=slot
+        )
 
     def _check_not_locked(self, locks: int) -> None:
         # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
@@ -229,6 +244,7 @@ class Vault:
         self,
         master: bytes,
         stored: StoredVault,
+        by: Connection | None,
         *,
         authority: Authority,
         rows: dict[bytes, RowHead],
@@ -249,6 +265,7 @@ class Vault:
         )
         self._kinds = self._session.kinds
         self._state = states.after(self._state, Event.UNLOCK)
+        self._journal.unlocked(self, by)
         for callback in self.on_unlock:
             callback()
 
@@ -284,8 +301,12 @@ class Vault:
                 raise stored_vault.damaged_slots()
         return slot
 
-    def lock(self) -> None:
-        """Drop the master key at once; everything that rests on it ends with it."""
+    def lock(self, *, by: Connection | None) -> None:
+        """Drop the master key at once; everything that rests on it ends with it.
+
+        Args:
+            by: whose doing it is; None: it falls due, or the daemon stops.
+        """
         self._state = states.after(self._state, Event.LOCK)
         self._locks += 1
         session, self._session = self._session, None
@@ -295,13 +316,16 @@ class Vault:
             # Every one of them, also where one of them fails.
             with ExitStack() as stack:
                 for callback in reversed(self.on_lock):
-                    stack.callback(callback)
+                    stack.callback(callback, by)
+                # Called first.
+                stack.callback(self._journal.locked, by)
 
     async def change(
         self,
         draft: Callable[[Session], Awaitable[Draft | None]],
         then: Callable[[], None] | None = None,
         *,
+        by: Connection | None,
         sets_aside: bool = False,
     ) -> None:
         """Make one change durable and then visible, alone and whole.
@@ -311,6 +335,7 @@ class Vault:
                 raises is raised here and nothing is changed; None changes nothing.
             then: called once the change is visible, in the same moment and whether or not the
                 caller is still there: for what must not outlive the change.
+            by: the connection of the caller whose doing its events are; None: nobody's.
             sets_aside: whether `draft` sets rows aside in the store.
 
         Raises:
@@ -325,13 +350,11 @@ class Vault:
             plan = await draft(session)
             if plan is None:
                 return
-            stored = [row.index for row in plan.put] + [row.index for row in plan.aside]
-            before = [session.rows[index] for index in stored if index in session.rows]
-            before += plan.delete
-            fresh = [row.row_head for row in plan.put] + list(plan.aside)
+            fresh = plan.fresh
+            before = [session.rows[head.index] for head in fresh if head.index in session.rows]
             with session.open_master() as master:
                 rows = session.authority.rows.change(
-                    master, session.vault_id, add=fresh, drop=before
+                    master, session.vault_id, add=fresh, drop=[*before, *plan.delete]
                 )
                 record = self._journal.anchored(replace(plan.authority, rows=rows))
                 salt = secrets.token_bytes(SALT_SIZE)
@@ -348,27 +371,22 @@ class Vault:
                 ),
                 record,
                 plan.events,
+                by,
             )
-            session.authority, session.sealed = record, sealed
-            for row in plan.delete:
-                del session.rows[row.index]
-            for head in fresh:
-                session.rows[head.index] = head
-            for gone in plan.delete_slots:
-                del session.slots[gone.slot_id]
-            for slot in plan.put_slots:
-                session.slots[slot.slot_id] = slot
+            session.take(plan, record, sealed)
             if not session.over:
                 self._kinds = session.kinds
             if then is not None:
                 then()
 
-        await self._alone((lambda: self._clearing(apply())) if sets_aside else apply)
+        await self._changes.run((lambda: self._clearing(apply())) if sets_aside else apply)
 
     async def renew(
         self,
         prepare: Callable[[Session], Awaitable[Renewal]],
         then: Callable[[], None] | None = None,
+        *,
+        by: Connection | None,
     ) -> None:
         """Put a vault under a new master key in place of this one, alone and whole.
 
@@ -376,6 +394,7 @@ class Vault:
             prepare: sets all rows aside in the store, sealed anew, and says what else there is.
                 What it raises is raised here, and the old master key stays fully in force.
             then: as for `change`.
+            by: as for `change`.
 
         Raises:
             LockedError: the vault is locked, or was locked before the new key was in force.
@@ -401,7 +420,7 @@ class Vault:
             # Before it is in force: a full arena afterwards would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
-                await self._journal.commit(change, record, renewal.events)
+                await self._journal.commit(change, record, renewal.events, by)
             except BaseException:
                 fresh.wipe()
                 raise
@@ -413,7 +432,7 @@ class Vault:
             if then is not None:
                 then()
 
-        await self._alone(lambda: self._clearing(apply()))
+        await self._changes.run(lambda: self._clearing(apply()))
 
     async def _clearing(self, work: Coroutine[object, object, None]) -> None:
         """Do a piece of work, and forget after it what was set aside: no other one may find it."""
@@ -430,6 +449,8 @@ class Vault:
         master: bytes,
         amend: Callable[[Authority], Authority],
         events: Sequence[AuditEvent],
+        *,
+        by: Connection | None,
     ) -> None:
         """Change the authority record of a locked vault with a master key that a slot gave.
 
@@ -453,46 +474,18 @@ class Vault:
             record = self._journal.anchored(amend(held))
             sealed = record.seal(master, stored.vault_id, secrets.token_bytes(SALT_SIZE))
             change = Change(stored.authority, sealed)
-            await self._journal.commit_locked(master, change, record, events)
+            await self._journal.commit_locked(master, change, record, events, by)
 
-        await self._alone(apply)
+        await self._changes.run(apply)
 
-    @asynccontextmanager
-    async def steady(self) -> AsyncIterator[None]:
+    def steady(self) -> AbstractAsyncContextManager[None]:
         """Hold off changes, so that what the store and the session say is of one moment."""
-        async with self._changing:
-            yield
+        return self._changes.held_off()
+
+    async def settle(self) -> None:
+        """Wait for changes that are under way."""
+        await self._changes.settle()
 
     def now_ms(self) -> int:
         """The wall clock as Unix time in milliseconds."""
         return int(self._clock.wall() * 1000)
-
-    async def settle(self) -> None:
-        """Wait for changes that are under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _alone(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run a piece of work after those before it, to its end, whatever becomes of the caller."""
-
-        async def in_turn() -> None:
-            async with self._changing:
-                await work()
-
-        task = asyncio.create_task(in_turn())
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        # Waiting does not cancel what is waited for.
-        await asyncio.wait([task])
-        try:
-            task.result()
-        finally:
-            # An error holds this frame, the frame the task, and the task the error: values in the
-            # error's other frames would stay in memory until the collector comes round.
-            del task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Asked for, so that asyncio does not log its text when the caller has gone away.
-            task.exception()

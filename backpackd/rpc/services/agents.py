@@ -164,7 +164,7 @@ class AgentsService:
             ],
         )
 
-    async def forget(self, _: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
+    async def forget(self, call: Call, request: pb.ForgetRequest) -> pb.ForgetResponse:
         """Answer `Forget`.
 
         Raises:
@@ -172,9 +172,9 @@ class AgentsService:
         """
         match request.WhichOneof("what"):
             case "author":
-                await self._identities.forget_author(request.author)
+                await self._identities.forget_author(request.author, by=call.connection)
             case "lock_id":
-                await self._identities.forget_lock(request.lock_id)
+                await self._identities.forget_lock(request.lock_id, by=call.connection)
             case _:
                 raise InvalidRequestError("say what to forget: an author or a lock")
         return pb.ForgetResponse()

@@ -35,7 +35,7 @@ class BackupService:
         """Answer `ExportKeys`."""
         with call.waiting():
             if request.plaintext:
-                exported = await self._backups.export_plain()
+                exported = await self._backups.export_plain(by=call.connection)
             else:
                 # Each is a public key that has to be checked.
                 backup.check_recipients(request.recipients)
@@ -44,6 +44,7 @@ class BackupService:
                     request.passphrase,
                     [each.encryption for each in recipients],
                     call.connection.tree,
+                    by=call.connection,
                 )
         session = self._vault.session()
         try:
@@ -86,7 +87,9 @@ class BackupService:
             if terms is None:
                 raise InvalidRequestError("an import begins with its terms")
             with call.waiting():
-                taken = await self._backups.take(spool, terms, call.connection.tree)
+                taken = await self._backups.take(
+                    spool, terms, call.connection.tree, by=call.connection
+                )
         finally:
             spool.close()
         return _imported(taken)

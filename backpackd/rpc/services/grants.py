@@ -19,7 +19,7 @@ class GrantsService:
         self._access = access
         self._keys = keys
 
-    async def add_grant(self, _: Call, request: pb.AddGrantRequest) -> pb.AddGrantResponse:
+    async def add_grant(self, call: Call, request: pb.AddGrantRequest) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
         patterns = check_patterns(request.patterns)
         # What is missing is looked up before the grant is made: the vault may be locked after it.
@@ -27,6 +27,7 @@ class GrantsService:
         grant = await self._standing_grants.add(
             patterns,
             request.selector,
+            by=call.connection,
             max_ttl=request.max_ttl_seconds,
             valid=request.valid_seconds,
             uses=request.uses,
@@ -42,9 +43,11 @@ class GrantsService:
             grants = await self._access.grants_of(call.connection)
         return pb.ListGrantsResponse(grants=[_message(grant) for grant in grants])
 
-    async def remove_grant(self, _: Call, request: pb.RemoveGrantRequest) -> pb.RemoveGrantResponse:
+    async def remove_grant(
+        self, call: Call, request: pb.RemoveGrantRequest
+    ) -> pb.RemoveGrantResponse:
         """Answer `RemoveGrant`."""
-        ended = await self._standing_grants.remove(request.id)
+        ended = await self._standing_grants.remove(request.id, by=call.connection)
         return pb.RemoveGrantResponse(leases_ended=ended)
 
 

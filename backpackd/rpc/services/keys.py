@@ -27,10 +27,11 @@ class KeysService:
         self._access = access
         self._standing_grants = standing_grants
 
-    async def put_keys(self, _: Call, request: pb.PutKeysRequest) -> pb.PutKeysResponse:
+    async def put_keys(self, call: Call, request: pb.PutKeysRequest) -> pb.PutKeysResponse:
         """Answer `PutKeys`."""
         result = await self._keys.put(
             [(key.name, key.value) for key in request.keys],
+            by=call.connection,
             replace=request.replace,
             skip_existing=request.skip_existing,
             dry_run=request.dry_run,
@@ -64,11 +65,11 @@ class KeysService:
                 ]
             )
 
-    async def delete_keys(self, _: Call, request: pb.DeleteKeysRequest) -> pb.DeleteKeysResponse:
+    async def delete_keys(self, call: Call, request: pb.DeleteKeysRequest) -> pb.DeleteKeysResponse:
         """Answer `DeleteKeys`."""
         names = check_names(list(request.names), most=MOST_AT_ONCE)
         left = self._standing_grants.naming(names)
-        ended = await self._access.delete_keys(names)
+        ended = await self._access.delete_keys(names, by=call.connection)
         return pb.DeleteKeysResponse(
             deleted=len(names),
             leases_ended=ended,

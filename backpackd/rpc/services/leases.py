@@ -15,7 +15,7 @@ from backpackd.core.access.leases import Lease, check_id
 from backpackd.core.audit.events import AuditEvent
 from backpackd.core.errors import InvalidRequestError, LimitError, PeerUnknownError
 from backpackd.core.peer_facts import ProcessId
-from backpackd.ports import Call, Clock
+from backpackd.ports import Call, Clock, Connection
 from backpackd.rpc.batches import Batch
 from backpackd.rpc.sizes import MAX_MESSAGE
 from backpackd.rpc.watching import while_authorized
@@ -86,9 +86,9 @@ class LeasesService:
         """Answer `RevokeLeases`."""
         own = self._access.attest(call.connection).root.id
         if request.give_back:
-            ended = self._revocation.give_back(own, check_id(request.lease_id))
+            ended = self._revocation.give_back(own, check_id(request.lease_id), by=call.connection)
             return pb.RevokeLeasesResponse(ended=len(ended))
-        ended = self._revoke(request)
+        ended = self._revoke(request, call.connection)
         await self._revocation.keep()
         if not self._operators.has(call.connection):
             ended = [lease for lease in ended if lease.holder == own]
@@ -169,16 +169,16 @@ class LeasesService:
             return self._live_leases.all()
         return self._live_leases.of(self._access.attest(call.connection).root.id)
 
-    def _revoke(self, request: pb.RevokeLeasesRequest) -> list[Lease]:
+    def _revoke(self, request: pb.RevokeLeasesRequest, by: Connection) -> list[Lease]:
         match request.WhichOneof("what"):
             case "lease_id":
-                return self._revocation.lease(check_id(request.lease_id))
+                return self._revocation.lease(check_id(request.lease_id), by=by)
             case "key":
-                return self._revocation.key(request.key)
+                return self._revocation.key(request.key, by=by)
             case "tree_pid":
-                return self._revocation.tree(request.tree_pid)
+                return self._revocation.tree(request.tree_pid, by=by)
             case "all" if request.all:
-                return self._revocation.all()
+                return self._revocation.all(by=by)
             case _:
                 raise InvalidRequestError("say which leases: an id, a key, a tree, or all")
 

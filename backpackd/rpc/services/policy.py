@@ -33,7 +33,7 @@ class PolicyService:
             in_force=_message(sealed.tightened(self._vault_policy.tightening())),
         )
 
-    async def set_policy(self, _: Call, request: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
+    async def set_policy(self, call: Call, request: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
         """Answer `SetPolicy`."""
         wanted = request.policy
         policies.check_count(wanted.deny)
@@ -44,7 +44,8 @@ class PolicyService:
                 _LISTINGS.get(wanted.listing, ""),
                 rules,
                 wanted.max_ttl_seconds,
-            )
+            ),
+            by=call.connection,
         )
         return pb.SetPolicyResponse()
 

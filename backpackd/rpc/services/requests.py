@@ -67,20 +67,23 @@ class RequestsService:
             self._approvals.unsubscribe(event)
 
     async def approve_request(
-        self, _: Call, request: pb.ApproveRequestRequest
+        self, call: Call, request: pb.ApproveRequestRequest
     ) -> pb.ApproveRequestResponse:
         """Answer `ApproveRequest`."""
         root = self._approvals.approve(
             request.code,
+            by=call.connection,
             once=request.once,
             root_pid=request.root_pid,
             revision=request.revision,
         )
         return pb.ApproveRequestResponse(root_pid=root.pid)
 
-    async def deny_request(self, _: Call, request: pb.DenyRequestRequest) -> pb.DenyRequestResponse:
+    async def deny_request(
+        self, call: Call, request: pb.DenyRequestRequest
+    ) -> pb.DenyRequestResponse:
         """Answer `DenyRequest`."""
-        self._approvals.deny(request.code)
+        self._approvals.deny(request.code, by=call.connection)
         return pb.DenyRequestResponse()
 
     def _shown(self, call: Call, *, everything: bool) -> list[pb.Request]:

@@ -59,17 +59,19 @@ class SlotsService:
     async def add_slot(self, call: Call, request: pb.AddSlotRequest) -> pb.AddSlotResponse:
         """Answer `AddSlot`."""
         with call.waiting():
-            added = await self._slots.add(request.kind, request.secret, call.connection.tree)
+            added = await self._slots.add(
+                request.kind, request.secret, call.connection.tree, by=call.connection
+            )
         return pb.AddSlotResponse(id=added.id, drawn=added.secret)
 
-    async def remove_slot(self, _: Call, request: pb.RemoveSlotRequest) -> pb.RemoveSlotResponse:
+    async def remove_slot(self, call: Call, request: pb.RemoveSlotRequest) -> pb.RemoveSlotResponse:
         """Answer `RemoveSlot`."""
         # Whoever got authority with it has to prove another one.
-        await self._slots.remove(request.id, self._operators.drop_all)
+        await self._slots.remove(request.id, self._operators.drop_all, by=call.connection)
         return pb.RemoveSlotResponse()
 
     async def rotate_master_key(
-        self, _: Call, request: pb.RotateMasterKeyRequest
+        self, call: Call, request: pb.RotateMasterKeyRequest
     ) -> AsyncIterator[pb.RotateMasterKeyResponse]:
         """Answer `RotateMasterKey`."""
         ended = 0
@@ -77,10 +79,10 @@ class SlotsService:
         def then() -> None:
             nonlocal ended
             if request.end_leases:
-                ended = len(self._live_leases.end_all("rotated"))
+                ended = len(self._live_leases.end_all("rotated", by=call.connection))
 
         progress = _Progress()
-        work = asyncio.ensure_future(self._rotation.rotate(progress.tell, then))
+        work = asyncio.ensure_future(self._rotation.rotate(progress.tell, then, by=call.connection))
         work.add_done_callback(progress.end)
         async for done, total in progress:
             yield pb.RotateMasterKeyResponse(keys_done=done, keys_total=total)
@@ -101,7 +103,11 @@ class SlotsService:
         await self._try(
             call,
             lambda: self._recovery.recover(
-                request.code, request.replacement, tree, self._operators.drop_all
+                request.code,
+                request.replacement,
+                tree,
+                self._operators.drop_all,
+                by=call.connection,
             ),
         )
         return pb.RecoverResponse()
@@ -111,7 +117,9 @@ class SlotsService:
     ) -> pb.DrillRecoveryResponse:
         """Answer `DrillRecovery`."""
         tree = call.connection.tree
-        at_ms = await self._try(call, lambda: self._recovery.drill(request.code, tree))
+        at_ms = await self._try(
+            call, lambda: self._recovery.drill(request.code, tree, by=call.connection)
+        )
         return pb.DrillRecoveryResponse(drilled_at_ms=at_ms)
 
     async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:

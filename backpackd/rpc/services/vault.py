@@ -108,7 +108,9 @@ class VaultService:
         tree = call.connection.tree
         code = await self._try(
             call,
-            lambda: self._vault.init(request.passphrase, tree, recovery=request.recovery),
+            lambda: self._vault.init(
+                request.passphrase, tree, by=call.connection, recovery=request.recovery
+            ),
         )
         return pb.InitResponse(recovery_code=code)
 
@@ -117,7 +119,9 @@ class VaultService:
         tree = call.connection.tree
         await self._try(
             call,
-            lambda: self._vault.unlock(request.passphrase, tree, accept_older=request.accept_older),
+            lambda: self._vault.unlock(
+                request.passphrase, tree, by=call.connection, accept_older=request.accept_older
+            ),
         )
         # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
         # now, and this daemon knows it all the same.
@@ -134,12 +138,12 @@ class VaultService:
             # Whoever locks and is gone before the answer has locked all the same.
             with suppress(PeerUnknownError, UserChangedError):
                 ended = len(self._live_leases.of(self._access.attest(call.connection).root.id))
-        self._vault.lock()
+        self._vault.lock(by=call.connection)
         return pb.LockResponse(leases_ended=ended)
 
-    async def panic(self, _: Call, __: pb.PanicRequest) -> pb.PanicResponse:
+    async def panic(self, call: Call, __: pb.PanicRequest) -> pb.PanicResponse:
         """Answer `Panic`."""
-        ended = self._revocation.panic()
+        ended = self._revocation.panic(by=call.connection)
         return pb.PanicResponse(leases_ended=ended.leases, requests_ended=ended.requests)
 
     async def authorize(self, call: Call, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
@@ -159,7 +163,11 @@ class VaultService:
             call,
             # Whoever got authority with the old passphrase has to prove the new one.
             lambda: self._slots.change_passphrase(
-                request.current, request.replacement, tree, self._operators.drop_all
+                request.current,
+                request.replacement,
+                tree,
+                self._operators.drop_all,
+                by=call.connection,
             ),
         )
         return pb.ChangePassphraseResponse()

@@ -181,7 +181,8 @@ class Access:
             self._check_room(permission.facts, wish)
             try:
                 # A revocation that comes meanwhile means this tree as well.
-                with self._live_leases.handing_out(permission.facts.root.id, names):
+                facts = permission.facts
+                with self._live_leases.handing_out(facts.root.id, facts.origin.id, names):
                     return await self._hand_out(session, connection, permission, wish)
             except _OvertakenError:
                 # It is decided from the beginning, and may be a question by now.

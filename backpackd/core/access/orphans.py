@@ -61,16 +61,21 @@ class Ancestry:
     Attributes:
         chain: its root and all that stood above it.
         place: where its root ran.
+        origin: the root of the tree around it that no process has chosen, where that is another
+            one (see `PeerFacts.origin`), and where that ran.
     """
 
     chain: tuple[ProcessId, ...]
     place: Place
+    origin: tuple[ProcessId, Place] | None = None
 
     @classmethod
     def of(cls, facts: PeerFacts, root: ProcessFacts) -> "Ancestry":
         """Take it from an attested caller, for a root in its chain."""
         above = facts.chain[facts.chain.index(root) :]
-        return cls(tuple(process.id for process in above), place_of(facts, root))
+        around = facts.origin
+        origin = None if around == root else (around.id, place_of(facts, around))
+        return cls(tuple(process.id for process in above), place_of(facts, root), origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,8 +181,7 @@ class Access:
             self._check_room(permission.facts, wish)
             try:
                 # A revocation that comes meanwhile means this tree as well.
-                facts = permission.facts
-                with self._live_leases.handing_out(facts.root.id, facts.origin.id, names):
+                with self._live_leases.handing_out(permission.facts, names):
                     return await self._hand_out(session, connection, permission, wish)
             except _OvertakenError:
                 # It is decided from the beginning, and may be a question by now.
@@ -213,9 +212,8 @@ class Access:
             if wish.start is not None:
                 self._started.begin(lease, facts, wish.start)
         except BaseException as error:
-            reason = "cancelled"
-            if isinstance(error, BackpackError | _OvertakenError):
-                reason = error.reason
+            told = error if isinstance(error, BackpackError | _OvertakenError) else None
+            reason = told.reason if told is not None else "cancelled"
             self._audit_log.note(
                 self._audit_log.event(
                     "not-handed-out", facts, names=names, lease=lease_id, reason=reason
@@ -359,7 +357,7 @@ class Access:
 
         Raises:
             KeyUnknownError: a key is not stored.
-            _OvertakenError: a key has another value by now: the old one may have been taken back.
+            _OvertakenError: one has another value by now.
         """
         self._keys.require(session, [name for name in names if name not in values.embedded])
         if not self._keys.are_current(session, values.stored):

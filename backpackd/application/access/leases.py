@@ -19,7 +19,7 @@ from backpackd.core.access.leases import DEFAULT_TTL, SHORTEST_TTL, Lease, Lease
 from backpackd.core.access.orphans import Ancestry, Place
 from backpackd.core.errors import LeaseUnknownError, LimitError, PeerUnknownError
 from backpackd.core.names import check_name
-from backpackd.core.peer_facts import ProcessId
+from backpackd.core.peer_facts import PeerFacts, ProcessId
 from backpackd.ports import Clock
 
 MOST_LEASES = 100_000
@@ -198,12 +198,10 @@ class LiveLeases:
         return lease
 
     @contextmanager
-    def handing_out(
-        self, tree: ProcessId, origin: ProcessId, names: Collection[str]
-    ) -> Iterator[None]:
-        """Say that keys are being handed to a tree, inside that of an origin, meanwhile."""
+    def handing_out(self, facts: PeerFacts, names: Collection[str]) -> Iterator[None]:
+        """Say that keys are being handed to a caller meanwhile."""
         one = object()
-        self._under_way[one] = (tree, origin, names)
+        self._under_way[one] = (facts.root.id, facts.origin.id, names)
         try:
             yield
         finally:

@@ -155,12 +155,13 @@ class ServedMethod:
         # Closed at once, and not when it is collected: what it holds ends with the call.
         async with aclosing(self._work(call, request)) as responses:
             async for response in responses:
+                if not self.stays_open:
+                    # Finding the first answer may have taken long, and a slow reader may take its
+                    # time with each: what is still to come is as telling.
+                    self._readmit(call, request)
                 if first:
                     self._guard.succeeded(self._rules)
                     first = False
-                elif not self.stays_open:
-                    # A slow reader may take its time, and what is still to come is as telling.
-                    self._readmit(call, request)
                 await call.send(response.SerializeToString())
 
     async def _requests(self, call: Call) -> AsyncIterator[Message]:

@@ -1,7 +1,7 @@
 """Answers, revocations and policies that come while a call is under way."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -190,3 +190,33 @@ async def test_renewing_at_the_ceiling_again_and_again_moves_nothing_and_keeps_n
     assert len(world.live_leases._table._heap) < 100
     world.clock.pass_(30)
     assert world.live_leases.all() == []
+
+
+async def delete_and_put(world: World) -> None:
+    await world.access.delete_keys(["K"], by=None)
+    await world.put("K", b"new")
+
+
+async def replace(world: World) -> None:
+    await world.put("K", b"new")
+
+
+async def rotate(world: World) -> None:
+    await world.rotation.rotate(lambda _done, _total: None, by=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"), [(delete_and_put, b"new"), (replace, b"new"), (rotate, b"k")]
+)
+@pytest.mark.parametrize("uses", [0, 1])
+async def test_a_value_that_was_taken_back_meanwhile_is_not_handed_out(
+    change: Callable[[World], Awaitable[None]], value: bytes, uses: int
+) -> None:
+    world = await World().stocked()
+    await world.grant("K", uses=uses)
+    task, gate = await under_way(world, "K")
+    await change(world)
+    gate.open()
+    # Decided from the beginning, with the one use that there is.
+    assert await task == {"K": value}
+    assert len(world.live_leases) == 1

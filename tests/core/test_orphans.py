@@ -1,5 +1,6 @@
 """Which orphans a tree may have left behind: of its session or unit, and no others."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,3 +113,37 @@ def test_outside_of_every_unit_all_orphans_count_together() -> None:
 
 def test_a_session_that_is_not_known_is_nobodys() -> None:
     assert not left(process(40, 0, "b.scope"), INIT, place=Place(0, "a.scope", AGENT.id))
+
+
+# The first process of a container: its service, which starts terminals for people.
+SERVICE = replace(INIT, uid=USER, manager=False, executable="/usr/bin/node", name="node")
+AGENT_IN_CONTAINER = PeerFacts(USER, USER, (AGENT, process(20, 20, terminal=7), SERVICE))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (process(40, 20), SERVICE),
+        (process(40, 40), SERVICE),
+        (process(42, 42, terminal=8), process(40, 40), SERVICE),
+    ],
+    ids=["same session", "setsid", "setsid and a terminal of its own"],
+)
+@pytest.mark.parametrize("entered", [False, True])
+def test_the_first_process_takes_orphans_whatever_program_it_is(
+    chain: tuple[ProcessFacts, ...], entered: bool
+) -> None:
+    facts = AGENT_IN_CONTAINER
+    if entered:
+        # As `docker exec` does, from outside of the pid namespace.
+        facts = PeerFacts(USER, USER, (AGENT, process(20, 20, terminal=7, parent=0)))
+    assert left(*chain, place=place_of(facts, AGENT))
+
+
+def test_what_the_same_shell_of_a_container_runs_is_no_orphan() -> None:
+    place = place_of(AGENT_IN_CONTAINER, AGENT)
+    assert not left(process(29, 20, terminal=7), *AGENT_IN_CONTAINER.chain[1:], place=place)
+
+
+def test_the_place_of_the_first_process_is_its_own() -> None:
+    assert place_of(AGENT_IN_CONTAINER, SERVICE).top == SERVICE.id

@@ -1,6 +1,6 @@
 """What counts as the agent, one row for each place in which people start agents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -340,6 +340,34 @@ def test_no_name_that_a_process_gives_itself_makes_its_tree_larger(
         # It called itself a shell before, and nothing but its name told so.
         return
     assert root_index(after, USER) <= root_index(before, USER)
+
+
+CHAINS = st.lists(
+    st.builds(
+        P,
+        st.sampled_from(["node", "bash", "tmux", ""]),
+        st.sampled_from([None, 0, PTS, OTHER_PTS]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(CHAINS, st.integers(0, 5), NAMES, st.booleans())
+def test_in_no_chain_does_a_name_or_a_hidden_program_make_a_tree_larger(
+    downwards: list[P], place: int, name: str, hides: bool
+) -> None:
+    before = chain_of(*downwards)
+    place %= len(downwards)
+    liar = replace(downwards[place], runs="node")
+    honest = chain_of(*downwards[:place], liar, *downwards[place + 1 :])
+    told = replace(liar, runs="" if hides else "node", calls_itself=name)
+    after = chain_of(*downwards[:place], told, *downwards[place + 1 :])
+    assert root_index(after, USER) <= root_index(honest, USER)
+    assert origin_index(after, USER) <= origin_index(honest, USER)
+    for chain in (before, honest, after):
+        assert root_index(chain, USER) <= origin_index(chain, USER)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ middle = os.pidfd_open(os.getpid())
 if os.fork():
     os._exit(0)
 select.select([middle], [], [])
+if sys.argv[1:]:
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(sys.argv[1])
 print(os.getpid(), os.getppid(), flush=True)
 own = os.geteuid()
 for line in sys.stdin:
@@ -106,7 +109,7 @@ NOBODY = 65534
 class Agent:
     """An agent that runs its tool in one way or another."""
 
-    def __init__(self, directory: Path, socket: Path) -> None:
+    def __init__(self, directory: Path, socket: Path, *, name: str = "") -> None:
         directory.mkdir()
         self._report = directory / "report"
         os.mkfifo(self._report)
@@ -115,7 +118,10 @@ class Agent:
         tool.write_text(TOOL)
         self._tool = [sys.executable, str(tool), str(socket), str(self._report)]
         self._process = subprocess.Popen(
-            [*PYTHON, AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*PYTHON, AGENT, *name.split()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         self.pid, parent = map(int, self._process.stdout.readline().split())
@@ -233,3 +239,33 @@ def test_a_new_daemon_knows_of_a_revocation_however_the_tool_asks(
     daemon.start()
     daemon.client().unlock()
     assert agent.get(way) == "waiting-for-approval"
+
+
+@pytest.fixture(params=["tmux", "sway", "bash"])
+def renamed(
+    daemon: RunningDaemon, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Agent]:
+    """Return an agent that calls itself a program which starts others for people."""
+    made = Agent(tmp_path / "agent", daemon.socket, name=request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("way", ["by itself", "on a terminal", "forked twice with setsid"])
+def test_a_revoked_agent_is_asked_about_whatever_it_calls_itself(
+    daemon: RunningDaemon, operator: Client, renamed: Agent, way: str
+) -> None:
+    operator.grant("K")
+    assert renamed.get() == "v"
+    # Each tool has ended by now, and may have been the root of a tree of its own.
+    daemon.client().leases.RevokeLeases(leases_pb2.RevokeLeasesRequest(key="K"))
+    assert renamed.get(way) == "waiting-for-approval"
+
+
+@pytest.mark.parametrize("way", ["by itself", "on a terminal", "forked twice with setsid"])
+def test_a_refused_agent_does_not_ask_again_whatever_it_calls_itself(
+    operator: Client, renamed: Agent, way: str
+) -> None:
+    assert renamed.get() == "waiting-for-approval"
+    operator.deny(operator.pending()[0].code)
+    assert renamed.get(way) == "refused-by-operator"

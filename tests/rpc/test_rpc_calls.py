@@ -278,8 +278,9 @@ STREAMS = [m for m in METHODS if m.server_streaming and RULES[m.full_name].calle
 @pytest.mark.parametrize(
     "method", [m for m in STREAMS if not RULES[m.full_name].stays_open], ids=_path
 )
+@pytest.mark.parametrize("answers", [0, 1])
 async def test_a_stream_ends_with_the_authority_that_it_needs(
-    tmp_path: Path, method: MethodDescriptor
+    tmp_path: Path, method: MethodDescriptor, answers: int
 ) -> None:
     class Long(Answering):
         def __getattr__(self, name: str) -> Any:
@@ -287,7 +288,8 @@ async def test_a_stream_ends_with_the_authority_that_it_needs(
             answer = self._answers[name]()
 
             async def stream(_: Call, __: object) -> AsyncIterator[Any]:
-                yield answer
+                for _each in range(answers):
+                    yield answer
                 served.around.authorized = False
                 yield answer
 
@@ -298,9 +300,13 @@ async def test_a_stream_ends_with_the_authority_that_it_needs(
         request = GetMessageClass(method.input_type)(all=True)
     async with serving(tmp_path, Long(method.containing_service)) as served:
         answer = served.stream(_path(method), request.SerializeToString())
-        assert await answer.read() is not None
+        for _ in range(answers):
+            assert await answer.read() is not None
+        noted = list(served.around.noted)
         with pytest.raises(grpc.RpcError) as caught:
             await answer.read()
+        # What was refused is no use.
+        assert served.around.noted == noted
     assert told(caught.value) == ("UNAUTHENTICATED", "not-authorized")
 
 

@@ -17,7 +17,7 @@ from backpackd.application.access.started_agents import Start, StartedAgents
 from backpackd.application.audit.audit_log import AuditLog
 from backpackd.application.callers.peers import user_changed
 from backpackd.application.callers.reattestation import digested
-from backpackd.application.vault.keys import Keys
+from backpackd.application.vault.keys import Keys, Opened
 from backpackd.application.vault.vault import Draft, Session, Vault
 from backpackd.core.access.decision import (
     Allow,
@@ -181,7 +181,7 @@ class Access:
             self._check_room(permission.facts, wish)
             try:
                 # A revocation that comes meanwhile means this tree as well.
-                with self._live_leases.handing_out(permission.facts.root.id, names):
+                with self._live_leases.handing_out(permission.facts, names):
                     return await self._hand_out(session, connection, permission, wish)
             except _OvertakenError:
                 # It is decided from the beginning, and may be a question by now.
@@ -193,7 +193,6 @@ class Access:
         """Open the values, record the handout, spend what it costs, and issue the lease."""
         facts, names = permission.facts, permission.names
         values = await self._values(session, connection, names, wish)
-        stored = [name for name in names if name not in values.embedded]
         lease_id = secrets.token_hex(16)
         entry = self._audit_log.event(
             "withheld" if wish.withholds else "allowed",
@@ -205,9 +204,9 @@ class Access:
             claimed_reason=render(wish.reason, limit=CLAIM_LIMIT),
         )
         try:
-            allowed = await self._spend(session, connection, permission, stored, entry)
+            allowed = await self._spend(session, connection, permission, values, entry)
             # From here to the reply nothing waits, so nothing can come in between.
-            self._keys.require(session, stored)
+            self._require_stored(session, names, values)
             # Again: of many that were told at once that there is room, only so many get it.
             self._check_room(facts, wish)
             lease = self._issue(facts, names, allowed, wish, lease_id)
@@ -354,14 +353,25 @@ class Access:
             embedded = await self._embedded.embedded(connection, session, wish.agent_lock, names)
         rest = [name for name in names if name not in embedded]
         wanted = rest and not wish.withholds
-        return _Values(embedded, await self._keys.open(session, rest) if wanted else {})
+        return _Values(embedded, await self._keys.read(session, rest) if wanted else Opened())
+
+    def _require_stored(self, session: Session, names: Sequence[str], values: "_Values") -> None:
+        """Return if what no lock embeds is stored, with the values that were read.
+
+        Raises:
+            KeyUnknownError: a key is not stored.
+            _OvertakenError: one has another value by now.
+        """
+        self._keys.require(session, [name for name in names if name not in values.embedded])
+        if not self._keys.are_current(session, values.stored):
+            raise _OvertakenError
 
     async def _spend(
         self,
         session: Session,
         connection: Connection,
         permission: "_Permission",
-        stored: Sequence[str],
+        values: "_Values",
         entry: AuditEvent,
     ) -> Allow:
         """Write the entry, spend one use of every counted grant, return what the lease rests on.
@@ -377,7 +387,7 @@ class Access:
             async def draft(now: Session) -> Draft:
                 # When the turn comes: of two callers at once, only one gets the last use.
                 allowed = self._confirm(session, permission)
-                self._keys.require(session, stored)
+                self._require_stored(session, permission.names, values)
                 standing = [grant.used() for grant in allowed.grants if not grant.consent]
                 grants = now.authority.with_grants(standing)
                 record = now.authority.next(self._grant_clock.now_ms(), grants=grants)
@@ -429,12 +439,9 @@ class Access:
     ) -> Lease:
         now_ms = self._grant_clock.now_ms()
         # A lease ends with the standing grant that it rests on; a consent's time is for using it.
-        ends = [
-            grant.expires_at_ms
-            for grant in decision.grants
-            if grant.expires_at_ms is not None and not grant.consent
-        ]
-        longest = min([float(decision.max_ttl), *((end - now_ms) / 1000 for end in ends)])
+        ends = [grant.expires_at_ms for grant in decision.grants if not grant.consent]
+        left = [(end - now_ms) / 1000 for end in ends if end is not None]
+        longest = min([float(decision.max_ttl), *left])
         if longest <= 0:
             raise DeniedError(
                 "the grant that covers the keys asked for has just expired: the operator can add "
@@ -473,9 +480,8 @@ class _Permission:
     @property
     def counted(self) -> bool:
         """Whether the vault counts the uses of a grant that it rests on."""
-        return any(
-            grant.uses_left is not None and not grant.consent for grant in self.allowed.grants
-        )
+        standing = (grant for grant in self.allowed.grants if not grant.consent)
+        return any(grant.uses_left is not None for grant in standing)
 
     def same_as(self, other: "_Permission") -> bool:
         """Tell whether it rests on the same, on the same terms."""
@@ -487,8 +493,8 @@ class _Values:
     """The values that are handed over, by where they come from. No repr shows them."""
 
     embedded: dict[str, bytes] = field(repr=False)
-    stored: dict[str, bytes] = field(repr=False)
+    stored: Opened
 
     def of(self, name: str) -> bytes:
         """Return the value of a key."""
-        return self.embedded[name] if name in self.embedded else self.stored[name]
+        return self.embedded[name] if name in self.embedded else self.stored.values[name]

@@ -6,7 +6,7 @@ in the same moment.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from backpackd.application.audit.audit_log import AuditLog
@@ -17,9 +17,9 @@ from backpackd.core.access.consents import EVERY_KEY
 from backpackd.core.access.grants import Grant
 from backpackd.core.access.leases import DEFAULT_TTL, SHORTEST_TTL, Lease, LeaseTable
 from backpackd.core.access.orphans import Ancestry, Place
-from backpackd.core.errors import LeaseUnknownError, LimitError
+from backpackd.core.errors import LeaseUnknownError, LimitError, PeerUnknownError
 from backpackd.core.names import check_name
-from backpackd.core.peer_facts import ProcessId
+from backpackd.core.peer_facts import PeerFacts, ProcessId
 from backpackd.ports import Clock, Connection
 
 MOST_LEASES = 100_000
@@ -109,7 +109,10 @@ class LiveLeases:
         # What trees that still live were handed before, and what is being handed out: a revocation
         # means them, too, though they hold no lease.
         self._past: dict[ProcessId, set[str]] = {}
-        self._under_way: dict[object, tuple[ProcessId, Collection[str]]] = {}
+        self._under_way: dict[object, tuple[ProcessId, ProcessId, Collection[str]]] = {}
+        # What roots inside of a tree were handed, and where that tree's own root ran. Such a root
+        # may be each tool of an agent that calls itself what starts programs for people.
+        self._inside: dict[ProcessId, tuple[Place, set[str]]] = {}
         # Of the trees that have or had leases: what was above them when they got one.
         self._ancestry: dict[ProcessId, Ancestry] = {}
         self._watchers: Watchers[LeaseWatcher] = Watchers(
@@ -159,9 +162,15 @@ class LiveLeases:
         self.check_room(holder)
         roots = {g.id: g.selector.process for g in grants if g.selector.process is not None}
         needed = {holder, *roots.values()}
+        origin = ancestry.origin if ancestry is not None else None
         try:
             for process in needed:
                 self._process_watches.watch(process)
+            if origin is not None:
+                # Of one that has ended nothing can be revoked any more.
+                with suppress(PeerUnknownError):
+                    self._process_watches.watch(origin[0])
+                    _add(self._inside.setdefault(origin[0], (origin[1], set()))[1], names)
         except BaseException:
             self._process_watches.let_go(needed)
             raise
@@ -185,10 +194,10 @@ class LiveLeases:
         return lease
 
     @contextmanager
-    def handing_out(self, tree: ProcessId, names: Collection[str]) -> Iterator[None]:
-        """Say that keys are being handed to a tree meanwhile."""
+    def handing_out(self, facts: PeerFacts, names: Collection[str]) -> Iterator[None]:
+        """Say that keys are being handed to a caller meanwhile."""
         one = object()
-        self._under_way[one] = (tree, names)
+        self._under_way[one] = (facts.root.id, facts.origin.id, names)
         try:
             yield
         finally:
@@ -197,7 +206,14 @@ class LiveLeases:
     def place_of(self, holder: ProcessId) -> Place | None:
         """Say where the root of a tree that has or had leases ran; None: not known."""
         ancestry = self._ancestry.get(holder)
-        return ancestry.place if ancestry is not None else None
+        if ancestry is not None:
+            return ancestry.place
+        return self._inside[holder][0] if holder in self._inside else None
+
+    def origin_of(self, holder: ProcessId) -> ProcessId | None:
+        """Name the origin of a tree that has or had leases; None: itself, or not known."""
+        ancestry = self._ancestry.get(holder)
+        return ancestry.origin[0] if ancestry is not None and ancestry.origin is not None else None
 
     def had(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
         """Return the trees that had keys without holding a lease on them, and which.
@@ -205,13 +221,27 @@ class LiveLeases:
         Args:
             name: of the key that matters; None: any.
         """
-        found: list[tuple[ProcessId, Collection[str]]] = [
-            *self._under_way.values(),
-            *self._past.items(),
-        ]
-        if name is None:
-            return found
-        return [(tree, (name,)) for tree, names in found if name in names or EVERY_KEY in names]
+        return _holding(
+            name,
+            [
+                *((tree, names) for tree, _, names in self._under_way.values()),
+                *self._past.items(),
+            ],
+        )
+
+    def had_inside(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
+        """Return the origins of trees that have or had keys, and which, also where they have ended.
+
+        Args:
+            name: of the key that matters; None: any.
+        """
+        return _holding(
+            name,
+            [
+                *((origin, names) for _, origin, names in self._under_way.values()),
+                *((origin, names) for origin, (_, names) in self._inside.items()),
+            ],
+        )
 
     def renew(self, holder: ProcessId, lease_id: str, *, ttl: int) -> Lease:
         """Extend a lease of a process tree from now.
@@ -332,8 +362,9 @@ class LiveLeases:
     def drop_all(self, reason: str, *, by: Connection | None) -> int:
         """End every lease and every watch: the vault is being locked; return how many leases."""
         ended = len(self.end_all(reason, by=by))
-        trees = set(self._past)
+        trees = {*self._past, *self._inside}
         self._past.clear()
+        self._inside.clear()
         self._ancestry.clear()
         self._process_watches.let_go(trees)
         for watcher in self._watchers:
@@ -391,10 +422,7 @@ class LiveLeases:
         self._process_watches.let_go(processes)
 
     def _remember(self, lease: Lease) -> None:
-        past = self._past.setdefault(lease.holder, set())
-        past.update(lease.names)
-        if len(past) > _MOST_PAST:
-            self._past[lease.holder] = {EVERY_KEY}
+        _add(self._past.setdefault(lease.holder, set()), lease.names)
 
     def _tell(self, kind: str, lease: Lease, reason: str = "") -> None:
         if not self._watchers:
@@ -409,12 +437,31 @@ class LiveLeases:
         return {
             process
             for process in processes
-            if self._table.holds(process) or process in self._given_to or process in self._past
+            if self._table.holds(process)
+            or process in self._given_to
+            or process in self._past
+            or process in self._inside
         }
 
     def _process_ended(self, process: ProcessId) -> None:
         self._past.pop(process, None)
+        self._inside.pop(process, None)
         self._ancestry.pop(process, None)
         self._ended(self._table.end_holder(process), "holder-gone", None, decided=False)
         for grant_id in list(self._given_to.get(process, ())):
             self._ended(self._table.end_grant(grant_id), "grant-gone", None, decided=False)
+
+
+def _add(known: set[str], names: Collection[str]) -> None:
+    known.update(names)
+    if len(known) > _MOST_PAST:
+        known.clear()
+        known.add(EVERY_KEY)
+
+
+def _holding(
+    name: str | None, found: list[tuple[ProcessId, Collection[str]]]
+) -> list[tuple[ProcessId, Collection[str]]]:
+    if name is None:
+        return found
+    return [(tree, (name,)) for tree, names in found if name in names or EVERY_KEY in names]

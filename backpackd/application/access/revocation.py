@@ -5,7 +5,7 @@ once; `keep` then stores what of it has to outlive the daemon.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backpackd.application.access.approvals import Approvals, roots
@@ -143,7 +143,8 @@ class Revocation:
         # An agent still has what it was given, though its lease is over.
         self._started.tell({tree for tree, _ in had}.__contains__)
         self._note("key", by, names=(name,))
-        return self._stick(ended, by, lambda consent: consent.covers(name), had)
+        inside = self._live_leases.had_inside(name)
+        return self._stick(ended, by, lambda consent: consent.covers(name), [*had, *inside])
 
     def tree(self, pid: int, *, by: Connection | None) -> list[Lease]:
         """Revoke all that a process and what it has started have, or would get by a grant.
@@ -166,7 +167,8 @@ class Revocation:
         ended = self._live_leases.end_all("revoked", by=by)
         self._started.tell()
         self._note("all", by)
-        return self._stick(ended, by, lambda _: True, self._live_leases.had())
+        had = [*self._live_leases.had(), *self._live_leases.had_inside()]
+        return self._stick(ended, by, lambda _: True, had)
 
     def panic(self, *, by: Connection | None) -> Panicked:
         """End every lease and request, and drop the master key, before anything else happens.
@@ -176,7 +178,7 @@ class Revocation:
         had a key gets one under a standing grant.
         """
         leases = len(self._live_leases.end_all("panic", by=by))
-        had = self._live_leases.had()
+        had = [*self._live_leases.had(), *self._live_leases.had_inside()]
         trees = frozenset(tree for tree, _ in [*had, *self._origins(had)])
         many = len(trees) > MOST_TREES
         places = {} if many else self._places(trees)
@@ -226,7 +228,7 @@ class Revocation:
         Consents that are meant end with or without a lease on them. Otherwise an agent that gives
         every lease back at once could not be revoked from.
         """
-        widened = self._started.with_origins(ended)
+        widened = [*ended, *self._with_origins(ended)]
         others = [*further, *self._origins(further)]
         rested: list[Lease] = []
         for consent in self._withdraw(widened, meant, others):
@@ -268,6 +270,19 @@ class Revocation:
         return ended
 
     def _origins(self, revoked: Collection[Revoked]) -> list[Revoked]:
-        """Name the trees that agents were started in, which outlive the agents."""
-        found = [(self._started.origin_of(tree), names) for tree, names in revoked]
+        """Name the trees that these lie in, which outlive them."""
+        found = [(self._origin_of(tree), names) for tree, names in revoked]
         return [(origin, names) for origin, names in found if origin is not None]
+
+    def _with_origins(self, leases: Collection[Lease]) -> list[Lease]:
+        """Return, for each lease of a tree inside another one, one like it of that other one.
+
+        For what is remembered of a revocation. Otherwise an agent whose tools, each the root of a
+        tree of its own, end with their work would get the keys back.
+        """
+        found = [(self._origin_of(lease.holder), lease) for lease in leases]
+        return [replace(lease, holder=origin) for origin, lease in found if origin is not None]
+
+    def _origin_of(self, tree: ProcessId) -> ProcessId | None:
+        origin = self._live_leases.origin_of(tree) or self._started.origin_of(tree)
+        return origin if origin != tree else None

@@ -17,7 +17,7 @@ process tree of its own, for as long as it lives. Rules:
 """
 
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from backpackd.application.access.leases import LiveLeases
@@ -179,18 +179,6 @@ class StartedAgents:
             for one, agent in self._agents.items()
             if not set(agent.within).isdisjoint(processes)
         }
-
-    def with_origins(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Add, for each lease of an agent, one like it of the tree that the agent was started in.
-
-        For what is remembered of a revocation, which must outlive the agent.
-        """
-        widened = list(leases)
-        for lease in leases:
-            agent = self._agents.get(lease.holder)
-            if agent is not None and agent.origin != lease.holder:
-                widened.append(replace(lease, holder=agent.origin))
-        return widened
 
     def origin_of(self, process: ProcessId) -> ProcessId | None:
         """Return the root of the tree that an agent was started in; None: it is no agent."""

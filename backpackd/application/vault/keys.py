@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backpackd.application.vault.vault import Draft, Session, Vault
 from backpackd.core.audit.events import AuditEvent
@@ -39,6 +39,19 @@ class PutResult:
     created: int
     replaced: int
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Values that were read, and the rows that they came from. No repr shows them.
+
+    Attributes:
+        values: by name.
+        heads: of those rows, to notice that a key was deleted or got another value since.
+    """
+
+    values: dict[str, bytes] = field(default_factory=dict, repr=False)
+    heads: tuple[RowHead, ...] = ()
 
 
 class Keys:
@@ -246,8 +259,19 @@ class Keys:
         """
         _require(session, _indexes(session, names))
 
+    def are_current(self, session: Session, opened: Opened) -> bool:
+        """Tell whether the keys still have the values that were read, in the same rows.
+
+        A key that was deleted may be stored again by now, with another value.
+        """
+        return all(session.rows.get(head.index) == head for head in opened.heads)
+
     async def open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the values of keys, all or none.
+        """Return the values of keys, as `read` does."""
+        return (await self.read(session, names)).values
+
+    async def read(self, session: Session, names: Sequence[str]) -> Opened:
+        """Read the values of keys, all or none.
 
         Args:
             session: in which the caller decided; the names are checked.
@@ -260,30 +284,32 @@ class Keys:
         while True:
             epoch = session.epoch
             try:
-                return await self._open(session, names)
+                return await self._read(session, names)
             except (DamageError, KeyUnknownError):
                 # Read while a rotation was under way: its rows have other places and seals.
                 async with self._vault.steady():
                     if session.epoch == epoch:
                         raise
 
-    async def _open(self, session: Session, names: Sequence[str]) -> dict[str, bytes]:
+    async def _read(self, session: Session, names: Sequence[str]) -> Opened:
         indexes = _indexes(session, names)
         _require(session, indexes)
         expected = {index: session.rows[index] for index in indexes.values()}
         rows = await self._store.rows(expected)
         values = {}
+        heads = []
         with session.open_master() as master:
             # One may have been deleted meanwhile, which is no damage.
             _require(session, indexes)
             for name in names:
                 index = indexes[name]
                 row = _genuine(rows.get(index), {expected[index], session.rows[index]}, name)
+                heads.append(row.row_head)
                 try:
                     values[name] = records.open_value(master, vault_id=session.vault_id, row=row)
                 except OpenError as error:
                     raise _damaged(name) from error
-        return values
+        return Opened(values, tuple(heads))
 
     async def _created(self, session: Session, names: Mapping[bytes, str]) -> dict[bytes, int]:
         """Return since when keys are stored, for those that get a new value.

@@ -11,6 +11,9 @@ A process can also give its own parent a child (`CLONE_PARENT` in clone(2)). Suc
 any other command that the parent, for example a shell, started. It is never older than the root. So
 every younger child of the root's parent also counts as possibly left behind, with everything below
 it.
+
+The first process of a pid namespace takes the orphans of all of it, whatever program it is: also
+the agent of a container. So what stands right below it may be an orphan.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,8 +33,8 @@ class Place:
         session: its session id; 0 where that is not known.
         unit: its systemd unit. None outside of one, which counts as one place for all such
             processes: otherwise `setsid` would be enough to leave it.
-        top: the outermost process above the root that is no manager and no other user's: a terminal
-            program, or the root itself. What runs below it is no orphan.
+        top: the outermost process above the root that is no manager, no other user's and not pid 1:
+            a terminal program, or the root itself. What runs below it is no orphan.
         parent: what stood right above the root; None for a service manager, below which orphans are
             told apart by session and unit, and where it is not known.
     """
@@ -44,9 +47,11 @@ class Place:
 
 def place_of(facts: PeerFacts, process: ProcessFacts) -> Place:
     """Return where a process of a chain runs."""
-    above = facts.chain[facts.chain.index(process) + 1 :][:1]
+    at = facts.chain.index(process)
+    above = facts.chain[at + 1 :][:1]
     parent = above[0].id if above and not above[0].manager else None
-    return Place(process.session, process.unit, facts.chain[facts.outermost].id, parent)
+    top = facts.chain[max(at, _top_index(facts))].id
+    return Place(process.session, process.unit, top, parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,21 @@ class Ancestry:
     Attributes:
         chain: its root and all that stood above it.
         place: where its root ran.
+        origin: the root of the tree around it that no process has chosen, where that is another
+            one (see `PeerFacts.origin`), and where that ran.
     """
 
     chain: tuple[ProcessId, ...]
     place: Place
+    origin: tuple[ProcessId, Place] | None = None
 
     @classmethod
     def of(cls, facts: PeerFacts, root: ProcessFacts) -> "Ancestry":
         """Take it from an attested caller, for a root in its chain."""
         above = facts.chain[facts.chain.index(root) :]
-        return cls(tuple(process.id for process in above), place_of(facts, root))
+        around = facts.origin
+        origin = None if around == root else (around.id, place_of(facts, around))
+        return cls(tuple(process.id for process in above), place_of(facts, root), origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +83,9 @@ class Traces:
     """Facts about a caller that show which trees may have left it behind.
 
     Attributes:
-        top: the outermost process of its chain that is no manager and no other user's.
-        orphaned: whether that process has only a manager above it, or nothing that could be read.
+        top: the outermost process of its chain that is no manager, no other user's and not pid 1.
+        orphaned: whether that process has only a manager or pid 1 above it, or nothing that could
+            be read.
         sessions: of its chain up to there.
         units: likewise.
         adopted: sessions of processes whose parent is in another session, though they lead none:
@@ -92,12 +103,12 @@ class Traces:
     @classmethod
     def of(cls, facts: PeerFacts) -> "Traces":
         """Take them from an attested caller."""
-        end = facts.outermost + 1
+        end = _top_index(facts) + 1
         own, above = facts.chain[:end], facts.chain[end : end + 1]
         return cls(
             own[-1].id,
             # Who has come in from outside of the pid namespace has parent 0. An orphan never has.
-            above[0].manager if above else own[-1].parent > 0,
+            _takes_orphans(above[0]) if above else own[-1].parent > 0,
             frozenset(process.session for process in own) - {0},
             frozenset(process.unit for process in own),
             frozenset(_adopted(own)) - {0},
@@ -116,6 +127,15 @@ class Traces:
         if not self.orphaned or self.top == place.top:
             return False
         return place.session in self.sessions or place.unit in self.units
+
+
+def _top_index(facts: PeerFacts) -> int:
+    top = facts.outermost
+    return top - 1 if top > 0 and _takes_orphans(facts.chain[top]) else top
+
+
+def _takes_orphans(process: ProcessFacts) -> bool:
+    return process.manager or process.id.pid == 1
 
 
 def _adopted(chain: tuple[ProcessFacts, ...]) -> Iterator[int]:

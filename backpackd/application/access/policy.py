@@ -1,4 +1,4 @@
-"""The policy: the sealed one, which the operator replaces, and what tightens it."""
+"""The policy: the sealed one, which the operator replaces, and the one that tightens it."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,13 @@ class VaultPolicy:
     """The policy of one vault.
 
     Attributes:
-        on_change: called, in order, in the moment from which another policy is in force, with the
-            one that was; not while the vault is locked, when there is nothing that it holds for.
+        on_change: functions that are called, in order, at the moment when a new policy takes
+            effect, with the policy before it. They are not called while the vault is locked: then
+            there is nothing to apply it to.
 
     Args:
         vault: holds the sealed policy in its authority record.
-        audit_log: is told of every change.
+        audit_log: records every change.
     """
 
     def __init__(self, vault: Vault, audit_log: AuditLog) -> None:
@@ -40,13 +41,14 @@ class VaultPolicy:
         return self._vault.session().authority.policy
 
     def tightening(self) -> Policy:
-        """Return what is laid on top of the sealed policy."""
+        """Return the policy that tightens the sealed one."""
         return self._tightening
 
     def tighten(self, by: Policy) -> None:
-        """Lay another policy on top of the sealed one, in place of what was there.
+        """Replace the policy that tightens the sealed one.
 
-        Anybody who can write the configuration file decides what; it can take away, never give.
+        Any process that can write the configuration file decides its contents. So this policy can
+        only take away, never give.
         """
         changed = by != self._tightening
         before = self._in_force()
@@ -57,7 +59,7 @@ class VaultPolicy:
             self._changed(before)
 
     async def replace(self, policy: Policy) -> None:
-        """Seal another policy, durably before it returns."""
+        """Seal another policy, durably before this returns."""
         before = policy
 
         async def draft(session: Session) -> Draft:
@@ -70,7 +72,7 @@ class VaultPolicy:
         await self._vault.change(draft, lambda: self._changed(before))
 
     def replaced(self, before: Policy) -> None:
-        """Do what is due when the sealed policy was replaced together with other things.
+        """Apply a sealed policy that was replaced together with other things.
 
         Args:
             before: the sealed policy until now.
@@ -89,7 +91,7 @@ class VaultPolicy:
 
 
 def told(policy: Policy) -> dict[str, str]:
-    """Say what a policy is, in the words of the audit log."""
+    """Describe a policy for the audit log."""
     said = {
         "default": policy.default,
         "listing": policy.listing,

@@ -1,11 +1,11 @@
-"""The vault: its state, its master key, and the one way in which it changes.
+"""The vault: its state, its master key, and the only way to change it.
 
-While unlocked there is a `Session`: the master key in the secret arena, the authority record, and
-the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
-the session at its start; after an `await` the session itself says whether it is over.
+While it is unlocked there is a `Session`: the master key in the secret arena, the authority record,
+and the heads of all key rows, all verified against each other. Locking drops it. Each operation
+takes the session at its start. After an `await`, the session itself says whether it is over.
 
-Changes go through `change`, one after the other, each as a task of its own: a caller that goes
-away in the middle cannot leave memory and store telling different stories.
+Changes go through `change`, one after another, each as its own task. So memory and store cannot
+differ if a caller disconnects in the middle.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ class Vault:
     """One vault and its three states.
 
     Attributes:
-        on_unlock: called, in order, when the vault has been unlocked.
-        on_lock: called, in order, when the master key has been dropped.
+        on_unlock: functions that are called, in order, when the vault has been unlocked.
+        on_lock: functions that are called, in order, when the master key has been dropped.
 
     Args:
         store: where it is kept.
-        arena: where its master key lives while unlocked.
+        arena: where its master key is while unlocked.
         stretcher: turns passphrases into slot secrets.
         clock: the time.
-        journal: makes changes durable together with what the audit log says of them.
+        journal: makes changes durable together with their audit entries.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Vault:
         return self._state
 
     async def open(self) -> None:
-        """Look at what is stored; the vault is locked or uninitialized after it.
+        """Read what is stored. After this, the vault is locked or uninitialized.
 
         Raises:
-            DamageError: what is stored is no vault.
+            DamageError: what is stored is not a vault.
         """
         stored = await self._store.load()
         if stored is not None:
@@ -106,7 +106,7 @@ class Vault:
         return self._session
 
     def touch(self) -> None:
-        """Note a use of the vault, which puts off locking when idle."""
+        """Record a use of the vault, which delays the lock for idle time."""
         if self._session is not None:
             self._session.used_at = self._clock.boot()
 
@@ -116,20 +116,20 @@ class Vault:
         return self._kinds
 
     async def init(self, passphrase: bytes, tree: ProcessId, *, recovery: bool = False) -> str:
-        """Make a new vault with a passphrase slot and leave it unlocked.
+        """Create a new vault with a passphrase slot, and leave it unlocked.
 
         Args:
             passphrase: the first one.
-            tree: whose turn the stretching takes.
-            recovery: make a recovery slot, too.
+            tree: the process tree whose turn the stretching takes.
+            recovery: whether to create a recovery slot, too.
 
         Returns:
-            The recovery code, which nothing can show again; empty without one.
+            The recovery code, which cannot be shown again; empty without one.
 
         Raises:
             AlreadyInitializedError: there is one.
             InvalidRequestError: the passphrase is refused.
-            LockedError: it was made, and locked before it could be left unlocked.
+            LockedError: it was created, but locked before it could be left unlocked.
         """
         states.after(self._state, Event.INIT)
         locks = self._locks
@@ -146,13 +146,13 @@ class Vault:
         return recovery_code.encode(code) if code else ""
 
     async def _init(self, made: Sequence[tuple[str, Stretching, bytes]], locks: int) -> None:
-        # Asked again: of two at once, one has won by now.
+        # Checked again: of two callers at once, the other one may have been first.
         states.after(self._state, Event.INIT)
         master, stored, authority, new = stored_vault.make(made, self.now_ms())
         try:
             await self._store.create(stored)
         except BackpackError:
-            # There may be one after all: put there meanwhile, or ours, made and not yet opened.
+            # There may be one now: stored by somebody else, or ours, created but not yet opened.
             with suppress(BackpackError):
                 await self.open()
             raise
@@ -171,20 +171,21 @@ class Vault:
     ) -> None:
         """Load the master key, after everything stored has been verified.
 
-        On an unlocked vault it verifies the passphrase and changes nothing.
+        If the vault is already unlocked, this verifies the passphrase and changes nothing.
 
         Args:
             passphrase: or a recovery code, or a key for unattended use.
-            tree: whose turn the stretching takes.
-            kinds: of slots that it may open.
-            accept_older: unlock also what is older than the log; only by slots that authorize.
+            tree: the process tree whose turn the stretching takes.
+            kinds: the kinds of slots that it may open.
+            accept_older: also unlock a vault that is older than its log; only by slots that give
+                authority.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
             DamageError: a slot, the authority record or the set of rows is not what was sealed, or
                 all of them are older than the audit log (`vault-stepped-back`).
             UninitializedError: there is no vault.
-            LockedError: it was locked while this was under way; the later word counts.
+            LockedError: it was locked during this; the lock wins.
         """
         states.after(self._state, Event.UNLOCK)
         locks = self._locks
@@ -201,19 +202,19 @@ class Vault:
 
     async def _unlock(self, slot: Slot, master: bytes, locks: int, *, accept_older: bool) -> None:
         if self._state is State.UNLOCKED:
-            # Another one was faster; what opened this slot must have led to the same key.
+            # Another call was faster. The opened slot must have led to the same key.
             with self.session().open_master() as current:
                 if not slots.same_master(master, current):
                     raise stored_vault.damaged_slots()
             return
-        # Read again: the vault may have been unlocked, changed and locked since.
+        # Read again: the vault may have been unlocked, changed and locked since then.
         stored = await stored_vault.load(self._store)
         found = stored_vault.decode_slots(stored)
         if slot not in found:
-            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+            raise WrongPassphraseError("the passphrase has just been changed: try again")
         heads = await self._store.heads()
         authority = stored_vault.verified(master, stored, found, heads)
-        # Before anything of it is used: what was put back would hand out what was taken back since.
+        # Before any use: an older copy would hand out what was revoked since then.
         authority = await self._journal.hold(master, stored, authority, accept_older=accept_older)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
@@ -221,9 +222,9 @@ class Vault:
         self._begin(master, stored, authority=authority, rows=by_index, slots=by_id, opened_by=slot)
 
     def _check_not_locked(self, locks: int) -> None:
-        # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
+        # A lock during an unlock (for example a closed lid) must win.
         if self._locks != locks:
-            raise LockedError("the vault was locked meanwhile: unlock it again")
+            raise LockedError("the vault was locked in the meantime: unlock it again")
 
     def _begin(
         self,
@@ -255,16 +256,16 @@ class Vault:
     async def verify(
         self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
     ) -> Slot:
-        """Check a passphrase or code against the unlocked vault and return the slot that it opens.
+        """Check a passphrase or code against the unlocked vault, and return the slot that it opens.
 
         Args:
             passphrase: or a recovery code.
-            tree: whose turn the stretching takes.
-            kinds: of slots to try.
+            tree: the process tree whose turn the stretching takes.
+            kinds: the kinds of slots to try.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
-            LockedError: the vault is locked, or was locked meanwhile.
+            LockedError: the vault is locked, or was locked during this.
         """
         session = self.session()
         while True:
@@ -277,22 +278,22 @@ class Vault:
             if now is slot:
                 break
             if now is None or now.sealed != slot.sealed:
-                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
-            # A rotation put another master key into it meanwhile, and what opens it is the same.
+                raise WrongPassphraseError("the vault's slots have just been changed: try again")
+            # A rotation has put another master key into it, but the same secret opens it.
         with session.open_master() as current:
             if not slots.same_master(master, current):
                 raise stored_vault.damaged_slots()
         return slot
 
     def lock(self) -> None:
-        """Drop the master key at once; everything that rests on it ends with it."""
+        """Drop the master key at once, and end everything that rests on it."""
         self._state = states.after(self._state, Event.LOCK)
         self._locks += 1
         session, self._session = self._session, None
         if session is not None:
             session.over = True
             session.master.wipe()
-            # Every one of them, also where one of them fails.
+            # All of them, even if one fails.
             with ExitStack() as stack:
                 for callback in reversed(self.on_lock):
                     stack.callback(callback)
@@ -304,13 +305,13 @@ class Vault:
         *,
         sets_aside: bool = False,
     ) -> None:
-        """Make one change durable and then visible, alone and whole.
+        """Make one change durable and then visible, alone and completely.
 
         Args:
-            draft: builds the change from the session as it is when its turn comes; what it
-                raises is raised here and nothing is changed; None changes nothing.
-            then: called once the change is visible, in the same moment and whether or not the
-                caller is still there: for what must not outlive the change.
+            draft: builds the change from the session when its turn comes. What it raises is raised
+                here, and nothing is changed. None changes nothing.
+            then: called at the moment when the change becomes visible, whether or not the caller
+                is still connected: for what must not outlive the change.
             sets_aside: whether `draft` sets rows aside in the store.
 
         Raises:
@@ -320,7 +321,7 @@ class Vault:
         session = self.session()
 
         async def apply() -> None:
-            # What entitled the caller ended with the session, so a later one will not do.
+            # The caller's rights ended with the session, so a later session does not count.
             session.check()
             plan = await draft(session)
             if plan is None:
@@ -370,15 +371,15 @@ class Vault:
         prepare: Callable[[Session], Awaitable[Renewal]],
         then: Callable[[], None] | None = None,
     ) -> None:
-        """Put a vault under a new master key in place of this one, alone and whole.
+        """Replace the master key of a vault by a new one, alone and completely.
 
         Args:
-            prepare: sets all rows aside in the store, sealed anew, and says what else there is.
-                What it raises is raised here, and the old master key stays fully in force.
+            prepare: sets all rows aside in the store, sealed again, and returns the other parts.
+                What it raises is raised here, and the old master key stays fully valid.
             then: as for `change`.
 
         Raises:
-            LockedError: the vault is locked, or was locked before the new key was in force.
+            LockedError: the vault is locked, or was locked before the new key was valid.
             StoreError: nothing was stored.
         """
         session = self.session()
@@ -398,7 +399,7 @@ class Vault:
                 aside=len(renewal.rows),
                 nothing_else=True,
             )
-            # Before it is in force: a full arena afterwards would leave the old key in memory.
+            # Before the commit: a full arena after it would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
                 await self._journal.commit(change, record, renewal.events)
@@ -406,7 +407,7 @@ class Vault:
                 fresh.wipe()
                 raise
             if session.over:
-                # In force all the same: the next unlock finds the new master key in every slot.
+                # The new key is valid in any case: the next unlock finds it in every slot.
                 fresh.wipe()
                 return
             session.renew(fresh, record, sealed, renewal)
@@ -416,11 +417,11 @@ class Vault:
         await self._alone(lambda: self._clearing(apply()))
 
     async def _clearing(self, work: Coroutine[object, object, None]) -> None:
-        """Do a piece of work, and forget after it what was set aside: no other one may find it."""
+        """Run a change, and then drop what was set aside, so that no other change finds it."""
         try:
             await work
         finally:
-            # What cannot be dropped is no part of the vault, and gone with the next start.
+            # If it cannot be dropped, it is no part of the vault, and gone at the next start.
             with suppress(BackpackError):
                 await self._store.drop_aside()
 
@@ -431,23 +432,23 @@ class Vault:
         amend: Callable[[Authority], Authority],
         events: Sequence[AuditEvent],
     ) -> None:
-        """Change the authority record of a locked vault with a master key that a slot gave.
+        """Change the authority record of a locked vault with a master key from a slot.
 
-        For what is to be noted without unlocking. Everything stored is verified first. A vault of
-        an older version has no audit log before it is unlocked, and then `events` are not told.
+        For what must be recorded without unlocking. Everything stored is verified first. A vault of
+        an older version has no audit log before its first unlock, so `events` are dropped then.
 
         Raises:
             DamageError: what is stored is not what was sealed.
-            LockedError: the vault was unlocked meanwhile, which has another way of changing.
+            LockedError: the vault was unlocked during this, and then changes in another way.
         """
 
         async def apply() -> None:
             if self._state is not State.LOCKED:
-                raise LockedError("the vault was unlocked meanwhile: try again")
+                raise LockedError("the vault was unlocked in the meantime: try again")
             stored = await stored_vault.load(self._store)
             found = stored_vault.decode_slots(stored)
             if slot not in found:
-                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+                raise WrongPassphraseError("the vault's slots have just been changed: try again")
             authority = stored_vault.verified(master, stored, found, await self._store.heads())
             held = await self._journal.hold(master, stored, authority, accept_older=False)
             record = self._journal.anchored(amend(held))
@@ -459,7 +460,7 @@ class Vault:
 
     @asynccontextmanager
     async def steady(self) -> AsyncIterator[None]:
-        """Hold off changes, so that what the store and the session say is of one moment."""
+        """Delay changes, so that the store and the session show the same moment."""
         async with self._changing:
             yield
 
@@ -468,12 +469,12 @@ class Vault:
         return int(self._clock.wall() * 1000)
 
     async def settle(self) -> None:
-        """Wait for changes that are under way."""
+        """Wait for changes in progress."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _alone(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run a piece of work after those before it, to its end, whatever becomes of the caller."""
+        """Run a function after those before it, to its end, even if the caller is cancelled."""
 
         async def in_turn() -> None:
             async with self._changing:
@@ -482,17 +483,17 @@ class Vault:
         task = asyncio.create_task(in_turn())
         self._tasks.add(task)
         task.add_done_callback(self._finished)
-        # Waiting does not cancel what is waited for.
+        # `wait` does not cancel the task when the caller is cancelled.
         await asyncio.wait([task])
         try:
             task.result()
         finally:
-            # An error holds this frame, the frame the task, and the task the error: values in the
-            # error's other frames would stay in memory until the collector comes round.
+            # An error refers to this frame, the frame to the task, the task to the error: values in
+            # other frames of the error would stay in memory until the next garbage collection.
             del task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Asked for, so that asyncio does not log its text when the caller has gone away.
+            # Retrieved, so that asyncio does not log its text if the caller has disconnected.
             task.exception()

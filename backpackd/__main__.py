@@ -1,7 +1,7 @@
-"""The daemon's entry point: nothing but the order in which it begins.
+"""The daemon's entry point: it only sets the order of the start.
 
-First the process is made safe, then everything else is imported: the re-exec drops variables that
-would change what gRPC and Python load.
+First the process is made safe. Everything else is imported after that, because the re-exec drops
+variables that would change what gRPC and Python load.
 """
 
 import gc
@@ -16,20 +16,20 @@ from backpackd.core.render import render
 
 EXIT_FAILED = 1
 ROUNDS_OF_ALL = 500
-"""After so many rounds through what is not so young the collector goes through everything."""
+"""After so many rounds through its older objects, the garbage collector checks all objects."""
 VAULT_NAME = "vault.db"
-"""As in the store, which is not loaded before the re-exec."""
+"""The same name as in the store, which must not be loaded before the re-exec."""
 
 
 def main() -> int:
     """Run the daemon until it is told to stop.
 
     Returns:
-        The exit status: 0 after an orderly stop, 1 when it could not start; with `--check`, 0 for
-        a good or missing configuration file and a vault without damage, 1 for others.
+        The exit status: 0 after an orderly stop, 1 if the daemon could not start. With `--check`:
+        0 if the configuration file is good or missing and the vault is undamaged, otherwise 1.
     """
     try:
-        # Help, usage errors and the configuration come before the re-exec, and cost nothing.
+        # Help, usage errors and the configuration come before the re-exec, so they are quick.
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.check and not executed_anew():
             _check(settings)
@@ -44,13 +44,13 @@ def main() -> int:
 
             return 0 if run_check(settings) else EXIT_FAILED
         settings = read_settings(sys.argv[1:], os.environ)
-        # gRPC's own log lines may hold what a peer sent.
+        # gRPC's own log lines may contain what a peer sent.
         os.environ["GRPC_VERBOSITY"] = "NONE"
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
-        # What is loaded by now stays. Looking through it for garbage would hold the event loop up,
-        # and `panic` with it. So would looking through all that waits in a flood of calls: rarely.
-        # What is young is looked at as often as ever.
+        # The objects loaded so far stay. If the collector searched them for garbage, the event loop
+        # would stop meanwhile, and `panic` with it. A search through all calls that wait in a flood
+        # would do the same, so it is rare. Young objects are searched as often as usual.
         gc.collect()
         gc.freeze()
         young, middle, _ = gc.get_threshold()
@@ -67,22 +67,22 @@ def _check(settings: Settings) -> None:
     found = read_configuration(settings)
     where = render(str(settings.config), limit=256)
     if found is None:
-        lines = [f"{where}: not there, so nothing is laid on top of the sealed policy"]
+        lines = [f"{where}: does not exist, so the sealed policy holds as it is"]
     else:
         laid = found.describe() or ["nothing"]
-        lines = [f"{where}: good; laid on top of what is sealed:", *(f"  {line}" for line in laid)]
+        lines = [f"{where}: good; it adds to the sealed policy:", *(f"  {line}" for line in laid)]
     print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
 
 
 def _without_vault(settings: Settings) -> int:
-    """Say that there is no vault, which is good only where nothing speaks of one."""
+    """Report that there is no vault. This is good only if no other file or option refers to one."""
     where = render(str(settings.home / VAULT_NAME), limit=256)
     if settings.passphrase_file or settings.salvage:
-        return _fail(f"{where} is not there: there is nothing to check or save")
+        return _fail(f"{where} does not exist: there is nothing to check or save")
     for suffix in ("-wal", "-journal"):
         if os.path.lexists(f"{settings.home / VAULT_NAME}{suffix}"):
-            return _fail(f"{where} is not there, and its {suffix} is: put the vault file back")
-    print(f"{where}: not there", flush=True)  # noqa: T201 - what the command is for
+            return _fail(f"{where} is missing, but its {suffix} exists: put the vault file back")
+    print(f"{where}: does not exist", flush=True)  # noqa: T201 - what the command is for
     return 0
 
 

@@ -49,7 +49,7 @@ def main() -> int:
         from backpackd.daemon import run  # noqa: PLC0415 - after the re-exec, see above
 
         # The objects loaded so far stay. If the collector searched them for garbage, the event loop
-        # would stop meanwhile, and `panic` with it. A search through all calls that wait in a flood
+        # would stop, and `panic` with it. A search through all the calls that wait in a flood
         # would do the same, so it is rare. Young objects are searched as often as usual.
         gc.collect()
         gc.freeze()

@@ -245,7 +245,7 @@ def read_configuration(settings: Settings) -> Configuration | None:
         return parse_configuration(data)
     except FileNotFoundError:
         if settings.config_named:
-            raise ConfigError(f"{where}: the file does not exist") from None
+            raise ConfigError(f"{where}: there is no such file") from None
         return None
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read ({error.strerror})") from None

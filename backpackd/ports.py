@@ -340,7 +340,7 @@ class Store(Protocol):
         ...
 
     async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
-        """Read those rows with these indexes that exist, by index."""
+        """Read the rows with these indexes, as far as they exist, by index."""
         ...
 
     async def sealed_heads(self) -> list[tuple[RowHead, bytes]]:

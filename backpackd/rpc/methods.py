@@ -1,8 +1,8 @@
 """All methods, and the rules of each: one row for every method of a service.
 
-`calls` enforces the rows, in one place and in the order of the columns. Services repeat none of
-these checks, and the daemon does not start if a method has no row. A test compares the table in
-docs/protocol.md with this one. `sizes` has the longest requests.
+`calls` enforces the rows in one place. Services repeat none of these checks, and the daemon does
+not start if a method has no row. A test compares the table in docs/protocol.md with this one.
+`sizes` has the longest requests.
 """
 
 from dataclasses import dataclass

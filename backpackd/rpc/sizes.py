@@ -59,7 +59,7 @@ SIZES: Final = {
     "backpack.v1.ShowAuditRequest": Size(fields=4 * _SPARE),
     # A piece of a backup. Any number of pieces may follow.
     "backpack.v1.ImportKeysRequest": Size(MAX_DOCUMENT + MAX_USUAL),
-    # The text of a lock of 1 MiB may be longer before: indented, or with characters to be escaped.
+    # The input for a lock of 1 MiB may be longer than the lock: indented, or with escapes.
     "backpack.v1.CreateLockRequest": Size(2 * MAX_DOCUMENT, 3 * MAX_CREDENTIALS + _SPARE),
     # A lock, and the changes to it.
     "backpack.v1.EditLockRequest": Size(3 * MAX_DOCUMENT, 4 * MAX_CREDENTIALS + _SPARE),

@@ -1,4 +1,4 @@
-"""The agents that `run` has started: their leases last as long as they live, and may end them.
+"""The agents that `run` has started. Leases last as long as their agent, which is told of the end.
 
 A process that is about to become an agent asks for its keys and says so. It is then the root of its
 own process tree as long as it lives. Rules:

@@ -57,7 +57,7 @@ REFUSALS = {
         "one; if this one is meant, ",
     ),
 }
-# A new signature must not build on any of these. A memory may, if the operator is there to see it.
+# A signature must not build on any of these. A memory may build on some, if the operator sees it.
 FOR_SIGNING = frozenset(REFUSALS)
 FOR_MEMORY = frozenset({LockRefusedError.reason})
 
@@ -204,7 +204,7 @@ class LockVerification:
         return Written(lock.encode(), view(session, identity, lock, opened.contents, ()))
 
     async def told(self, session: Session, written: Written, act: str, **about: str) -> Written:
-        """Return a new version of a lock after the audit log has recorded its making.
+        """Return a new lock version once the audit log has recorded that the operator made it.
 
         Args:
             session: the session in which it was made.

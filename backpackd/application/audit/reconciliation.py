@@ -91,7 +91,7 @@ class Reconciliation:
             return authority, Found(broken_at)
         if not accept_older:
             raise _stepped_back()
-        # Go beyond both: then no older record fits the log from now on.
+        # Go beyond both: neither the newer record nor one between the two may fit the log later.
         reached = replace(authority, generation=newest.generation)
         return reached, Found(broken_at, older=authority.generation)
 
@@ -106,7 +106,7 @@ class Reconciliation:
         except OpenError as error:
             raise keys_changed() from error
         if private.public != self._writer.public:
-            # Planted: whoever did this can read what the locked daemon has written since then.
+            # Planted: the attacker can read what the locked daemon has written since then.
             raise keys_changed()
         return private
 

@@ -163,7 +163,7 @@ class Keys:
         stored: Sequence[tuple[RowHead, bytes]],
         wanted: Callable[[str], bool],
     ) -> Sequence[KeyHead] | None:
-        """Open the heads of rows; None if another master key has replaced this one meanwhile."""
+        """Open the heads of rows; None if another master key has replaced this one."""
         found = []
         for start in range(0, len(stored), _BATCH):
             # Serve other calls in between: ten thousand rows take a good part of a second.
@@ -183,7 +183,7 @@ class Keys:
         return found
 
     async def heads(self, names: Sequence[str]) -> Sequence[KeyHead]:
-        """Return the heads of those of these keys that are stored, in order of their names.
+        """Return the heads of the given keys that are stored, in order of their names.
 
         This reads no other row.
 
@@ -224,7 +224,7 @@ class Keys:
         return found
 
     def missing(self, names: Sequence[str]) -> Sequence[str]:
-        """Return those of these keys that are not stored, in the given order."""
+        """Return the given keys that are not stored, in the given order."""
         session = self._vault.session()
         indexes = _indexes(session, names)
         return [name for name in names if indexes[name] not in session.rows]

@@ -108,7 +108,7 @@ class Slots:
 
         Args:
             slot_id: in hexadecimal, or the beginning of an id that only one slot has.
-            then: called at the moment when the slot gives authority no more, if it did.
+            then: called at the moment when the slot no longer gives authority, if it did.
 
         Raises:
             SlotUnknownError: no slot has this id, or several begin with it.

@@ -218,7 +218,7 @@ def test_a_name_that_no_key_may_set_is_refused_and_nobody_is_asked(
 def test_what_is_set_already_wins_and_is_named_and_not_leased(operator: Client) -> None:
     done = run("--key", "K", "--key", "L", "--", "sh", "-c", 'echo "$K $L"', K="mine-alone")
     assert done.stdout == b"mine-alone other\n"
-    assert b"K is set already" in done.stderr
+    assert b"K is already set" in done.stderr
     assert b"mine-alone" not in done.stderr
     (handed,) = next(iter(operator.leases.ListHandouts(leases_pb2.ListHandoutsRequest()))).handouts
     assert list(handed.names) == ["L"]

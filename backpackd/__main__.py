@@ -1,7 +1,7 @@
-"""The daemon's entry point: nothing but the order in which it begins.
+"""The daemon's entry point: it only sets the order of the start.
 
-First the process is made safe, then everything else is imported: the re-exec drops variables that
-would change what gRPC and Python load.
+First the process is made safe. Everything else is imported after that, because the re-exec drops
+variables that would change what gRPC and Python load.
 """
 
 import gc
@@ -20,15 +20,15 @@ ROUNDS_OF_ALL = 500
 """After so many rounds through what is not so young the collector goes through everything."""
 _NO_THREAD = "can't start new thread"
 VAULT_NAME = "vault.db"
-"""As in the store, which is not loaded before the re-exec."""
+"""The same name as in the store, which must not be loaded before the re-exec."""
 
 
 def main() -> int:
     """Run the daemon until it is told to stop.
 
     Returns:
-        The exit status: 0 after an orderly stop, 1 when it could not start; with `--check`, 0 for
-        a good or missing configuration file and a vault without damage, 1 for others.
+        The exit status: 0 after an orderly stop, 1 if the daemon could not start. With `--check`:
+        0 if the configuration file is good or missing and the vault is undamaged, otherwise 1.
     """
     try:
         return _run()
@@ -85,22 +85,22 @@ def _check(settings: Settings) -> None:
     found = read_configuration(settings)
     where = render(str(settings.config), limit=256)
     if found is None:
-        lines = [f"{where}: not there, so nothing is laid on top of the sealed policy"]
+        lines = [f"{where}: does not exist, so the sealed policy holds as it is"]
     else:
         laid = found.describe() or ["nothing"]
-        lines = [f"{where}: good; laid on top of what is sealed:", *(f"  {line}" for line in laid)]
+        lines = [f"{where}: good; it adds to the sealed policy:", *(f"  {line}" for line in laid)]
     print("\n".join(lines), flush=True)  # noqa: T201 - what the command is for
 
 
 def _without_vault(settings: Settings) -> int:
-    """Say that there is no vault, which is good only where nothing speaks of one."""
+    """Report that there is no vault. This is good only if no other file or option refers to one."""
     where = render(str(settings.home / VAULT_NAME), limit=256)
     if settings.passphrase_file or settings.salvage:
-        return _fail(f"{where} is not there: there is nothing to check or save")
+        return _fail(f"{where} does not exist: there is nothing to check or save")
     for suffix in ("-wal", "-journal"):
         if os.path.lexists(f"{settings.home / VAULT_NAME}{suffix}"):
-            return _fail(f"{where} is not there, and its {suffix} is: put the vault file back")
-    print(f"{where}: not there", flush=True)  # noqa: T201 - what the command is for
+            return _fail(f"{where} is missing, but its {suffix} exists: put the vault file back")
+    print(f"{where}: does not exist", flush=True)  # noqa: T201 - what the command is for
     return 0
 
 

@@ -1,6 +1,6 @@
-"""What `backpackd --check` does with the vault: a composition root of its own, without a daemon.
+"""What `backpackd --check` does with the vault: its own composition root, without a daemon.
 
-It takes the home's lock, so that no daemon runs meanwhile, and changes nothing.
+It takes the home's lock, so that no daemon runs at the same time. It changes nothing.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from backpackd.ports import Processes
 
 
 def run_check(settings: Settings) -> bool:
-    """Check the vault, print what was found, and tell whether all of it is good.
+    """Check the vault, print the findings, and return whether all of them are good.
 
     Raises:
-        HomeError: a daemon uses the home, or the passphrase cannot be had.
-        BackpackError: the file cannot be opened at all, or there is nothing in it to save.
+        HomeError: a daemon uses the home, or the passphrase cannot be read.
+        BackpackError: the file cannot be opened at all, or it contains nothing to save.
     """
     home = open_home(settings.home)
     try:
         passphrase = _passphrase(settings)
         if settings.salvage and passphrase is None:
-            raise HomeError("saving what can be read takes the passphrase: --passphrase-file FILE")
+            raise HomeError("to save what can be read, add --passphrase-file FILE")
         inspection = Inspection(home.path)
         try:
             return asyncio.run(_run(settings, inspection, passphrase))
@@ -56,11 +56,11 @@ async def _run(settings: Settings, inspection: Inspection, passphrase: bytes | N
         report = await check(inspection, passphrase, stretcher, tree)
         _print(report, tried=passphrase is not None)
         if settings.salvage and not report.opened:
-            _say("nothing is saved: what opens the keys could not be had, see above")
+            _say("nothing is saved: the keys cannot be opened, see above")
         elif settings.salvage and passphrase is not None:
             file = await damage_report.salvage(report, passphrase, stretcher, tree)
             _write(Path(settings.salvage), file)
-            _say(f"{len(report.keys)} keys saved: take them in with backpack-client import-vault")
+            _say(f"{len(report.keys)} keys saved: add them with backpack-client import-vault")
     finally:
         stretcher.close()
     return report.good
@@ -72,9 +72,9 @@ def _passphrase(settings: Settings) -> bytes | None:
         return slot_secrets.without_marks(kept)
     if not sys.stdin.isatty():
         return None
-    typed = getpass("passphrase (empty: check what can be checked without): ")
+    typed = getpass("passphrase (empty: check only what needs no passphrase): ")
     try:
-        # The bytes that were typed, as the client takes them.
+        # The bytes that were typed: the client reads them in the same way.
         return typed.encode(locale.getencoding()) or None
     except UnicodeEncodeError:
         return typed.encode() or None
@@ -85,7 +85,7 @@ def _print(report: Report, *, tried: bool) -> None:
         mark = "good   " if finding.good else "DAMAGED"
         _say(f"{mark}  {render(finding.part, limit=200)}: {render(finding.detail, limit=400)}")
     if not tried:
-        _say("with --passphrase-file every record is opened as well")
+        _say("add --passphrase-file to open every record as well")
     if not report.good and report.opened:
         _say(
             f"{len(report.keys)} keys can still be read: --salvage FILE seals them into a new file"
@@ -99,7 +99,7 @@ def _write(path: Path, data: bytes) -> None:
     except UnsafeFileError as error:
         raise HomeError(f"{where} {error.problem}") from None
     except OSError as error:
-        raise HomeError(f"{where} cannot be made ({error.strerror})") from None
+        raise HomeError(f"{where} cannot be created ({error.strerror})") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

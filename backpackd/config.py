@@ -1,7 +1,8 @@
-"""What the daemon is told: command line, environment, and the configuration file.
+"""The daemon's settings: command line, environment, and the configuration file.
 
-The user's processes can write all of it. So nothing here widens what is granted: the file's policy
-tightens the sealed one (`core.access.policy.Policy.tightened`), and its times only lock sooner.
+The user's processes can write all of these. So nothing here widens what is granted: the file's
+policy tightens the sealed one (`core.access.policy.Policy.tightened`), and its times can only make
+the vault lock sooner.
 """
 
 import argparse
@@ -27,35 +28,36 @@ from backpackd.core.errors import HomeError, InvalidRequestError
 from backpackd.core.render import render
 
 CONFIG_NAME = "backpackd.toml"
-"""The configuration file in the home, read where no other is named."""
+"""The configuration file in the home, read if no other file is named."""
 MAX_CONFIG = 64 * 1024
 """The longest configuration file, in bytes."""
 MAX_LINE = 1024
-"""The longest line of it, in bytes. The parser takes time that grows with the square of the dots in
-a key: one line of 64 KiB would keep the daemon from everything else for a quarter of a minute."""
+"""The longest line of it, in bytes. The parser's time grows with the square of the dots in a key:
+one line of 64 KiB would block the daemon for a quarter of a minute."""
 IDLE = 4 * 3600
 """Seconds without use, and without a live lease, after which the vault locks."""
 LONGEST = 24 * 3600
-"""Seconds after unlocking at which it locks, used or not."""
+"""Seconds after unlocking at which the vault locks, used or not."""
 
 _PROFILE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
-# _CS_DARWIN_USER_TEMP_DIR of confstr(3) on macOS: a directory private to the user.
+# _CS_DARWIN_USER_TEMP_DIR of confstr(3) on macOS: a private directory of the user.
 _DARWIN_USER_TEMP_DIR = 65537
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon was told.
+    """The settings from the command line and the environment.
 
     Attributes:
         home: directory of the vault.
-        socket: path of the daemon's socket, where none is passed to it.
+        socket: path of the daemon's socket, used if none is passed to the daemon.
         config: the configuration file.
-        config_named: True where the command line names it, so that it has to be there.
-        check: only check: `config` the configuration file, `all` the vault as well; else empty.
-        passphrase_file: where the check finds a passphrase; empty: none, or asked for.
+        config_named: whether the command line names the file, so that it must exist.
+        check: what to check: `config` for the configuration file, `all` for the vault as well;
+            empty: nothing, run the daemon.
+        passphrase_file: where the check finds a passphrase; empty: none, or ask for it.
         salvage: a new file for what the check can still read; empty: none.
-        grace: seconds that requests under way get when the daemon stops.
+        grace: seconds that calls in progress get when the daemon stops.
     """
 
     home: Path
@@ -73,14 +75,14 @@ _WIDEST = Policy(policy.DEFAULTS[0], policy.LISTINGS[0], (), LONGEST_TTL)
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a configuration file lays on top of what holds anyway; by default nothing.
+    """What a configuration file adds to the sealed policy and the usual times; by default nothing.
 
     Attributes:
         policy: tightens the sealed policy.
         idle: seconds, at most `IDLE`.
         longest: seconds, at most `LONGEST`.
         unlock_file: a file with the key of a file slot, read once when the daemon starts. It widens
-            nothing: what it opens, the operator made.
+            nothing, because the operator made the slot that it opens.
         unlock_credential: the same, by its name among the service manager's credentials.
     """
 
@@ -91,7 +93,7 @@ class Configuration:
     unlock_credential: str = ""
 
     def describe(self) -> list[str]:
-        """Say for people what it tightens, one line for each setting; none for nothing."""
+        """Return for people what it tightens: one line for each setting, no line for nothing."""
         nothing = Configuration()
         lines = []
         for name in ("default", "listing"):
@@ -111,13 +113,13 @@ class Configuration:
 
 
 class ConfigError(Exception):
-    """The configuration file cannot be used: which line, and what to write instead."""
+    """The configuration file cannot be used. The text says where, and what to write instead."""
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Read the command line and the environment.
 
-    Prints help, version or a usage error and exits where that is asked for.
+    If the command line asks for help or the version, or is wrong, this prints and exits.
 
     Args:
         arguments: without the program's name.
@@ -125,7 +127,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
             directories depend on. An empty variable counts as unset.
 
     Raises:
-        HomeError: BACKPACK_PROFILE is not the name of a profile, or a path is relative.
+        HomeError: BACKPACK_PROFILE is not a valid name, or a path is relative.
     """
     parser = argparse.ArgumentParser(
         prog="backpackd",
@@ -161,7 +163,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     parser.add_argument("--version", action="version", version=f"backpackd {__version__}")
     given = parser.parse_args(arguments)
     if (given.passphrase_file or given.salvage) and given.check != "all":
-        parser.error("--passphrase-file and --salvage go with --check")
+        parser.error("--passphrase-file and --salvage need --check")
     home = Path(given.home or home_path(environ)).absolute()
     return Settings(
         home=home,
@@ -208,10 +210,10 @@ def _recorded_home(path: str) -> str:
 
 
 def socket_path(environ: Mapping[str, str]) -> str:
-    """Say where to listen: BACKPACK_SOCKET, else in the platform's runtime directory.
+    """Return where to listen: BACKPACK_SOCKET, or a path in the platform's runtime directory.
 
-    The client keeps its own copy of this rule, since neither side may import the other; a test
-    holds the two against each other.
+    The client has its own copy of this rule, because neither side may import the other. A test
+    compares the two.
     """
     name = _profiled(environ)
     if given := environ.get("BACKPACK_SOCKET"):
@@ -240,7 +242,7 @@ def _profiled(environ: Mapping[str, str]) -> str:
 
 
 def _absolute(name: str, path: str) -> str:
-    # Relative to what? Daemon and client need not have the same working directory.
+    # A relative path would be ambiguous: daemon and client may have different working directories.
     if not path.startswith("/"):
         raise HomeError(f"{name} is not an absolute path: begin it with /")
     return path
@@ -255,11 +257,11 @@ def read_configuration(settings: Settings) -> Configuration | None:
     """Read the configuration file.
 
     Returns:
-        None where there is none and none was named.
+        None if there is none and none was named.
 
     Raises:
-        ConfigError: it cannot be read, is not to be trusted, or is not of the form. The message
-            begins with its path and, for its contents, the line.
+        ConfigError: it cannot be read, cannot be trusted, or is not valid. The message begins with
+            its path and, for its contents, the line.
     """
     where = render(str(settings.config), limit=256)
     try:
@@ -278,17 +280,17 @@ def read_configuration(settings: Settings) -> Configuration | None:
 
 
 def parse_configuration(data: bytes) -> Configuration:
-    """Read what a configuration file says.
+    """Parse the contents of a configuration file.
 
     Args:
         data: the file.
 
     Raises:
-        ConfigError: not TOML, or something in it is unknown, of another type or out of bounds. The
-            message repeats nothing of it but the name of a setting.
+        ConfigError: not TOML, or a setting is unknown, of the wrong type or out of bounds. The
+            message repeats nothing of the file except the name of a setting.
     """
     if len(data) > MAX_CONFIG:
-        raise ConfigError(f"longer than {MAX_CONFIG // 1024} KiB")
+        raise ConfigError(f"longer than {MAX_CONFIG // 1024} KiB: shorten it")
     for number, line in enumerate(data.split(b"\n"), 1):
         if len(line) > MAX_LINE:
             raise ConfigError(f"line {number} is longer than {MAX_LINE} bytes: break it")
@@ -336,13 +338,13 @@ def _decode(data: bytes) -> tuple[str, dict[str, Any]]:
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # The parser's own words may repeat what stands there.
+        # The parser's own message may repeat the line's contents.
         at = _AT_LINE.search(str(error))
         line = int(at[1]) if at else text.count("\n") + 1
         raise ConfigError(f"line {line}: not TOML") from None
     except (ValueError, RecursionError):
-        # A number of thousands of digits, or arrays thousands deep, for which there is no line.
-        raise ConfigError("not a configuration: a number or a nesting without end") from None
+        # A number with thousands of digits, or arrays nested thousands deep: no line is known.
+        raise ConfigError("a number is too long, or the nesting is too deep") from None
 
 
 def _configuration(found: dict[str, Any]) -> Configuration:
@@ -396,7 +398,7 @@ def _rule(rule: object, path: _Path) -> DenyRule:
         raise _SettingError(path, "a rule in 'deny' is not a table: begin it with [[policy.deny]]")
     _known(rule, ("keys", "to"), path)
     if "keys" not in rule:
-        raise _SettingError(path, "a rule says nothing without 'keys'")
+        raise _SettingError(path, "a rule without 'keys' denies nothing: add 'keys'")
     keys, to = rule["keys"], rule.get("to")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise _SettingError((*path, "keys"), "'keys' is not a list of names, as in [\"PROD_*\"]")
@@ -429,18 +431,18 @@ def _word(found: dict[str, Any], name: str, words: Sequence[str]) -> str:
     word = found[name]
     if not isinstance(word, str) or word not in words:
         choice = ", ".join(f'"{each}"' for each in words)
-        raise _SettingError(("policy", name), f"'{name}' is none of {choice}")
+        raise _SettingError(("policy", name), f"'{name}' is not one of {choice}")
     return word
 
 
 def _seconds(found: dict[str, Any], path: tuple[str, str], most: int) -> int:
-    """Read a length of time as the client does: digits, then one of s, m, h, d, or seconds."""
+    """Read a duration as the client does: digits, then s, m, h or d; without a unit, seconds."""
     name = path[1]
     given = found[name]
-    # Not isinstance: true and false are numbers to Python.
+    # Not isinstance: Python counts true and false as numbers.
     written = _DURATION.fullmatch(str(given)) if type(given) in {int, str} else None
     if written is None:
-        raise _SettingError(path, f'\'{name}\' is not a length of time, such as "90s" or "2h"')
+        raise _SettingError(path, f'\'{name}\' is not a duration, such as "90s" or "2h"')
     seconds = int(written[1]) * _UNITS[written[2] or "s"]
     if not 1 <= seconds <= most:
         raise _SettingError(path, f"'{name}' is out of bounds: 1 to {most} seconds")
@@ -448,10 +450,10 @@ def _seconds(found: dict[str, Any], path: tuple[str, str], most: int) -> int:
 
 
 def _line_of(text: str, path: _Path) -> int | None:
-    """Find the line on which a setting stands, or else the table that it is in; None: not found.
+    """Return the line of a setting, or else the line of its table; None if not found.
 
-    The parser tells where nothing stands, so this looks for a table's head or a setting's name.
-    It does not look inside of inline tables.
+    The parser does not tell where a setting is, so this looks for a table's head or a setting's
+    name. It does not look inside inline tables.
     """
     places: dict[_Path, int] = {}
     heads: dict[_Path, int] = {}
@@ -477,7 +479,7 @@ def _line_of(text: str, path: _Path) -> int | None:
 
 
 def _names(fragment: str) -> _Path:
-    """Return the names in a table's head or before an equals sign; none when it is neither."""
+    """Return the names in a table's head or before an equals sign; none if it is neither."""
     try:
         inner: Any = tomllib.loads(fragment)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""What the configuration file says, laid on the parts that it tightens, again with every SIGHUP.
+"""Applies the configuration file to the parts that it tightens, again at every SIGHUP.
 
-What the file may say and how it is read stands in `config`.
+`config` describes what the file may contain and how it is read.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from backpackd.config import ConfigError, Configuration, Settings, read_configur
 _LOG = logging.getLogger("backpackd")
 
 BETWEEN_READS = 1.0
-"""Seconds from one reading to the next, however many signals come."""
+"""Seconds from one reading to the next, even if more signals arrive."""
 
 
 class Configured:
-    """The configuration that is in force.
+    """The configuration that the daemon currently uses.
 
     Raises:
-        ConfigError: the file cannot be used; the daemon does not start with less than it was told.
+        ConfigError: the file cannot be used. The daemon never starts with less than it was told.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Configured:
         leases: Callable[[], int],
         deadlines: Deadlines,
     ) -> None:
-        """Read the file and lay it on.
+        """Read the file and apply it.
 
         Args:
-            settings: where it is.
+            settings: where the file is.
             vault_policy: takes the policy.
-            vault: is locked after the times that it says.
-            leases: tells how many live.
-            deadlines: is told of these times.
+            vault: is locked after the configured times.
+            leases: returns the number of live leases.
+            deadlines: gets these times.
         """
         self._settings = settings
         self._vault_policy = vault_policy
@@ -60,11 +60,12 @@ class Configured:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
-        """Read the file again; where it cannot be used, all stays as it was.
+        """Read the file again. If it cannot be used, the configuration stays as it was.
 
-        Anybody who can signal the daemon decides when, which gives nothing that the file does not.
-        It is read beside the event loop, and signals that come meanwhile count as one: a long file
-        and a loop around kill(1) would else hold everything up, `panic` included.
+        Any process that can signal the daemon decides when this happens. This gives it nothing,
+        because the file can only tighten. The file is read outside the event loop, and signals
+        that arrive during the reading count as one. Otherwise a long file and a loop around kill(1)
+        would block everything, `panic` included.
         """
         self._wanted = True
         if self._reading is None:
@@ -94,5 +95,5 @@ class Configured:
         )
         self._deadlines.review()
         lines = configuration.describe()
-        what = f"tightens {len(lines)} settings" if found else "is not there, and tightens nothing"
+        what = f"tightens {len(lines)} settings" if found else "does not exist: tightens nothing"
         _LOG.info("configuration file %s %s", self._settings.config, what)

@@ -1,6 +1,6 @@
-"""The composition root: the one place where the daemon's parts are made and joined.
+"""The composition root: the one place where the daemon's parts are made and connected.
 
-It decides nothing. A new store, service or platform is put into place here.
+It decides nothing. A new store, service or platform is added here.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ _LOG = logging.getLogger("backpackd")
 _LEAST_DESCRIPTORS = 64
 """With fewer a daemon starts, and has none left for whoever connects."""
 _LAST_RESORT = 8.0
-"""Seconds after the grace for everything else. The client's `stop` waits longer than both."""
+"""Seconds after the grace period for everything else. The client's `stop` waits longer."""
 
 
 def run(settings: Settings) -> None:
@@ -110,7 +110,7 @@ def run(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Application:
-    """The parts that know what Backpack does, joined."""
+    """The connected parts that know what Backpack does."""
 
     vault: Vault
     keys: Keys
@@ -349,7 +349,7 @@ async def _serve(settings: Settings) -> None:
         await stopped.wait()
         _LOG.info("stopping: finishing the calls under way")
         if about.supervised:
-            # Of a detached daemon, whoever waited for its start has long closed its socket.
+            # Only under a supervisor: the starter of a detached daemon has long closed its socket.
             service_manager.notify(os.environ, service_manager.STOPPING)
         parts.approvals.close()
         await door.drain(settings.grace)
@@ -374,7 +374,7 @@ def _end_with_socket(
 
 
 async def _open(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> None:
-    """Look at what is stored, and begin the daemon's part of the audit log."""
+    """Read what is stored, and begin this daemon's part of the audit log."""
     await vault.open()
     await audit_log.begin(version=__version__, pid=str(os.getpid()))
     stack.push_async_callback(audit_log.close)
@@ -385,7 +385,7 @@ async def _open(vault: Vault, audit_log: AuditLog, stack: AsyncExitStack) -> Non
 async def _unlock_unattended(
     settings: Settings, vault: Vault, audit_log: AuditLog, processes: Processes
 ) -> None:
-    """Unlock the vault with what lies ready in the environment or in a file, if it has a slot."""
+    """Unlock the vault with a key from the environment or a file, if there is a slot for it."""
     process, tree = processes.pin(os.getpid())
     process.close()
     key = take_key()
@@ -415,7 +415,7 @@ def _processes(
 
 
 def _announce(settings: Settings, listeners: list[Listener], about: About) -> None:
-    """Say where the daemon listens and what protects it, then tell the service manager."""
+    """Log where the daemon listens and what protects it, then tell the service manager."""
     _LOG.info("backpackd %s, pid %d, home %s", about.version, about.pid, settings.home)
     for listener in listeners:
         _LOG.info("listening on %s", listener.path)
@@ -428,17 +428,17 @@ def _announce(settings: Settings, listeners: list[Listener], about: About) -> No
 
 
 def _stopping(grace: float) -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets. The process ends within a bound after it.
+    """Return an event that SIGTERM or SIGINT sets. The process ends within a bounded time after it.
 
-    A thread that the file system holds up (a dead mount, say) cannot be told to stop, and Python
-    waits for it. So the kernel ends the process if it has not ended by itself. What is stored
-    survives that as it survives any kill.
+    A thread that the file system blocks (a dead mount, for example) cannot be stopped, and Python
+    waits for it. So the kernel ends the process if it has not ended by itself. Stored data survives
+    this as it survives any kill.
 
     Args:
-        grace: seconds that requests under way get.
+        grace: seconds that calls in progress get.
     """
     stopped = asyncio.Event()
-    # Whoever started the daemon may have had it ignored.
+    # The program that started the daemon may have set the signal to be ignored.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def stop() -> None:
@@ -452,6 +452,6 @@ def _stopping(grace: float) -> asyncio.Event:
 
 
 def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what failed in the event loop by its type: asyncio's own handler logs its text."""
+    """Log only the type of an error in the event loop: asyncio's own handler logs its text."""
     error = context.get("exception")
     _LOG.error("internal error in the event loop: %s", type(error).__name__)

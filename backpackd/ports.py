@@ -1,7 +1,7 @@
-"""What the application needs of the outside world, as types.
+"""What the application needs from the outside world, as types.
 
-Adapters implement these ports and the composition root hands them in, so the application never
-imports an adapter, and a test can put an in-memory one in the same place.
+Adapters implement these ports, and the composition root passes them in. So the application never
+imports an adapter, and a test can use an in-memory one instead.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -15,14 +15,14 @@ from backpackd.core.slots.slots import Argon2idParameters
 
 
 class Clock(Protocol):
-    """Two clocks that are not each other."""
+    """Two independent clocks."""
 
     def boot(self) -> float:
-        """Seconds since boot, time spent in suspend included. Leases and delays use it."""
+        """Seconds since boot, including time in suspend. Leases and delays use it."""
         ...
 
     def wall(self) -> float:
-        """Seconds since the epoch, as far as this machine knows: for people, for expiry dates."""
+        """Seconds since the epoch, according to this machine. For people and for expiry dates."""
         ...
 
 
@@ -30,7 +30,7 @@ class Timer(Protocol):
     """One alarm on the boot clock."""
 
     def set(self, deadline: float | None) -> None:
-        """Ring at `deadline` (seconds on the boot clock), at once if that has passed; None: never.
+        """Ring at `deadline` (seconds on the boot clock), or at once if it has passed; None: never.
 
         A later call replaces an earlier one.
         """
@@ -42,10 +42,10 @@ class Timer(Protocol):
 
 
 class SecretArena(Protocol):
-    """Memory for the master key that nothing else can read and nothing can swap out."""
+    """Memory for the master key that no other process can read and that is never swapped out."""
 
     def store(self, secret: bytes | bytearray | memoryview) -> "SecretSlot":
-        """Copy `secret` in. The caller drops its own copy.
+        """Copy `secret` into the arena. The caller drops its own copy.
 
         Raises:
             LimitError: the arena is full.
@@ -65,30 +65,30 @@ class SecretSlot(Protocol):
         ...
 
     def wipe(self) -> None:
-        """Overwrite the secret and give the place back. Wiping twice is harmless."""
+        """Overwrite the secret and free its place. Wiping twice is harmless."""
         ...
 
 
 class Stretcher(Protocol):
-    """Turns passphrases into slot secrets, slowly on purpose."""
+    """Turns passphrases into slot secrets. It is slow on purpose."""
 
     async def stretch(
         self, passphrase: bytes, parameters: Argon2idParameters, tree: ProcessId
     ) -> bytes:
-        """Stretch a normalised passphrase to 32 bytes, in turn with other process trees.
+        """Stretch a normalised passphrase to 32 bytes, taking turns with other process trees.
 
         Raises:
-            LimitError: too many of this tree, or of all trees, are waiting.
+            LimitError: too many calls of this tree, or of all trees, are waiting.
         """
         ...
 
     def favor(self, tree: ProcessId) -> None:
-        """Remember that a tree has given a right passphrase: others do not keep it out."""
+        """Remember that a tree has given a right passphrase, so that others cannot keep it out."""
         ...
 
 
 class PinnedProcess(Protocol):
-    """A process held by a descriptor, so that its pid cannot come to mean another one."""
+    """A process held by a descriptor, so that its pid cannot come to mean another process."""
 
     @property
     def pid(self) -> int:
@@ -96,35 +96,35 @@ class PinnedProcess(Protocol):
         ...
 
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie does not."""
+        """Return whether it still runs. A zombie does not."""
         ...
 
     def uid(self) -> int | None:
-        """Tell as which user it runs now (effective uid); None when that cannot be told."""
+        """Return the user that it runs as now (effective uid); None if unknown."""
         ...
 
     def readable_by(self, uid: int) -> bool:
-        """Tell whether a user's other processes can read its memory and take its descriptors.
+        """Return whether the user's other processes can read its memory or take its descriptors.
 
-        Or have it give them: a process that another one traces counts as readable. True also where
-        it cannot be told, on a system that has a way to tell.
+        They can also take them through a tracer, so a traced process counts as readable. The answer
+        is also True if it is unknown, on a system that can tell in general.
         """
         ...
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once from the event loop when the process has ended."""
+        """Call `callback` once, from the event loop, when the process has ended."""
         ...
 
     def signal(self, number: int) -> bool:
-        """Send this very process a signal, and no other one that has its pid by now.
+        """Send a signal to this exact process, never to another one that reuses its pid.
 
         Returns:
-            False when it has ended, was let go, or the system does not let this user signal it.
+            False if it has ended, was released, or the system does not let this user signal it.
         """
         ...
 
     def close(self) -> None:
-        """Give the descriptor back; callbacks no longer come. Closing twice is harmless."""
+        """Close the descriptor. Callbacks no longer come. Closing twice is harmless."""
         ...
 
 
@@ -132,17 +132,17 @@ class Processes(Protocol):
     """Reads facts about processes."""
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
-        """Read a peer and its ancestors, each checked to be still itself after the reading.
+        """Read the facts of a peer and its ancestors, and check that each is still the same.
 
         Raises:
-            ProcessGoneError: the peer ended meanwhile.
+            ProcessGoneError: the peer ended during this.
         """
         ...
 
     def digest(self, process: ProcessId, executable: str) -> str | None:
-        """Hash what a process runs: SHA-256 as lowercase hex; None when it cannot be read.
+        """Hash the program that a process runs: SHA-256 as lowercase hex; None if unreadable.
 
-        Reads a whole file, so it is called outside the event loop.
+        It reads a whole file, so call it outside the event loop.
         """
         ...
 
@@ -156,41 +156,41 @@ class Processes(Protocol):
         ...
 
     def hold(self, process: ProcessId) -> PinnedProcess:
-        """Hold this very process.
+        """Hold exactly this process.
 
         Raises:
-            ProcessGoneError: it has ended, and its pid may be another process's by now.
+            ProcessGoneError: it has ended, and its pid may belong to another process now.
             LimitError: too many files are open.
         """
         ...
 
     def ended(self, process: ProcessId) -> bool:
-        """Tell whether a process is known to have ended; False where that cannot be told.
+        """Return whether a process is known to have ended; False if unknown.
 
         Raises:
-            LimitError: too many files are open to tell.
+            LimitError: too many files are open to find out.
         """
         ...
 
     def claimed_commands(self, facts: PeerFacts) -> dict[int, str]:
-        """Read what the processes of a chain say of themselves: command lines, by pid.
+        """Read the command lines of the processes of a chain, by pid.
 
-        Claims, for people to look at: unescaped, at most 4096 characters each, and missing for
-        processes that have ended or cannot be read.
+        These are claims, for people to look at. They are unescaped, at most 4096 characters each,
+        and missing for processes that have ended or cannot be read.
         """
         ...
 
     def boot_id(self) -> str:
-        """Name this boot: the same until the machine restarts."""
+        """Return a name for this boot. It stays the same until the machine restarts."""
         ...
 
     def degraded(self) -> str:
-        """Say what weakens attestation on this machine; empty when nothing does."""
+        """Return what weakens attestation on this machine; empty if nothing does."""
         ...
 
 
 class Notifier(Protocol):
-    """Tells the user at the desktop that a request waits."""
+    """Tells the user on the desktop that a request waits."""
 
     def notify(self, code: str) -> None:
         """Show a request's code and nothing else. Returns at once and never fails."""
@@ -199,14 +199,14 @@ class Notifier(Protocol):
 
 @dataclass(slots=True)
 class Peer:
-    """Who is at the other end of one connection, as the kernel told it at accept.
+    """The process at the other end of one connection, as the kernel reported it at accept.
 
     Attributes:
         uid: effective uid at connect.
         gid: effective gid at connect.
         process: the process that connected, pinned.
-        exposed: its user's other processes could read it when it was accepted, or at a later call
-            that needs authority, and may have taken the connection's descriptor then. Such a
+        exposed: whether its user's other processes could read it at accept, or at a later call that
+            needs authority. They may have taken the connection's descriptor then, so such a
             connection has no operator authority any more.
     """
 
@@ -220,11 +220,11 @@ class Connection(Protocol):
     """One connection through the door.
 
     Attributes:
-        name: a random one, for the audit log.
-        peer: who connected.
-        tree: the root of the peer's tree at accept, for limits and throttling only; what decides
-            is read again for every request.
-        on_close: called once, in order, when the connection has closed.
+        name: a random name, for the audit log.
+        peer: the process that connected.
+        tree: the root of the peer's tree at accept, only for limits and throttling. Facts that
+            decide something are read again for every request.
+        on_close: functions that are called once, in order, when the connection has closed.
     """
 
     name: str
@@ -233,7 +233,7 @@ class Connection(Protocol):
     on_close: list[Callable[[], None]]
 
     def close(self) -> None:
-        """Close it now, with all that is under way on it."""
+        """Close it now, and end all calls on it."""
         ...
 
 
@@ -242,31 +242,31 @@ class Call(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """The one that the call came on."""
+        """The connection that the call came on."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether the call is cancelled because the daemon stops."""
+        """Whether the call is being cancelled because the daemon stops."""
         ...
 
     async def receive(self) -> bytes | None:
-        """Wait for the next message of the request; None: there is no further one."""
+        """Wait for the next message of the request; None: there is no other."""
         ...
 
     async def send(self, message: bytes, *, last: bool = False) -> None:
-        """Send a message, as fast as the peer takes it; the status follows the last one."""
+        """Send a message, as fast as the peer reads it. The status follows the last message."""
         ...
 
     async def announce(self, name: str, text: str) -> None:
-        """Tell the caller something ahead of the answer: ASCII, once in a call.
+        """Tell the caller something before the answer: ASCII, once in a call.
 
-        For a call that waits for a person from then on, and does not count as one in progress.
+        For a call that then waits for a person, and no longer counts as one in progress.
         """
         ...
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Not count as a call in progress inside of the block, which waits for something else."""
+        """Inside the block, do not count as a call in progress: it waits for something else."""
         ...
 
 
@@ -275,9 +275,9 @@ class Method(Protocol):
 
     Attributes:
         longest: the longest message of a request, in bytes.
-        streaming: whether a request is a stream of messages. If not, it is complete, and has one
-            message, when the method is called.
-        stays_open: whether a call stays open for as long as its caller likes.
+        streaming: whether a request is a stream of messages. If not, the method is called when the
+            request is complete, and it has one message.
+        stays_open: whether a call stays open as long as its caller likes.
     """
 
     longest: int
@@ -285,19 +285,19 @@ class Method(Protocol):
     stays_open: bool
 
     async def serve(self, call: Call) -> None:
-        """Serve a call. What it raises is the call's status."""
+        """Serve a call. What it raises becomes the call's status."""
         ...
 
 
 FindMethod = Callable[[bytes], Method | None]
-"""Looks up the method for the path of a request."""
+"""Finds the method for the path of a request."""
 
 Headers = list[tuple[bytes, bytes]]
-"""HTTP/2 header fields, in their order."""
+"""HTTP/2 header fields, in order."""
 
 
 class Spool(Protocol):
-    """Bytes on their way, of any number, outside of memory."""
+    """Bytes in transit, of any number, kept outside memory."""
 
     async def append(self, data: bytes) -> None:
         """Add bytes at the end.
@@ -308,27 +308,27 @@ class Spool(Protocol):
         ...
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Yield what was added, from the start, in pieces of any size."""
+        """Yield all added bytes, from the start, in pieces of any size."""
         ...
 
     def close(self) -> None:
-        """Forget it. Closing twice is harmless."""
+        """Drop the content. Closing twice is harmless."""
         ...
 
 
 class Store(Protocol):
-    """Durable storage of one vault. It stores what it is given and understands none of it.
+    """Durable storage of one vault. It stores data without understanding it.
 
-    Every method may raise StoreError or DiskFullError, with the old state intact, and DamageError
-    when what is stored is not a vault of this format.
+    Every method may raise StoreError or DiskFullError, and the old state stays intact. It may raise
+    DamageError if the stored data is not a vault of this format.
     """
 
     async def load(self) -> StoredVault | None:
-        """Read everything but the key rows; None when there is no vault yet."""
+        """Read everything except the key rows; None if there is no vault yet."""
         ...
 
     async def create(self, vault: StoredVault) -> None:
-        """Store a new vault, whole or not at all.
+        """Store a new vault completely or not at all.
 
         Raises:
             AlreadyInitializedError: there is one.
@@ -340,11 +340,11 @@ class Store(Protocol):
         ...
 
     async def rows(self, indexes: Iterable[bytes]) -> dict[bytes, KeyRow]:
-        """Read the rows with these indexes, those that exist, by index."""
+        """Read the rows with these indexes, as far as they exist, by index."""
         ...
 
     async def sealed_heads(self) -> list[tuple[RowHead, bytes]]:
-        """Read all key rows without their values: the head of the row and its sealed head."""
+        """Read all key rows without their values: each row's head and its sealed head."""
         ...
 
     async def commit(self, change: Change) -> None:
@@ -352,14 +352,14 @@ class Store(Protocol):
 
         Raises:
             DamageError: the stored authority record is not `change.before`.
-            StoreError: there are not `change.aside` rows set aside, or there was other trouble.
+            StoreError: the number of rows set aside is not `change.aside`, or another failure.
         """
         ...
 
     async def set_aside(self, rows: Sequence[KeyRow]) -> None:
-        """Keep rows beside the vault, which stays as it is, for a `Change` that takes them in.
+        """Keep rows beside the vault for a `Change` that takes them in. The vault does not change.
 
-        However the daemon ends, what was only set aside is gone when it begins again.
+        Rows that were only set aside are gone at the next start, however the daemon ends.
         """
         ...
 
@@ -368,14 +368,14 @@ class Store(Protocol):
         ...
 
     async def purge(self) -> None:
-        """Leave nothing in the files of what was deleted or replaced up to now."""
+        """Remove from the files whatever was deleted or replaced until now."""
         ...
 
     async def append(self, rows: Sequence[AuditRow]) -> None:
-        """Append rows to the audit log, durably before returning, all or none.
+        """Append rows to the audit log: all or none, durable before returning.
 
         Raises:
-            StoreError: there is a row of that number already.
+            StoreError: there is already a row with that number.
         """
         ...
 
@@ -383,24 +383,24 @@ class Store(Protocol):
         """Read rows of the audit log in the order of their numbers.
 
         Args:
-            after: the number after which to begin; 0 for the first that the vault wrote.
-            most: how many at most; fewer only at the end.
+            after: the number after which to begin; 0 for the first row of the vault.
+            most: the most rows to return; there are fewer only at the end.
         """
         ...
 
     async def audit_last(
         self, kind: int | None = None, before: int | None = None
     ) -> AuditRow | None:
-        """Read the last row of the audit log, or the last of a kind; None when there is none.
+        """Read the last row of the audit log, or the last of a kind; None if there is none.
 
         Args:
-            kind: of which kind; None: any.
+            kind: the kind; None: any.
             before: only rows with smaller numbers; None: all.
 
-        A row whose number no log can reach, planted by somebody, is no last row.
+        A row planted with a number that no log can reach does not count as the last row.
         """
         ...
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the files."""
+        """Finish the work in progress and release the files."""
         ...

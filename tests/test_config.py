@@ -300,7 +300,7 @@ def test_checking_a_broken_file_fails_with_its_line(tmp_path: Path) -> None:
     file.write_bytes(b"[policy]\ndefault = 'maybe'\n")
     done = check("--config", str(file))
     assert (done.returncode, done.stdout) == (1, "")
-    assert "c.toml: line 2: 'default' is none of" in done.stderr
+    assert "c.toml: line 2: 'default' is not one of" in done.stderr
     assert "maybe" not in done.stderr
 
 

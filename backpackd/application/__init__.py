@@ -1,1 +1,1 @@
-"""What Backpack does: the vault's states, keys, access, and who is operator."""
+"""What Backpack does: the vault's states, keys, access, and which caller is the operator."""

@@ -1,7 +1,7 @@
 """One alarm for everything that ends by itself.
 
-Each source drops what is due and says when it is next needed; the timer is set to the earliest.
-Nothing polls, and nothing relies on the alarm alone: whatever has a deadline checks it at use too.
+Each source ends what is due and returns when it is next needed. The timer is set to the earliest of
+these times. Nothing polls. Nothing relies on the alarm alone: deadlines are also checked at use.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from backpackd.ports import Clock, Timer
 
 Source = Callable[[float], float | None]
-"""Takes boot-clock seconds, ends what is due, returns when it is next needed; None: not."""
+"""Takes boot-clock seconds, ends what is due, returns when it is next needed; None: never."""
 
 
 class Deadlines:
@@ -22,11 +22,11 @@ class Deadlines:
         self._alarm: float | None = None
 
     def attach(self, timer: Timer) -> None:
-        """Take the alarm into use; it calls `review`."""
+        """Start to use the alarm, which calls `review`."""
         self._timer = timer
 
     def add(self, source: Source) -> None:
-        """Add a source, for good."""
+        """Add a source permanently."""
         self._sources.append(source)
 
     def review(self) -> None:
@@ -39,8 +39,8 @@ class Deadlines:
         self._set(min(coming, default=None), now)
 
     def _set(self, deadline: float | None, now: float) -> None:
-        # Most changes leave the next deadline what it was. An alarm whose time has come is set
-        # anew all the same: it may have rung already, and it rings once.
+        # Most changes do not move the next deadline. An alarm whose time has come is set again in
+        # any case: it may have rung already, and it rings only once.
         if deadline is not None and deadline == self._alarm and deadline > now:
             return
         if self._timer is not None:

@@ -1,6 +1,6 @@
-"""Unlocking without a person: once, when the daemon starts, with a key that lies ready for it.
+"""Unlocks without a person: once, when the daemon starts, with a key that is ready for it.
 
-It gives no operator authority, and a key that does not fit leaves the vault locked.
+This gives no operator authority. If the key does not fit, the vault stays locked.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ async def unlock_unattended(
 
     Args:
         vault: the vault.
-        audit_log: is told of a key that does not fit, and of damage.
+        audit_log: records a key that does not fit, and damage.
         kind: `file` or `environment`.
         key: reads the key as it is kept; None: there is none.
         tree: the daemon's own, for the stretching.
 
     Returns:
-        What came of it, for the log; empty when there was nothing to do.
+        The result, for the log; empty if there was nothing to do.
     """
     if vault.state is not State.LOCKED or kind not in vault.slot_kinds:
         return ""
@@ -52,6 +52,6 @@ async def unlock_unattended(
             audit_log.note(audit_log.own_event("wrong-passphrase", details={"kind": kind}))
         elif isinstance(error, DamageError):
             audit_log.note(audit_log.own_event("damage-found", reason=error.reason))
-        # `str` of ours is its message, which repeats no key.
+        # `str` of our errors is the message, which contains no key.
         return f"not unlocked by {kind}: {error}"
     return f"unlocked by {kind}: every program of yours can open this vault"

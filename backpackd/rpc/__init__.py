@@ -1,1 +1,1 @@
-"""One file per gRPC service: message in, call, message out. No decisions here."""
+"""One file for each gRPC service: message in, call, message out. No decisions here."""

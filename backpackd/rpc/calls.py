@@ -1,8 +1,8 @@
 """What every call goes through: the rules of its method, and the request's form.
 
 A service is an object with one method for each RPC of its proto service, named in snake case:
-`(call, request) -> response`, or an async generator where the proto says stream. Where requests
-are a stream, it is given an iterator over them. What it raises is the call's status.
+`(call, request) -> response`, or an async generator if the proto says stream. If requests are a
+stream, the method gets an iterator over them. What the method raises becomes the call's status.
 """
 
 import re
@@ -30,15 +30,15 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _Message = TypeVar("_Message", bound=Message)
 
 MOST_OPEN = 64
-"""Calls of one process tree that stay open. They do not count as calls in progress, so there has to
-be another bound."""
+"""The most calls of one process tree that stay open. They do not count as calls in progress, so
+they need a bound of their own."""
 
 
 class Service(Protocol):
     """One gRPC service.
 
     Attributes:
-        descriptor: of the service in its proto file.
+        descriptor: the service in its proto file.
     """
 
     descriptor: ServiceDescriptor
@@ -48,9 +48,9 @@ class Guard:
     """Enforces the rules of methods.
 
     Args:
-        vault: whose state and use the rules speak of.
-        operators: who has operator authority.
-        deadlines: looked at again after methods that change them.
+        vault: the rules depend on its state, and calls count as its use.
+        operators: which connections have operator authority.
+        deadlines: reviewed after methods that change them.
     """
 
     def __init__(self, vault: Vault, operators: Operators, deadlines: Deadlines) -> None:
@@ -60,13 +60,13 @@ class Guard:
         self._open: Counter[ProcessId] = Counter()
 
     def admit(self, rules: Rules, connection: Connection) -> None:
-        """Return if a connection may call a method now, as far as that depends on no request.
+        """Raise unless a connection may call a method now, as far as no request decides it.
 
         Raises:
-            UserChangedError: the process that connected runs as another user by now.
-            LockedError: not while the vault is locked.
-            UninitializedError: not before there is a vault.
-            NotAuthorizedError: only with operator authority.
+            UserChangedError: the process that connected now runs as another user.
+            LockedError: the vault is locked, and the method needs it unlocked.
+            UninitializedError: there is no vault yet, and the method needs one.
+            NotAuthorizedError: the method needs operator authority.
         """
         check_user(connection.peer)
         if not rules.locked:
@@ -75,16 +75,16 @@ class Guard:
             self._operators.require(connection)
 
     def admit_request(self, rules: Rules, connection: Connection, request: Any) -> None:
-        """Return if a connection may make this request.
+        """Raise unless a connection may make this request.
 
         Raises:
-            NotAuthorizedError: only with operator authority.
+            NotAuthorizedError: the request needs operator authority.
         """
         if rules.caller is Caller.OPERATOR_FOR_ALL and request.all:
             self._operators.require(connection)
 
     def succeeded(self, rules: Rules) -> None:
-        """Do what is due after a call that succeeded."""
+        """Count the use and review deadlines, if the rules say so, after a call that succeeded."""
         if rules.use:
             self._vault.touch()
         if rules.review:
@@ -95,7 +95,7 @@ class Guard:
         """Count a call that stays open.
 
         Raises:
-            LimitError: this process tree has too many of them.
+            LimitError: this process tree has too many such calls.
         """
         if self._open[tree] >= MOST_OPEN:
             raise LimitError("too many open calls of this process tree: end some first")
@@ -109,7 +109,7 @@ class Guard:
 
 
 class ServedMethod:
-    """One method of a service, from encoded messages to encoded messages.
+    """One method of a service: it takes and returns encoded messages.
 
     Implements `ports.Method`.
     """
@@ -117,7 +117,7 @@ class ServedMethod:
     def __init__(
         self, guard: Guard, service: Service, descriptor: MethodDescriptor, rules: Rules
     ) -> None:
-        """Join a method, its messages and its rules.
+        """Connect a method, its messages and its rules.
 
         Raises:
             AttributeError: the service has no such method.
@@ -152,7 +152,7 @@ class ServedMethod:
             await call.send(response.SerializeToString(), last=True)
             return
         first = True
-        # Closed at once, and not when it is collected: what it holds ends with the call.
+        # Closed at once, not when it is collected: what it holds must end with the call.
         async with aclosing(self._work(call, request)) as responses:
             async for response in responses:
                 if not self.stays_open:
@@ -168,7 +168,7 @@ class ServedMethod:
         while (raw := await call.receive()) is not None:
             yield self._parse(call.connection, raw)
         if not self.stays_open:
-            # Sending it all may have taken long.
+            # Receiving all messages may have taken long.
             self._guard.admit(self._rules, call.connection)
 
     def _readmit(self, call: Call, request: Any) -> None:
@@ -189,8 +189,8 @@ def served_methods(
 
     Args:
         guard: enforces the rules.
-        services: all there are.
-        rules: of every method, by its full name.
+        services: all services.
+        rules: the rules of every method, by its full name.
 
     Raises:
         KeyError: a method has no rules.
@@ -207,27 +207,27 @@ def served_methods(
 
 
 def service_name(service: Service) -> str:
-    """Return the full name under which a service is called."""
+    """Return the full name by which clients call a service."""
     name: str = getattr(service, "name", service.descriptor.full_name)
     return name
 
 
 def snake_case(name: str) -> str:
-    """Turn the name of an RPC into that of the method that serves it."""
+    """Return the name of the method that serves an RPC."""
     return _WORD.sub("_", name).lower()
 
 
 def parse(kind: type[_Message], raw: bytes) -> _Message:
-    """Read a request.
+    """Parse a request.
 
     Raises:
         InvalidRequestError: the bytes are not such a message.
-        LimitError: it is larger than this call takes; nothing of it was parsed.
+        LimitError: it is larger than this call accepts; no part of it was parsed.
     """
     check_size(kind.DESCRIPTOR, raw)
     try:
         return kind.FromString(raw)
     except DecodeError:
         raise InvalidRequestError(
-            "the request is not the message that this call takes", reason="malformed-request"
+            "the request is not the message that this call expects", reason="malformed-request"
         ) from None

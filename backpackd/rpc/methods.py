@@ -1,8 +1,8 @@
-"""All methods, and the rules of each: one row for every method that a service describes.
+"""All methods, and the rules of each: one row for every method of a service.
 
-`calls` enforces the rows, in one place and in the order in which they are written here. A service
-repeats nothing of them, and the daemon does not start with a method that has no row. The table in
-docs/protocol.md is compared with this one by a test. How long requests may be stands in `sizes`.
+`calls` enforces the rows in one place. Services repeat none of these checks, and the daemon does
+not start if a method has no row. A test compares the table in docs/protocol.md with this one.
+`sizes` has the longest requests.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Caller(Enum):
     """Who may call a method."""
 
     ANYONE = "anyone"
-    """Every process of the user. What it is told is about its own process tree."""
+    """Every process of the user. The answer is about its own process tree only."""
     OPERATOR = "the operator"
     """Connections with operator authority."""
     OPERATOR_FOR_ALL = "anyone; the operator for `all`"
@@ -26,11 +26,11 @@ class Rules:
 
     Attributes:
         caller: who may call it.
-        locked: whether it answers while the vault is locked or not made yet.
+        locked: whether it answers while the vault is locked or does not exist yet.
         secret: whether requests carry a passphrase, a recovery code or values.
-        use: whether a call that succeeds counts as a use of the vault, which puts off locking.
-        stays_open: whether a call stays open for as long as its caller likes.
-        review: whether deadlines are looked at again after it.
+        use: whether a successful call counts as a use of the vault, which delays locking.
+        stays_open: whether a call stays open as long as its caller likes.
+        review: whether deadlines are reviewed after it.
     """
 
     caller: Caller = Caller.ANYONE
@@ -102,7 +102,7 @@ METHODS: dict[str, Rules] = {
     "backpack.v1.Agents.TrustLock": Rules(_OPERATOR, use=True),
     "backpack.v1.Agents.ListTrusted": Rules(_OPERATOR),
     "backpack.v1.Agents.Forget": Rules(_OPERATOR, use=True),
-    # gRPC's own
+    # Standard gRPC services
     "grpc.health.v1.Health.Check": Rules(locked=True),
     "grpc.health.v1.Health.Watch": Rules(locked=True, stays_open=True),
     "grpc.reflection.v1.ServerReflection.ServerReflectionInfo": Rules(locked=True, stays_open=True),

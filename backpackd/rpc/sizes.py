@@ -1,12 +1,12 @@
 """How long a request may be and how many fields it may hold, counted on its raw bytes.
 
-Protobuf makes an object of every field, and a field takes two bytes on the wire. So a message that
-is short in bytes can cost hundreds of times as much memory and time as it takes to send: 1.9 MiB of
-one-byte names held up every other caller for seconds. Both limits hold before anything is parsed,
-and counting ends at the first field too many.
+Protobuf makes an object of every field, and a field takes two bytes on the wire. So a short message
+can cost hundreds of times as much memory and time as sending it: 1.9 MiB of one-byte names blocked
+all other callers for seconds. Both limits are checked before any parsing, and counting ends at the
+first field too many.
 
-A limit here is what a sensible request needs, with room to spare. Whether a field holds what it
-should is the services' matter.
+A limit here is what a sensible request needs, with room to spare. The services check the contents
+of fields.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from backpackd.core.agentlock.content import MAX_CREDENTIALS, MAX_DOCUMENT
 from backpackd.core.errors import InvalidRequestError, LimitError
 
 MAX_MESSAGE: Final = 8 * 1024 * 1024
-"""The longest request or response of all, in bytes: 64 values of 64 KiB and room to spare."""
+"""The longest request or response, in bytes: 64 values of 64 KiB and room to spare."""
 MAX_USUAL: Final = 64 * 1024
 """Bytes of a request that carries no lock, no backup and no values."""
 _SPARE: Final = 64
-"""Fields beside the repeated ones, those of newer versions included."""
+"""Fields beside the repeated ones, including fields of newer versions."""
 _SHORTEST_FIELD: Final = 2
 _VARINT_BYTES: Final = 10
 
@@ -36,8 +36,8 @@ class Size:
     """What a request may cost.
 
     Attributes:
-        bytes: as they come, after nothing was expanded: the daemon takes no compressed message.
-        fields: in all, those of messages in the message included.
+        bytes: its length as received. The daemon accepts no compressed message.
+        fields: the number of all fields, including those of messages in the message.
     """
 
     bytes: int = MAX_USUAL
@@ -47,9 +47,9 @@ class Size:
 _USUAL = Size()
 _WITH_LOCK = Size(MAX_DOCUMENT + MAX_USUAL)
 SIZES: Final = {
-    # A lock that says what is asked for.
+    # Includes a lock that names the wanted keys.
     "backpack.v1.GetKeysRequest": Size(MAX_DOCUMENT + MAX_USUAL, 2 * MOST_NAMES + _SPARE),
-    # As many values as one message holds; a key is one field with two in it.
+    # As many values as one message holds. A key is one field with two fields in it.
     "backpack.v1.PutKeysRequest": Size(MAX_MESSAGE, 3 * MOST_AT_ONCE + _SPARE),
     # A thousand names of 128 characters.
     "backpack.v1.DeleteKeysRequest": Size(4 * MAX_USUAL, 2 * MOST_AT_ONCE),
@@ -57,11 +57,11 @@ SIZES: Final = {
     # A hundred rules of 64 patterns of 128 characters, each with a selector.
     "backpack.v1.SetPolicyRequest": Size(2 * MAX_DOCUMENT, MAX_RULES * (MAX_PATTERNS + 2) + _SPARE),
     "backpack.v1.ShowAuditRequest": Size(fields=4 * _SPARE),
-    # A piece of a backup; as many as it takes may follow each other.
+    # A piece of a backup. Any number of pieces may follow.
     "backpack.v1.ImportKeysRequest": Size(MAX_DOCUMENT + MAX_USUAL),
-    # What becomes a lock of 1 MiB may be longer before: indented, or with what has to be escaped.
+    # The input for a lock of 1 MiB may be longer than the lock: indented, or with escapes.
     "backpack.v1.CreateLockRequest": Size(2 * MAX_DOCUMENT, 3 * MAX_CREDENTIALS + _SPARE),
-    # A lock, and what is to be changed in it.
+    # A lock, and the changes to it.
     "backpack.v1.EditLockRequest": Size(3 * MAX_DOCUMENT, 4 * MAX_CREDENTIALS + _SPARE),
     "backpack.v1.UpdateMemoryRequest": Size(2 * MAX_DOCUMENT + MAX_USUAL),
     "backpack.v1.OpenLockRequest": _WITH_LOCK,
@@ -71,8 +71,8 @@ SIZES: Final = {
     "backpack.v1.RemoveRecipientRequest": _WITH_LOCK,
     "backpack.v1.TrustLockRequest": _WITH_LOCK,
 }
-"""The requests that may be larger than usual, by the names of their messages. Each method has a
-message of its own, so this is a table of methods; one that is not in it gets the usual size."""
+"""The requests that may be larger than usual, by the names of their messages. Each method has its
+own message, so this is a table of methods. A method that is not in it gets the usual size."""
 
 
 def size_of(kind: Any) -> Size:
@@ -81,23 +81,23 @@ def size_of(kind: Any) -> Size:
 
 
 def check_size(kind: Any, raw: bytes) -> None:
-    """Hold a request to its size, before it is parsed.
+    """Check the size of a request before it is parsed.
 
     Args:
-        kind: the descriptor of the message that the bytes should be.
-        raw: as they came.
+        kind: the descriptor of the expected message.
+        raw: the bytes as received.
 
     Raises:
         LimitError: it is too long, or holds too many fields (`request-too-large`).
-        InvalidRequestError: the bytes are no message (`malformed-request`).
+        InvalidRequestError: the bytes are not a message (`malformed-request`).
     """
     size = size_of(kind)
     if len(raw) > size.bytes:
         raise LimitError(
-            f"the request is too long: this call takes at most {size.bytes // 1024} KiB",
+            f"the request is too long: this call accepts at most {size.bytes // 1024} KiB",
             reason="request-too-large",
         )
-    # Too short to hold too many: nearly every request.
+    # Nearly every request is too short to hold too many fields.
     if len(raw) > size.fields * _SHORTEST_FIELD:
         _Fields(raw, size.fields).count(kind, 0, len(raw))
 
@@ -111,16 +111,16 @@ class _Fields:
         self._left = most
 
     def count(self, kind: Descriptor, at: int, end: int) -> None:
-        """Count what stands between two places.
+        """Count the fields between two offsets.
 
-        What protobuf would read otherwise than it is read here must not get through, so whatever
-        is not plain is refused: a group too, which no message of the API has.
+        Bytes that protobuf would read differently must not get through. So anything unusual is
+        refused, also a group, which no message of the API has.
         """
         while at < end:
             self._left -= 1
             if self._left < 0:
                 raise LimitError(
-                    f"the request holds too much: this call takes at most {self._most} fields",
+                    f"the request holds too much: this call accepts at most {self._most} fields",
                     reason="request-too-large",
                 )
             tag, at = self._varint(at, end)
@@ -145,7 +145,7 @@ class _Fields:
             raise _malformed()
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """Return a number and the place behind it."""
+        """Return a number and the offset after it."""
         found = 0
         for shift in range(_VARINT_BYTES):
             if at >= end:
@@ -160,5 +160,5 @@ class _Fields:
 
 def _malformed() -> InvalidRequestError:
     return InvalidRequestError(
-        "the request is not the message that this call takes", reason="malformed-request"
+        "the request is not the message that this call expects", reason="malformed-request"
     )

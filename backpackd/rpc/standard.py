@@ -1,7 +1,7 @@
-"""gRPC's health and reflection services, which every tool knows.
+"""gRPC's health and reflection services, which every gRPC tool knows.
 
-Their messages have package names of our own (see proto/backpack_proto/standard). A tool is told of
-the services under the names by which it calls them.
+Their messages have our own package names (see proto/backpack_proto/standard). Tools see the
+services under the standard names, by which they call them.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from backpackd.rpc.calls import Service, service_name
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _NOT_FOUND = 5
-"""The canonical status code, inside of a reflection response."""
+"""The canonical status code, inside a reflection response."""
 
 
 class HealthService:
-    """Says whether the daemon serves, not whether the vault is unlocked."""
+    """Reports whether the daemon serves, not whether the vault is unlocked."""
 
     descriptor: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
     name = HEALTH
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Know the services by their full names."""
+        """Take the full names of the services."""
         self._names = {"", *names}
 
     async def check(
@@ -47,7 +47,7 @@ class HealthService:
     async def watch(
         self, call: Call, request: health_pb2.HealthCheckRequest
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Answer `Watch`. There is one change to tell of, and it ends the call."""
+        """Answer `Watch`. Only one change can be reported, and it ends the call."""
         known = request.service in self._names
         answer = health_pb2.HealthCheckResponse
         yield answer(status=answer.SERVING if known else answer.SERVICE_UNKNOWN)
@@ -117,7 +117,7 @@ class ReflectionService:
             return _not_found("there is nothing of that name")
 
     def _containing(self, symbol: str) -> FileDescriptor:
-        """Find the file of a symbol. The pool knows methods by a way of their own only."""
+        """Find the file of a symbol. The pool has a separate lookup for methods."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -125,7 +125,7 @@ class ReflectionService:
 
 
 def _described(file: FileDescriptor) -> reflection_pb2.ServerReflectionResponse:
-    """Describe a file and all that it imports, each file once and the file itself first."""
+    """Describe a file and all files that it imports, each once, and the file itself first."""
     files: dict[str, FileDescriptor] = {}
     wanted = [file]
     while wanted:
@@ -147,14 +147,14 @@ def _not_found(message: str) -> reflection_pb2.ServerReflectionResponse:
 
 
 def _add(pool: DescriptorPool, file: FileDescriptor) -> None:
-    """Add a file to a pool, after all that it imports. Twice is harmless."""
+    """Add a file to a pool, after all files that it imports. Adding it twice is harmless."""
     for imported in file.dependencies:
         _add(pool, imported)
     pool.AddSerializedFile(file.serialized_pb)
 
 
 def _renamed(file: FileDescriptor, package: str) -> FileDescriptorProto:
-    """Return a file as it reads in another package."""
+    """Return a file with its package renamed."""
     proto = FileDescriptorProto()
     file.CopyToProto(proto)
     before, after = f".{proto.package}.", f".{package}."
@@ -172,7 +172,7 @@ def _renamed(file: FileDescriptor, package: str) -> FileDescriptorProto:
 
 
 def standard_services(services: Sequence[Service]) -> list[Service]:
-    """Make the health and reflection services for other services."""
+    """Create the health and reflection services for other services."""
     return [
         HealthService(map(service_name, services)),
         *(ReflectionService(name, services) for name in REFLECTION),

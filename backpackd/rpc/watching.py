@@ -1,4 +1,4 @@
-"""What streams that need operator authority share: they end with it."""
+"""Streams that need operator authority end when it ends."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,10 +17,10 @@ async def while_authorized(
     session: Session,
     waiting: Coroutine[Any, Any, _Result],
 ) -> _Result:
-    """Wait for something for as long as a connection has operator authority.
+    """Wait for something as long as a connection has operator authority.
 
-    A lock ends authority and what is waited for in one moment, and nothing comes after it: what
-    was to be told up to then, the lock included, is still told to who had authority until then.
+    A lock ends the authority and the wait at the same time, and nothing comes after it. What
+    happened until then, the lock included, is still reported to a connection that had authority.
 
     Raises:
         NotAuthorizedError: the authority ended first.
@@ -30,7 +30,7 @@ async def while_authorized(
         while not task.done():
             if not _locked(session):
                 operators.require(connection)
-            # A locked vault ends what is waited for, so it is no wait without a bound.
+            # The wait has an end even without a timeout, because a lock of the vault ends it.
             await asyncio.wait([task], timeout=operators.remaining(connection) or None)
         if not _locked(session):
             operators.require(connection)

@@ -140,7 +140,7 @@ def test_the_last_slot_that_authorizes_stays(code: Path, run: Run) -> None:
     (last,) = json.loads(run("slots", "--json", "PASS").out)
     ran = run("remove-slot", last["id"], "PASS")
     assert ran.code == 1
-    assert "last slot that authorizes" in ran.err
+    assert "last slot that gives authority" in ran.err
 
 
 def test_a_rotation_says_what_it_did_and_leases_end_only_when_asked(code: Path, run: Run) -> None:

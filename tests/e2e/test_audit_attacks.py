@@ -140,7 +140,7 @@ def test_a_tail_cut_behind_what_the_vault_knows_is_found_with_a_copy_only(
     assert audit.verify().problem == ""
     found = audit.verify(head)
     assert found.bad_entry == number(head)
-    assert "is not the one that whoever kept" in found.problem
+    assert "is not the one that the keeper of the expected head" in found.problem
 
 
 def test_yesterdays_whole_file_is_found_with_a_copy_only(daemon: RunningDaemon) -> None:

@@ -111,7 +111,7 @@ def test_a_good_vault_is_good_with_and_without_the_passphrase(
     before = files(stopped)
     without = check(stopped)
     assert without.returncode == 0, without.stdout + without.stderr
-    assert "3 of 3 are of the form" in without.stdout
+    assert "3 of 3 are well-formed" in without.stdout
     found = check(stopped, *opened)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "3 of 3 can be read" in found.stdout
@@ -129,7 +129,7 @@ def test_a_good_vault_is_good_with_and_without_the_passphrase(
         (alter_log, "audit log", 3),
         (delete_audit_keys, "audit keys: are missing", 3),
         (plant_audit_keys, "audit keys: are not the vault's", 3),
-        (plant_slot, "is not of the form", 3),
+        (plant_slot, "is malformed", 3),
         (plant_trigger, "triggers", 3),
     ],
 )
@@ -159,7 +159,7 @@ def test_what_can_be_read_is_saved_and_goes_into_a_new_vault(
     assert b"value of" not in saved.read_bytes()
     again = check(stopped, *opened, "--salvage", str(saved))
     assert again.returncode == 1
-    assert "cannot be made" in again.stderr
+    assert "cannot be created" in again.stderr
     for path in stopped.home.iterdir():
         path.unlink() if path.is_file() else None
     stopped.start()
@@ -262,11 +262,11 @@ def test_a_vault_that_is_not_there_is_not_called_good(
     (stopped.home / "vault.db").rename(tmp_path / "elsewhere")
     without = check(stopped)
     assert without.returncode == 0
-    assert "vault.db: not there" in without.stdout
+    assert "vault.db: does not exist" in without.stdout
     for arguments in (opened, (*opened, "--salvage", str(tmp_path / "saved"))):
         found = check(stopped, *arguments)
         assert found.returncode == 1
-        assert "vault.db is not there" in found.stderr
+        assert "vault.db does not exist" in found.stderr
     (stopped.home / "vault.db-wal").write_bytes(b"left over")
     found = check(stopped)
     assert found.returncode == 1
@@ -306,4 +306,4 @@ def test_a_wrong_passphrase_is_told(stopped: RunningDaemon, tmp_path: Path) -> N
 def test_saving_takes_the_passphrase(stopped: RunningDaemon, tmp_path: Path) -> None:
     found = check(stopped, "--salvage", str(tmp_path / "saved"))
     assert found.returncode == 1
-    assert "takes the passphrase" in found.stderr
+    assert "add --passphrase-file" in found.stderr

@@ -1,8 +1,8 @@
-"""Access: attest the caller, decide, ask where a person must, open the keys, issue the lease.
+"""Access: attest the caller, decide, ask a person if needed, open the keys, issue the lease.
 
-The order in `get_keys` is the security property. The caller is attested before every decision. A
-decision is made on names alone. Uses and the audit entry are on the disk before a value leaves: no
-log, no lease. The lease stands, with its holder watched, before the reply is made.
+Security depends on the order in `get_keys`. The caller is attested before every decision. Decisions
+use names alone. Uses and the audit entry are on the disk before a value leaves: no log, no lease.
+The lease exists, with its holder watched, before the reply is made.
 """
 
 import secrets
@@ -50,7 +50,7 @@ from backpackd.ports import Clock, Connection, Processes
 
 MOST_NAMES = 64
 LONGEST_WAIT = 3600
-"""Seconds."""
+"""In seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Handout:
 
     Attributes:
         lease: the new lease.
-        values: names and values, in the order in which they were asked for.
+        values: names and values, in the order of the request.
     """
 
     lease: Lease
@@ -71,12 +71,12 @@ class Wish:
     """What a caller asks for.
 
     Attributes:
-        names: key names, as they came.
-        ttl: wished life in seconds; 0 for the default.
+        names: key names, as received.
+        ttl: requested lifetime in seconds; 0 for the default.
         reason: a claim.
-        wait: seconds to wait for a person; 0: not at all.
+        wait: seconds to wait for a person; 0: do not wait.
         start: the caller is about to become an agent; None: it is not.
-        agent_lock: the lock whose embedded values are wanted as well; empty: none.
+        agent_lock: a lock whose embedded values are also requested; empty: none.
     """
 
     names: Sequence[str]
@@ -88,7 +88,7 @@ class Wish:
 
     @property
     def withholds(self) -> bool:
-        """Whether no values are wanted, only the lease."""
+        """Whether only the lease is requested, without values."""
         return self.start is not None and self.start.without_values
 
 
@@ -96,18 +96,18 @@ class Embedded(Protocol):
     """Opens the values that agent locks embed."""
 
     async def check(self, connection: Connection, session: Session, document: bytes) -> None:
-        """Return if the caller may use a lock, with nothing opened that is a value."""
+        """Raise unless the caller may use a lock. This opens no value."""
         ...
 
     async def embedded(
         self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
     ) -> dict[str, bytes]:
-        """Return the values that a lock embeds, of those names that it embeds."""
+        """Return the values that a lock embeds for these names."""
         ...
 
 
 class Access:
-    """Who gets which key."""
+    """Decides who gets which key, and hands it out."""
 
     def __init__(
         self,
@@ -137,17 +137,17 @@ class Access:
         self._grant_clock = grant_clock
 
     def attest(self, connection: Connection) -> PeerFacts:
-        """Read who a caller is, now. An agent that runs is the root of a tree of its own.
+        """Read the current facts of a caller. A running agent is the root of its own tree.
 
         Raises:
             PeerUnknownError: the process that connected has ended.
-            UserChangedError: it runs as another user by now.
+            UserChangedError: it now runs as another user.
         """
         peer = connection.peer
         try:
             facts = self._processes.attest(peer.process, peer.uid, peer.gid)
         except ProcessGoneError:
-            raise PeerUnknownError("the process that connected has ended: connect anew") from None
+            raise PeerUnknownError("the process that connected has ended: connect again") from None
         if facts.user_changed:
             raise user_changed()
         return self._started.rooted(facts)
@@ -157,11 +157,11 @@ class Access:
 
         Args:
             connection: the caller's.
-            wish: what it asks for; at most 64 names; a longer life than allowed is cut.
+            wish: what it asks for: at most 64 names. A longer lifetime than allowed is shortened.
             announce: tells the caller the code of the request that waits for a person.
 
         Raises:
-            InvalidRequestError: a name, the reason or the wait is not well-formed.
+            InvalidRequestError: a name, the reason or the wait is not valid.
             DeniedError: a rule or a person denies it.
             WaitingError: nobody has answered in the time that the caller waits.
             KeyUnknownError: a covered key is not stored.
@@ -170,9 +170,9 @@ class Access:
         session = self._vault.session()
         names = check_names(list(wish.names), most=MOST_NAMES)
         if len(wish.reason) > MAX_REASON:
-            raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
+            raise InvalidRequestError(f"the reason is too long: at most {MAX_REASON} characters")
         if wish.wait > LONGEST_WAIT:
-            raise InvalidRequestError(f"waiting takes at most {LONGEST_WAIT} seconds")
+            raise InvalidRequestError(f"the wait is too long: at most {LONGEST_WAIT} seconds")
         if wish.agent_lock:
             await self._embedded.check(connection, session, wish.agent_lock)
         until = self._clock.boot() + wish.wait
@@ -184,13 +184,13 @@ class Access:
                 with self._live_leases.handing_out(permission.facts, names):
                     return await self._hand_out(session, connection, permission, wish)
             except _OvertakenError:
-                # It is decided from the beginning, and may be a question by now.
+                # Decide from the beginning: this may need a person now.
                 wish = replace(wish, wait=int(max(0.0, until - self._clock.boot())))
 
     async def _hand_out(
         self, session: Session, connection: Connection, permission: "_Permission", wish: Wish
     ) -> Handout:
-        """Open the values, record the handout, spend what it costs, and issue the lease."""
+        """Open the values, record the handout, spend its uses, and issue the lease."""
         facts, names = permission.facts, permission.names
         values = await self._values(session, connection, names, wish)
         lease_id = secrets.token_hex(16)
@@ -225,10 +225,10 @@ class Access:
         return Handout(lease, tuple((name, values.of(name)) for name in names))
 
     async def listed(self, connection: Connection) -> Sequence[KeyHead]:
-        """Return the heads of the keys that the caller's process tree may be told of.
+        """Return the heads of the keys whose names the caller's process tree may see.
 
-        Nothing is looked up for a caller that nothing is granted: the time that it takes would
-        tell how many keys there are.
+        If nothing is granted to the caller, nothing is looked up: the time of a lookup would reveal
+        how many keys there are.
         """
         session = self._vault.session()
         rules = self.rules(session)
@@ -252,7 +252,7 @@ class Access:
         return applicable(await self._digested(self.attest(connection), rules, None), rules)
 
     def rules(self, session: Session) -> Rules:
-        """Return what decisions are made from at this moment."""
+        """Return the rules from which decisions are made at this moment."""
         authority = session.authority
         return Rules(
             authority.policy.tightened(self._tightening()),
@@ -289,7 +289,7 @@ class Access:
         wish: Wish,
         announce: Announce,
     ) -> "_Permission":
-        """Return the permission of a caller, asking a person where that is needed."""
+        """Return the permission of a caller, after asking a person if that is needed."""
         until = self._clock.boot() + wish.wait
         while True:
             session.check()
@@ -322,7 +322,7 @@ class Access:
             return decision
         if isinstance(decision, Deny) and decision.by_rule:
             raise DeniedError(
-                "a rule of the policy denies the keys asked for; no grant helps against it",
+                "a rule of the policy denies the keys asked for, and no grant can override it",
                 reason="denied-by-rule",
             )
         root, uid = (facts.hooked or facts.root).id.pid, facts.uid
@@ -336,7 +336,7 @@ class Access:
     async def _digested(
         self, facts: PeerFacts, rules: Rules, names: Sequence[str] | None
     ) -> PeerFacts:
-        """Add digests of executables where they matter for these keys: hashing is slow."""
+        """Add digests of executables only if they matter for these keys: hashing is slow."""
         return await digested(self._processes, facts) if needs_digests(names, rules) else facts
 
     def _check_room(self, facts: PeerFacts, wish: Wish) -> None:
@@ -347,7 +347,7 @@ class Access:
     async def _values(
         self, session: Session, connection: Connection, names: Sequence[str], wish: Wish
     ) -> "_Values":
-        """Open what the lock embeds, and of the rest what is stored."""
+        """Open the embedded values of the lock, and the stored values of the other keys."""
         embedded: dict[str, bytes] = {}
         if wish.agent_lock:
             embedded = await self._embedded.embedded(connection, session, wish.agent_lock, names)
@@ -376,16 +376,16 @@ class Access:
     ) -> Allow:
         """Write the entry, spend one use of every counted grant, return what the lease rests on.
 
-        Both are durable, and where uses are counted, in one step. Uses of consents are spent last,
-        in memory.
+        Both are durable, and happen in one step if uses are counted. Uses of consents are spent
+        last, in memory.
 
         Raises:
-            _OvertakenError: what allowed it was used up or taken back, or has changed.
+            _OvertakenError: a grant was used up or removed, or the decision has changed.
         """
         if permission.counted:
 
             async def draft(now: Session) -> Draft:
-                # When the turn comes: of two callers at once, only one gets the last use.
+                # Confirmed in turn: of two callers at once, only one gets the last use.
                 allowed = self._confirm(session, permission)
                 self._require_stored(session, permission.names, values)
                 standing = [grant.used() for grant in allowed.grants if not grant.consent]
@@ -396,7 +396,7 @@ class Access:
             await self._vault.change(draft, by=connection)
         else:
             await self._audit_log.record(entry)
-        # While that was being made durable, a revocation, a rule or a lower ceiling may have come.
+        # During the write, a revocation, a rule or a lower limit may have come.
         allowed = self._confirm(session, permission, spent=permission.counted)
         for grant in allowed.grants:
             if grant.consent and not self._approvals.consents.use(grant.id):
@@ -409,13 +409,13 @@ class Access:
         """Decide again, and return the decision if it is the same.
 
         Args:
-            session: in which the caller began.
-            permission: what was decided before.
-            spent: its counted uses were spent just now, and count as if they were not.
+            session: the session in which the call began.
+            permission: the earlier decision.
+            spent: its counted uses were just spent, and must not count as missing.
 
         Raises:
-            LockedError: the vault was locked since.
-            _OvertakenError: the decision is another one.
+            LockedError: the vault was locked since then.
+            _OvertakenError: the decision is now different.
         """
         session.check()
         rules = self.rules(session)
@@ -444,7 +444,7 @@ class Access:
         longest = min([float(decision.max_ttl), *left])
         if longest <= 0:
             raise DeniedError(
-                "the grant that covers the keys asked for has just expired: the operator can add "
+                "the grant that covers the keys asked for has just expired: have the operator add "
                 "another"
             )
         return self._live_leases.issue(
@@ -459,14 +459,14 @@ class Access:
 
 
 class _OvertakenError(Exception):
-    """What allowed a request was used up, or has changed, while that was being handed out."""
+    """What allowed a request was used up, or has changed, during the handout."""
 
     reason = "overtaken"
 
 
 @dataclass(frozen=True, slots=True)
 class _Permission:
-    """That a caller may have some keys, as it was decided."""
+    """The decision that a caller may have some keys."""
 
     facts: PeerFacts
     names: tuple[str, ...]
@@ -484,13 +484,13 @@ class _Permission:
         return any(grant.uses_left is not None for grant in standing)
 
     def same_as(self, other: "_Permission") -> bool:
-        """Tell whether it rests on the same, on the same terms."""
+        """Return whether both rest on the same grants, on the same terms."""
         return self.ids == other.ids and self.allowed.max_ttl == other.allowed.max_ttl
 
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """The values that are handed over, by where they come from. No repr shows them."""
+    """The values to hand over, by their source. No repr shows them."""
 
     embedded: dict[str, bytes] = field(repr=False)
     stored: Opened

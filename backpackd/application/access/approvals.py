@@ -1,7 +1,7 @@
-"""Asking a person: requests that wait, the answers, and whom an answer reaches.
+"""Asking a person: pending requests, the answers, and which calls an answer reaches.
 
-A request is shown with what the daemon attested; a person with operator authority answers it. The
-calls that wait are woken at once and decide anew, so an answer is never more than a grant to the
+A request is shown with the attested facts, and a person with operator authority answers it. The
+waiting calls wake at once and are decided again. So an answer is never more than a grant to the
 root of one process tree, in memory, until that root ends or the vault is locked.
 """
 
@@ -41,7 +41,7 @@ from backpackd.ports import Clock, Connection, Notifier, Processes
 MOST_WAITING_OF_TREE = 256
 _ONCE_SECONDS = 600
 LOOK_EVERY = 1.0
-"""Seconds for which a look at a request's processes is good enough for a listing."""
+"""Seconds for which the last look at a request's processes is recent enough for a listing."""
 MOST_WATCHERS = 64
 MOST_WATCHERS_OF_TREE = 16
 
@@ -55,8 +55,8 @@ class _Wait:
     """What the calls of one request wait for.
 
     Attributes:
-        over: set when the request is.
-        failure: makes the error that the calls fail with; None: they decide anew.
+        over: set when the request has ended.
+        failure: makes the error that the calls fail with; None: they are decided again.
     """
 
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,7 +64,7 @@ class _Wait:
 
 
 class Approvals:
-    """The requests of one vault, while it is unlocked."""
+    """The pending requests of one vault, while it is unlocked."""
 
     def __init__(
         self,
@@ -103,19 +103,19 @@ class Approvals:
         announce: Announce,
         by: Connection,
     ) -> None:
-        """Wait until a person has answered; the caller decides anew after it.
+        """Wait until a person has answered. After that, the caller decides again.
 
         Args:
-            facts: the caller, attested just now.
+            facts: the caller, just attested.
             names: the keys that no grant covers for it.
             reason: the caller's words, a claim.
-            seconds: how long to wait; 0: not at all, the request stays.
+            seconds: how long to wait; 0: do not wait, but keep the request.
             announce: called with the code before waiting.
             by: the caller's connection.
 
         Raises:
             DeniedError: a person refused it, now or before.
-            WaitingError: not answered in that time; the request stays for a while.
+            WaitingError: there was no answer in that time; the request stays for a while.
             LimitError: too many requests, or too many calls of this tree, wait.
             PeerUnknownError: the root of the tree has ended.
         """
@@ -151,29 +151,29 @@ class Approvals:
             )
         if wait.failure is not None:
             raise wait.failure()
-        # What another tree was refused ends no wait: this request may just have been approved. The
-        # caller decides again, and without a consent is refused as above.
+        # A refusal to another tree does not end this wait, because this request may just have been
+        # approved. The caller decides again, and is refused as above if there is no consent.
         if self.consents.refused_above(facts, names):
             raise _refused()
 
     def pending(self) -> list[Request]:
-        """Return the pending requests, in the order in which a person should see them."""
+        """Return the pending requests in the order in which to show them to a person."""
         return self._table.shown()
 
     def pending_for(self, facts: PeerFacts) -> list[Request]:
-        """Return the pending requests that a caller may see: of its tree, and its very own."""
+        """Return the pending requests that a caller may see: those of its tree, and its own."""
         own = {facts.root.id, facts.process.id}
         return [request for request in self._table.shown() if request.tree in own]
 
     def look(self, requests: Iterable[Request], *, every: float = LOOK_EVERY) -> None:
-        """Look again at what the processes of requests run, before a person is shown them.
+        """Read again what the processes of requests run, before a person sees the requests.
 
-        Where it cannot be read for lack of room, they are shown as they were last seen; to approve
-        them then fails.
+        If this fails for lack of file descriptors, they are shown as they were last read, and
+        approving them fails.
 
         Args:
-            requests: which.
-            every: seconds for which an earlier look is good enough.
+            requests: the requests to read again.
+            every: seconds for which an earlier look is recent enough.
         """
         now = self._clock.boot()
         for request in requests:
@@ -192,8 +192,8 @@ class Approvals:
     ) -> ProcessId:
         """Allow a request.
 
-        A process can execute another program while the question stands on a screen. So its chain is
-        looked at once more, and what was not shown as it is now is not approved.
+        A process can execute another program while the question is on a screen. So its chain is
+        read once more, and approval fails if it is not as it was shown.
 
         Args:
             code: as typed.
@@ -203,20 +203,20 @@ class Approvals:
             revision: of the request as it was shown to the person; 0: as anybody was last shown it.
 
         Returns:
-            The root of the tree that may lease the keys now.
+            The root of the tree that may now lease the keys.
 
         Raises:
             RequestUnknownError: it was answered or has ended.
             InvalidRequestError: that process is not in the chain, or may not be a root.
             PeerUnknownError: the root has ended.
-            RequestChangedError: it is not as it was shown; the next listing shows it as it is.
-            LimitError: too many files are open to look.
+            RequestChangedError: it is not as it was shown; the next listing shows the change.
+            LimitError: too many files are open to read the chain.
         """
         request = self._pending(code)
         root = _root_of(request, root_pid)
         if self._look(request) or revision not in (0, request.revision):
             raise RequestChangedError(
-                "it has changed since it was shown, nothing was approved: look again"
+                "the request has changed since it was shown, and was not approved: look again"
             )
         self._process_watches.watch(root)
         now_ms = self._grant_clock.now_ms()
@@ -236,7 +236,7 @@ class Approvals:
         )
 
         def answered(other: Request) -> bool:
-            # What the consent covers as well need not be asked.
+            # Requests that the consent also covers need no question.
             known = any(process.id == root for process in other.facts.chain)
             return not once and known and set(other.names) <= set(request.names)
 
@@ -257,8 +257,8 @@ class Approvals:
             RequestUnknownError: it was answered or has ended.
         """
         request = self._pending(code)
-        # To the tree that the asker was started in: a loop of agents, each the root of its own,
-        # would otherwise ask for ever.
+        # The refusal is for the tree in which the asker was started. Otherwise a loop of agents,
+        # each the root of its own tree, could ask forever.
         self._process_watches.watch(request.origin)
         place = place_of(request.facts, request.facts.origin)
         self.consents.refuse(request.origin, request.names, place=place)
@@ -266,13 +266,13 @@ class Approvals:
         self._end(lambda other: self.consents.refused_to(other.facts, other.names))
 
     def denied(self, facts: PeerFacts, selectors: frozenset[Selector]) -> None:
-        """Remember that rules mean a caller: what its tree leaves behind is asked about.
+        """Remember that rules deny a caller: a person is asked about what its tree leaves behind.
 
-        Only while the root lives, which nothing can be remembered of where it has ended.
+        This is remembered only while the root lives. For an ended root, nothing can be remembered.
 
         Args:
-            facts: the caller, denied just now.
-            selectors: of the rules that mean it; none where rules mean everybody.
+            facts: the caller, just denied.
+            selectors: of the rules that mean the caller; none if the rules mean everybody.
         """
         if not selectors:
             return
@@ -293,38 +293,38 @@ class Approvals:
 
         Args:
             tree: the root of the caller's process tree; None for the operator, whom the watches of
-                others do not keep out.
+                others cannot keep out.
 
         Raises:
-            LimitError: too many watch already.
+            LimitError: there are too many watches.
         """
         return self._watchers.add(tree, asyncio.Event())
 
     def unsubscribe(self, event: asyncio.Event) -> None:
-        """Forget an event."""
+        """Remove an event."""
         self._watchers.discard(event)
 
     def look_again(self, settled: Callable[[Request], bool]) -> None:
-        """Let the calls that wait decide anew: what is allowed without a person has changed.
+        """Have the waiting calls decided again: what is allowed without a person has changed.
 
         Args:
-            settled: tells which requests need no answer any more, by who first asked.
+            settled: tells which requests need no answer any more, by the process that first asked.
         """
         self._end(settled)
         for code, wait in list(self._waits.items()):
-            # Others of the tree than who first asked may be allowed by now, or denied.
+            # Other processes of the tree than the first asker may now be allowed, or denied.
             self._waits[code] = _Wait()
             wait.over.set()
 
     def close(self) -> None:
-        """Let nobody wait any more: the daemon is stopping."""
+        """End all waits: the daemon is stopping."""
         self._closing = True
         self._wake(self._table.end_all(), _stopping)
 
     def drop_all(self) -> None:
         """End every request and forget every answer: the vault is locked.
 
-        From which trees something was revoked is not forgotten, see `Consents.lock`.
+        The trees of revocations are not forgotten, see `Consents.lock`.
         """
         known = self._table.trees() | self.consents.trees() | roots(self.consents.in_force())
         ended = self._table.end_all()
@@ -332,11 +332,11 @@ class Approvals:
         self._wake(ended)
         self.consents.lock()
         self._process_watches.let_go(known)
-        # Also where nothing was pending: whoever watches has to hear that the vault is locked.
+        # Even if nothing was pending: every watch must learn that the vault is locked.
         self._changed()
 
     def expire(self, now: float) -> float | None:
-        """End the requests that nobody waits for any more; a source for `Deadlines`."""
+        """End the requests that no call waits for any more. A source for `Deadlines`."""
         ended, coming = self._table.expire(now)
         if ended:
             self._ended(ended, "expired")
@@ -345,7 +345,7 @@ class Approvals:
         return coming
 
     def _look(self, request: Request) -> bool:
-        """Look at what the chain of a request runs now; True: something else than was shown."""
+        """Read what a request's chain runs now; return whether it differs from what was shown."""
         facts = look_again(self._processes, request.facts)
         request.looked_at = self._clock.boot()
         commands = self._processes.claimed_commands(facts)
@@ -374,7 +374,7 @@ class Approvals:
         except LimitError:
             self._process_watches.let_go({request.tree})
             raise
-        # A call that only asked again would push out another one's request, and so on for ever.
+        # Their calls fail. If these asked again, they would push out other requests, and so on.
         self._ended(gave_way, "gave-way")
         self._wake(gave_way, _gave_way)
         self._process_watches.let_go({other.tree for other in gave_way})
@@ -401,7 +401,7 @@ class Approvals:
         self._audit_log.note(self._audit_log.event(kind, by, names=request.names, details=told))
 
     def _ended(self, requests: Sequence[Request], reason: str) -> None:
-        """Note that requests have ended without an answer."""
+        """Record that requests have ended without an answer."""
         for request in requests:
             told = {"code": request.code, "tree-pid": str(request.tree.pid)}
             self._audit_log.note(
@@ -419,7 +419,7 @@ class Approvals:
     def _pending(self, code: str) -> Request:
         request = self._table.get(code)
         if request is None:
-            raise RequestUnknownError("no such request: it was answered, or has ended")
+            raise RequestUnknownError("no such request: it was answered or has ended")
         return request
 
     def _end(self, over: Callable[[Request], bool]) -> None:
@@ -446,14 +446,14 @@ class Approvals:
 
     def _root_ended(self, process: ProcessId) -> None:
         self.consents.end_tree(process)
-        # What is left of the tree is other trees now: the code that it was told means nothing.
+        # The rest of the tree now belongs to other trees, so the code is no longer valid for it.
         ended = self._table.end_tree(process)
         self._ended(ended, "root-gone")
         self._wake(ended, _root_gone)
 
 
 def roots(consents: Iterable[Grant]) -> set[ProcessId]:
-    """Return the roots of the process trees that consents were given to."""
+    """Return the roots of the process trees that have these consents."""
     return {consent.selector.process for consent in consents if consent.selector.process}
 
 
@@ -465,15 +465,15 @@ def _root_of(request: Request, root_pid: int) -> ProcessId:
             return process.id
     raise InvalidRequestError(
         "that process is not in the request's chain, or starts the programs of others too: choose "
-        "one of those that were shown as possible roots",
+        "one of the possible roots that were shown",
         reason="invalid-root",
     )
 
 
 def _refused() -> DeniedError:
     return DeniedError(
-        "a person refused these keys to this process tree: it is not asked again while the tree "
-        "lives",
+        "a person refused these keys to this process tree, and nobody is asked again while the "
+        "tree lives",
         reason="refused-by-operator",
     )
 
@@ -484,10 +484,10 @@ def _stopping() -> ShuttingDownError:
 
 def _gave_way() -> LimitError:
     return LimitError(
-        "too many requests wait for approval, and this one gave way: have them answered first",
+        "too many requests wait for approval, and this one was dropped: have them answered first",
         reason="too-many-requests",
     )
 
 
 def _root_gone() -> PeerUnknownError:
-    return PeerUnknownError("the root of the process tree has ended: start anew")
+    return PeerUnknownError("the root of the process tree has ended: start it again")

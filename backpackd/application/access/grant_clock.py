@@ -1,8 +1,8 @@
-"""The date as far as permissions go: one that is never set back while the vault is unlocked.
+"""The date for permissions: it is never set back while the vault is unlocked.
 
-Grants expire by the wall clock, which a person, a network time server or a virtual machine may set
-back. From its first reading in a session the date goes on with the boot clock, and jumps ahead with
-the wall clock, never behind it.
+Grants expire by the wall clock. A person, a network time server or a virtual machine may set that
+clock back. From its first reading in a session, this date advances with the boot clock. It follows
+the wall clock forward, but never back.
 """
 
 from backpackd.application.vault.vault import Vault
@@ -10,7 +10,7 @@ from backpackd.ports import Clock
 
 
 class GrantClock:
-    """Tells the date for what expires.
+    """Returns the date for what expires.
 
     Args:
         vault: its record holds the latest date of earlier sessions.
@@ -34,7 +34,7 @@ class GrantClock:
         wall = max(int(self._clock.wall() * 1000), session.authority.latest_ms)
         boot = self._clock.boot()
         if self._session != session.unlocked_at:
-            # A clock that was wrong and was put right counts again after locking.
+            # After a lock, the wall clock counts again: a wrong one may have been corrected.
             self._session, self._seen_ms, self._seen_at = session.unlocked_at, wall, boot
         seen = self._seen_ms + int((boot - self._seen_at) * 1000)
         if wall >= seen:

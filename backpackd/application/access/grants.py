@@ -1,4 +1,4 @@
-"""Adding, listing and taking back grants. For the operator; who that is is not decided here."""
+"""Adding, listing and removing grants, for the operator. The caller checks that authority."""
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -35,14 +35,14 @@ class StandingGrants:
     """The grants of one vault.
 
     Attributes:
-        on_add: called, in order, in the moment from which a new grant counts.
+        on_add: functions that are called, in order, when a new grant starts to count.
 
     Args:
-        vault: holds them in its authority record.
-        live_leases: knows which leases rest on them.
+        vault: holds the grants in its authority record.
+        live_leases: knows which leases rest on the grants.
         processes: looks up the roots of process trees.
         uid: the user whom the daemon serves.
-        grant_clock: the date by which they expire.
+        grant_clock: the date by which grants expire.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class StandingGrants:
         uses: int,
         reason: str,
     ) -> Grant:
-        """Add a grant, durably before it returns.
+        """Add a grant, durably before this returns.
 
-        One to the same subject for the same keys with the same longest lease takes the new terms
-        instead, where both expire or neither does and both count uses or neither does: then the
-        older one would add nothing that was meant.
+        If there is a similar grant, it takes the new terms instead: a grant to the same subject for
+        the same keys with the same longest lease, where both expire or neither does, and both count
+        uses or neither does. Keeping both would allow more than was meant.
 
         Args:
             patterns: 1 to 64 key names or patterns.
@@ -87,17 +87,17 @@ class StandingGrants:
             reason: at most 256 characters.
 
         Raises:
-            InvalidRequestError: something is not well-formed or out of bounds.
+            InvalidRequestError: an argument is not valid or out of bounds.
             ProcessUnknownError: the root of a `tree:` is not running.
             LimitError: there are too many grants.
         """
         checked = check_patterns(patterns)
         if len(reason) > MAX_REASON:
-            raise InvalidRequestError(f"a reason is at most {MAX_REASON} characters long")
+            raise InvalidRequestError(f"the reason is too long: at most {MAX_REASON} characters")
         if max_ttl > LONGEST_TTL:
-            raise InvalidRequestError(f"the longest lease is {LONGEST_TTL // 86400} days")
+            raise InvalidRequestError(f"a lease may last at most {LONGEST_TTL // 86400} days")
         if valid > _LONGEST_VALID or uses > _MOST_USES:
-            raise InvalidRequestError("a grant stands for at most 10 years and a million uses")
+            raise InvalidRequestError("a grant is valid for at most 10 years and a million uses")
         now_ms = self._grant_clock.now_ms()
         grant = Grant(
             id=secrets.token_hex(8),
@@ -128,20 +128,20 @@ class StandingGrants:
 
     def _in_force(self, grant: Grant) -> None:
         if grant.expires_at_ms is not None:
-            # It may be one that there was, and stand for less long than it would have.
+            # It may have replaced the terms of an older grant, and end sooner than that.
             left = (grant.expires_at_ms - self._grant_clock.now_ms()) / 1000
             self._live_leases.bound_grant(grant.id, left)
         for callback in self.on_add:
             callback()
 
     def naming(self, names: Iterable[str]) -> int:
-        """Count the standing grants that name one of these keys, not merely by a pattern."""
+        """Count the standing grants that name one of these keys exactly, not only by a pattern."""
         wanted = set(names)
         standing = self._standing(self._vault.session())
         return sum(not wanted.isdisjoint(grant.patterns) for grant in standing)
 
     def all(self) -> list[Grant]:
-        """Return every grant that still allows something, oldest first."""
+        """Return every grant that can still allow something, oldest first."""
         standing = self._standing(self._vault.session())
         return sorted(standing, key=lambda grant: (grant.created_at_ms, grant.id))
 
@@ -179,7 +179,7 @@ class StandingGrants:
         return ended
 
     def _resolve(self, selector: Selector) -> Selector:
-        """Tie a `tree:` to the very process that has this pid now."""
+        """Tie a `tree:` to the process that has this pid now."""
         if selector.kind == "uid" and int(selector.value) != self._uid:
             raise InvalidRequestError(
                 f"this daemon serves uid {self._uid} only: grant to uid:{self._uid}",
@@ -195,18 +195,18 @@ class StandingGrants:
                 process.close()
         except ProcessGoneError:
             raise ProcessUnknownError(
-                "no process with this pid is running: a tree is granted while its root runs"
+                "no process with this pid is running: grant to a tree while its root runs"
             ) from None
         if manager:
             raise InvalidRequestError(
-                "every program runs below a service manager, so its tree names no agent: grant to "
-                f"the agent's own pid, or to uid:{self._uid} if every program is meant",
+                "every program runs below a service manager, so its tree is not an agent: grant to "
+                f"the agent's own pid, or to uid:{self._uid} if you mean every program",
                 reason="invalid-selector",
             )
         return replace(selector, process=found, boot_id=self._processes.boot_id())
 
     def _standing(self, session: Session) -> Iterable[Grant]:
-        """Return the grants but for those that can never allow anything again."""
+        """Return the grants, except those that can never allow anything again."""
         now_ms = self._grant_clock.now_ms()
         for grant in session.authority.grants.values():
             spent = grant.uses_left == 0 and not self._live_leases.rests_on(grant.id)
@@ -227,7 +227,7 @@ class StandingGrants:
 
 
 def event(kind: str, grant: Grant, now_ms: int) -> AuditEvent:
-    """Say what a grant allows to whom, in the words of the audit log."""
+    """Describe for the audit log what a grant allows, and to whom."""
     return AuditEvent(
         kind,
         now_ms,

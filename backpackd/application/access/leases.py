@@ -1,7 +1,7 @@
 """Live leases: what begins, extends and ends them, and who is told.
 
-It decides nothing about who may have a lease. Every ending has a reason, and watchers hear of it
-in the same moment.
+This decides nothing about who may have a lease. Every ending has a reason, and watchers are told at
+the same moment.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ _MOST_PAST = 256
 """Keys that are remembered of one tree; of one that had more, it is every key."""
 
 OnEnd = Callable[[Lease, str, bool], None]
-"""Is told of a lease that has ended, why, and whether somebody decided so: a person, by a command,
-and not time or the end of a process."""
+"""Is called when a lease has ended: the lease, the reason, and whether somebody decided it. A
+command of a person is a decision; time or the end of a process is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class LeaseEvent:
     """Something that happened to a lease.
 
     Attributes:
-        kind: `issued`, `renewed` (it ends at another time than it would have) or `ended`.
+        kind: `issued`, `renewed` (the time of its end has changed) or `ended`.
         lease: the lease, as it was or is.
         reason: why it ended: `expired`, `revoked`, `rotated`, `given-back`, `holder-gone`,
-            `grant-gone`, `denied`, `key-deleted`, `locked` or `panic`; empty otherwise.
+            `grant-gone`, `denied`, `key-deleted`, `locked` or `panic`; otherwise empty.
     """
 
     kind: str
@@ -52,10 +52,10 @@ class LeaseEvent:
 
 
 class LeaseWatcher:
-    """Receives events, and never holds anybody up.
+    """Receives events, and never blocks the sender.
 
     Attributes:
-        lost: True once more events came than it could hold: its stream must end.
+        lost: whether more events came than it could hold. Then its stream must end.
     """
 
     def __init__(self) -> None:
@@ -63,21 +63,21 @@ class LeaseWatcher:
         self._events: asyncio.Queue[LeaseEvent | None] = asyncio.Queue(_BACKLOG)
 
     def put(self, event: LeaseEvent) -> None:
-        """Pass an event on."""
+        """Add an event."""
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
             self.lost = True
 
     def end(self) -> None:
-        """Let no more events come after those that wait."""
+        """Add no more events after those that wait."""
         try:
             self._events.put_nowait(None)
         except asyncio.QueueFull:
             self.lost = True
 
     async def next(self) -> LeaseEvent | None:
-        """Wait for the next event; None after the last, or when too many came to be told."""
+        """Wait for the next event; None after the last one, or if events were lost."""
         if self.lost:
             return None
         return await self._events.get()
@@ -87,7 +87,7 @@ class LiveLeases:
     """The live leases of one vault.
 
     Attributes:
-        on_end: called, in order, in the moment in which a lease has ended.
+        on_end: functions that are called, in order, at the moment when a lease has ended.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class LiveLeases:
         self._clock = clock
         self._deadlines = deadlines
         self._table = LeaseTable()
-        # The `tree:` grants that leases rest on, by id with their roots and the other way round:
-        # the leases end with the roots.
+        # The `tree:` grants that leases rest on: roots by the id of the grant, and ids by root.
+        # The leases end with the roots.
         self._root_of: dict[str, ProcessId] = {}
         self._given_to: dict[ProcessId, set[str]] = {}
-        # What trees that still live were handed before, and what is being handed out: a revocation
-        # means them, too, though they hold no lease.
+        # Keys that living trees were handed before, and keys in transit. A revocation includes
+        # these trees, although they hold no lease.
         self._past: dict[ProcessId, set[str]] = {}
         self._under_way: dict[object, tuple[ProcessId, ProcessId, Collection[str]]] = {}
         # What roots inside of a tree were handed, and where that tree's own root ran. Such a root
@@ -125,13 +125,13 @@ class LiveLeases:
         return len(self._table)
 
     def check_room(self, holder: ProcessId) -> None:
-        """Return if a process tree may hold one more lease.
+        """Raise unless a process tree may hold one more lease.
 
         Raises:
-            LimitError: it may not.
+            LimitError: there are too many leases.
         """
         if len(self._table) >= MOST_LEASES or self._table.count_of(holder) >= MOST_OF_TREE:
-            raise LimitError("too many live leases: give some back, or let them end, and try again")
+            raise LimitError("too many live leases: give some back or let them end, then try again")
 
     def issue(
         self,
@@ -144,20 +144,20 @@ class LiveLeases:
         lease_id: str,
         ancestry: Ancestry | None = None,
     ) -> Lease:
-        """Begin a lease, with its holder and the roots of its grants watched.
+        """Begin a lease, and watch its holder and the roots of its grants.
 
         Args:
             holder: the root of the caller's process tree.
             names: the keys.
-            grants: what it rests on.
-            ttl: wished life in seconds; 0 for the default.
-            longest: seconds that it may live with all renewals; more than 0.
+            grants: the grants that it rests on.
+            ttl: requested lifetime in seconds; 0 for the default.
+            longest: the longest lifetime in seconds, with all renewals; more than 0.
             lease_id: fresh and random, 32 hexadecimal digits.
-            ancestry: what stands above the holder; None: nothing that anybody could revoke from.
+            ancestry: what is above the holder; None: nothing from which keys could be revoked.
 
         Raises:
             PeerUnknownError: the holder, or the root of a grant, has ended.
-            LimitError: too many leases, or too many processes watched.
+            LimitError: there are too many leases, or too many watched processes.
         """
         self.check_room(holder)
         roots = {g.id: g.selector.process for g in grants if g.selector.process is not None}
@@ -187,7 +187,7 @@ class LiveLeases:
             max_ttl=longest,
         )
         if ancestry is not None:
-            # The first one stays: when a process in between ends, there is less above the holder.
+            # The first one stays: when a process in between ends, a later one would be shorter.
             self._ancestry.setdefault(holder, ancestry)
         self._tell("issued", lease)
         self._deadlines.review()
@@ -204,7 +204,7 @@ class LiveLeases:
             del self._under_way[one]
 
     def place_of(self, holder: ProcessId) -> Place | None:
-        """Say where the root of a tree that has or had leases ran; None: not known."""
+        """Return where the root of a tree that has or had leases ran; None if unknown."""
         ancestry = self._ancestry.get(holder)
         if ancestry is not None:
             return ancestry.place
@@ -216,10 +216,10 @@ class LiveLeases:
         return ancestry.origin[0] if ancestry is not None and ancestry.origin is not None else None
 
     def had(self, name: str | None = None) -> list[tuple[ProcessId, Collection[str]]]:
-        """Return the trees that had keys without holding a lease on them, and which.
+        """Return the trees that had keys without holding a lease on them, with these keys.
 
         Args:
-            name: of the key that matters; None: any.
+            name: only trees that had this key; None: any key.
         """
         return _holding(
             name,
@@ -248,16 +248,16 @@ class LiveLeases:
 
         Args:
             holder: the root of the caller's process tree.
-            lease_id: which.
-            ttl: seconds; 0 for as long as it was issued for.
+            lease_id: the lease.
+            ttl: seconds; 0 for the time for which it was issued.
 
         Raises:
-            LeaseUnknownError: it has ended, never was, or is of another tree.
+            LeaseUnknownError: it has ended, never existed, or belongs to another tree.
         """
         now = self._clock.boot()
         lease = self._table.get(lease_id, now=now)
         if lease is None or lease.holder != holder:
-            raise LeaseUnknownError("no such lease: it has ended, or it is not yours; get anew")
+            raise LeaseUnknownError("no such lease: it has ended or is not yours; get keys again")
         renewed = self._table.renew(lease_id, now=now, ttl=max(ttl, SHORTEST_TTL) if ttl else None)
         assert renewed is not None
         self._tell("renewed", renewed)
@@ -266,9 +266,9 @@ class LiveLeases:
         return renewed
 
     def keep(self, lease_id: str) -> Lease | None:
-        """Extend a lease whose holder is seen living; None when it is over. For `Deadlines`.
+        """Extend a lease whose holder is alive; return None if the lease is over. For `Deadlines`.
 
-        Unlike everything else here it does not look at the deadlines: it is done while they are.
+        Unlike the other methods, this does not review the deadlines, because it is called by them.
         """
         lease = self._table.renew(lease_id, now=self._clock.boot(), ttl=None)
         if lease is not None:
@@ -293,7 +293,7 @@ class LiveLeases:
         return self._table.names()
 
     def rests_on(self, grant_id: str) -> bool:
-        """Tell whether a live lease rests on a grant."""
+        """Return whether a live lease rests on a grant."""
         return self._table.rests_on(grant_id)
 
     def end_id(self, lease_id: str, reason: str, *, by: Connection | None) -> list[Lease]:
@@ -309,7 +309,7 @@ class LiveLeases:
         return self._ended(self._table.end_key(check_name(name)), reason, by)
 
     def ancestors(self) -> set[ProcessId]:
-        """Return the roots of the trees that have or had leases, and what stood above them."""
+        """Return the roots of the trees that have or had leases, and the processes above them."""
         return {process for found in self._ancestry.values() for process in found.chain}
 
     def end_below(
@@ -329,12 +329,12 @@ class LiveLeases:
         return self._ended(self._table.end_grant(grant_id), reason, by)
 
     def bound_grant(self, grant_id: str, left: float) -> None:
-        """Let no lease that rests on a grant live longer than so many seconds from now."""
+        """Make the leases that rest on a grant end within so many seconds from now."""
         until = self._clock.boot() + left
         self._bound((lease, until) for lease in self._table.on_grant(grant_id))
 
     def bound_all(self, longest: float) -> None:
-        """Let no lease live longer than so many seconds from when it was issued."""
+        """Make all leases end within so many seconds after they were issued."""
         self._bound((lease, lease.issued_at + longest) for lease in self.all())
 
     def _bound(self, bounds: Iterable[tuple[Lease, float]]) -> None:
@@ -372,7 +372,7 @@ class LiveLeases:
         return ended
 
     def expire(self, now: float) -> float | None:
-        """End the leases that are due; a source for `Deadlines`."""
+        """End the leases whose time is over. A source for `Deadlines`."""
         ended, coming = self._table.expire(now)
         self._forget(ended, "expired", None, decided=False)
         return coming
@@ -380,15 +380,15 @@ class LiveLeases:
     def watch(self, holder: ProcessId | None) -> LeaseWatcher:
         """Begin to receive events, of one tree or of all.
 
-        Who watches all is the operator, whom the watches of others do not keep out.
+        A watcher of all trees is the operator, whom the watches of others cannot keep out.
 
         Raises:
-            LimitError: too many watch already.
+            LimitError: there are too many watches.
         """
         return self._watchers.add(holder, LeaseWatcher())
 
     def unwatch(self, watcher: LeaseWatcher) -> None:
-        """Receive no more."""
+        """Stop receiving events."""
         self._watchers.discard(watcher)
 
     def _ended(

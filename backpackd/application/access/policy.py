@@ -1,4 +1,4 @@
-"""The policy: the sealed one, which the operator replaces, and what tightens it."""
+"""The policy: the sealed one, which the operator replaces, and the one that tightens it."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class VaultPolicy:
 
     Args:
         vault: holds the sealed policy in its authority record.
-        audit_log: is told of every change.
+        audit_log: records every change.
     """
 
     def __init__(self, vault: Vault, audit_log: AuditLog) -> None:
@@ -42,13 +42,14 @@ class VaultPolicy:
         return self._vault.session().authority.policy
 
     def tightening(self) -> Policy:
-        """Return what is laid on top of the sealed policy."""
+        """Return the policy that tightens the sealed one."""
         return self._tightening
 
     def tighten(self, by: Policy) -> None:
-        """Lay another policy on top of the sealed one, in place of what was there.
+        """Replace the policy that tightens the sealed one.
 
-        Anybody who can write the configuration file decides what; it can take away, never give.
+        Any process that can write the configuration file decides its contents. So this policy can
+        only take away, never give.
         """
         changed = by != self._tightening
         before = self._in_force()
@@ -99,7 +100,7 @@ class VaultPolicy:
 
 
 def told(policy: Policy) -> dict[str, str]:
-    """Say what a policy is, in the words of the audit log."""
+    """Describe a policy for the audit log."""
     said = {
         "default": policy.default,
         "listing": policy.listing,

@@ -1,7 +1,7 @@
-"""What happens in the same moment when what is allowed changes: leases end, calls decide anew.
+"""What follows at once when the permissions change: leases end, waiting calls decide again.
 
-A tighter policy must not wait for the leases that it would not have allowed to run out, nor a
-person's grant for the calls that it allows to give up waiting.
+A tighter policy must apply to existing leases at once. A new grant must reach waiting calls before
+they give up.
 """
 
 from backpackd.application.access.access import Access
@@ -29,7 +29,7 @@ class Review:
         self._approvals = approvals
 
     def granted(self) -> None:
-        """Let waiting calls decide anew: there is a new grant."""
+        """Have waiting calls decided again: there is a new grant."""
         if self._vault.state is not State.UNLOCKED:
             return
         rules = self._access.rules(self._vault.session())
@@ -42,8 +42,9 @@ class Review:
     def ruled(self, before: Policy, by: Connection | None) -> None:
         """End leases that the policy denies now, and let waiting calls decide anew.
 
-        Who asked for a lease is not kept, so a new rule against some processes ends the leases of
-        every one: whom it does not mean gets the keys anew, with nobody asked.
+        A lease does not record which process asked for it. So a new rule against some processes
+        ends the leases of all. Those that the rule does not mean get the keys again without a
+        question.
 
         Args:
             before: the policy that was in force.

@@ -1,7 +1,7 @@
-"""Ending leases for a person, so that it sticks, and everything at once.
+"""Ends leases for a person so that they cannot come back unasked, and ends everything at once.
 
-Open to every process of the user, since it only makes things safer. What is revoked is revoked at
-once; `keep` then stores what of it has to outlive the daemon.
+Every process of the user may do this, because it only makes things safer. A revocation takes effect
+at once. `keep` then stores the part that must outlive the daemon.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -33,7 +33,7 @@ from backpackd.core.peer_facts import ProcessId
 from backpackd.ports import Connection, Processes
 
 Revoked = tuple[ProcessId, Collection[str]]
-"""The root of a tree, and keys that are revoked from it."""
+"""The root of a tree, and the keys that are revoked from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Panicked:
     """What a panic ended.
 
     Attributes:
-        leases: how many.
-        requests: how many.
+        leases: the number of leases.
+        requests: the number of requests.
     """
 
     leases: int
@@ -77,10 +77,10 @@ class Revocation:
         vault.on_unlock.append(lambda: self.restore(vault.session().authority.revoked))
 
     async def keep(self) -> None:
-        """Store from which trees something was revoked, so that a new daemon knows it, too.
+        """Store the trees of revocations, so that a new daemon knows them, too.
 
         Raises:
-            RevocationNotKeptError: that is not possible; what was revoked is revoked all the same.
+            RevocationNotKeptError: they cannot be stored. The revocations still hold in memory.
         """
 
         async def draft(session: Session) -> Draft | None:
@@ -94,14 +94,14 @@ class Revocation:
             await self._vault.change(draft, by=None)
         except (LockedError, StoreError) as error:
             raise RevocationNotKeptError(
-                f"revoked, for as long as this daemon runs, but not stored: {error.message}; put "
-                "that right and revoke again, or end the process"
+                f"revoked, for as long as this daemon runs, but not stored: {error.message}; "
+                "correct that and revoke again, or end the process"
             ) from None
 
     def restore(self, kept: Revocations) -> None:
-        """Have revocations hold, for every key, from those of the trees that still live.
+        """Restore stored revocations, for every key, from those trees that still live.
 
-        Where a root runs is looked up where an older version has not stored it.
+        If an older version has not stored where a root runs, this is read again.
         """
         if kept.boot_id != self._processes.boot_id():
             return
@@ -111,7 +111,7 @@ class Revocation:
             except PeerUnknownError:
                 continue
             except BackpackError:
-                # Its end will not be heard of. It is remembered all the same.
+                # Its end will not be noticed, but the revocation must hold in any case.
                 pass
             place = kept.places.get(tree) or read_place(self._processes, tree)
             self._consents.restore(tree, place=place)
@@ -136,11 +136,11 @@ class Revocation:
         """Revoke a key from every tree that has or had it, and the consents to it.
 
         Raises:
-            InvalidRequestError: not the name of a key.
+            InvalidRequestError: that is not the name of a key.
         """
         ended = self._live_leases.end_key(name, "revoked", by=by)
         had = self._live_leases.had(name)
-        # An agent still has what it was given, though its lease is over.
+        # An agent keeps the values that it was given, even after its lease.
         self._started.tell({tree for tree, _ in had}.__contains__)
         self._note("key", by, names=(name,))
         inside = self._live_leases.had_inside(name)
@@ -149,8 +149,8 @@ class Revocation:
     def tree(self, pid: int, *, by: Connection | None) -> list[Lease]:
         """Revoke all that a process and what it has started have, or would get by a grant.
 
-        Agents that were started below it lie in its tree, too, and so do other roots there, such as
-        tools on terminals of their own.
+        This includes agents that were started below it, and other roots there, such as tools on
+        their own terminals.
         """
         meant = self._meant(pid)
         if meant:
@@ -173,9 +173,9 @@ class Revocation:
     def panic(self, *, by: Connection | None) -> Panicked:
         """End every lease and request, and drop the master key, before anything else happens.
 
-        Nothing here waits, so no other call is served in between; after it the vault is locked
-        and refuses whatever comes. Once it is unlocked again, a person is asked before anybody who
-        had a key gets one under a standing grant.
+        This never waits, so no other call is served in between. After it, the vault is locked and
+        refuses all calls. Once it is unlocked again, a person is asked before a tree that had a key
+        gets one under a standing grant.
         """
         leases = len(self._live_leases.end_all("panic", by=by))
         had = [*self._live_leases.had(), *self._live_leases.had_inside()]
@@ -196,7 +196,7 @@ class Revocation:
         self._audit_log.refused(self._audit_log.event("revoked", by, reason=what, **further))
 
     def _meant(self, pid: int) -> set[ProcessId]:
-        """Return the process that has a pid; of one that has ended, what it was of known trees."""
+        """Return the process that has a pid; if it has ended, known processes that had this pid."""
         try:
             process, identity = self._processes.pin(pid)
         except (ProcessGoneError, LimitError, OSError):
@@ -206,7 +206,7 @@ class Revocation:
         return {identity}
 
     def _places(self, trees: Iterable[ProcessId]) -> dict[ProcessId, Place]:
-        """Say where the roots of trees run, of those of which it can be told."""
+        """Return where the roots of trees run, for those where this is known."""
         origins = self._started.places()
         found = {
             tree: self._live_leases.place_of(tree)
@@ -223,10 +223,10 @@ class Revocation:
         meant: Callable[[Grant], bool] = lambda _: False,
         further: Collection[Revoked] = (),
     ) -> list[Lease]:
-        """Withdraw what the leases rested on: their holders are asked about again.
+        """Withdraw the permissions under the leases, so that a person is asked about their holders.
 
-        Consents that are meant end with or without a lease on them. Otherwise an agent that gives
-        every lease back at once could not be revoked from.
+        The given consents end with or without a lease on them. Otherwise an agent that gives back
+        every lease at once could not be stopped by a revocation.
         """
         widened = [*ended, *self._with_origins(ended)]
         others = [*further, *self._origins(further)]
@@ -238,11 +238,11 @@ class Revocation:
     def _withdraw(
         self, leases: list[Lease], meant: Callable[[Grant], bool], further: Collection[Revoked]
     ) -> list[Grant]:
-        """Set aside what leases rested on that have ended, and end consents; return those.
+        """Set aside the permissions under ended leases, and end consents; return these consents.
 
         Args:
-            leases: the leases.
-            meant: tells which consents end besides, with or without a lease on them.
+            leases: the ended leases.
+            meant: tells which other consents end, with or without a lease on them.
             further: what is revoked from trees that hold no such lease now.
         """
         ended: list[Grant] = []
@@ -257,8 +257,8 @@ class Revocation:
         for holder, (names, rested_on) in held.items():
             place = places.get(holder)
             ended += self._consents.withdraw(holder, names, rested_on, place=place)
-            # Remembered until the tree ends, so its end must be heard of. Revoking goes on where
-            # that is not possible: then it is remembered until the daemon ends.
+            # The revocation is remembered until the tree ends, so its end must be noticed. If that
+            # is not possible, the revocation still holds, until the daemon ends.
             try:
                 self._process_watches.watch(holder)
             except PeerUnknownError:

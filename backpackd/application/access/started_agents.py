@@ -1,19 +1,20 @@
-"""The agents that `run` has started: their leases live while they do, and they hear of the end.
+"""The agents that `run` has started. Leases last as long as their agent, which is told of the end.
 
-A process that is about to become an agent asks for its keys and says so. It is then the root of a
-process tree of its own, for as long as it lives. Rules:
+A process that is about to become an agent asks for its keys and says so. It is then the root of its
+own process tree as long as it lives. Rules:
 
-1. The lease is renewed here while that process lives, up to its maximum. What counts is the
-   process, held by its own descriptor: its connection ends when it executes the agent.
-2. Only what somebody decided about it signals an agent: a revocation, a panic, a grant that was
-   taken back. SIGTERM, and SIGKILL after a grace. Time, a locked vault, a deleted key, a policy and
-   the end of another process cut it off and leave it running; so does the end of the daemon.
+1. The lease is renewed here while that process lives, up to its maximum. Only the process counts,
+   which is held by its own descriptor: its connection ends when it executes the agent.
+2. An agent is signalled only if somebody decided something about it: a revocation, a panic, the
+   removal of a grant. It gets SIGTERM, and SIGKILL after a grace period. Time, a locked vault, a
+   deleted key, a policy and the end of another process cut the agent off, but leave it running. The
+   end of the daemon does the same.
 3. Only the process that asked for this is ever signalled, through the descriptor that holds it.
-4. An agent that was cut off is remembered until it ends: what it was given it still has, so a
-   panic, and a revocation of its tree, still reach it.
-5. Being a root of its own frees nobody: what was refused to, or revoked from, the tree in which the
-   agent was started still holds (see `PeerFacts.origin`), and what is revoked from an agent is
-   revoked from that tree. Otherwise a loop that starts agents would never be stopped.
+4. An agent that was cut off is remembered until it ends. It still has the values that it was given,
+   so a panic, and a revocation of its tree, must still reach it.
+5. An agent that is its own root is not free of earlier decisions. What was refused to, or revoked
+   from, the tree in which it was started still holds (see `PeerFacts.origin`). What is revoked from
+   an agent is revoked from that tree. Otherwise a loop that starts agents could never be stopped.
 """
 
 import signal
@@ -41,8 +42,8 @@ class Start:
     """How a process wants to run as an agent.
 
     Attributes:
-        terminate: it is signalled when its lease is taken away; False: only cut off.
-        without_values: it fetches the values itself, later.
+        terminate: whether it is signalled when its lease is taken away; False: only cut off.
+        without_values: whether it gets the values itself, later.
     """
 
     terminate: bool = True
@@ -54,15 +55,15 @@ class _Agent:
     """One agent.
 
     Attributes:
-        process: held, to watch and to signal.
-        within: the process itself and all that it was started below.
+        process: held, to watch and to signal it.
+        within: the process itself and all processes above it at its start.
         origin: the root of the tree in which it was started.
         place: where that root ran.
-        terminate: as in `Start`. Once it is, it stays so: an agent must not talk itself out of it.
-        leases: when to renew each, in boot-clock seconds; None: that is over, it has reached its
-            maximum, or the machine slept past its end.
-        told: it was sent SIGTERM.
-        kill_at: boot-clock seconds of the SIGKILL.
+        terminate: as in `Start`. Once True, it stays so: an agent must not be able to undo it.
+        leases: when to renew each, in boot-clock seconds. None: not any more, because the lease has
+            reached its maximum, or the machine slept past its end.
+        told: whether it was sent SIGTERM.
+        kill_at: the time of the SIGKILL, in boot-clock seconds.
     """
 
     process: PinnedProcess
@@ -76,10 +77,10 @@ class _Agent:
 
 
 class StartedAgents:
-    """The agents that run.
+    """The running agents.
 
-    Its `expire` comes before that of the leases: what is renewed in time does not expire. What is
-    due already is not renewed any more, and ends.
+    Its `expire` must run before that of the leases, because a lease that is renewed in time does
+    not expire. A lease whose time is over is not renewed, and ends.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class StartedAgents:
         return len(self._agents)
 
     def rooted(self, facts: PeerFacts, *, starting: bool = False) -> PeerFacts:
-        """Place the root of a caller: the innermost agent that it is or is in.
+        """Set the root of a caller: the innermost agent that it is or is in.
 
         Args:
             facts: the caller.
-            starting: it is about to become an agent itself.
+            starting: whether it is about to become an agent itself.
         """
         if starting:
             return replace(facts, root_at=0)
@@ -111,35 +112,35 @@ class StartedAgents:
         return facts
 
     def check_room(self, facts: PeerFacts) -> None:
-        """Return if a caller may become an agent, or have one more lease kept for the one it is.
+        """Raise unless a caller may become an agent, or an agent may have one more lease renewed.
 
-        Every lease that is kept is looked at whenever the next renewal is: so they are bounded.
+        Every renewal looks at all leases that are kept, so their number is bounded.
 
         Raises:
-            LimitError: too many run, or too many leases are kept for this one.
+            LimitError: there are too many agents, or too many leases of this one.
         """
         own = self._agents.get(facts.process.id)
         if own is not None:
             if len(own.leases) >= MOST_LEASES_OF_AGENT:
                 raise LimitError("too many leases are kept for this agent: give some back")
             return
-        # Of every tree that the caller is in: a terminal of its own is no way to more of them.
+        # Counted for every tree that the caller is in: its own terminal must not give it more.
         chain = {process.id for process in facts.chain}
         siblings = sum(agent.origin in chain for agent in self._agents.values())
         if len(self._agents) >= MOST_AGENTS or siblings >= MOST_AGENTS_OF_TREE:
-            raise LimitError("too many agents run: let some end, and try again")
+            raise LimitError("too many agents run: let some end, then try again")
 
     def begin(self, lease: Lease, facts: PeerFacts, start: Start) -> None:
-        """Keep a lease for as long as its holder lives.
+        """Keep a lease as long as its holder lives.
 
         Args:
-            lease: issued just now; its holder is the caller.
+            lease: just issued; its holder is the caller.
             facts: the caller.
             start: what it asked for.
 
         Raises:
-            PeerUnknownError: it has ended; so has the lease.
-            LimitError: the daemon has no more descriptors; the lease has ended.
+            PeerUnknownError: the caller has ended, and the lease with it.
+            LimitError: the daemon has no free descriptors; the lease has ended.
         """
         agent = self._agents.get(lease.holder)
         if agent is None:
@@ -161,7 +162,7 @@ class StartedAgents:
         """Tell agents to end, also those that were cut off before.
 
         Args:
-            meant: which, by their process.
+            meant: tells which, by their process.
         """
         for process, agent in list(self._agents.items()):
             if meant(process):
@@ -169,7 +170,7 @@ class StartedAgents:
         self._review()
 
     def ancestors(self) -> set[ProcessId]:
-        """Return the agents, and the processes that they were started below."""
+        """Return the agents, and the processes above them at their start."""
         return {process for agent in self._agents.values() for process in agent.within}
 
     def started_below(self, processes: Collection[ProcessId]) -> set[ProcessId]:
@@ -181,16 +182,16 @@ class StartedAgents:
         }
 
     def origin_of(self, process: ProcessId) -> ProcessId | None:
-        """Return the root of the tree that an agent was started in; None: it is no agent."""
+        """Return the root of the tree in which an agent was started; None if it is not an agent."""
         agent = self._agents.get(process)
         return agent.origin if agent is not None else None
 
     def places(self) -> dict[ProcessId, Place]:
-        """Return where the roots of the trees ran that agents were started in."""
+        """Return where the roots ran of the trees in which agents were started."""
         return {agent.origin: agent.place for agent in self._agents.values()}
 
     def expire(self, now: float) -> float | None:
-        """Renew what is due and kill what did not heed SIGTERM; a source for `Deadlines`."""
+        """Renew due leases, and kill agents that ignored SIGTERM. A source for `Deadlines`."""
         if self._coming is None or now < self._coming:
             return self._coming
         for agent in list(self._agents.values()):
@@ -214,7 +215,7 @@ class StartedAgents:
         del agent.leases[lease.id]
         if decided and reason in _TOLD:
             self._tell(agent)
-        # Looked at with the deadlines, which follows: of a panic, once and not for every lease.
+        # Handled with the deadlines, which follow: in a panic once, and not once for each lease.
         self._coming = self._clock.boot()
 
     def _tell(self, agent: _Agent) -> None:
@@ -245,11 +246,11 @@ class StartedAgents:
 
 
 def _half_way(lease: Lease, now: float) -> float | None:
-    """Say when to renew a lease; None when no renewal would move its end."""
+    """Return when to renew a lease; None if no renewal would extend it."""
     if lease.expires_at >= lease.max_expires_at:
         return None
     return now + (lease.expires_at - now) / 2
 
 
 def _ended() -> PeerUnknownError:
-    return PeerUnknownError("the process that is to be the agent has ended: start anew")
+    return PeerUnknownError("the process that was to become the agent has ended: start it again")

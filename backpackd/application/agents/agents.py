@@ -1,8 +1,8 @@
-"""Agent locks: made, opened and changed, from bytes to bytes.
+"""Agent locks: created, opened and changed, from bytes to bytes.
 
-Nothing here opens a path, and no embedded value leaves but through `embedded`, which `access` calls
-once it has decided. `lock_verification` decides what may be done with a lock, before anything of
-it is opened.
+Nothing here opens a path. Embedded values leave only through `embedded`, which `access` calls after
+its decision. `lock_verification` decides what may be done with a lock, before any part of it is
+opened.
 """
 
 import hmac
@@ -38,7 +38,7 @@ _NO_CREDENTIALS: Mapping[str, Credential] = {}
 
 
 class Agents:
-    """The agent locks that callers bring."""
+    """The agent locks that callers send."""
 
     def __init__(self, verification: LockVerification, migration: Migration) -> None:
         self._verification = verification
@@ -52,10 +52,10 @@ class Agents:
         personality: bytes,
         memory: bytes,
     ) -> Written:
-        """Make a lock whose author and only recipient is this vault.
+        """Create a lock whose author and only recipient is this vault.
 
         Raises:
-            LockContentError: a layer is not of the form, or too large.
+            LockContentError: a layer is not valid, or too large.
         """
         session = self._verification.vault.session()
         contents = await self._verification.work(
@@ -72,8 +72,8 @@ class Agents:
         """Open a lock.
 
         Raises:
-            LockFileError: it is damaged, or not this vault's to open.
-            LockRefusedError: the operator has to look at it first.
+            LockFileError: it is damaged, or not for this vault.
+            LockRefusedError: the operator must check it first.
         """
         if await self._verification.is_legacy(connection, given):
             return await self._migration.open(connection, given)
@@ -94,7 +94,7 @@ class Agents:
         put: Mapping[str, Credential] = _NO_CREDENTIALS,
         remove: Collection[str] = (),
     ) -> Written:
-        """Change personality and credentials; this vault signs the new generation.
+        """Change personality and credentials. This vault signs the new generation.
 
         Raises:
             KeyUnknownError: a credential to remove is not in the lock.
@@ -102,9 +102,7 @@ class Agents:
         admitted = await self._verification.admit_to_sign(connection, given)
         contents = await self._verification.open(connection, admitted)
         if not set(remove) <= contents.credentials.keys():
-            raise KeyUnknownError(
-                "a credential to take out is not in the lock: nothing was changed"
-            )
+            raise KeyUnknownError("a credential to remove is not in the lock: nothing was changed")
         changed = None
         if personality is not None:
             read = partial(json_object, personality)
@@ -128,18 +126,16 @@ class Agents:
         Args:
             connection: the caller's.
             given: the file.
-            memory: the new one, a JSON object.
+            memory: the new memory, a JSON object.
             expected: the digest of the memory that the caller has read.
 
         Raises:
-            MemoryChangedError: it is another one in this file.
+            MemoryChangedError: the file has another memory.
             LockRefusedError: see `open`.
         """
         admitted = await self._verification.admit(connection, given, never=FOR_MEMORY)
         if not hmac.compare_digest(admitted.lock.mark.memory_digest.encode(), expected.encode()):
-            raise MemoryChangedError(
-                "somebody else has changed the memory since it was read: read it again"
-            )
+            raise MemoryChangedError("the memory has changed since it was read: read it again")
         fresh = await self._verification.work(
             connection,
             admitted.session,
@@ -147,12 +143,12 @@ class Agents:
                 admitted.lock, admitted.identity, json_object(memory), draw=secrets.token_bytes
             ),
         )
-        # Only now: a lock that this vault cannot open is not one whose version counts.
+        # Only now: the version of a lock that this vault cannot open must not count.
         await self._verification.remember(connection, admitted, given.path)
         return fresh
 
     async def rewrap(self, connection: Connection, given: Given) -> Written:
-        """Give a lock a new lock key, wrapped to the recipients that it has."""
+        """Give a lock a new lock key, wrapped to its current recipients."""
         admitted = await self._verification.admit_to_sign(connection, given)
         make = partial(locks.rewrap, admitted.lock, admitted.identity, draw=secrets.token_bytes)
         return await self._sign(connection, admitted, make, "lock-rewrapped")
@@ -172,12 +168,12 @@ class Agents:
             connection: the caller's.
             given: the file.
             text: the other vault's public identity.
-            trust: accept it as an author, too.
-            label: what to call it then.
+            trust: whether to trust it as an author, too.
+            label: the operator's name for that author.
 
         Raises:
-            IdentityError: that is no identity.
-            RecipientsError: it is one already, or there are too many.
+            IdentityError: that is not an identity.
+            RecipientsError: it is a recipient already, or there are too many.
         """
         admitted = await self._verification.admit_to_sign(connection, given)
         other = PublicIdentity.parse(text.strip())
@@ -192,10 +188,10 @@ class Agents:
         )
 
     async def remove_recipient(self, connection: Connection, given: Given, spoken: str) -> Written:
-        """Take a recipient out, and give the lock a new lock key.
+        """Remove a recipient, and give the lock a new lock key.
 
         Raises:
-            RecipientsError: no recipient has that fingerprint, or it is this vault.
+            RecipientsError: no recipient has that fingerprint, or it is this vault's.
         """
         admitted = await self._verification.admit_to_sign(connection, given)
         gone = [each.fingerprint for each in admitted.lock.recipients if each.spoken == spoken]
@@ -218,21 +214,22 @@ class Agents:
         label: str,
         names: Collection[str] = (),
     ) -> LockView:
-        """Accept a lock as it is: its author from now on, and this version as the one that counts.
+        """Accept a lock as it is: trust its author, and let this version count as the newest.
 
-        A name that is accepted stays so for this lock, whatever value later versions put under it.
+        An accepted name stays accepted for this lock, whatever value later versions give it.
 
         Args:
             connection: the caller's.
             given: the file.
-            author: the author's fingerprint, as the operator compared it; empty where the author
-                is trusted already.
-            label: what to call the author.
-            names: of embedded values that may be handed out from now on, as the operator saw them.
+            author: the author's fingerprint, as the operator compared it; empty if the author is
+                already trusted.
+            label: the operator's name for the author.
+            names: names of embedded values that may be handed out from now on, as the operator saw
+                them.
 
         Raises:
-            LockRefusedError: the author is another one.
-            LockContentError: the lock embeds no value of one of the names.
+            LockRefusedError: the lock has another author.
+            LockContentError: the lock embeds no value under one of the names.
         """
         check_label(label)
         admitted = await self._verification.admit(connection, given)
@@ -242,7 +239,7 @@ class Agents:
         contents = await self._verification.open(connection, admitted)
         embedded = {name for name, each in contents.credentials.items() if each.embedded}
         if not embedded.issuperset(names):
-            raise LockContentError("the lock embeds no value of a name that is to be accepted")
+            raise LockContentError("the lock embeds no value under a name that is to be accepted")
         known = signer == admitted.identity.public
         if not known and (label or signer.fingerprint not in labels(session)):
             await self._verification.identities.trust(signer, label, by=connection)
@@ -256,31 +253,31 @@ class Agents:
         return view(session, admitted.identity, lock, contents, ())
 
     async def check(self, connection: Connection, session: Session, document: bytes) -> None:
-        """Return if a lock may be used: for before a person is asked for what it names.
+        """Raise unless a lock may be used. Called before a person is asked for the keys it names.
 
         Raises:
             LockFileError: it is damaged.
-            LockRefusedError: the operator has to look at it first.
-            LockedError: the vault was locked meanwhile.
+            LockRefusedError: the operator must check it first.
+            LockedError: the vault was locked during this.
         """
         await self._verification.admit(connection, Given(document), session=session)
 
     async def embedded(
         self, connection: Connection, session: Session, document: bytes, names: Sequence[str]
     ) -> dict[str, bytes]:
-        """Return the values that a lock embeds, of those of these names that it embeds.
+        """Return the values that a lock embeds for these names.
 
         Args:
             connection: the caller's.
-            session: in which it was decided that the caller may have them.
+            session: the session in which the caller was allowed to have them.
             document: the lock file.
             names: key names; those without an embedded value are missing in the result.
 
         Raises:
-            LockFileError: it is damaged, or not this vault's to open.
-            LockRefusedError: the operator has to look at it first, or at these names: here and
-                not in the client, since no client can forget it here.
-            LockedError: the vault was locked meanwhile.
+            LockFileError: it is damaged, or not for this vault.
+            LockRefusedError: the operator must check the lock or these names first. This is checked
+                here and not in the client, because here no client can omit it.
+            LockedError: the vault was locked during this.
         """
         admitted = await self._verification.admit(connection, Given(document), session=session)
         contents = await self._verification.open(connection, admitted)

@@ -1,7 +1,7 @@
-"""The vault's identity, and whom it trusts: made, accepted, remembered and forgotten.
+"""The vault's identity, and the authors and locks that it trusts.
 
-Who may do which is not decided here. Everything is part of the authority record, so it changes in
-one piece and is sealed with it.
+The caller checks who may do this. Everything is part of the authority record, so it changes
+together with the record and is sealed with it.
 """
 
 import hmac
@@ -28,7 +28,7 @@ from backpackd.core.vault.trust import (
 from backpackd.ports import Connection
 
 MAX_LEGACY_KEY = 1024
-"""Bytes of a master key of the older tool."""
+"""The most bytes of a master key of the older tool."""
 
 
 _NOTHING: Mapping[str, str] = {}
@@ -44,16 +44,16 @@ class Identities:
         self._vault = vault
 
     async def own(self, session: Session) -> Identity:
-        """Return the vault's identity for one operation; the first time it is made.
+        """Return the vault's identity for one operation. The first call creates it.
 
         Raises:
-            LockedError: the vault was locked meanwhile.
-            DamageError: it does not open.
+            LockedError: the vault was locked during this.
+            DamageError: it cannot be opened.
         """
         if not session.authority.identity:
 
             async def draft(now: Session) -> Draft | None:
-                # Of two at once, one has made it by now.
+                # Of two callers at once, the other one may have created it.
                 return None if now.authority.identity else self._draft(now, identity=_made(now))
 
             await self._vault.change(draft, by=None)
@@ -61,7 +61,7 @@ class Identities:
             return identities.open_identity(master, session.vault_id, session.authority.identity)
 
     def decryption(self, session: Session) -> tuple[bytes, ...]:
-        """Return the private key by which what was sealed to this vault opens, if it has one."""
+        """Return the private key that opens what was sealed to this vault, if it has one."""
         if not session.authority.identity:
             return ()
         with session.open_master() as master:
@@ -72,8 +72,8 @@ class Identities:
         """Accept an author, or give an accepted one another label.
 
         Raises:
-            InvalidRequestError: the label is not well-formed.
-            LimitError: there are too many.
+            InvalidRequestError: the label is not valid.
+            LimitError: there are too many authors.
         """
         check_label(label)
         fingerprint = author.fingerprint
@@ -84,7 +84,7 @@ class Identities:
             others = [each for each in now.authority.authors if each.fingerprint != fingerprint]
             if len(others) >= MAX_AUTHORS:
                 raise LimitError(
-                    f"a vault trusts at most {MAX_AUTHORS} authors: forget one that is not needed"
+                    f"a vault trusts at most {MAX_AUTHORS} authors: forget one that you do not need"
                 )
             fresh = TrustedAuthor(fingerprint, label, self._vault.now_ms())
             return self._draft(
@@ -94,12 +94,12 @@ class Identities:
         await self._vault.change(draft, by=by)
 
     async def remember(self, lock_id: str, newest: Callable[[Session], KnownLock]) -> None:
-        """Remember how far a lock has come.
+        """Remember the newest version of a lock.
 
         Args:
-            lock_id: which.
-            newest: says what to remember once the turn has come, since another version may have
-                been seen meanwhile; what it raises is raised here, and nothing is changed.
+            lock_id: the lock.
+            newest: returns what to remember. It is called in turn, because another version may have
+                been seen since. What it raises is raised here, and nothing changes.
 
         Raises:
             LimitError: too many locks are known.
@@ -122,10 +122,10 @@ class Identities:
         *,
         by: Connection | None,
     ) -> None:
-        """Let a version of a lock be the one that counts, whatever was seen before.
+        """Let a version of a lock count as the newest, whatever was seen before.
 
         Args:
-            lock_id: which.
+            lock_id: the lock.
             fresh: the version, with the names that are accepted now.
             embedded: the names of all values that this version embeds. Names that were accepted
                 before and are not among them are accepted no more.
@@ -133,7 +133,7 @@ class Identities:
             by: whose doing it is.
 
         Raises:
-            LimitError: too many locks are known, or too many names accepted.
+            LimitError: there are too many known locks or accepted names.
         """
         mark = fresh.mark
         details = {
@@ -154,7 +154,7 @@ class Identities:
             if sum(len(each.names) for each in locks.values()) > MAX_NAMES:
                 raise LimitError(
                     f"a vault keeps at most {MAX_NAMES} accepted names of agent locks: forget a "
-                    "lock that is not needed"
+                    "lock that you do not need"
                 )
             return self._draft(now, "lock-accepted", details, locks=locks)
 
@@ -164,7 +164,7 @@ class Identities:
         """Trust an author no more.
 
         Raises:
-            TrustUnknownError: it was not accepted.
+            TrustUnknownError: the author is not trusted.
         """
 
         async def draft(now: Session) -> Draft:
@@ -185,7 +185,7 @@ class Identities:
         async def draft(now: Session) -> Draft:
             rest = {each: known for each, known in now.authority.locks.items() if each != lock_id}
             if len(rest) == len(now.authority.locks):
-                raise TrustUnknownError("no agent lock of that id is known")
+                raise TrustUnknownError("no agent lock with that id is known")
             return self._draft(now, "lock-forgotten", {"lock": lock_id}, locks=rest)
 
         await self._vault.change(draft, by=by)
@@ -205,10 +205,10 @@ class Identities:
         await self._vault.change(draft, by=by)
 
     def legacy_key(self, session: Session, given: bytes) -> str:
-        """Return the older tool's key: the one that was given, else the one that was kept.
+        """Return the older tool's key: the given one, or else the one that was kept.
 
         Raises:
-            InvalidRequestError: neither is there, or it is not well-formed; it is not shown.
+            InvalidRequestError: there is neither, or it is not valid; the error does not show it.
         """
         key = given
         if not key and session.authority.legacy_key:
@@ -216,7 +216,7 @@ class Identities:
                 key = open_legacy_key(master, session.vault_id, session.authority.legacy_key)
         if not key:
             raise InvalidRequestError(
-                "a lock of version 1 opens with the master key of the tool that wrote it: give it",
+                "a lock of version 1 opens with the master key of the tool that wrote it: add it",
                 reason="legacy-key-needed",
             )
         try:
@@ -225,14 +225,14 @@ class Identities:
             text = ""
         if not text or len(key) > MAX_LEGACY_KEY:
             raise InvalidRequestError(
-                f"a master key of the older tool is UTF-8 text of at most {MAX_LEGACY_KEY} bytes"
+                f"an older tool's master key must be UTF-8 text of at most {MAX_LEGACY_KEY} bytes"
             )
         return text
 
     def _draft(
         self, now: Session, act: str = "", about: Mapping[str, str] = _NOTHING, **changes: Any
     ) -> Draft:
-        """Change the record, and say in the audit log what the operator did, if that is it."""
+        """Change the record, and add an audit entry if `act` says what the operator did."""
         now_ms = self._vault.now_ms()
         event = AuditEvent("operator-act", now_ms, reason=act, details=about)
         return Draft(now.authority.next(now_ms, **changes), events=(event,) if act else ())
@@ -242,13 +242,13 @@ def _with(now: Session, lock_id: str, fresh: KnownLock) -> dict[str, KnownLock]:
     known = now.authority.locks
     if lock_id not in known and len(known) >= MAX_LOCKS:
         raise LimitError(
-            f"a vault knows at most {MAX_LOCKS} agent locks: forget one that is not needed"
+            f"a vault knows at most {MAX_LOCKS} agent locks: forget one that you do not need"
         )
     return {**known, lock_id: fresh}
 
 
 def labels(session: Session) -> Mapping[str, str]:
-    """Return what the operator calls the accepted authors, by fingerprint."""
+    """Return the operator's labels for the accepted authors, by fingerprint."""
     return {author.fingerprint: author.label for author in session.authority.authors}
 
 
@@ -259,5 +259,5 @@ def _made(session: Session) -> bytes:
 
 
 def known_files(authority: Authority) -> tuple[str, ...]:
-    """Return where clients said that the agent locks lie which this vault has opened."""
+    """Return the paths of the agent locks that this vault has opened, as clients told them."""
     return tuple(sorted({lock.path for lock in authority.locks.values() if lock.path}))

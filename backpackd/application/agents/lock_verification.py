@@ -1,9 +1,9 @@
-"""Reading, judging and opening the agent locks that callers bring.
+"""Reading, judging and opening the agent locks that callers send.
 
-The order is the security property. A lock is read (form, signature), then judged (is the author
-trusted, is this a step back or a fork), and only then opened; nothing is sealed or signed on top of
-a lock that was not judged well, whoever asks. What has come by is remembered once it was admitted
-well, so that an older version is known for one.
+Security depends on the order. A lock is read (form, signature). Then it is judged: is the author
+trusted, is the lock older than a known version, or a fork of it? Only then it is opened. Nothing is
+sealed or signed on top of a lock that was not judged well, for any caller. An admitted version is
+remembered, so that an older one is recognised later.
 """
 
 from collections.abc import Callable, Collection
@@ -39,7 +39,7 @@ _Result = TypeVar("_Result")
 
 _TRUST = "accept it with: backpack-client agent trust"
 _MOST_NAMED = 8
-"""How many names an error repeats."""
+"""The most names that an error repeats."""
 REFUSALS = {
     LockRefusedError.reason: (
         LockRefusedError,
@@ -57,20 +57,20 @@ REFUSALS = {
         "one; if this one is meant, ",
     ),
 }
-# What signs may stand on none of these; a memory may, where the operator is there to see it.
+# A signature must not build on any of these. A memory may build on some, if the operator sees it.
 FOR_SIGNING = frozenset(REFUSALS)
 FOR_MEMORY = frozenset({LockRefusedError.reason})
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A lock file as a caller gives it.
+    """A lock file as a caller sends it.
 
     Attributes:
         document: its bytes.
-        path: where the caller says that it lies.
-        legacy_key: of version 1: the older tool's key; empty: the one that was kept.
-        iterations: of version 1; 0: the usual number.
+        path: where it is, according to the caller.
+        legacy_key: for version 1, the older tool's key; empty: the one that was kept.
+        iterations: for version 1; 0: the usual number.
     """
 
     document: bytes
@@ -81,7 +81,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A lock, opened: what is known of it, personality and memory as JSON."""
+    """An opened lock: the facts about it, and personality and memory as JSON."""
 
     view: LockView
     personality: bytes
@@ -90,7 +90,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A new version of a lock: its bytes, what is known of it, and which keys were stored."""
+    """A new version of a lock: its bytes, the facts about it, and which keys were stored."""
 
     document: bytes
     view: LockView
@@ -99,7 +99,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A lock that may be used: by whom, and what the operator is told of it."""
+    """A lock that may be used, with the session, and with warnings for the operator."""
 
     session: Session
     lock: LockFile
@@ -137,8 +137,8 @@ class LockVerification:
         Args:
             connection: the caller's.
             given: the file.
-            never: what operator authority does not help against.
-            session: in which the caller began; None: begins now.
+            never: problems that operator authority does not override.
+            session: the session in which the call began; None: it begins now.
         """
         session = session or self.vault.session()
         check_path(given.path)
@@ -151,11 +151,11 @@ class LockVerification:
         return Admitted(session, lock, identity, problems)
 
     async def admit_to_sign(self, connection: Connection, given: Given) -> Admitted:
-        """Read a lock that the operator wants signed anew, if nothing at all speaks against it."""
+        """Read a lock that the operator wants to sign again. Any problem refuses it."""
         return await self.admit(connection, given, never=FOR_SIGNING)
 
     async def is_legacy(self, connection: Connection, given: Given) -> bool:
-        """Tell whether a lock is of version 1."""
+        """Return whether a lock is of version 1."""
         work = partial(version_of, given.document)
         return await self.work(connection, self.vault.session(), work) == LEGACY
 
@@ -163,13 +163,13 @@ class LockVerification:
         """Open the layers of a lock.
 
         Raises:
-            LockFileError: a layer is damaged, or this vault is no recipient.
+            LockFileError: a layer is damaged, or this vault is not a recipient.
         """
         work = partial(locks.open_lock, admitted.lock, admitted.identity)
         return (await self.work(connection, admitted.session, work)).contents
 
     async def remember(self, connection: Connection, admitted: Admitted, path: str) -> None:
-        """Remember how far a trusted lock has come; what was only looked at is not remembered."""
+        """Remember the version of a lock, unless the operator only looked at an untrusted one."""
         if any(problem in REFUSALS for problem in admitted.warnings):
             return
         lock = admitted.lock
@@ -182,7 +182,7 @@ class LockVerification:
             if known is None:
                 return KnownLock(lock.mark, path)
             mark = remember(known.mark, lock.mark)
-            # Two checkouts of one lock would have the record written with every call.
+            # Otherwise two checkouts of one lock would write the record with every call.
             return (
                 known if mark == known.mark else replace(known, mark=mark, path=path or known.path)
             )
@@ -218,11 +218,11 @@ class LockVerification:
             session: in which it was made.
             written: the version.
             act: what was done, a stable word.
-            **about: what else there is to say of it; no value of a credential.
+            **about: more details; never the value of a credential.
 
         Raises:
             StoreError: it could not be recorded, so it must not leave the daemon.
-            LockedError: the vault was locked meanwhile.
+            LockedError: the vault was locked during this.
         """
         shown = written.view
         details = {"lock": shown.lock_id, "generation": str(shown.generation), **about}
@@ -234,11 +234,11 @@ class LockVerification:
     async def work(
         self, connection: Connection, session: Session, work: Callable[[], _Result]
     ) -> _Result:
-        """Do a piece of work beside the event loop.
+        """Run a function outside the event loop.
 
         Raises:
-            LockedError: the vault was locked meanwhile; what came out is dropped.
-            LimitError: too much of this process tree's is waiting.
+            LockedError: the vault was locked during this; the result is dropped.
+            LimitError: too many calls of this process tree are waiting.
         """
         result = await self._bench.do(connection.tree, work)
         session.check()
@@ -255,7 +255,7 @@ def _read(document: bytes) -> LockFile:
 
 
 def _problems(session: Session, lock: LockFile, identity: Identity) -> tuple[str, ...]:
-    """Say what is to be known of a lock before it is used, the gravest first."""
+    """Return the known problems of a lock, the most serious first."""
     problems = []
     author = lock.author
     if author != identity.public and author.fingerprint not in labels(session):
@@ -270,7 +270,7 @@ def _problems(session: Session, lock: LockFile, identity: Identity) -> tuple[str
 
 
 def refused(reason: str, author: PublicIdentity) -> LockRefusedError:
-    """Make the error for a lock that the operator has to look at first."""
+    """Create the error for a lock that the operator must check first."""
     kind, what, then = REFUSALS[reason]
     message = f"{what.format(author=author.spoken)}{then}{_TRUST}"
     return kind(message, facts={"author": author.spoken})
@@ -279,13 +279,13 @@ def refused(reason: str, author: PublicIdentity) -> LockRefusedError:
 def check_names(
     session: Session, lock_id: str, contents: Contents, wanted: Collection[str]
 ) -> None:
-    """Return if the operator has accepted every name under which a lock brings a value itself.
+    """Raise unless the operator has accepted every name under which a lock embeds a value.
 
     Args:
-        session: with what was accepted.
-        lock_id: which lock.
-        contents: the lock's.
-        wanted: the names that are asked for.
+        session: with the accepted names.
+        lock_id: the lock.
+        contents: the lock's contents.
+        wanted: the requested names.
 
     Raises:
         LockNamesError: some are not accepted.
@@ -302,12 +302,12 @@ def check_names(
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """Read a JSON object of a request; nothing stands for an empty one. For the worker.
+    """Parse a JSON object of a request; empty bytes mean an empty object. For the worker.
 
-    A megabyte of empty lists takes most of a second, which nobody else should wait for.
+    A megabyte of empty lists takes most of a second, and no other call should wait for that.
 
     Raises:
-        LockContentError: it is none, or longer than any layer may be.
+        LockContentError: it is not an object, or longer than any layer may be.
     """
     if len(data) > MAX_DOCUMENT:
         raise LockContentError("the content is longer than a lock file may be")

@@ -1,4 +1,4 @@
-"""What is shown of an agent lock: everything but values."""
+"""The parts of an agent lock that are shown: everything except values."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from backpackd.core.sealing.identity import Identity, PublicIdentity
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Who signed a lock, or who can open it.
+    """A vault that signed a lock, or can open it.
 
     Attributes:
         spoken: the fingerprint, as people compare it.
-        label: what the operator called it when it was accepted as an author; empty otherwise.
-        trusted: this vault, or an accepted author.
-        own: this vault.
+        label: the operator's name for an accepted author; otherwise empty.
+        trusted: whether it is this vault or an accepted author.
+        own: whether it is this vault.
     """
 
     spoken: str
@@ -30,20 +30,20 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class LockView:
-    """What is known of a lock.
+    """The facts about a lock.
 
     Attributes:
-        version: 1 or 2; in version 1 there is nothing of what follows but the credentials.
-        credentials: names, and whether the lock holds the value.
+        version: 1 or 2. Version 1 has only the credentials of what follows.
+        credentials: names, and whether the lock embeds the value.
         warnings: stable words.
         lock_id: hexadecimal.
-        author: who signed it last.
+        author: the vault that signed it last.
         generation: of the header.
-        layers: by name, the generation (of the memory, the counter) that it was sealed in.
-        memory_digest: names the memory as it is in this file.
-        recipients: who can open it.
-        unaccepted: names of embedded values that are handed out once the operator has accepted
-            them.
+        layers: by name, the generation in which each was sealed (for the memory, the counter).
+        memory_digest: identifies the memory in this file.
+        recipients: the vaults that can open it.
+        unaccepted: names of embedded values that are handed out only after the operator has
+            accepted them.
     """
 
     version: int
@@ -71,7 +71,7 @@ def view(
     contents: Contents,
     warnings: tuple[str, ...],
 ) -> LockView:
-    """Say what is known of an opened lock of version 2."""
+    """Return the facts about an opened lock of version 2."""
     return LockView(
         version=2,
         credentials=_credentials(contents),
@@ -87,7 +87,7 @@ def view(
 
 
 def legacy_view(lock: LegacyLock, warnings: tuple[str, ...]) -> LockView:
-    """Say what is known of a lock of version 1."""
+    """Return the facts about a lock of version 1."""
     return LockView(version=1, credentials=_credentials(lock.contents), warnings=warnings)
 
 

@@ -1,7 +1,7 @@
-"""Locks of version 1, as an older tool wrote them: looked at, and turned into version 2.
+"""Locks of version 1, as an older tool wrote them: shown, and converted into version 2.
 
-Nobody has signed them, and whoever knows their key can have written them: they open for the
-operator only, who has the key, and become locks of this vault.
+They are not signed, and everybody who knows their key can have written them. So they open only for
+the operator, who has the key, and become locks of this vault.
 """
 
 import hmac
@@ -34,13 +34,13 @@ class Migration:
 
         Raises:
             LockRefusedError: the connection has no operator authority.
-            LockFileError: it is damaged, or the key is another one.
+            LockFileError: it is damaged, or the key is wrong.
             InvalidRequestError: there is no key for it, or the iterations are out of bounds.
         """
         session = self._verification.vault.session()
         if not self._verification.operators.has(connection):
             raise LockRefusedError(
-                "the lock is of version 1, which nobody has signed: the operator can migrate it "
+                "the lock is of version 1, which is not signed: have the operator migrate it "
                 "with: backpack-client agent migrate FILE",
                 reason="legacy-lock",
             )
@@ -60,23 +60,23 @@ class Migration:
         replace_stored: bool = False,
         keep_key: bool = False,
     ) -> Written:
-        """Make a lock of version 2 out of one of version 1.
+        """Convert a lock of version 1 into version 2.
 
         Args:
             connection: the caller's.
             given: the file, and the older tool's key.
             store: turn embedded values into stored keys.
-            replace_stored: allow stored keys to get another value by that.
+            replace_stored: allow this to replace values of stored keys.
             keep_key: keep the older tool's key for other files.
 
         Raises:
-            KeyExistsError: an embedded value's name is that of a stored key with another value.
-            LockContentError: a credential's name is no key name.
+            KeyExistsError: an embedded value has the name of a stored key with another value.
+            LockContentError: a credential's name is not a key name.
         """
         session = self._verification.vault.session()
         if not await self._verification.is_legacy(connection, given):
             raise InvalidRequestError(
-                "the lock is of version 2 already: there is nothing to migrate",
+                "the lock is already of version 2: there is nothing to migrate",
                 reason="already-migrated",
             )
         key = self._verification.identities.legacy_key(session, given.legacy_key)
@@ -89,7 +89,7 @@ class Migration:
             stored = {name: Credential() for name in embedded}
             contents = replace(contents, credentials={**contents.credentials, **stored})
         identity = await self._verification.identities.own(session)
-        # Made first: what cannot be made must not have stored anything.
+        # Made before anything is stored: if this fails, nothing must have been stored.
         make = partial(locks.create, contents, author=identity, draw=secrets.token_bytes)
         written = await self._verification.make(connection, session, identity, make)
         if store:
@@ -115,7 +115,7 @@ class Migration:
         *,
         replace_stored: bool,
     ) -> None:
-        """Store embedded values as keys, but for those that are stored with this value already."""
+        """Store embedded values as keys, except those that are already stored with this value."""
         fresh = []
         for name, value in values.items():
             try:

@@ -4,16 +4,17 @@ The rules:
 
 1. No log, no lease: `record` returns when the entry is on the disk, and fails with the store.
 2. A change of the vault and its entries are one transaction (`commit`).
-3. What has happened already, such as a lease that expired, is noted: kept in memory until it is on
-   the disk. The answer to a passphrase waits for that (`written`).
-4. Only who has the master key signs: with every change of the vault, when it is unlocked, after
-   every hundred entries, when it is locked. A checkpoint names the authority record in force, and
-   is written in the transaction that puts it in force.
-5. Record and log know each other: the record remembers how far the log reached, with every change,
-   and the newest checkpoint knows the record. An unlock holds both (`hold`) before it uses either.
+3. Things that have already happened, such as a lease that expired, are noted: they stay in memory
+   until they are on the disk. The answer to a passphrase waits for that (`written`).
+4. Signing needs the master key. A checkpoint is signed with every change of the vault, when the
+   vault is unlocked, after every hundred entries, and when it is locked. It names the current
+   authority record, and is written in the transaction that stores this record.
+5. Record and log know each other. With every change, the record remembers how far the log reached,
+   and the newest checkpoint knows the record. An unlock compares both (`hold`) before it uses
+   either.
 
-Entries are written while the vault is locked, too, to its public audit key. Before a vault has one
-(a new vault, one of an older version), what is noted waits in memory for the first unlock.
+Entries are also written while the vault is locked, to its public audit key. Before a vault has one
+(a new vault, or one of an older version), notes wait in memory for the first unlock.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ from backpackd.ports import Clock, Connection, Processes, SecretArena, SecretSlo
 _LOG = logging.getLogger("backpackd.audit")
 
 MOST_ENDED = 64
-"""Leases that end together and get an entry each; more get one entry with their number."""
+"""The most leases that end together and get an entry each. More get one entry with their number."""
 _MOST_CLAIMS = 256
 
 
@@ -55,15 +56,15 @@ class AuditLog:
 
     Attributes:
         writer: writes it.
-        verified: whether its public keys were held against the vault since the daemon began.
-        broken_ms: when the log was found cut or altered since the daemon began, Unix milliseconds;
-            0: it was not.
-        review: called when something was counted that is to be told later.
+        verified: whether its public keys were compared with the vault since the daemon began.
+        broken_ms: when the log was found cut or altered since the daemon began, in Unix
+            milliseconds; 0: never.
+        review: called when something was counted that must be reported later.
 
     Args:
         store: where it is kept.
-        arena: where the ratchet's state lies, and the signing key while the vault is unlocked.
-        processes: reads who a caller is.
+        arena: holds the ratchet's state, and the signing key while the vault is unlocked.
+        processes: reads the facts of a caller.
         clock: the time.
     """
 
@@ -91,10 +92,10 @@ class AuditLog:
         self._signing: asyncio.Task[None] | None = None
 
     async def begin(self, **details: str) -> None:
-        """Find the end of the log and note that the daemon has started.
+        """Find the end of the log, and note that the daemon has started.
 
         Args:
-            **details: what there is to say of it.
+            **details: details of the start for the entry.
 
         Raises:
             StoreError: the log cannot be read.
@@ -122,14 +123,14 @@ class AuditLog:
         return AuditEvent(kind, self._now_ms(), self._who(by, facts, commands), **what)
 
     def own_event(self, kind: str, **what: Any) -> AuditEvent:
-        """Make an event of this moment that is nobody's doing."""
+        """Create an event of this moment that is nobody's doing."""
         return AuditEvent(kind, self._now_ms(), None, **what)
 
     async def record(self, event: AuditEvent) -> None:
         """Write an entry, durably before returning.
 
         Raises:
-            StoreError: it could not be written; nothing of it was, and nothing will be.
+            StoreError: it could not be written, and will not be written later.
             DamageError: the audit keys in the file are not the vault's.
         """
         await self.ready()
@@ -142,28 +143,28 @@ class AuditLog:
         self.writer.note(event)
 
     async def written(self) -> None:
-        """Wait until what was noted is on the disk, or for now could not be written.
+        """Wait until all notes are on the disk, or could not be written for now.
 
-        Whoever is told of a thing before that can kill the daemon and have it forgotten.
+        If we answered before this, the caller could kill the daemon and erase the record.
         """
         with suppress(BackpackError):
             await self.writer.write(Item())
 
     def refused(self, event: AuditEvent) -> None:
-        """Note a refusal: the first of its kind at once, equal ones counted and told later."""
+        """Note a refusal: the first of its kind at once; equal ones are counted and noted later."""
         if self._floods.note(event, self._clock.boot()):
             self.note(event)
         self.review()
 
     def foreign(self, uid: int) -> None:
-        """Note that the door refused a connection of another user; equal ones are counted."""
+        """Note that the door refused a connection of another user. Equal ones are counted."""
         self.refused(self.own_event("foreign-user", details={"uid": str(uid)}))
 
     def ended(self, leases: Sequence[Lease], reason: str, *, by: Connection | None) -> None:
         """Note that leases have ended.
 
         Args:
-            leases: which; a great number gets one entry.
+            leases: the leases; a great number gets one entry.
             reason: why, a stable word.
             by: the connection of the caller that ended them; None: they ended by themselves.
         """
@@ -189,14 +190,14 @@ class AuditLog:
         self.note(self.own_event("renewed", names=lease.names, lease=lease.id, details=details))
 
     def expire(self, now: float) -> float | None:
-        """Tell what was counted for long enough; a source for `Deadlines`."""
+        """Write entries for what was counted long enough. A source for `Deadlines`."""
         told, coming = self._floods.expire(now)
         for event in told:
             self.note(event)
         return coming
 
     async def ready(self) -> None:
-        """Wait until the log of a vault that was just unlocked has been held against it.
+        """Wait until the log of a vault that was just unlocked has been compared with it.
 
         Raises:
             DamageError: the audit keys in the file are not the vault's.
@@ -209,7 +210,7 @@ class AuditLog:
             await asyncio.wait([opening])
         if not opening.cancelled() and (error := opening.exception()) is not None:
             if self._opening is opening:
-                # Told once, to the unlock that it belongs to: the vault is locked again.
+                # Reported once, to the unlock that caused it: the vault is locked again.
                 self._opening = None
             raise error
 
@@ -219,7 +220,7 @@ class AuditLog:
         """See `Journal`."""
         self._found = Found()
         if not self.writer.own:
-            # There may have been no vault, or no log, when the daemon began.
+            # When the daemon began, there may have been no vault, or no log.
             await self.writer.load()
         held, self._found = await self._holding.hold(
             master, stored, authority, accept_older=accept_older
@@ -265,7 +266,7 @@ class AuditLog:
     ) -> None:
         """See `Journal`."""
         if authority.audit is None:
-            # A vault of an older version has no log before it is unlocked.
+            # A vault of an older version has no log before its first unlock.
             await self._store.commit(change)
             return
         private = self._holding.own_keys(master, self.writer.vault_id, authority.audit)
@@ -294,12 +295,12 @@ class AuditLog:
         return Item(told, change, record, self._fresh, signing)
 
     def stopping(self) -> None:
-        """Note that the daemon stops; before it locks, so that the lock vouches for the entry."""
+        """Note that the daemon stops. Called before the lock, whose checkpoint covers the entry."""
         self.expire(float("inf"))
         self.note(self.own_event("stopped"))
 
     async def close(self) -> None:
-        """Write what still can be written; for after the vault was locked for good."""
+        """Write what can still be written. Called after the last lock of the vault."""
         for task in (self._opening, self._signing):
             if task is not None and not task.done():
                 await asyncio.wait([task])
@@ -325,7 +326,7 @@ class AuditLog:
         return Actor.of(facts, by.name, self._claimed(facts, commands))
 
     def _claimed(self, facts: PeerFacts, commands: Mapping[int, str] | None) -> str:
-        """Return what a caller claims to be; read once for each program that a process runs."""
+        """Return what a caller claims to be, read once for each program that a process runs."""
         process = facts.process
         key = (process.id, process.executable, process.image)
         claimed = self._claims.get(key)
@@ -382,7 +383,7 @@ class AuditLog:
     async def _make(self, vault: Vault, found: Found, by: Connection | None) -> None:
         """Draw the audit keys of a vault that has none."""
         private = keys.generate()
-        # A vault of an older version has changed before.
+        # A vault of an older version has changed before, so its generation is higher.
         new = vault.session().authority.generation == 1
         made = self.event("initialized", by) if new else self._unlocking(vault.session(), by)
 
@@ -415,7 +416,7 @@ class AuditLog:
             self._signing = asyncio.create_task(self._sign(self._vault))
 
     async def _sign(self, vault: Vault) -> None:
-        """Write a checkpoint in the course of things."""
+        """Write a regular checkpoint."""
         try:
             await self._checkpoint(vault, chain.REGULAR, ())
         except BackpackError as error:
@@ -427,7 +428,7 @@ class AuditLog:
     async def _checkpoint(self, vault: Vault, why: str, events: Sequence[AuditEvent]) -> None:
         async def draft(session: Session) -> Draft:
             if self._signer is None:
-                raise LockedError("the vault was locked meanwhile")
+                raise LockedError("the vault was locked in the meantime: unlock it, then try again")
             self._due = self._due or _Due(Signing(why, self._signer))
             return Draft(session.authority.next(vault.now_ms()), events=events)
 
@@ -446,7 +447,7 @@ class AuditLog:
         self._due = None
         self.note(self.event("locked", by))
         if signer is not None:
-            # The one key that outlives the lock, until the lock's own checkpoint is on the disk.
+            # Only this key outlives the lock, until the lock's own checkpoint is on the disk.
             task = asyncio.create_task(self._sign_last(signer))
             task.add_done_callback(_heard)
             self._signing = task
@@ -462,14 +463,14 @@ class AuditLog:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """What the next change has to carry: a checkpoint, after these entries and its own."""
+    """What the next change must carry: a checkpoint, after these entries and its own."""
 
     signing: Signing
     events: tuple[AuditEvent, ...] = ()
 
 
 def _heard(task: "asyncio.Task[None]") -> None:
-    """Ask for a task's error, so that asyncio does not log it where nobody waits."""
+    """Retrieve a task's error, so that asyncio does not log it if nobody waits for it."""
     if not task.cancelled():
         task.exception()
 

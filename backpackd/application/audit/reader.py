@@ -1,10 +1,10 @@
-"""Reading and verifying the audit log: page by page, while the daemon goes on serving.
+"""Reading and verifying the audit log page by page, while the daemon continues to serve.
 
 Verifying needs no passphrase and opens nothing. Reading opens entries with the vault's private
-audit keys, which only an unlocked vault has; who may read is not decided here.
+audit keys, which exist only while the vault is unlocked. The caller checks who may read.
 
-A row that was altered or is gone may have held anything, so no filter leaves it out: an answer that
-may lack something never reads like one that is whole.
+A row that was altered or removed may have contained anything. So no filter leaves it out: an
+answer that may be incomplete must never look complete.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from backpackd.core.sealing.sealing import OpenError
 from backpackd.ports import Store
 
 DAMAGED = "damaged"
-"""The event that an entry is shown as of which nothing can be told, not even when it was."""
+"""The event for an entry about which nothing is known, not even its time."""
 _LEAST = -(2**63)
-"""Below every number that a row can have: somebody may have planted one in front of the first."""
+"""Below every possible number of a row: somebody may have planted one before the first."""
 _PAGE = 200
-"""Rows that are looked at before others get their turn: some milliseconds of work."""
+"""Rows that are processed before other calls get their turn: a few milliseconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries are wanted, besides the damaged. What is empty or 0 does not matter.
+    """Which entries to return, besides the damaged ones. An empty value or 0 does not filter.
 
     Attributes:
         name: of a key that the entry names.
         pid: of the process, or of the root of its tree.
         kinds: of events.
-        since_ms: not before, Unix milliseconds.
-        until_ms: not after.
+        since_ms: not before this time, in Unix milliseconds.
+        until_ms: not after this time.
         newest: only so many, from the end; damaged ones among them are not counted.
     """
 
@@ -53,7 +53,7 @@ class Filter:
     newest: int = 0
 
     def wants(self, event: AuditEvent) -> bool:
-        """Tell whether an event is wanted."""
+        """Return whether the filter selects an event."""
         who = event.who
         return (
             (not self.kinds or event.kind in self.kinds)
@@ -66,12 +66,12 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the log, read.
+    """One row of the log that was read.
 
     Attributes:
         number: of the row.
-        event: what it says; of a checkpoint `checkpoint`, and `damaged` where it does not open, is
-            not the one that its neighbours know, or is missing.
+        event: its content. For a checkpoint it is `checkpoint`. It is `damaged` if the row does not
+            open, is not the row that its neighbours know, or is missing.
     """
 
     number: int
@@ -79,26 +79,26 @@ class Entry:
 
     @property
     def damaged(self) -> bool:
-        """Whether what it said cannot be told."""
+        """Whether its content is lost."""
         return self.event.kind == DAMAGED
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How far a verification has come, and at its end what it found.
+    """The progress of a verification, and at the end its result.
 
     Attributes:
-        checked: how many rows were looked at.
-        total: of how many.
-        done: whether this is the end; only then the rest means anything.
+        checked: how many rows were checked.
+        total: the number of rows.
+        done: whether this is the end. Only then the rest has a meaning.
         head: the end of the log.
-        signed: number of the last row that a signature vouches for; 0 for none.
-        vouched: number of the last row that anything vouches for; 0 for none.
-        anchor: what was relied on, a stable word: `vault`, `file` or `expected`.
-        problem: the first thing that is wrong; a break before an expected head is none.
-        broken: a break that the vault recorded: the first one behind the expected head, or the last
+        signed: number of the last row that a signature covers; 0 for none.
+        vouched: number of the last row that is confirmed in any way; 0 for none.
+        anchor: what the result relies on, a stable word: `vault`, `file` or `expected`.
+        problem: the first fault. A break before an expected head does not count.
+        broken: a break that the vault recorded: the first one after the expected head, or the last
             one before it.
-        later: the first thing that is wrong after it.
+        later: the first fault after it.
     """
 
     checked: int
@@ -126,10 +126,10 @@ class AuditReader:
         return self._audit_log.writer.head
 
     async def entries(self, session: Session, wanted: Filter) -> AsyncIterator[Entry]:
-        """Open the entries that are wanted, oldest first.
+        """Open the entries that match, oldest first.
 
         Raises:
-            LockedError: the vault was locked meanwhile.
+            LockedError: the vault was locked during this.
             DamageError: the private audit keys do not open.
         """
         if not wanted.newest:
@@ -140,7 +140,7 @@ class AuditReader:
         damaged: deque[Entry] = deque(maxlen=wanted.newest)
         async for entry in self._matching(session, wanted):
             (damaged if entry.damaged else kept).append(entry)
-        # What is older than all that are shown was not asked for, whatever it said.
+        # Damaged entries older than all shown ones were not asked for, whatever they contained.
         oldest = kept[0].number if len(kept) == wanted.newest else 0
         among = [entry for entry in damaged if entry.number > oldest]
         for entry in sorted([*kept, *among], key=lambda entry: entry.number):
@@ -160,21 +160,21 @@ class AuditReader:
         """Verify the whole log.
 
         Args:
-            expected: a head that somebody kept elsewhere.
+            expected: a head that was kept elsewhere.
         """
         writer = self._audit_log.writer
         total, own = writer.head.number, writer.own
         if writer.public is None:
             problem = None
             if expected is not None or total:
-                problem = Problem(1, "is missing: the vault file holds no audit log")
+                problem = Problem(1, "is missing: the vault file contains no audit log")
             yield Verified(0, 0, done=True, problem=problem)
             return
         known = [Known(writer.head, "the running daemon")]
         if expected is not None:
-            known.append(Known(expected, "whoever kept the head that was expected"))
+            known.append(Known(expected, "the keeper of the expected head"))
         reached = expected.number if expected is not None else 0
-        # Whoever kept a head from behind a break knows of the break.
+        # Somebody who kept a head from after a break knows of the break.
         verifier = Verifier(writer.vault_id, writer.public.verify, known, accepted=reached)
         async for page, record in self._settled_pages():
             for row in page:
@@ -186,10 +186,10 @@ class AuditReader:
             yield Verified(verifier.head.number, total)
         problem = verifier.finish()
         if self._audit_log.verified:
-            # Before an unlock, whoever can write the file could have put a key of his own there.
+            # Before an unlock, anybody who can write the file could have put their own key there.
             reached = max(reached, verifier.signed)
         if own and reached and own <= reached + 1:
-            # The rest was written by this daemon, which remembers its end.
+            # This daemon wrote the rest, and remembers its end.
             reached = verifier.head.number
         yield Verified(
             verifier.head.number,
@@ -210,10 +210,10 @@ class AuditReader:
         return "file" if expected is None else "expected"
 
     async def _settled_pages(self) -> AsyncIterator[tuple[list[AuditRow], bytes | None]]:
-        """Read the log, and last, without rows, the authority record that was in force at its end.
+        """Read the log, and last, without rows, the authority record at its end.
 
-        A change puts a record and its rows there in one step. So a record that was read before no
-        further row was found is the one that the rows so far speak of.
+        A change stores a record and its rows in one step. So if the record is read first, and no
+        further row is found after that, the rows so far belong to this record.
         """
         after, record = _LEAST, None
         while True:
@@ -240,10 +240,10 @@ class AuditReader:
 
 
 class _Reader:
-    """Opens rows in their order: the ratchet has to be turned through every one of a segment.
+    """Opens rows in order, because the ratchet must be advanced through every row of a segment.
 
-    An entry opens only with the hash of the row before it that it was written to. So each one holds
-    its predecessor to what it was, also where somebody put a row there that reads well.
+    An entry opens only with the hash of the row before it. So each entry proves its predecessor,
+    even if somebody put another readable row there.
     """
 
     def __init__(self, session: Session) -> None:
@@ -253,13 +253,13 @@ class _Reader:
         self._doubted = 0
 
     def read(self, row: AuditRow) -> list[Entry]:
-        """Return what a row says, after what it shows to be damaged before it.
+        """Return the content of a row, after any damage before it that it reveals.
 
-        The header of a segment says nothing, nor does the checkpoint of a change.
+        The header of a segment has no content to show. The checkpoint of a change has none, either.
         """
         event = self._event(row)
         bad = event is not None and event.kind == DAMAGED
-        # What a row that does not open says of the one before it is nobody's word.
+        # If a row does not open, what it says of the row before it is worth nothing.
         told = self._gap(row.number, None if bad else row.previous)
         self._before = chain.head_of(self._session.vault_id, row)
         if event is not None:
@@ -269,11 +269,11 @@ class _Reader:
         return told
 
     def finish(self, end: Head) -> list[Entry]:
-        """Return what the end of the log, as the daemon knows it, shows to be damaged before it."""
+        """Return the damage before the end of the log, as the daemon knows this end."""
         return self._gap(end.number + 1, end.digest)
 
     def _gap(self, number: int, previous: bytes | None) -> list[Entry]:
-        """Hold the row before `number` to its hash. Of many that are missing one is told."""
+        """Compare the row before `number` with its hash. Many missing rows are reported as one."""
         before = self._before
         if number != before.number + 1:
             return [_damaged(before.number + 1)]
@@ -289,7 +289,7 @@ class _Reader:
         try:
             if row.kind == chain.CHECKPOINT:
                 checkpoint = Checkpoint.decode(row.body)
-                # One that comes with a change says nothing that the entry of the change does not.
+                # A checkpoint of a change adds nothing to the entry of the change.
                 return _told(checkpoint) if checkpoint.why != chain.CHANGE else None
             if state is None:
                 return AuditEvent(DAMAGED, 0)
@@ -326,7 +326,7 @@ class _Reader:
                 fingerprint=header.keys,
             )
         except OpenError:
-            # Wrapped to somebody else's key. Verifying says what is wrong with it.
+            # Wrapped to somebody else's key. A verification says what is wrong with it.
             return None
 
 

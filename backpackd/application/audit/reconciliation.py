@@ -1,12 +1,12 @@
-"""Holds the authority record and the audit log against each other, before a vault is unlocked.
+"""Compares the authority record and the audit log before a vault is unlocked.
 
-The record remembers a place that the log reached; the newest checkpoint names the record. A change
-puts the record, its entries and the checkpoint that names it there in one transaction, so no crash
-leaves them apart: the record is the one that is named, and everything else was done to the file.
+The record remembers a place that the log reached, and the newest checkpoint names the record. A
+change stores the record, its entries and the checkpoint that names it in one transaction. So no
+crash can separate them: the record is the named one, or somebody has changed the file.
 
-* The record is behind the log: the vault stepped back. Nothing of it is used, unless the operator
-  says that the older copy was meant.
-* The log is behind the record: it was cut. The vault opens, and says so in the log for good.
+* The record is behind the log: the vault is an older copy. It is not used at all, unless the
+  operator says that the older copy was meant.
+* The log is behind the record: the log was cut. The vault opens, and the log records this.
 """
 
 import logging
@@ -31,12 +31,12 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found when record and log were held against each other.
+    """The result of comparing record and log.
 
     Attributes:
-        broken_at: the head that the vault knew, where the log does not go on from it as it did;
-            else empty.
-        older: the generation of a record that is behind the log, which the operator accepted; 0:
+        broken_at: the head that the vault knew, if the log does not continue from it as it did;
+            otherwise empty.
+        older: the generation of a record that is behind the log, and that the operator accepted; 0:
             it is not behind.
     """
 
@@ -44,14 +44,14 @@ class Found:
     older: int = 0
 
     def why(self, otherwise: str) -> str:
-        """Return why the next checkpoint is written."""
+        """Return the reason for the next checkpoint."""
         if self.broken_at:
             return chain.BREAK
         return chain.ACCEPTED if self.older else otherwise
 
 
 class Reconciliation:
-    """Holds one vault's record and log against each other.
+    """Compares one vault's record and log.
 
     Args:
         store: where both are.
@@ -65,16 +65,16 @@ class Reconciliation:
     async def hold(
         self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
     ) -> tuple[Authority, Found]:
-        """See `Journal.hold`; returns also what was found."""
+        """See `Journal.hold`. Also returns what was found."""
         anchor = authority.audit
         state = RecordState.of(stored.vault_id, authority.generation, stored.authority)
         broken_at, newest = "", state
         if anchor is None:
-            # The log, its keys and the first record that knows them began in one transaction.
+            # The log, its keys and the first record that knows them were stored in one transaction.
             behind = stored.audit is not None or self._writer.head.number > 0
         else:
             named = await self._named(self.own_keys(master, stored.vault_id, anchor))
-            # What this daemon wrote itself it knows without the file.
+            # What this daemon wrote itself is known without the file.
             ahead = [
                 known
                 for known in (named, self._writer.record)
@@ -91,30 +91,30 @@ class Reconciliation:
             return authority, Found(broken_at)
         if not accept_older:
             raise _stepped_back()
-        # Beyond both: neither the newer record nor one between the two fits the log from now on.
+        # Go beyond both: neither the newer record nor one between the two may fit the log later.
         reached = replace(authority, generation=newest.generation)
         return reached, Found(broken_at, older=authority.generation)
 
     def own_keys(self, master: Secret, vault_id: bytes, anchor: AuditAnchor) -> AuditKeys:
-        """Open the private audit keys, if the public ones in the file are theirs.
+        """Open the private audit keys, and check that they belong to the public ones in the file.
 
         Raises:
-            DamageError: they are not, or do not open.
+            DamageError: they do not belong to them, or do not open.
         """
         try:
             private = AuditKeys.open(master, vault_id, anchor.keys)
         except OpenError as error:
             raise keys_changed() from error
         if private.public != self._writer.public:
-            # Planted: whoever did so can read what the locked daemon wrote since.
+            # Planted: the attacker can read what the locked daemon has written since then.
             raise keys_changed()
         return private
 
     async def _named(self, private: AuditKeys) -> RecordState | None:
         """Return the authority record that the newest checkpoint names.
 
-        Only signatures count. Anybody who writes the file can append rows that are none, and would
-        keep the operator out with them.
+        Only signatures count. Anybody who can write the file can append rows without a valid
+        signature, and could otherwise lock the operator out.
         """
         verify, before = private.public.verify, None
         while (row := await self._store.audit_last(chain.CHECKPOINT, before)) is not None:
@@ -125,7 +125,7 @@ class Reconciliation:
         return None
 
     async def _reaches(self, known: Head) -> bool:
-        """Tell whether the log has a place that the vault knows, and goes on from it unbroken."""
+        """Return whether the log contains a place that the vault knows, and continues unbroken."""
         if known.number == 0:
             return True
         at, until = Head(), self._writer.head.number
@@ -144,9 +144,8 @@ class Reconciliation:
 
 def _stepped_back() -> DamageError:
     return DamageError(
-        "the vault is older than its audit log: an older copy of it, or of parts of it, was put in "
-        "place, so that deleted keys, grants that were taken back and old passphrases may be in "
-        "force again; put the newest copy in its place, or unlock it and say that the older one is "
-        "meant",
+        "the vault is older than its audit log: somebody put back an older copy of it, or of "
+        "parts of it, so deleted keys, removed grants and old passphrases may be valid again; "
+        "put the newest copy back, or unlock it and say that the older one is meant",
         reason="vault-stepped-back",
     )

@@ -1,9 +1,9 @@
-"""Writes the rows of the audit log: in their order, together, each durable before it counts.
+"""Writes the rows of the audit log in order. Each row counts only when it is durable.
 
-One writing at a time; what comes meanwhile is written in the next one, in the order in which it
-came. The ratchet's state lies in the secret arena. It is replaced, and the old one overwritten,
-when what was sealed under it is on the disk; a writing that failed leaves the old one in force, and
-nothing of it is in the log. What is worth an entry is not decided here.
+There is one write at a time. Items that arrive during it are written in the next one, in the order
+of their arrival. The ratchet's state is in the secret arena. It is replaced and the old state
+overwritten when the rows sealed under it are on the disk. A failed write leaves the old state, and
+nothing in the log. The callers decide what gets an entry.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from backpackd.ports import SecretArena, SecretSlot, Store
 _LOG = logging.getLogger("backpackd.audit")
 
 MOST_NOTED = 10_000
-"""Notes that wait in memory while nothing can be written; more are counted."""
+"""The most notes that wait in memory while nothing can be written. More are only counted."""
 _MOST_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """A checkpoint that is to be written.
+    """A checkpoint to be written.
 
     Attributes:
         why: see `core.audit.chain`.
@@ -53,9 +53,10 @@ class Item:
         events: become entries.
         change: becomes durable in the same step.
         record: names the authority record in the change.
-        public: the audit keys that this change puts into force.
-        signing: a checkpoint follows the entries.
-        done: whoever waits; None: nobody does, and it is kept until it is written.
+        public: the audit keys that are used from this change on.
+        signing: a checkpoint that follows the entries.
+        done: tells the waiting caller the result; None: nobody waits, and the item is kept until it
+            is written.
     """
 
     events: Sequence[AuditEvent] = ()
@@ -68,13 +69,13 @@ class Item:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one writing makes durable, and what is in force once it is.
+    """What one write makes durable, and the state after it.
 
     Attributes:
         head: of the last row.
-        entries: how many rows come after the last checkpoint.
+        entries: the number of rows after the last checkpoint.
         segment: number of the segment.
-        state: the ratchet's state after the rows; None: as it was.
+        state: the ratchet's state after the rows; None: unchanged.
         rows: sealed.
         heads: of the checkpoints among them, with why they were written.
     """
@@ -88,22 +89,21 @@ class _Batch:
 
 
 class AuditWriter:
-    """The one place from which the audit log is written.
+    """The only writer of the audit log.
 
     Attributes:
         vault_id: the vault's 16 bytes; empty without a vault.
-        public: the public audit keys; None before the vault has any: then what nobody waits for
-            waits here.
+        public: the public audit keys; None before the vault has any. Until then, notes wait here.
         head: the end of the log, as far as it is on the disk.
         record: the authority record that this daemon wrote last; None: it has written none.
-        own: number of the first row that this daemon wrote; 0 when it has written none.
-        entries: how many rows come after the last checkpoint that this daemon wrote.
-        on_written: called after every writing.
+        own: number of the first row that this daemon wrote; 0 if it has written none.
+        entries: the number of rows after the last checkpoint that this daemon wrote.
+        on_written: called after every write.
 
     Args:
         store: where the log is kept.
-        arena: where the ratchet's state lies.
-        now_ms: the time, Unix milliseconds.
+        arena: where the ratchet's state is kept.
+        now_ms: the time, in Unix milliseconds.
     """
 
     def __init__(self, store: Store, arena: SecretArena, now_ms: Callable[[], int]) -> None:
@@ -126,7 +126,7 @@ class AuditWriter:
         self.on_written: Callable[[], None] = _nothing
 
     async def load(self) -> None:
-        """Find the end of a log that is there.
+        """Find the end of an existing log.
 
         Raises:
             StoreError: it cannot be read.
@@ -138,21 +138,21 @@ class AuditWriter:
         last = await self._store.audit_last()
         header = await self._store.audit_last(chain.HEADER)
         if self.own:
-            # It was written to meanwhile: what was read may be older than what is known.
+            # It was written to during the reads: what was read may be older than what is known.
             return
         if last is not None:
             self.head = chain.head_of(self.vault_id, last)
         if header is not None:
-            # What somebody planted is no number to go on from; verifying finds it.
+            # A planted header has no valid number to continue from. A verification reports it.
             with contextlib.suppress(chain.ChainError):
                 self._segment = Header.decode(header.body).segment
 
     async def write(self, item: Item) -> None:
-        """Write an item, durably before returning; it is written also where the caller goes away.
+        """Write an item, durably before returning. It is written even if the caller disconnects.
 
         Raises:
-            StoreError: it could not be written; nothing of it was, and nothing will be.
-            DamageError: the change was of another state of the vault.
+            StoreError: it could not be written, and will not be written later.
+            DamageError: the change was for another state of the vault.
         """
         item.done = asyncio.get_running_loop().create_future()
         self._add(item)
@@ -167,10 +167,10 @@ class AuditWriter:
         self._add(Item((event,)))
 
     async def close(self) -> None:
-        """Write what still can be written, and overwrite the ratchet's state."""
+        """Write what can still be written, and overwrite the ratchet's state."""
         while self._task is not None:
             await asyncio.wait([self._task])
-        # Before there is a vault there is no log, and nothing that could be missing from it.
+        # Without a vault there is no log, so nothing can be missing from it.
         if self._waiting and self.vault_id:
             _LOG.error("%d audit entries could not be written", len(self._waiting))
         if self._state is not None:
@@ -186,7 +186,7 @@ class AuditWriter:
         try:
             await self._write_all()
         finally:
-            # In the step in which the last one was written: who comes next starts anew.
+            # In the same step as the last write, so that the next item starts a new task.
             self._task = None
 
     async def _write_all(self) -> None:
@@ -201,7 +201,7 @@ class AuditWriter:
                 if not self._failed(items, error):
                     return
                 continue
-            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            except Exception as error:  # noqa: BLE001 - waiting callers must learn of any failure
                 _LOG.error("internal error in the audit log: %s", type(error).__name__)
                 for item in items:
                     self._is_done(item, StoreError("the audit log cannot be written"))
@@ -215,13 +215,13 @@ class AuditWriter:
         _fail(self._take_waited_for(), no_log())
 
     def _take_waited_for(self) -> list[Item]:
-        """Take out what somebody waits for, wherever it stands."""
+        """Take out the items that somebody waits for, from any position."""
         taken = [item for item in self._waiting if item.done is not None]
         self._waiting = deque(item for item in self._waiting if item.done is None)
         return taken
 
     def _take(self) -> list[Item]:
-        """Take what is written in one step: a change is the last of its step."""
+        """Take the items for one write. A change is the last item of its write."""
         items: list[Item] = []
         most = _MOST_AT_ONCE if self.public is not None else len(self._waiting)
         while self._waiting and len(items) < most:
@@ -231,9 +231,9 @@ class AuditWriter:
         return items
 
     def _failed(self, items: Sequence[Item], error: BackpackError) -> bool:
-        """Fail what somebody waits for and put the rest back; tell whether to go on.
+        """Fail the items with a waiting caller, and put back the rest; return whether to continue.
 
-        Where there was a change, it may be at fault: it fails alone, the others get another turn.
+        If there was a change, it may be the cause: it fails alone, and the others are tried again.
         """
         *others, last = items
         if last.change is not None:
@@ -241,12 +241,12 @@ class AuditWriter:
             failing = [last]
         else:
             self._waiting.extendleft(reversed(items))
-            # All of them: who stands behind a thousand notes would wait until there is room.
+            # All of them: an item behind a thousand notes would wait until there is room.
             failing = self._take_waited_for()
         for item in failing:
             self._is_done(item, error)
         if not self._failing:
-            # Once, and not for every event of a night on a full disk.
+            # Logged once, not for every event of a night on a full disk.
             self._failing = True
             _LOG.error("the audit log cannot be written: %s", error.message)
         return any(item.done is not None for item in self._waiting)
@@ -278,7 +278,7 @@ class AuditWriter:
         self._settle(batch, items[-1])
 
     def _settle(self, batch: _Batch, last: Item) -> None:
-        """Put in force what is on the disk, and overwrite the old state of the ratchet."""
+        """Take over what is on the disk, and overwrite the old state of the ratchet."""
         if last.public is not None:
             self.public = last.public
         if last.record is not None:
@@ -294,7 +294,7 @@ class AuditWriter:
             _LOG.info("audit head %s (%s)", head.text, why)
 
     def _seal(self, items: Sequence[Item]) -> _Batch:
-        """Seal the rows of some items, after the header of a segment where none has begun."""
+        """Seal the rows of some items, after the header of a segment if none has begun."""
         batch = _Batch(self.head, self.entries, self._segment)
         if not any(item.events or item.signing for item in items):
             return batch
@@ -309,8 +309,8 @@ class AuditWriter:
                 for event in item.events:
                     rows.entry(event.encode())
                     batch.entries += 1
-                # A checkpoint names the record in force. Where this daemon has written none yet,
-                # the lock came before the unlock's own word: there is nothing to vouch for.
+                # A checkpoint names the current record. If this daemon has written none yet, the
+                # lock came before the unlock's own entry: there is nothing to confirm.
                 record = item.record or self.record
                 if item.signing is not None and record is not None:
                     rows.checkpoint(item.signing, batch.segment, self._now_ms(), record)
@@ -322,7 +322,7 @@ class AuditWriter:
 
 
 class _Rows:
-    """Seals rows one after the other, each under the state that the one before it left."""
+    """Seals rows one after another, each under the state after the row before it."""
 
     def __init__(self, vault_id: bytes, head: Head) -> None:
         self._vault_id = vault_id
@@ -371,25 +371,24 @@ class _Rows:
 
 
 def keys_changed() -> DamageError:
-    """Say that the public audit keys in the file are not the vault's."""
+    """Create the error for public audit keys in the file that are not the vault's."""
     return DamageError(
-        "the audit keys in the vault file are not the vault's: others were put in their place, and "
-        "whoever did can read what was recorded while the vault was locked; restore the file from "
-        "a backup",
+        "the audit keys in the vault file are not the vault's: somebody replaced them, and can "
+        "read what was recorded while the vault was locked; restore the file from a backup",
         reason="audit-keys-changed",
     )
 
 
 def no_log() -> StoreError:
-    """Say that there is no log yet to write to."""
-    return StoreError("the audit log is still being made: try again", retry_after=1.0)
+    """Create the error for a log that does not exist yet."""
+    return StoreError("the audit log is still being created: try again", retry_after=1.0)
 
 
 def _fail(items: Sequence[Item], error: BackpackError) -> None:
     for item in items:
         if item.done is not None and not item.done.done():
             item.done.set_exception(error)
-            # Heard of here, so that asyncio does not log it where the caller has gone away.
+            # Retrieved here, so that asyncio does not log it if the caller has disconnected.
             item.done.exception()
 
 

@@ -1,4 +1,4 @@
 """Backups: everything that is stored, exported and imported, all or nothing.
 
-The format of a backup is `core/backup`'s.
+`core/backup` defines the format of a backup.
 """

@@ -1,8 +1,8 @@
-"""Backups of one moment of the vault, and taking one into a vault, all or nothing.
+"""Backups of one moment of the vault, and their import into a vault, all or nothing.
 
-A backup is written to a spool while changes wait, which takes no longer than sealing it, and only
-then sent: a slow reader holds nobody up. It is read twice, first to verify the whole of it. Who may
-do so is not decided here.
+A backup is written to a spool while changes wait. This takes only as long as sealing it. It is sent
+after that, so a slow reader blocks nobody. It is read twice, first to verify all of it. The caller
+checks who may do this.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ from backpackd.ports import Connection, Spool, Store, Stretcher
 
 KEEP, REPLACE, FAIL = "keep", "replace", "fail"
 RULES = (KEEP, REPLACE, FAIL)
-"""What becomes of a key that is stored already."""
+"""What happens to a key that is already stored."""
 _READ = 200
 _SLICE = 20
 
 Spooling = Callable[[], Spool]
 Identity = Callable[[Session], Sequence[bytes]]
-"""Returns the private keys to which a backup may have been sealed for this vault."""
+"""Returns the private keys to which a backup for this vault may have been sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Exported:
     """A backup that is ready to be sent.
 
     Attributes:
-        keys: how many are in it.
-        grants: likewise.
+        keys: the number of keys in it.
+        grants: the number of grants in it.
         spool: the file, for the receiver to close.
         file_key: opens it.
     """
@@ -68,13 +68,13 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a backup is to be taken in.
+    """How to import a backup.
 
     Attributes:
         passphrase: of the backup; empty: it was sealed to this vault.
         on_conflict: one of `RULES`.
-        dry_run: decide, and store nothing.
-        with_grants: take grants and policy over, too.
+        dry_run: decide, but store nothing.
+        with_grants: also import grants and policy.
     """
 
     passphrase: bytes = field(repr=False)
@@ -85,16 +85,16 @@ class Terms:
 
 @dataclass(slots=True)
 class Imported:
-    """What taking a backup in did, or in a dry run would have done.
+    """What an import did, or would have done in a dry run.
 
     Attributes:
-        header: what the backup said of itself.
-        created: how many new keys.
-        replaced: how many got the backup's value.
-        kept: how many were stored already and kept theirs.
-        grants: those in the backup, but for `tree:` ones, whose processes are gone.
+        header: the backup's header.
+        created: the number of new keys.
+        replaced: the number of keys that got the backup's value.
+        kept: the number of stored keys that kept their value.
+        grants: those in the backup, except `tree:` grants, whose processes are gone.
         policy: the one in the backup.
-        grants_added: how many of the grants were taken over.
+        grants_added: the number of imported grants.
     """
 
     header: Header
@@ -140,7 +140,7 @@ class Backup:
         """Write a backup of this moment to a spool.
 
         Args:
-            passphrase: by which it is to open; empty: only for recipients.
+            passphrase: opens the backup; empty: it is only for recipients.
             recipients: public keys.
             tree: whose turn the stretching takes.
             by: whose doing it is.
@@ -154,7 +154,7 @@ class Backup:
         file_key = secrets.token_bytes(backup.FILE_KEY_SIZE)
         check_recipients(recipients)
         if not passphrase and not recipients:
-            raise InvalidRequestError("a backup needs a passphrase, or somebody to seal it to")
+            raise InvalidRequestError("a backup needs a passphrase or a recipient")
         ways: list[Way] = [backup.recipient_way(file_key, public) for public in recipients]
         if passphrase:
             normal = passphrases.check_new(passphrase)
@@ -166,13 +166,13 @@ class Backup:
     async def export_plain(self, *, by: Connection | None) -> Exported:
         """Write a backup whose only key is in memory: for sending it in plain, see `plain`."""
         file_key = secrets.token_bytes(backup.FILE_KEY_SIZE)
-        # A way in that nobody has: the format knows no file without one.
+        # A passphrase that nobody has: the format does not allow a file without one.
         stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
         way = backup.passphrase_way(file_key, secrets.token_bytes(32), stretching)
         return await self._write(self._vault.session(), file_key, [way], "exported-in-plain", by)
 
     async def plain(self, exported: Exported) -> AsyncIterator[bytes]:
-        """Yield the keys of a backup of `export_plain` in plain, as lines of JSON."""
+        """Yield the keys of an `export_plain` backup in plain, as lines of JSON."""
         opener = Opener()
         async for record in _records(exported.spool, opener, exported.file_key):
             if isinstance(record, StoredKey):
@@ -189,7 +189,7 @@ class Backup:
         spool = self.spooling()
         names: list[str] = []
         try:
-            # Nothing changes meanwhile: what is written is a state that existed.
+            # Nothing changes during this, so the backup is a state that existed.
             async with self._vault.steady():
                 session.check()
                 record, heads = session.authority, list(session.rows.values())
@@ -234,7 +234,7 @@ class Backup:
         names = []
         rows = await self._store.rows([head.index for head in heads])
         for at in range(0, len(heads), _SLICE):
-            # Others are served in between.
+            # Serve other calls in between.
             await asyncio.sleep(0)
             sealed = b""
             with session.open_master() as master:
@@ -257,18 +257,18 @@ class Backup:
             by: whose doing it is.
 
         Raises:
-            BackupError: it is no backup, or not what was written.
+            BackupError: it is not a backup, or not what was written.
             WrongPassphraseError: the passphrase is not the backup's.
-            KeyExistsError: a key is stored already, and the rule is to fail.
+            KeyExistsError: a key is already stored, and the rule is to fail.
             LimitError: there would be too many keys or grants.
         """
         if terms.on_conflict not in RULES:
-            raise InvalidRequestError("say what becomes of keys that are stored already")
+            raise InvalidRequestError("choose what happens to keys that are already stored")
         session = self._vault.session()
         opener = Opener()
         header = await _header(spool, opener)
         file_key = await self._file_key(session, header, terms, tree)
-        # All of it is verified before anything of it is used.
+        # All of it is verified before any part is used.
         found = Imported(header)
         async for record in _records(spool, Opener(), file_key):
             if isinstance(record, Grant) and record.selector.process is None:
@@ -310,7 +310,7 @@ class Backup:
                     if opened is not None:
                         return opened
         raise BackupError(
-            "this backup was not sealed to this vault: name the passphrase that it was sealed with",
+            "this backup was not sealed to this vault: give the passphrase that it was sealed with",
             reason="backup-not-for-us",
         )
 
@@ -339,8 +339,8 @@ class Backup:
                 session.check()
         if conflicts and terms.on_conflict == FAIL:
             raise KeyExistsError(
-                f"{conflicts} keys of the backup are stored already: say whether to keep or to "
-                "replace their values"
+                f"{conflicts} keys of the backup are already stored: choose whether to keep or "
+                "to replace their values"
             )
         result.kept = conflicts
         if len(session.rows) + result.created > backup_contents.MOST_KEYS:
@@ -363,7 +363,7 @@ class Backup:
 def open_key(
     master: memoryview | bytes, vault_id: bytes, row: KeyRow | None, known: RowHead
 ) -> StoredKey:
-    """Open a stored key whole.
+    """Open a complete stored key.
 
     Raises:
         DamageError: it is not the row that the vault wrote.
@@ -376,20 +376,20 @@ def open_key(
             pass
     raise DamageError(
         "the stored row of a key is not the one that the vault wrote: nothing was exported; stop "
-        "the daemon and let backpackd --check say which, and save the others",
+        "the daemon, and run backpackd --check to find the row and to save the other keys",
         reason="row-changed",
     )
 
 
 def describe_grant(grant: Grant) -> str:
-    """Say for people what a grant allows."""
+    """Describe for people what a grant allows."""
     ends = "" if grant.expires_at_ms is None else ", for a time"
     uses = "" if grant.uses_left is None else f", {grant.uses_left} uses"
     return f"{' '.join(grant.patterns)} to {grant.selector.text}, {grant.max_ttl} s{uses}{ends}"
 
 
 def describe_policy(policy: Policy) -> list[str]:
-    """Say for people what a policy says."""
+    """Describe a policy for people."""
     rules = [
         f"deny {' '.join(rule.patterns)} to {rule.selector.text if rule.selector else 'everybody'}"
         for rule in policy.deny
@@ -418,10 +418,10 @@ def _sealed(session: Session, key: StoredKey) -> tuple[KeyRow, RowHead | None]:
 
 
 def check_recipients(recipients: Sized) -> None:
-    """Return if there are not too many recipients, before any is looked at.
+    """Raise if there are too many recipients. Called before any of them is parsed.
 
     Raises:
-        InvalidRequestError: there are.
+        InvalidRequestError: there are too many.
     """
     if len(recipients) > backup.MAX_RECIPIENTS:
         raise InvalidRequestError(f"at most {backup.MAX_RECIPIENTS} recipients at a time")
@@ -462,11 +462,11 @@ async def _header(spool: Spool, opener: Opener) -> Header:
         opener.feed(piece)
         if opener.header is not None:
             return opener.header
-    raise BackupError("this backup is cut short: look for a whole copy", reason="backup-truncated")
+    raise BackupError("this backup is cut short: find a complete copy", reason="backup-truncated")
 
 
 async def _records(spool: Spool, opener: Opener, file_key: bytes) -> AsyncIterator[Record]:
-    """Yield what is in a backup; its end is verified before this ends."""
+    """Yield the records of a backup. Its end is verified before the iteration ends."""
     reader, locked, count = Reader(), True, 0
     async for piece in spool.pieces():
         plain = opener.feed(piece)
@@ -478,7 +478,7 @@ async def _records(spool: Spool, opener: Opener, file_key: bytes) -> AsyncIterat
             yield record
             count += 1
             if count % _SLICE == 0:
-                # Others are served in between.
+                # Serve other calls in between.
                 await asyncio.sleep(0)
     for record in reader.feed(opener.finish()):
         yield record

@@ -1,4 +1,4 @@
-"""The processes that call: what they must be, who of them is operator, when they exit.
+"""The calling processes: what they must be, which of them is the operator, when they exit.
 
-Which keys a caller gets is decided in `access`.
+`access` decides which keys a caller gets.
 """

@@ -1,4 +1,4 @@
-"""Lines in which the calls of one process tree wait for each other."""
+"""Queues in which the calls of one process tree wait for each other."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,11 +9,11 @@ from backpackd.core.peer_facts import ProcessId
 
 
 class Lines:
-    """A line for each process tree: one call at a time, and so many of them at most.
+    """A queue for each process tree: one call at a time, and a limited number in total.
 
     Args:
-        most: calls of one tree, the one whose turn it is included.
-        too_many: makes the refusal of one more.
+        most: the most calls of one tree, including the one whose turn it is.
+        too_many: creates the error for one more call.
     """
 
     def __init__(self, most: int, too_many: Callable[[], LimitError]) -> None:
@@ -23,10 +23,10 @@ class Lines:
 
     @asynccontextmanager
     async def turn(self, tree: ProcessId) -> AsyncIterator[None]:
-        """Wait for the turn of a call, which is as long as the block.
+        """Wait for the turn of a call. The turn lasts as long as the block.
 
         Raises:
-            LimitError: too many of this tree are waiting.
+            LimitError: too many calls of this tree are waiting.
         """
         turn, waiting = self._lines.get(tree, (asyncio.Lock(), 0))
         if waiting >= self._most:

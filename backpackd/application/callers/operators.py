@@ -1,8 +1,8 @@
 """Operator authority: which connections have proven the passphrase, and for how long.
 
-It belongs to one connection. There is no token that could be copied or stolen, and it ends with
-the connection, after five minutes, or when the vault locks. Wrong passphrases are throttled for
-each process tree, wherever a passphrase is taken.
+It belongs to one connection. There is no token that could be copied or stolen. It ends with the
+connection, after five minutes, or when the vault locks. Wrong passphrases are throttled for each
+process tree, in every call that takes a passphrase.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,15 +23,15 @@ from backpackd.core.slots.throttle import Throttle
 from backpackd.ports import Clock, Connection, Stretcher
 
 DURATION = 300.0
-"""Seconds."""
+"""In seconds."""
 MOST_WAITING = 8
-"""Passphrases of one process tree that may wait for each other."""
+"""The most passphrases of one process tree that may wait for each other."""
 
 _Result = TypeVar("_Result")
 
 
 class PassphraseGate:
-    """Lets passphrases of a process tree through one at a time, with delays after wrong ones."""
+    """Tries the passphrases of a process tree one at a time, with delays after wrong ones."""
 
     def __init__(self, clock: Clock, audit_log: AuditLog, stretcher: Stretcher) -> None:
         self._clock = clock
@@ -43,14 +43,14 @@ class PassphraseGate:
     async def try_one(
         self, connection: Connection, attempt: Callable[[], Awaitable[_Result]]
     ) -> _Result:
-        """Run an attempt that raises WrongPassphraseError when the passphrase is wrong.
+        """Run an attempt that raises WrongPassphraseError if the passphrase is wrong.
 
         Raises:
             NotProtectedError: others can read the caller, and the passphrase in it; nothing was
                 tried.
-            UserChangedError: the caller runs as another user by now; nothing was tried.
-            ThrottledError: this tree has to wait first; nothing was tried.
-            WrongPassphraseError: it was wrong; says from when on the next try is possible.
+            UserChangedError: the caller now runs as another user; nothing was tried.
+            ThrottledError: this tree must wait first; nothing was tried.
+            WrongPassphraseError: it was wrong; the error says when the next try is possible.
             LimitError: too many attempts of this tree are waiting.
         """
         check_user(connection.peer)
@@ -83,7 +83,7 @@ class PassphraseGate:
             # Counted first: whoever hangs up while the entry is written has tried all the same.
             self._throttle.failed(tree, self._clock.boot())
             await self._audit_log.written()
-            # On a slow disk the delay would be over before anybody is told of it.
+            # Otherwise, on a slow disk, the delay would be over before the caller learns of it.
             delay = self._throttle.restart(tree, self._clock.boot())
             if delay > 0:
                 raise WrongPassphraseError(
@@ -109,20 +109,20 @@ class Operators:
         self._until: dict[str, float] = {}
 
     def admit(self, connection: Connection) -> float:
-        """Give a connection operator authority; its passphrase has just been verified.
+        """Give operator authority to a connection whose passphrase was just verified.
 
         Returns:
-            How many seconds it lasts.
+            For how many seconds it has authority.
 
         Raises:
             NotProtectedError: other processes of its user could take the connection.
-            UserChangedError: its process runs as another user by now.
+            UserChangedError: its process now runs as another user.
         """
-        # Again: checking a passphrase takes long enough to become somebody else meanwhile.
+        # Checked again: during the check of the passphrase, the process may have changed its user.
         check_user(connection.peer)
         check_protected(connection.peer)
         now = self._clock.boot()
-        # A connection that closed while its passphrase was checked is heard of no more.
+        # If a connection closed while its passphrase was checked, no close will be reported.
         self._until = {name: until for name, until in self._until.items() if until > now}
         if connection.name not in self._until:
             connection.on_close.append(lambda: self._drop(connection.name))
@@ -131,27 +131,27 @@ class Operators:
         return DURATION
 
     def remaining(self, connection: Connection) -> float:
-        """Return for how many more seconds a connection has authority; 0 without it."""
+        """Return for how many more seconds a connection has authority; 0 without authority."""
         return max(0.0, self._until.get(connection.name, 0.0) - self._clock.boot())
 
     def has(self, connection: Connection) -> bool:
-        """Tell whether a connection has operator authority now."""
+        """Return whether a connection has operator authority now."""
         return self.remaining(connection) > 0 and may_have_authority(connection.peer)
 
     def require(self, connection: Connection) -> None:
         """Raise unless a connection has operator authority.
 
         Raises:
-            NotAuthorizedError: it has not.
-            NotProtectedError: it has, and its process has opened itself to others since.
-            UserChangedError: it has, and its process runs as another user by now.
+            NotAuthorizedError: it has no authority.
+            NotProtectedError: it has, but other processes could read its process since then.
+            UserChangedError: it has, but its process now runs as another user.
         """
         if self.remaining(connection) <= 0:
             raise NotAuthorizedError(
                 "this needs operator authority on the connection: authorize with the passphrase "
                 "first"
             )
-        # An exec opens a process that was closed, and the connection may have gone with it.
+        # An exec can make a protected process readable, and the connection may have been taken.
         check_user(connection.peer)
         check_protected(connection.peer)
 

@@ -1,7 +1,7 @@
-"""What a connected process has to be at the moment of a call, beyond what attestation reads.
+"""What a connected process must be at the moment of a call, beyond what attestation reads.
 
-Both checks are of the process as it is now. What it was when it connected says who it is, and not
-what has become of it since.
+Both checks look at the process as it is now. Its state at connect says who it is, but not what it
+has become since.
 """
 
 from backpackd.core.errors import NotProtectedError, UserChangedError
@@ -11,34 +11,34 @@ _ROOT = 0
 
 
 def check_user(peer: Peer) -> None:
-    """Raise unless the process still runs as the user that the kernel gave at connect.
+    """Raise unless the process still runs as the user that the kernel reported at connect.
 
-    A process that has executed a setuid program keeps its pid, and its child may hold the
-    connection. Nothing is given under the name of a process that is somebody else's by now.
+    A process that executes a setuid program keeps its pid, and its child may have the
+    connection. Nothing is handed out for a process that now belongs to another user.
 
     Raises:
         UserChangedError: it runs as another user.
     """
     uid = peer.process.uid()
-    # One that has ended is found out by what attests it, with a word of its own.
+    # If the process has ended, its attestation will report that with a clearer error.
     if uid is not None and uid != peer.uid:
         raise user_changed()
 
 
 def check_protected(peer: Peer) -> None:
-    """Raise unless other processes of the peer's user are kept out of it.
+    """Raise unless the peer is protected from other processes of its user.
 
-    They could read the passphrase in its memory, or take the descriptor of a connection that has
-    operator authority (pidfd_getfd(2)). That is checked here, where authority is given and used,
-    so that no client in whatever language can forget it. Root's processes can do all of that to
-    any process, so for peers of uid 0 it would mean nothing.
+    Those could read the passphrase in its memory, or take the descriptor of a connection that
+    has operator authority (pidfd_getfd(2)). This is checked here, where authority is given and
+    used, so that no client in any language can omit it. Root's processes can do all of this to
+    any process, so the check would mean nothing for peers of uid 0.
 
     Raises:
         NotProtectedError: they can read it now, or could when it connected.
     """
     if peer.uid == _ROOT:
         return
-    # For good: what was taken meanwhile stays taken when the process closes itself again.
+    # Forever: what was taken stays taken, even if the process protects itself again.
     peer.exposed = peer.exposed or peer.process.readable_by(peer.uid)
     if peer.exposed:
         raise NotProtectedError(
@@ -49,7 +49,7 @@ def check_protected(peer: Peer) -> None:
 
 
 def may_have_authority(peer: Peer) -> bool:
-    """Tell whether both checks let a peer pass."""
+    """Return whether a peer passes both checks."""
     try:
         check_user(peer)
         check_protected(peer)
@@ -59,8 +59,8 @@ def may_have_authority(peer: Peer) -> bool:
 
 
 def user_changed() -> UserChangedError:
-    """Make the error for a call whose process runs as another user by now."""
+    """Create the error for a call whose process now runs as another user."""
     return UserChangedError(
-        "the process that connected runs as another user by now: connect from a process that "
+        "the process that connected now runs as another user: connect from a process that "
         "keeps its user"
     )

@@ -1,4 +1,4 @@
-"""Watches for the ends of processes: each is held once, however many things end with it."""
+"""Watches for the ends of processes. Each is held once, however many things end with it."""
 
 from collections.abc import Callable, Collection, Iterable
 
@@ -25,20 +25,20 @@ class ProcessWatches:
         needed: Callable[[Collection[ProcessId]], set[ProcessId]],
         on_end: Callable[[ProcessId], None],
     ) -> None:
-        """Add somebody who watches, for good.
+        """Add a subscriber permanently.
 
         Args:
-            needed: says which of these processes it still needs watched.
+            needed: returns which of these processes it still needs watched.
             on_end: called when a watched process has ended.
         """
         self._needed.append(needed)
         self._on_end.append(on_end)
 
     def watch(self, process: ProcessId) -> None:
-        """Watch a process until nobody needs it any more or it ends.
+        """Watch a process until no subscriber needs it or it ends.
 
         Raises:
-            PeerUnknownError: it has ended, or its pid is another process's by now.
+            PeerUnknownError: it has ended, or its pid now belongs to another process.
             LimitError: too many processes are watched.
         """
         held = self._held.get(process)
@@ -50,9 +50,9 @@ class ProcessWatches:
             raise _gone()
 
     def let_go(self, processes: Iterable[ProcessId]) -> None:
-        """Watch no longer those of these processes that nobody needs.
+        """Stop watching the given processes that no subscriber needs.
 
-        Only these are looked at, since there may be many thousands.
+        Only these are checked, because there may be many thousands.
         """
         held = self._held.keys() & set(processes)
         for needed in self._needed:
@@ -77,4 +77,4 @@ class ProcessWatches:
 
 
 def _gone() -> PeerUnknownError:
-    return PeerUnknownError("the root of the process tree has ended: start anew")
+    return PeerUnknownError("the root of the process tree has ended: start it again")

@@ -1,7 +1,7 @@
-"""Looking again at the processes that ask: what they run by now.
+"""Reads again what the requesting processes run now.
 
-A process stays itself when it executes another program. Who answers has to see what it runs at that
-moment, and not what it ran when it asked.
+A process stays the same when it executes another program. The person who answers must see what it
+runs at that moment, not what it ran when it asked.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from backpackd.ports import Processes
 def look_again(processes: Processes, facts: PeerFacts) -> PeerFacts:
     """Read again what the processes of a chain run.
 
-    Which processes they are and how they stand to each other stays as it was attested: that is what
-    was asked for. Of one that has ended or hides itself, the path that it was last seen with stays
-    for a person to read. `Image.answer` says that this is not known to run any more.
+    The processes and their relations stay as attested, because the request was made for them. If
+    one has ended or hides itself, its last known path stays for a person to read. `Image.answer`
+    says that this program may no longer run.
 
     Raises:
-        LimitError: too many files are open to look.
+        LimitError: too many files are open to read.
     """
     found: dict[ProcessId, ProcessFacts] = {}
     for process in facts.chain:
-        # One look reads all above it. Further ones are for those that it has been cut off from.
+        # One read covers all processes above. More reads are for those that were cut off from it.
         if process.id not in found:
             found.update(_chain_of(processes, process.id.pid, facts))
     chain = tuple(_now(processes, each, found.get(each.id)) for each in facts.chain)
@@ -33,9 +33,9 @@ def look_again(processes: Processes, facts: PeerFacts) -> PeerFacts:
 
 
 async def digested(processes: Processes, facts: PeerFacts) -> PeerFacts:
-    """Add digests of what the processes of a chain run.
+    """Add digests of the programs that the processes of a chain run.
 
-    Of all of the chain: a rule that denies looks beyond the tree (`selectors.concerns`).
+    This covers the whole chain: a rule that denies looks beyond the tree (`selectors.concerns`).
     """
     digests: dict[ProcessId, str] = {}
     for process in facts.chain:
@@ -48,13 +48,13 @@ async def digested(processes: Processes, facts: PeerFacts) -> PeerFacts:
 
 
 def read_place(processes: Processes, process: ProcessId) -> Place | None:
-    """Read where a process runs; None: it has ended, or cannot be read."""
+    """Read where a process runs; None if it has ended or cannot be read."""
     try:
         held = processes.hold(process)
     except (ProcessGoneError, LimitError, OSError):
         return None
     try:
-        # Whose process it is decides what stands above it as a manager, and nobody said it here.
+        # Its owner decides which processes above it are managers, and the caller does not know it.
         owner = processes.attest(held, 0, 0).process.uid
         facts = processes.attest(held, owner, 0)
     except ProcessGoneError:
@@ -71,7 +71,7 @@ def _chain_of(processes: Processes, pid: int, facts: PeerFacts) -> dict[ProcessI
         return {}
     try:
         chain = processes.attest(held, facts.uid, facts.gid).chain
-        # By identity: another process that has the pid by now is none of those that ask.
+        # By identity: another process that now has the pid did not ask.
         return {each.id: each for each in chain}
     except ProcessGoneError:
         return {}
@@ -81,7 +81,7 @@ def _chain_of(processes: Processes, pid: int, facts: PeerFacts) -> dict[ProcessI
 
 def _now(processes: Processes, process: ProcessFacts, found: ProcessFacts | None) -> ProcessFacts:
     if found is None:
-        # Not to be read is not to have ended: what lives on unseen may run anything.
+        # A process that cannot be read has not ended: it may go on unseen and run anything.
         ended = processes.ended(process.id)
         return replace(process, image=Image(Answer.ENDED if ended else Answer.HIDDEN))
     hidden = found.image.answer is Answer.HIDDEN

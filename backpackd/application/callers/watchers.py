@@ -1,4 +1,4 @@
-"""Those who watch something, and how many of them there may be."""
+"""The watchers of something, and limits on their number."""
 
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
@@ -10,14 +10,14 @@ _Watcher = TypeVar("_Watcher", bound=Hashable)
 
 
 class Watchers(Generic[_Watcher]):
-    """Who watches one thing: a tree what is its own, the operator everything.
+    """The watchers of one thing: a tree watches its own part, the operator everything.
 
     The watches of others never keep the operator out.
 
     Args:
-        what: is watched, for the message.
-        most: watches of all trees together, and also of the operator.
-        of_tree: watches of one tree.
+        what: the watched thing, for the message.
+        most: the most watches of all trees together, and also of the operator.
+        of_tree: the most watches of one tree.
     """
 
     def __init__(self, what: str, *, most: int, of_tree: int) -> None:
@@ -34,30 +34,30 @@ class Watchers(Generic[_Watcher]):
         return iter(list(self._trees))
 
     def of(self, tree: ProcessId | None) -> Iterable[_Watcher]:
-        """Return the watchers of a tree; None: those of everything."""
+        """Return the watchers of a tree; None: the watchers of everything."""
         return list(self._watchers.get(tree, ()))
 
     def add(self, tree: ProcessId | None, watcher: _Watcher) -> _Watcher:
-        """Let one more watch, and return it.
+        """Add a watcher, and return it.
 
         Args:
             tree: the root of the caller's process tree; None: the operator, who watches everything.
             watcher: a new one.
 
         Raises:
-            LimitError: too many watch already.
+            LimitError: there are too many watchers.
         """
         own = len(self._watchers.get(tree, ()))
         of_trees = len(self._trees) - len(self._watchers.get(None, ()))
         most = self._most if tree is None else self._of_tree
         if own >= most or (tree is not None and of_trees >= self._most):
-            raise LimitError(f"too many watch the {self._what} already: end some first")
+            raise LimitError(f"too many watches of the {self._what}: end some first")
         self._trees[watcher] = tree
         self._watchers.setdefault(tree, set()).add(watcher)
         return watcher
 
     def discard(self, watcher: _Watcher) -> None:
-        """Let one watch no longer. Twice is harmless."""
+        """Remove a watcher. Removing it twice is harmless."""
         if watcher not in self._trees:
             return
         tree = self._trees.pop(watcher)

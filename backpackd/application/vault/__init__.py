@@ -1,5 +1,5 @@
-"""The vault: its states, its keys, its slots, and the one way in which it changes.
+"""The vault: its states, its keys, its slots, and the only way to change it.
 
-Who may do what is not decided here, and nothing is written to the audit log except
-through the `Journal` that the vault is given.
+The callers check who may do what. Entries for the audit log go only through the `Journal` of the
+vault.
 """

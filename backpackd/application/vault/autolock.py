@@ -1,4 +1,4 @@
-"""Locks the vault by itself: after a hard maximum, and when it is idle with no live lease."""
+"""Locks the vault by itself: after a maximum time, and when it is idle with no live lease."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ class AutoLock:
     """A source of deadlines for `Deadlines`.
 
     Args:
-        vault: what to lock.
+        vault: the vault to lock.
         leases: counts the live leases; while there is one, the vault is not idle.
         idle: seconds without use after which it locks.
         longest: seconds after unlocking at which it locks, used or not.
@@ -29,7 +29,7 @@ class AutoLock:
         """Lock the vault if that is due.
 
         Returns:
-            Boot-clock seconds at which to look again; None while it is locked.
+            Boot-clock seconds at which to check again; None while it is locked.
         """
         if self._vault.state is not State.UNLOCKED:
             self._busy = False
@@ -38,7 +38,7 @@ class AutoLock:
         deadline = session.unlocked_at + self._longest
         was_busy, self._busy = self._busy, self._leases() > 0
         if was_busy or self._busy:
-            # The end of the last lease is when idling begins, and brings us back here.
+            # Idle time begins with the end of the last lease, which also calls this again.
             self._vault.touch()
         if not self._busy:
             deadline = min(deadline, session.used_at + self._idle)

@@ -1,10 +1,10 @@
 """Reports what is damaged in a vault that no daemon uses, and saves what can still be read.
 
-It changes nothing. Without a passphrase it sees forms and sizes; with one it opens every record. A
-damaged part never hides the others: each finding stands for itself.
+It changes nothing. Without a passphrase it checks forms and sizes. With a passphrase it opens every
+record. A damaged part never hides the others: each finding is independent.
 
-What can be read is sealed as a backup. Grants and policy stay behind: they are what a damaged
-vault cannot be believed about, while keys speak for themselves.
+What can be read is sealed as a backup, without grants and policy: those of a damaged vault cannot
+be trusted, while each key proves itself.
 """
 
 import secrets
@@ -35,12 +35,12 @@ _SEALED_LEAST = 48
 
 
 class Source(Protocol):
-    """A vault file as far as it can be read."""
+    """A vault file, as far as it can be read."""
 
     problems: list[str]
 
     def stored(self) -> StoredVault | None:
-        """Return everything but keys and log."""
+        """Return everything except keys and log."""
         ...
 
     def rows(self) -> Iterable[KeyRow]:
@@ -58,11 +58,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one part.
+    """The result for one part.
 
     Attributes:
-        part: such as `slot 3f2a`.
-        good: whether it is as it should be.
+        part: for example `slot 3f2a`.
+        good: whether it is undamaged.
         detail: for people.
     """
 
@@ -73,14 +73,14 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """Everything that was found.
+    """All results.
 
     Attributes:
-        findings: in the order of looking.
-        keys: those that can be read, with a passphrase only.
-        authority: the authority record, where it opens.
-        stored: what the file holds besides keys.
-        opened: whether the master key was had.
+        findings: in the order of the checks.
+        keys: those that can be read; only with a passphrase.
+        authority: the authority record, if it opens.
+        stored: the content of the file except keys.
+        opened: whether the master key was opened.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Report:
         return all(finding.good for finding in self.findings)
 
     def note(self, part: str, problem: str, detail: str = "good") -> None:
-        """Add a finding; an empty problem is a good one."""
+        """Add a finding. It is good if the problem is empty."""
         self.findings.append(Finding(part, not problem, problem or detail))
 
 
@@ -106,12 +106,12 @@ async def check(
 
     Args:
         source: the file.
-        passphrase: or a recovery code; None: what can be checked without.
+        passphrase: or a recovery code; None: check only what needs none.
         stretcher: for the passphrase.
-        tree: whose turn the stretching takes.
+        tree: the process tree whose turn the stretching takes.
 
     Raises:
-        InvalidRequestError: it is no passphrase.
+        InvalidRequestError: it is not a valid passphrase.
     """
     report = Report()
     report.stored = stored = source.stored()
@@ -146,12 +146,12 @@ async def _master(
     passphrase: bytes,
     stretching: tuple[Stretcher, ProcessId],
 ) -> bytes | None:
-    """Open the master key with whichever slot opens."""
+    """Open the master key with any slot that opens."""
     stretcher, tree = stretching
     try:
         slot, master = await stored_vault.open_any(stretcher, found, vault_id, passphrase, tree)
     except WrongPassphraseError:
-        # Which of the two cannot be told: the blob of a slot opens with its secret or not.
+        # The two cannot be told apart: a slot's blob only opens or does not open with its secret.
         report.note("master key", "does not open: wrong passphrase, or its slot is damaged")
     except DamageError as error:
         report.note("master key", error.message)
@@ -164,18 +164,18 @@ async def _master(
 def _slots(report: Report, stored: StoredVault) -> list[Slot]:
     found = []
     if not 1 <= len(stored.slots) <= stored_vault.MOST_SLOTS:
-        report.note("slots", f"there are {len(stored.slots)}, which cannot be")
+        report.note("slots", f"there are {len(stored.slots)}, which is not possible")
     for row in stored.slots[: stored_vault.MOST_SLOTS]:
         part = f"slot {row.slot_id.hex()[:12]}"
         try:
             slot = Slot.decode(row.slot_id, row.body)
         except SlotError as error:
-            report.note(part, f"is not of the form: {error}")
+            report.note(part, f"is malformed: {error}")
             continue
         found.append(slot)
-        report.note(part, "", f"a {slot.kind} slot, of the form")
+        report.note(part, "", f"a {slot.kind} slot, well-formed")
     if not any(slot.kind in slots.AUTHORIZING for slot in found):
-        report.note("slots", "none that authorizes can be read")
+        report.note("slots", "no slot that gives authority can be read")
     return found
 
 
@@ -190,7 +190,7 @@ def _authority(report: Report, stored: StoredVault, found: Sequence[Slot], maste
     for slot in found:
         part, known = f"slot {slot.slot_id.hex()[:12]}", record.slots.get(slot.slot_id.hex())
         if known is None:
-            report.note(part, "is none that the vault knows")
+            report.note(part, "is not known to the vault")
         elif known != slot.digest:
             report.note(part, "was altered, or put back from an older file")
     for slot_id in record.slots.keys() - {row.slot_id.hex() for row in stored.slots}:
@@ -210,19 +210,19 @@ def _keys(
             report.note(f"key {name or row.index.hex()[:12]}", problem)
         else:
             heads.append(row.row_head)
-    what = "can be read" if master is not None else "are of the form"
+    what = "can be read" if master is not None else "are well-formed"
     report.note("keys", "", f"{count - damaged} of {count} {what}")
     return heads
 
 
 def _row(report: Report, stored: StoredVault, row: KeyRow, master: bytes | None) -> tuple[str, str]:
-    """Return what is wrong with a row, and its name where that can be read."""
+    """Return the problem of a row, and the key's name if it can be read."""
     if (
         len(row.index) != records.INDEX_SIZE
         or not 1 <= row.version <= records.MAX_VERSION
         or min(len(row.head), len(row.value)) <= _SEALED_LEAST
     ):
-        return "is not of the form", ""
+        return "is malformed", ""
     if master is None:
         return "", ""
     try:
@@ -232,7 +232,7 @@ def _row(report: Report, stored: StoredVault, row: KeyRow, master: bytes | None)
     except OpenError:
         return "its name does not open: it was altered", ""
     if records.row_index(master, stored.vault_id, head.name) != row.index:
-        return "lies in the place of another", head.name
+        return "is in the place of another key", head.name
     try:
         value = records.open_value(master, vault_id=stored.vault_id, row=row)
     except OpenError:
@@ -287,7 +287,7 @@ def _audit_keys(
     found: AuditPublic | None,
     master: bytes,
 ) -> AuditPublic | None:
-    """Hold the audit keys of the file against the vault's, which it returns, as unlocking does."""
+    """Compare the file's audit keys with the vault's, as an unlock does, and return the vault's."""
     try:
         public = AuditKeys.open(master, stored.vault_id, anchor.keys).public
     except OpenError:
@@ -297,7 +297,7 @@ def _audit_keys(
     if found is None:
         problem = "are missing: the vault cannot be unlocked without them"
     elif found != public:
-        problem = "are not the vault's, others were put in their place: it cannot be unlocked"
+        problem = "are not the vault's, because somebody replaced them: it cannot be unlocked"
     report.note("audit keys", problem)
     return public
 
@@ -309,9 +309,9 @@ async def salvage(
 
     Args:
         report: of a check with the passphrase.
-        passphrase: that of the vault, which opens the backup as well.
+        passphrase: the vault's, which also opens the backup.
         stretcher: for the passphrase.
-        tree: whose turn the stretching takes.
+        tree: the process tree whose turn the stretching takes.
 
     Raises:
         DamageError: nothing can be read.
@@ -322,7 +322,7 @@ async def salvage(
     stretching = slots.rfc_9106_low_memory(secrets.token_bytes(16))
     secret = await stretcher.stretch(passphrases.normalise(passphrase), stretching, tree)
     way = backup.passphrase_way(file_key, secret, stretching)
-    # Two rows of one name can be there, where an old one was put in again: the newest counts.
+    # There may be two rows of one name, if an old row was put back: the newest counts.
     keys: dict[str, StoredKey] = {}
     for key in sorted(report.keys, key=lambda key: key.head.updated_at_ms):
         keys[key.head.name] = key

@@ -1,4 +1,4 @@
-"""How a change of the vault and what the audit log says of it become durable in one step."""
+"""How a change of the vault and its audit entries become durable in one step."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -40,16 +40,16 @@ class Journal(Protocol):
     async def hold(
         self, master: Secret, stored: StoredVault, authority: Authority, *, accept_older: bool
     ) -> Authority:
-        """Hold the authority record and the audit log against each other, before an unlock.
+        """Compare the authority record and the audit log, before an unlock.
 
         Args:
             master: the master key.
             stored: the vault as it is stored.
             authority: its record, opened.
-            accept_older: the operator says that a record older than the log is meant.
+            accept_older: whether the operator accepts a record that is older than the log.
 
         Returns:
-            The record to go on from. One that is behind the log and was accepted gets the
+            The record to continue with. An accepted record that is behind the log gets the
             generation that the log has reached, so that no other record of that time fits later.
 
         Raises:
@@ -60,7 +60,7 @@ class Journal(Protocol):
         ...
 
     def anchored(self, authority: Authority) -> Authority:
-        """Return the record as it is to be stored: with the place that the audit log reached."""
+        """Return the record to store: with the place that the audit log has reached."""
         ...
 
     async def commit(
@@ -72,7 +72,7 @@ class Journal(Protocol):
     ) -> None:
         """Make a change and its entries durable before returning, both or neither.
 
-        The checkpoint that names the new record is part of it.
+        This includes the checkpoint that names the new record.
 
         Args:
             change: what becomes durable.
@@ -95,5 +95,5 @@ class Journal(Protocol):
         events: Sequence[AuditEvent],
         by: Connection | None,
     ) -> None:
-        """See `commit`: the same for a vault that is locked, right after `hold`."""
+        """See `commit`: the same for a locked vault, immediately after `hold`."""
         ...

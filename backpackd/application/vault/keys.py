@@ -1,7 +1,7 @@
 """Stored keys: putting, deleting, listing and opening them in an unlocked vault.
 
-Who may do which is not decided here. Every row that is read is held against what the session knows
-of it, so that a row which was changed, put back or removed behind the daemon's back is found.
+The caller checks who may do this. Every row is compared with what the session knows of it. This
+finds rows that were changed, put back or removed without the daemon.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ _MISSING_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """What putting keys did, or in a dry run would have done.
+    """What storing keys did, or would have done in a dry run.
 
     Attributes:
-        created: how many new keys.
-        replaced: how many got a new value.
-        skipped: names that were stored already and were left alone.
+        created: the number of new keys.
+        replaced: the number of keys that got a new value.
+        skipped: names that were already stored and were not changed.
     """
 
     created: int
@@ -70,7 +70,7 @@ class Keys:
         skip_existing: bool = False,
         dry_run: bool = False,
     ) -> PutResult:
-        """Store keys, all or none, durably before it returns.
+        """Store keys, all or none, durably before this returns.
 
         Args:
             values: names and values.
@@ -80,8 +80,8 @@ class Keys:
             dry_run: decide, and store nothing.
 
         Raises:
-            InvalidRequestError: a name or a value is not well-formed, or named twice.
-            KeyExistsError: one is stored already, and neither `replace` nor `skip_existing` is set.
+            InvalidRequestError: a name or a value is not valid, or a name appears twice.
+            KeyExistsError: one is already stored, and neither `replace` nor `skip_existing` is set.
         """
         names = check_names([name for name, _ in values], most=MOST_AT_ONCE)
         fresh = {name: check_value(value) for name, (_, value) in zip(names, values, strict=True)}
@@ -93,7 +93,7 @@ class Keys:
             stored = [name for name in names if indexes[name] in session.rows]
             if stored and not replace and not skip_existing:
                 raise KeyExistsError(
-                    f"{len(stored)} of the {len(names)} keys are stored already: to give them the "
+                    f"{len(stored)} of the {len(names)} keys are already stored: to give them the "
                     "new value, put them with replace"
                 )
             skipped = tuple(stored) if not replace else ()
@@ -137,7 +137,7 @@ class Keys:
         """Delete keys, all or none, durably before it returns.
 
         Args:
-            wanted: which.
+            wanted: the names.
             then: see `Vault.change`.
             by: whose doing it is.
 
@@ -161,7 +161,7 @@ class Keys:
         await self._vault.change(draft, then, by=by)
 
     async def list(self, wanted: Callable[[str], bool]) -> list[KeyHead]:
-        """Return the heads of the keys whose names are wanted, in the order of their names.
+        """Return the heads of the keys whose names are wanted, in order of their names.
 
         Raises:
             DamageError: a row is not what was sealed.
@@ -185,10 +185,10 @@ class Keys:
         stored: Sequence[tuple[RowHead, bytes]],
         wanted: Callable[[str], bool],
     ) -> Sequence[KeyHead] | None:
-        """Open the heads of rows; None when another master key has come into force meanwhile."""
+        """Open the heads of rows; None if another master key has replaced this one."""
         found = []
         for start in range(0, len(stored), _BATCH):
-            # Others are served in between: ten thousand rows take a good part of a second.
+            # Serve other calls in between: ten thousand rows take a good part of a second.
             await asyncio.sleep(0)
             if session.epoch != epoch:
                 return None
@@ -205,9 +205,9 @@ class Keys:
         return found
 
     async def heads(self, names: Sequence[str]) -> Sequence[KeyHead]:
-        """Return the heads of those of these keys that are stored, in the order of their names.
+        """Return the heads of the given keys that are stored, in order of their names.
 
-        Looks at no other row.
+        This reads no other row.
 
         Raises:
             DamageError: a row is not what the vault wrote last.
@@ -218,12 +218,12 @@ class Keys:
             try:
                 found = await self._heads(session, names)
             except DamageError:
-                # Read while a rotation was under way, see `open`.
+                # The rows were read during a rotation, see `open`.
                 async with self._vault.steady():
                     if session.epoch == epoch:
                         raise
             else:
-                # Under another master key the same names have other places.
+                # Under another master key, the same names have other places.
                 if session.epoch == epoch:
                     return found
 
@@ -239,20 +239,20 @@ class Keys:
                 index = indexes[name]
                 now = session.rows.get(index)
                 if now is None:
-                    # Deleted meanwhile, which is no damage.
+                    # It was deleted during the read. That is not damage.
                     continue
                 row = _genuine(rows.get(index), {expected[index], now}, name)
                 found.append(_head(master, session, row, name))
         return found
 
     def missing(self, names: Sequence[str]) -> Sequence[str]:
-        """Return those of these keys that are not stored, in the order in which they came."""
+        """Return the given keys that are not stored, in the given order."""
         session = self._vault.session()
         indexes = _indexes(session, names)
         return [name for name in names if indexes[name] not in session.rows]
 
     def require(self, session: Session, names: Sequence[str]) -> None:
-        """Return if all these keys are stored.
+        """Raise unless all these keys are stored.
 
         Raises:
             KeyUnknownError: one is not.
@@ -274,8 +274,8 @@ class Keys:
         """Read the values of keys, all or none.
 
         Args:
-            session: in which the caller decided; the names are checked.
-            names: which keys.
+            session: the session in which the caller decided; the names are checked.
+            names: the keys.
 
         Raises:
             KeyUnknownError: one is not stored.
@@ -286,7 +286,7 @@ class Keys:
             try:
                 return await self._read(session, names)
             except (DamageError, KeyUnknownError):
-                # Read while a rotation was under way: its rows have other places and seals.
+                # The rows were read during a rotation, which changes their places and seals.
                 async with self._vault.steady():
                     if session.epoch == epoch:
                         raise
@@ -299,7 +299,7 @@ class Keys:
         values = {}
         heads = []
         with session.open_master() as master:
-            # One may have been deleted meanwhile, which is no damage.
+            # One may have been deleted during the read. That is not damage.
             _require(session, indexes)
             for name in names:
                 index = indexes[name]
@@ -312,9 +312,9 @@ class Keys:
         return Opened(values, tuple(heads))
 
     async def _created(self, session: Session, names: Mapping[bytes, str]) -> dict[bytes, int]:
-        """Return since when keys are stored, for those that get a new value.
+        """Return when keys were first stored, for those that get a new value.
 
-        A row that is not genuine is found here, since it would be written over next.
+        A row that is not genuine is found here, before it is overwritten.
         """
         rows = await self._store.rows(names)
         since = {}
@@ -342,7 +342,7 @@ def _indexes(session: Session, names: Sequence[str]) -> dict[str, bytes]:
             for name in names:
                 if name not in found:
                     found[name] = records.row_index(master, session.vault_id, name)
-                    # Of stored keys only: any caller may ask for names that there are not.
+                    # Only for stored keys: any caller may ask for names that do not exist.
                     if found[name] in session.rows:
                         session.indexes[name] = found[name]
     return found
@@ -358,12 +358,12 @@ def _require(session: Session, indexes: Mapping[str, bytes]) -> None:
 
 
 def _genuine(row: KeyRow | None, known: AbstractSet[RowHead], name: str) -> KeyRow:
-    """Return the row that was read if it is one that the vault wrote last.
+    """Return the given row if it is one that the vault wrote last.
 
     Args:
         row: as read from the store.
-        known: what the session knew before reading and what it knows after: a put of our own may
-            have come in between, and either will do.
+        known: the rows that the session knew before and after the read. A put may have happened
+            in between, so both are good.
         name: of the key, which the caller knows to exist.
     """
     if row is None or row.row_head not in known:
@@ -374,6 +374,6 @@ def _genuine(row: KeyRow | None, known: AbstractSet[RowHead], name: str) -> KeyR
 def _damaged(what: str) -> DamageError:
     return DamageError(
         f"the stored row of {what} is not the one that the vault wrote: it was changed, put back "
-        "or removed behind the daemon's back; restore the vault from a backup",
+        "or removed without the daemon; restore the vault from a backup",
         reason="row-changed",
     )

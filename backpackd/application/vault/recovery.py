@@ -1,6 +1,6 @@
 """Recovery: what the holder of a recovery code can do, with the vault locked or unlocked.
 
-A wrong code is told like a wrong passphrase, and throttled with them by the caller.
+A wrong code is reported like a wrong passphrase, and the caller throttles both together.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _ONLY = frozenset({RECOVERY})
 
 
 class Recovery:
-    """Uses of a vault's recovery codes."""
+    """Uses the vault's recovery codes."""
 
     def __init__(self, vault: Vault, slots: Slots, store: Store, stretcher: Stretcher) -> None:
         self._vault = vault
@@ -33,7 +33,7 @@ class Recovery:
 
     @property
     def drilled_ms(self) -> int:
-        """When a recovery code was last proven, Unix milliseconds; 0: never, or not known now."""
+        """When a recovery code was last proven, in Unix milliseconds; 0: never, or unknown now."""
         if self._vault.state is not State.UNLOCKED:
             return 0
         session = self._vault.session()
@@ -50,9 +50,9 @@ class Recovery:
         *,
         by: Connection | None,
     ) -> None:
-        """Unlock the vault, and put a new passphrase in place of every one that there was.
+        """Unlock the vault, and replace every passphrase by a new one.
 
-        The code goes on to be good.
+        The code stays valid.
 
         Args:
             code: as it was typed.
@@ -78,7 +78,7 @@ class Recovery:
         A locked vault stays locked, and everything stored in it is verified.
 
         Returns:
-            When it was, Unix time in milliseconds.
+            The time of the proof, Unix time in milliseconds.
 
         Raises:
             InvalidRequestError: the code was mistyped.
@@ -91,7 +91,7 @@ class Recovery:
             await self._vault.change(lambda session: self._noted(session, slot), by=by)
             return self._vault.now_ms()
         if self._vault.state is State.UNINITIALIZED:
-            raise UninitializedError("there is no vault yet: make one with init")
+            raise UninitializedError("there is no vault yet: create one with init")
         stored = await stored_vault.load(self._store)
         slot, master = await stored_vault.open_any(
             self._stretcher,

@@ -1,8 +1,8 @@
-"""Rotation: a new master key in place of the old one, everywhere, in one step.
+"""Rotation: replaces the master key everywhere by a new one, in one step.
 
-Rows are sealed anew a few at a time, into a place beside the vault, while leases and requests go
-on; only changes wait. One transaction then puts them, the slots and the authority record in force.
-Whatever ends it before that leaves the old master key fully in force.
+Rows are sealed again a few at a time, into a place beside the vault, while leases and requests go
+on. Only changes wait. Then one transaction makes the rows, the slots and the authority record
+current. If anything ends the rotation before that, the old master key stays fully valid.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from backpackd.ports import Connection, SecretArena, SecretSlot, Store
 _READ = 200
 """Rows that are read and set aside at a time."""
 _SLICE = 20
-"""Rows that are sealed anew before others get their turn: a few milliseconds of work."""
+"""Rows that are sealed again before other calls get their turn: a few milliseconds of work."""
 
 Tell = Callable[[int, int], None]
-"""Is told how many rows are done, and of how many."""
+"""Is called with the number of finished rows, and of all rows."""
 LockFiles = Callable[[Authority], tuple[str, ...]]
-"""Finds out which agent.lock files a vault knows of, by what its authority record says."""
+"""Returns the agent.lock files that a vault knows, according to its authority record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Rotated:
     """What a rotation did.
 
     Attributes:
-        keys: how many rows were sealed anew.
-        slots: how many slots have the new master key.
-        purged: whether the old sealed bytes are gone from the files already; else there was no
-            room for that, and the daemon's next start does it.
-        lock_files: agent.lock files that were wrapped for the vault, for their owners to see to.
+        keys: the number of rows that were sealed again.
+        slots: the number of slots that have the new master key.
+        purged: whether the old sealed bytes are already removed from the files. If not, there was
+            no room for that, and the next start of the daemon does it.
+        lock_files: agent.lock files that were wrapped for the vault; their owners must act.
     """
 
     keys: int
@@ -60,7 +60,7 @@ class Rotation:
         vault: the vault.
         store: where it is kept.
         arena: where the new master key waits while rows are sealed under it.
-        lock_files: what the vault knows of agent.lock files.
+        lock_files: returns the agent.lock files that the vault knows.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Rotation:
         *,
         by: Connection | None,
     ) -> Rotated:
-        """Put a new master key in force. The secrets of slots stay as they are.
+        """Replace the master key by a new one. The secrets of slots stay the same.
 
         Args:
             tell: is told of the progress.
@@ -91,7 +91,7 @@ class Rotation:
 
         Raises:
             DamageError: a row or slot is not what the vault wrote; nothing was changed.
-            LockedError: the vault was locked meanwhile; nothing was changed.
+            LockedError: the vault was locked during this; nothing was changed.
             StoreError: nothing was changed.
         """
         rekeying.check_complete()
@@ -129,7 +129,7 @@ class Rotation:
             stored = await self._store.rows([head.index for head in heads])
             fresh: list[KeyRow] = []
             for at in range(0, len(heads), _SLICE):
-                # Others are served in between, and a lock or panic among them ends this.
+                # Serve other calls in between. If one of them is a lock or a panic, it ends this.
                 await asyncio.sleep(0)
                 fresh += _carried(session, new, heads[at : at + _SLICE], stored)
             await self._store.set_aside(fresh)
@@ -190,6 +190,6 @@ def _carried(
 def _damaged() -> DamageError:
     return DamageError(
         "the stored row of a key is not the one that the vault wrote: nothing was rotated; stop "
-        "the daemon and let backpackd --check say which",
+        "the daemon, and run backpackd --check to find the row",
         reason="row-changed",
     )

@@ -1,7 +1,7 @@
-"""An unlocked vault while it is unlocked, and what a change of it is to do.
+"""An unlocked vault during one session, and descriptions of its changes.
 
-Values that the application hands around. `stored_vault` opens what is stored, and `vault` carries
-changes out.
+These are values for the application. `stored_vault` opens what is stored, and `vault` carries out
+the changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,11 +29,11 @@ class Session:
         slots: by slot id.
         unlocked_at: boot-clock seconds.
         used_at: boot-clock seconds of the last use.
-        opened_by: the slot that it was unlocked with; None: the vault was made just now.
+        opened_by: the slot that unlocked it; None: the vault was just created.
         over: True once the vault was locked.
-        epoch: counts up with every new master key; what was read under another one no longer fits.
-        indexes: row indexes of stored keys by their names, as far as they were asked for; of this
-            epoch. They stand in the file for everybody to read.
+        epoch: increases with every new master key; what was read under another one no longer fits.
+        indexes: row indexes of stored keys by name, for names that were asked for in this epoch.
+            The indexes are no secret: everybody who can read the file sees them.
     """
 
     vault_id: bytes
@@ -68,7 +68,7 @@ class Session:
     def renew(
         self, master: SecretSlot, authority: Authority, sealed: bytes, renewal: "Renewal"
     ) -> None:
-        """Go on under a new master key, and forget what belongs to the old one."""
+        """Continue under a new master key, and drop what belongs to the old one."""
         self.master.wipe()
         self.master, self.authority, self.sealed = master, authority, sealed
         self.rows = renewal.rows
@@ -77,13 +77,13 @@ class Session:
         self.indexes.clear()
 
     def check(self) -> None:
-        """Return if the vault is still unlocked by this session.
+        """Raise unless this session still has the vault unlocked.
 
         Raises:
-            LockedError: it was locked meanwhile.
+            LockedError: it was locked in the meantime.
         """
         if self.over:
-            raise LockedError("the vault was locked meanwhile: unlock it first")
+            raise LockedError("the vault was locked in the meantime: unlock it first")
 
     def take(self, draft: "Draft", authority: Authority, sealed: bytes) -> None:
         """Take a change in that is durable now, with the record that was sealed for it."""
@@ -100,16 +100,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a change is to do; `Vault.change` adds the authority record and makes it durable.
+    """A planned change. `Vault.change` adds the authority record and makes it durable.
 
     Attributes:
-        authority: the record's next generation; its rows are brought up to date by `change`.
+        authority: the record's next generation; `change` updates its rows.
         put: rows to store.
         delete: rows to remove.
         put_slots: slots to store.
         delete_slots: slots to remove.
-        events: what the audit log says of it, in the same step.
-        aside: heads of the rows that were set aside in the store, which take their places, too.
+        events: entries for the audit log, in the same step.
+        aside: heads of rows that were set aside in the store, and that also become current.
     """
 
     authority: Authority
@@ -134,10 +134,10 @@ class Renewal:
 
     Attributes:
         master: the new master key, 32 bytes.
-        authority: the record's next generation, complete, with what is sealed in it carried over.
+        authority: the record's next generation, complete, with its sealed parts under the new key.
         rows: what is known of every row set aside, by its new index.
         slots: every slot, with the new master key in it.
-        events: what the audit log says of it, in the same step.
+        events: entries for the audit log, in the same step.
     """
 
     master: bytes = field(repr=False)

@@ -1,6 +1,6 @@
 """The slots of an unlocked vault: listing, adding and removing them, and changing a passphrase.
 
-Whoever may do so is not decided here. A change of one slot leaves all others as they are.
+The caller checks who may do this. A change of one slot does not change the others.
 """
 
 import secrets
@@ -30,14 +30,14 @@ _STRETCHING_SALT = 16
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """What an operator is shown of a slot.
+    """What the operator sees of a slot.
 
     Attributes:
         id: hexadecimal.
         kind: one of `core.slots.slots.KINDS`.
-        authorizes: whether its secret makes an operator.
+        authorizes: whether its secret gives operator authority.
         stretched: whether its secret goes through Argon2id.
-        dates: when it was made and proven; zeros where that is not known.
+        dates: when it was made and proven; zeros if unknown.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Added:
 
     Attributes:
         id: hexadecimal.
-        secret: what opens it, where it was drawn here; nothing can show it again.
+        secret: what opens it, if it was drawn here; it cannot be shown again.
     """
 
     id: str
@@ -96,11 +96,11 @@ class Slots:
             by: whose doing it is.
 
         Raises:
-            InvalidRequestError: an unknown kind, or what was chosen is refused.
-            LimitError: there are as many as there can be.
+            InvalidRequestError: the kind is unknown, or the chosen secret is refused.
+            LimitError: the vault has as many slots as possible.
         """
         if kind not in slots.KINDS:
-            raise InvalidRequestError("not a kind of slot: " + ", ".join(slots.KINDS))
+            raise InvalidRequestError("unknown kind of slot; there are: " + ", ".join(slots.KINDS))
         self._vault.session()
         typed, shown = _drawn(kind, chosen)
         slot = await self._change(
@@ -124,7 +124,7 @@ class Slots:
 
         Raises:
             SlotUnknownError: no slot has this id, or several begin with it.
-            LastSlotError: it is the last one that authorizes.
+            LastSlotError: it is the last one that gives authority.
         """
         authorized = False
 
@@ -156,9 +156,9 @@ class Slots:
         *,
         by: Connection | None,
     ) -> None:
-        """Put a new passphrase in place of the one slot that `current` opens.
+        """Replace the passphrase of the one slot that `current` opens.
 
-        `then` is called in the moment from which only the new one opens that slot.
+        `then` is called at the moment when only the new passphrase opens that slot.
 
         Raises:
             WrongPassphraseError: no slot opens with `current`.
@@ -169,9 +169,9 @@ class Slots:
 
         def gone(session: Session) -> Sequence[Slot]:
             found = session.slots.get(old.slot_id)
-            # A rotation meanwhile has put another master key into it, and nothing else.
+            # A rotation during this has put another master key into it, and changed nothing else.
             if found is None or found.sealed != old.sealed:
-                raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+                raise WrongPassphraseError("the passphrase has just been changed: try again")
             return [found]
 
         await self._change(slots.PASSPHRASE, normal, tree, gone, by=by, then=then)
@@ -184,7 +184,7 @@ class Slots:
         *,
         by: Connection | None,
     ) -> None:
-        """Put a new passphrase in place of every one that there was: they are lost.
+        """Replace every passphrase by a new one, because they are lost.
 
         Raises:
             InvalidRequestError: the replacement is refused.
@@ -209,7 +209,7 @@ class Slots:
         reason: str = "",
         then: Callable[[], None] | None = None,
     ) -> Slot:
-        """Make a slot, and remove others in the same step."""
+        """Add a slot, and remove others in the same step."""
         salt = secrets.token_bytes(_STRETCHING_SALT)
         stretching: Stretching = slot_secrets.parameters_for(kind, typed, salt) or (
             slots.rfc_9106_low_memory(salt)
@@ -275,10 +275,10 @@ class Slots:
 
 
 def _drawn(kind: str, chosen: bytes) -> tuple[bytes, bytes]:
-    """Return what a new slot is made from, and what is to be shown of it."""
+    """Return the secret of a new slot, and what to show of it."""
     if kind == slots.RECOVERY:
         if chosen:
-            raise InvalidRequestError("a recovery code is drawn, not chosen")
+            raise InvalidRequestError("a recovery code cannot be chosen, only drawn: send none")
         code = recovery_code.encode(secrets.token_bytes(recovery_code.SIZE)).encode("ascii")
         return code, code
     if chosen:
@@ -305,6 +305,6 @@ def _keep_one(session: Session, gone: Collection[Slot], new: Collection[Slot]) -
     left = [slot for slot in session.slots.values() if slot not in gone] + list(new)
     if not any(slot.kind in slots.AUTHORIZING for slot in left):
         raise LastSlotError(
-            "this is the last slot that authorizes: without it nobody could change the vault any "
-            "more; add a passphrase or a recovery code first"
+            "this is the last slot that gives authority: without it nobody could change the vault; "
+            "add a passphrase or a recovery code first"
         )

@@ -1,6 +1,6 @@
-"""The stored parts of a vault: made for a new one, opened, and held against each other.
+"""The stored parts of a vault: created for a new one, opened, and compared with each other.
 
-Nothing here is remembered and no state changes: a vault that is unlocked is `vault`'s matter.
+Nothing here is remembered, and no state changes. `vault` handles an unlocked vault.
 """
 
 import secrets
@@ -27,19 +27,19 @@ from backpackd.ports import Store, Stretcher
 
 VAULT_ID_SIZE = 16
 MOST_SLOTS = 32
-"""More than anybody needs: each one is stretched for, up to a gibibyte, before a passphrase is
-wrong, and whoever can write the file could plant thousands."""
+"""More than anybody needs. Before a passphrase counts as wrong, it is stretched for each slot, with
+up to a gibibyte. Somebody who can write the file could plant thousands of slots."""
 
 MOST_WORK_KIB = 8 * 1024 * 1024
-"""KiB that Argon2id fills for all slots together before a passphrase is wrong: more than 32 slots
-of the usual 3 times 64 MiB take, and no more than a minute's work in a file that was planted."""
+"""KiB that Argon2id fills for all slots together before a passphrase counts as wrong. This is more
+than 32 slots of the usual 3 times 64 MiB take, and at most a minute's work in a planted file."""
 
 
 async def load(store: Store) -> StoredVault:
-    """Read what is stored of a vault that has to be there.
+    """Read the stored parts of a vault that must exist.
 
     Raises:
-        DamageError: it is gone, or no vault.
+        DamageError: it is missing, or not a vault.
     """
     stored = await store.load()
     if stored is None or len(stored.vault_id) != VAULT_ID_SIZE:
@@ -48,14 +48,14 @@ async def load(store: Store) -> StoredVault:
 
 
 def decode_slots(stored: StoredVault) -> list[Slot]:
-    """Return the stored slots, of which nothing is verified yet.
+    """Return the stored slots. Nothing about them is verified yet.
 
     Raises:
-        DamageError: one is not of the form, or there are too many or none.
+        DamageError: one is malformed, or there are too many or none.
     """
     if not 1 <= len(stored.slots) <= MOST_SLOTS:
         raise DamageError(
-            "the vault file holds no slot, or more than there can be: restore it from a backup",
+            "the vault file has no slot, or more than a vault can have: restore it from a backup",
             reason="slots-changed",
         )
     try:
@@ -68,7 +68,7 @@ def decode_slots(stored: StoredVault) -> list[Slot]:
 
 
 def _work_kib(slot: Slot) -> int:
-    """Return how many KiB are filled for a slot, all passes together: the time follows it."""
+    """Return how many KiB are filled for a slot in all passes. The time is proportional to this."""
     stretching = slot.stretching
     if isinstance(stretching, HkdfParameters):
         return 0
@@ -84,23 +84,24 @@ async def open_any(
     *,
     kinds: Collection[str] = AUTHORIZING,
 ) -> tuple[Slot, bytes]:
-    """Return the slot that a passphrase, code or key opens, and the master key out of it.
+    """Return the slot that a passphrase, code or key opens, and the master key in it.
 
     Args:
-        stretcher: for what a person made up.
+        stretcher: for passphrases of people.
         found: the vault's slots.
         vault_id: the vault's 16 bytes.
-        typed: as somebody presents it.
-        tree: whose turn the stretching takes.
-        kinds: of slots to try. What only unlocks is never tried where somebody authorizes.
+        typed: as the caller sent it.
+        tree: the process tree whose turn the stretching takes.
+        kinds: the kinds of slots to try. A call that gives authority never tries slots that only
+            unlock.
 
     Raises:
         WrongPassphraseError: it opens none of them.
         InvalidRequestError: it cannot be the secret of any slot.
-        DamageError: it opens one, and what is in it is not what the vault signed.
+        DamageError: it opens one, but the vault did not sign the key in it.
     """
     normal = passphrases.normalise(typed)
-    # The cheap ones first: a code is known by its form.
+    # The cheap ones first: the form shows whether it is a code.
     for slot in sorted(
         found, key=lambda slot: isinstance(slot.stretching, HkdfParameters), reverse=True
     ):
@@ -121,7 +122,7 @@ async def open_any(
 async def secret_of(
     stretcher: Stretcher, stretching: Stretching, material: bytes, tree: ProcessId
 ) -> bytes:
-    """Return a slot's secret, 32 bytes, from what `slot_secrets.material` gave for it."""
+    """Return a slot's secret, 32 bytes, from the result of `slot_secrets.material`."""
     if isinstance(stretching, HkdfParameters):
         return stretching.derive(material)
     return await stretcher.stretch(material, stretching, tree)
@@ -130,10 +131,10 @@ async def secret_of(
 def verified(
     master: bytes, stored: StoredVault, found: Sequence[Slot], heads: Sequence[RowHead]
 ) -> Authority:
-    """Return the authority record if slots and rows are the ones that it names.
+    """Return the authority record after checking the slots and rows against it.
 
     Raises:
-        DamageError: they are not, or it does not open.
+        DamageError: they do not match it, or it does not open.
     """
     authority = Authority.open(master, stored.vault_id, stored.authority)
     authority.check_slots(found)
@@ -142,10 +143,10 @@ def verified(
 
 
 def damaged_slots() -> DamageError:
-    """Make the error for a slot that is not the one that the vault signed."""
+    """Create the error for a slot that is not the one that the vault signed."""
     return DamageError(
-        "a slot in the vault file was altered: the master key in it is not the one that this "
-        "vault signed, so it is not used; restore the file from a backup",
+        "a slot in the vault file was altered: this vault did not sign the master key in it, so "
+        "the key is not used; restore the file from a backup",
         reason="slots-changed",
     )
 
@@ -153,14 +154,14 @@ def damaged_slots() -> DamageError:
 def make(
     made: Sequence[tuple[str, Stretching, bytes]], now_ms: int
 ) -> tuple[bytes, StoredVault, Authority, list[Slot]]:
-    """Draw the keys of a new vault and seal what it begins with.
+    """Generate the keys of a new vault, and seal its first content.
 
     Args:
-        made: kind, stretching and 32-byte secret of every slot that it is to have.
+        made: kind, stretching and 32-byte secret of every slot of the vault.
         now_ms: Unix time in milliseconds.
 
     Returns:
-        The master key, what is to be stored, the authority record and the slots.
+        The master key, what to store, the authority record and the slots.
     """
     vault_id = secrets.token_bytes(VAULT_ID_SIZE)
     master, signing_key = secrets.token_bytes(slots.MASTER_SIZE), secrets.token_bytes(32)

@@ -1,8 +1,8 @@
-"""The vault: its state, its master key, and the one way in which it changes.
+"""The vault: its state, its master key, and the only way to change it.
 
-While unlocked there is a `Session`: the master key in the secret arena, the authority record, and
-the heads of all key rows, all verified against each other. Locking drops it. A piece of work takes
-the session at its start; after an `await` the session itself says whether it is over.
+While it is unlocked there is a `Session`: the master key in the secret arena, the authority record,
+and the heads of all key rows, all verified against each other. Locking drops it. Each operation
+takes the session at its start. After an `await`, the session itself says whether it is over.
 
 Changes go through `change`, one after the other, each to its end whatever becomes of the caller.
 """
@@ -47,10 +47,10 @@ class Vault:
 
     Args:
         store: where it is kept.
-        arena: where its master key lives while unlocked.
+        arena: where its master key is while unlocked.
         stretcher: turns passphrases into slot secrets.
         clock: the time.
-        journal: makes changes durable together with what the audit log says of them.
+        journal: makes changes durable together with their audit entries.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Vault:
         return self._state
 
     async def open(self) -> None:
-        """Look at what is stored; the vault is locked or uninitialized after it.
+        """Read what is stored. After this, the vault is locked or uninitialized.
 
         Raises:
-            DamageError: what is stored is no vault.
+            DamageError: what is stored is not a vault.
         """
         stored = await self._store.load()
         if stored is not None:
@@ -103,7 +103,7 @@ class Vault:
         return self._session
 
     def touch(self) -> None:
-        """Note a use of the vault, which puts off locking when idle."""
+        """Record a use of the vault, which delays the lock for idle time."""
         if self._session is not None:
             self._session.used_at = self._clock.boot()
 
@@ -124,12 +124,12 @@ class Vault:
             recovery: make a recovery slot, too.
 
         Returns:
-            The recovery code, which nothing can show again; empty without one.
+            The recovery code, which cannot be shown again; empty without one.
 
         Raises:
             AlreadyInitializedError: there is one.
             InvalidRequestError: the passphrase is refused.
-            LockedError: it was made, and locked before it could be left unlocked.
+            LockedError: it was created, but locked before it could be left unlocked.
         """
         states.after(self._state, Event.INIT)
         locks = self._locks
@@ -154,7 +154,7 @@ class Vault:
         try:
             await self._store.create(stored)
         except BackpackError:
-            # There may be one after all: put there meanwhile, or ours, made and not yet opened.
+            # There may be one now: stored by somebody else, or ours, created but not yet opened.
             with suppress(BackpackError):
                 await self.open()
             raise
@@ -174,7 +174,7 @@ class Vault:
     ) -> None:
         """Load the master key, after everything stored has been verified.
 
-        On an unlocked vault it verifies the passphrase and changes nothing.
+        If the vault is already unlocked, this verifies the passphrase and changes nothing.
 
         Args:
             passphrase: or a recovery code, or a key for unattended use.
@@ -188,7 +188,7 @@ class Vault:
             DamageError: a slot, the authority record or the set of rows is not what was sealed, or
                 all of them are older than the audit log (`vault-stepped-back`).
             UninitializedError: there is no vault.
-            LockedError: it was locked while this was under way; the later word counts.
+            LockedError: it was locked during this; the lock wins.
         """
         states.after(self._state, Event.UNLOCK)
         locks = self._locks
@@ -214,19 +214,19 @@ class Vault:
         accept_older: bool,
     ) -> None:
         if self._state is State.UNLOCKED:
-            # Another one was faster; what opened this slot must have led to the same key.
+            # Another call was faster. The opened slot must have led to the same key.
             with self.session().open_master() as current:
                 if not slots.same_master(master, current):
                     raise stored_vault.damaged_slots()
             return
-        # Read again: the vault may have been unlocked, changed and locked since.
+        # Read again: the vault may have been unlocked, changed and locked since then.
         stored = await stored_vault.load(self._store)
         found = stored_vault.decode_slots(stored)
         if slot not in found:
-            raise WrongPassphraseError("the passphrase was changed meanwhile: try again")
+            raise WrongPassphraseError("the passphrase has just been changed: try again")
         heads = await self._store.heads()
         authority = stored_vault.verified(master, stored, found, heads)
-        # Before anything of it is used: what was put back would hand out what was taken back since.
+        # Before any use: an older copy would hand out what was revoked since then.
         authority = await self._journal.hold(master, stored, authority, accept_older=accept_older)
         by_index = {head.index: head for head in heads}
         by_id = {slot.slot_id: slot for slot in found}
@@ -236,9 +236,9 @@ class Vault:
         )
 
     def _check_not_locked(self, locks: int) -> None:
-        # Whoever locks while an unlock is under way (a lid that closes) must not be overtaken.
+        # A lock during an unlock (for example a closed lid) must win.
         if self._locks != locks:
-            raise LockedError("the vault was locked meanwhile: unlock it again")
+            raise LockedError("the vault was locked in the meantime: unlock it again")
 
     def _begin(
         self,
@@ -272,16 +272,16 @@ class Vault:
     async def verify(
         self, passphrase: bytes, tree: ProcessId, *, kinds: Collection[str] = AUTHORIZING
     ) -> Slot:
-        """Check a passphrase or code against the unlocked vault and return the slot that it opens.
+        """Check a passphrase or code against the unlocked vault, and return the slot that it opens.
 
         Args:
             passphrase: or a recovery code.
-            tree: whose turn the stretching takes.
-            kinds: of slots to try.
+            tree: the process tree whose turn the stretching takes.
+            kinds: the kinds of slots to try.
 
         Raises:
             WrongPassphraseError: no slot opens with it.
-            LockedError: the vault is locked, or was locked meanwhile.
+            LockedError: the vault is locked, or was locked during this.
         """
         session = self.session()
         while True:
@@ -294,8 +294,8 @@ class Vault:
             if now is slot:
                 break
             if now is None or now.sealed != slot.sealed:
-                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
-            # A rotation put another master key into it meanwhile, and what opens it is the same.
+                raise WrongPassphraseError("the vault's slots have just been changed: try again")
+            # A rotation has put another master key into it, but the same secret opens it.
         with session.open_master() as current:
             if not slots.same_master(master, current):
                 raise stored_vault.damaged_slots()
@@ -313,7 +313,7 @@ class Vault:
         if session is not None:
             session.over = True
             session.master.wipe()
-            # Every one of them, also where one of them fails.
+            # All of them, even if one fails.
             with ExitStack() as stack:
                 for callback in reversed(self.on_lock):
                     stack.callback(callback, by)
@@ -328,7 +328,7 @@ class Vault:
         by: Connection | None,
         sets_aside: bool = False,
     ) -> None:
-        """Make one change durable and then visible, alone and whole.
+        """Make one change durable and then visible, alone and completely.
 
         Args:
             draft: builds the change from the session as it is when its turn comes; what it
@@ -345,7 +345,7 @@ class Vault:
         session = self.session()
 
         async def apply() -> None:
-            # What entitled the caller ended with the session, so a later one will not do.
+            # The caller's rights ended with the session, so a later session does not count.
             session.check()
             plan = await draft(session)
             if plan is None:
@@ -388,16 +388,16 @@ class Vault:
         *,
         by: Connection | None,
     ) -> None:
-        """Put a vault under a new master key in place of this one, alone and whole.
+        """Replace the master key of a vault by a new one, alone and completely.
 
         Args:
-            prepare: sets all rows aside in the store, sealed anew, and says what else there is.
-                What it raises is raised here, and the old master key stays fully in force.
+            prepare: sets all rows aside in the store, sealed again, and returns the other parts.
+                What it raises is raised here, and the old master key stays fully valid.
             then: as for `change`.
             by: as for `change`.
 
         Raises:
-            LockedError: the vault is locked, or was locked before the new key was in force.
+            LockedError: the vault is locked, or was locked before the new key was valid.
             StoreError: nothing was stored.
         """
         session = self.session()
@@ -417,7 +417,7 @@ class Vault:
                 aside=len(renewal.rows),
                 nothing_else=True,
             )
-            # Before it is in force: a full arena afterwards would leave the old key in memory.
+            # Before the commit: a full arena after it would leave the old key in memory.
             fresh = self._arena.store(renewal.master)
             try:
                 await self._journal.commit(change, record, renewal.events, by)
@@ -425,7 +425,7 @@ class Vault:
                 fresh.wipe()
                 raise
             if session.over:
-                # In force all the same: the next unlock finds the new master key in every slot.
+                # The new key is valid in any case: the next unlock finds it in every slot.
                 fresh.wipe()
                 return
             session.renew(fresh, record, sealed, renewal)
@@ -435,11 +435,11 @@ class Vault:
         await self._changes.run(lambda: self._clearing(apply()))
 
     async def _clearing(self, work: Coroutine[object, object, None]) -> None:
-        """Do a piece of work, and forget after it what was set aside: no other one may find it."""
+        """Run a change, and then drop what was set aside, so that no other change finds it."""
         try:
             await work
         finally:
-            # What cannot be dropped is no part of the vault, and gone with the next start.
+            # If it cannot be dropped, it is no part of the vault, and gone at the next start.
             with suppress(BackpackError):
                 await self._store.drop_aside()
 
@@ -452,23 +452,23 @@ class Vault:
         *,
         by: Connection | None,
     ) -> None:
-        """Change the authority record of a locked vault with a master key that a slot gave.
+        """Change the authority record of a locked vault with a master key from a slot.
 
-        For what is to be noted without unlocking. Everything stored is verified first. A vault of
-        an older version has no audit log before it is unlocked, and then `events` are not told.
+        For what must be recorded without unlocking. Everything stored is verified first. A vault of
+        an older version has no audit log before its first unlock, so `events` are dropped then.
 
         Raises:
             DamageError: what is stored is not what was sealed.
-            LockedError: the vault was unlocked meanwhile, which has another way of changing.
+            LockedError: the vault was unlocked during this, and then changes in another way.
         """
 
         async def apply() -> None:
             if self._state is not State.LOCKED:
-                raise LockedError("the vault was unlocked meanwhile: try again")
+                raise LockedError("the vault was unlocked in the meantime: try again")
             stored = await stored_vault.load(self._store)
             found = stored_vault.decode_slots(stored)
             if slot not in found:
-                raise WrongPassphraseError("the vault's slots were changed meanwhile: try again")
+                raise WrongPassphraseError("the vault's slots have just been changed: try again")
             authority = stored_vault.verified(master, stored, found, await self._store.heads())
             held = await self._journal.hold(master, stored, authority, accept_older=False)
             record = self._journal.anchored(amend(held))

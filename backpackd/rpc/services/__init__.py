@@ -1,5 +1,5 @@
-"""One file per gRPC service: message -> call of the application -> message.
+"""One file for each gRPC service: message -> call of the application -> message.
 
-Nothing is decided here. Who may call a method, and in which state of the vault, stands
-beside this room and is enforced once.
+Nothing is decided here. `rpc.methods` says who may call a method, and in which state of the vault.
+`rpc.calls` enforces it in one place.
 """

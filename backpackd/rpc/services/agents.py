@@ -20,7 +20,7 @@ _MOST_CREDENTIALS = 256
 
 
 class AgentsService:
-    """Turns messages into calls on agent locks and identities."""
+    """Translates messages into calls on agent locks and identities."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Agents"]
 
@@ -168,7 +168,7 @@ class AgentsService:
         """Answer `Forget`.
 
         Raises:
-            InvalidRequestError: neither an author nor a lock is named.
+            InvalidRequestError: the request names neither an author nor a lock.
         """
         match request.WhichOneof("what"):
             case "author":
@@ -176,7 +176,7 @@ class AgentsService:
             case "lock_id":
                 await self._identities.forget_lock(request.lock_id, by=call.connection)
             case _:
-                raise InvalidRequestError("say what to forget: an author or a lock")
+                raise InvalidRequestError("name what to forget: an author or a lock")
         return pb.ForgetResponse()
 
 

@@ -15,7 +15,7 @@ _BATCH = 100
 MOST_EVENTS = 64
 MOST_NEWEST = 10_000
 KNOWN = frozenset({*KINDS, "checkpoint", DAMAGED})
-"""The words for events that an entry can be shown as."""
+"""The names of events that an entry can have."""
 _ANCHORS = {
     "vault": pb.AUDIT_ANCHOR_VAULT,
     "file": pb.AUDIT_ANCHOR_FILE,
@@ -24,7 +24,7 @@ _ANCHORS = {
 
 
 class AuditService:
-    """Turns messages into readings of the audit log."""
+    """Translates messages into reads of the audit log."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Audit"]
 
@@ -38,20 +38,20 @@ class AuditService:
         """Answer `ShowAudit`.
 
         Raises:
-            InvalidRequestError: too many kinds of events, or of the newest entries, are asked for.
+            InvalidRequestError: the request names too many kinds of events, or too many entries.
         """
         session = self._vault.session()
         if len(request.events) > MOST_EVENTS:
-            raise InvalidRequestError(f"at most {MOST_EVENTS} events can be asked for at a time")
+            raise InvalidRequestError(f"too many events: name at most {MOST_EVENTS} at a time")
         if request.newest > MOST_NEWEST:
-            # They are all held until the end of the log is reached.
+            # All of these entries are in memory until the end of the log is reached.
             raise InvalidRequestError(
-                f"at most the newest {MOST_NEWEST} entries can be asked for: for more, say since "
-                "when, or ask for all"
+                f"too many entries: ask for at most the newest {MOST_NEWEST}, for those since a "
+                "time, or for all"
             )
         if not KNOWN.issuperset(request.events):
-            # An answer without entries would read as if nothing of it had happened.
-            raise InvalidRequestError("not an event; there are: " + ", ".join(sorted(KNOWN)))
+            # An answer without entries would look as if no such event had happened.
+            raise InvalidRequestError("unknown event; there are: " + ", ".join(sorted(KNOWN)))
         wanted = Filter(
             name=request.key,
             pid=request.pid,
@@ -63,7 +63,7 @@ class AuditService:
         batch = Batch[pb.AuditEntry](_BATCH)
         async for entry in self._reading.entries(session, wanted):
             if batch.add(_entry(entry)):
-                # Names are as telling as values, and a slow reader may take its time.
+                # Names reveal as much as values, and a slow reader may delay this.
                 session.check()
                 yield pb.ShowAuditResponse(entries=batch.take())
         session.check()
@@ -75,7 +75,7 @@ class AuditService:
         """Answer `VerifyAudit`.
 
         Raises:
-            InvalidRequestError: what is expected is not the head of an audit log.
+            InvalidRequestError: the expected head is not the head of an audit log.
         """
         expected = None
         if request.expected_head:
@@ -83,8 +83,8 @@ class AuditService:
                 expected = Head.parse(request.expected_head)
             except ChainError:
                 raise InvalidRequestError(
-                    "what is expected is not the head of an audit log: a number, a hyphen and 64 "
-                    "hexadecimal digits"
+                    "the expected head is not the head of an audit log: it must be a number, a "
+                    "hyphen and 64 hexadecimal digits"
                 ) from None
         async for found in self._reading.verify(expected):
             yield pb.VerifyAuditResponse(

@@ -11,7 +11,7 @@ from backpackd.core.sealing.identity import PublicIdentity
 from backpackd.ports import Call
 
 MOST_BYTES = 16 * 1024 * 1024 * 1024
-"""The longest backup that is taken in: more than a full vault makes."""
+"""The longest backup that can be imported: more than a full vault makes."""
 _PIECE = 256 * 1024
 _RULES = {
     pb.ON_CONFLICT_KEEP: backup.KEEP,
@@ -21,7 +21,7 @@ _RULES = {
 
 
 class BackupService:
-    """Turns messages into backups and back."""
+    """Translates messages into backups and back."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Backup"]
 
@@ -37,7 +37,7 @@ class BackupService:
             if request.plaintext:
                 exported = await self._backups.export_plain(by=call.connection)
             else:
-                # Each is a public key that has to be checked.
+                # Each recipient is a public key that must be checked.
                 backup.check_recipients(request.recipients)
                 recipients = [PublicIdentity.parse(each) for each in request.recipients]
                 exported = await self._backups.export(
@@ -51,7 +51,7 @@ class BackupService:
             yield pb.ExportKeysResponse(keys=exported.keys, grants=exported.grants)
             if request.plaintext:
                 async for line in self._backups.plain(exported):
-                    # Values leave only for as long as they may.
+                    # Values may leave only while the vault is unlocked.
                     session.check()
                     yield pb.ExportKeysResponse(data=line)
             else:
@@ -67,7 +67,7 @@ class BackupService:
         """Answer `ImportKeys`.
 
         Raises:
-            InvalidRequestError: the parts are not the terms, once, and then data.
+            InvalidRequestError: the parts are not the terms, once, followed by data.
             LimitError: the backup is too long.
         """
         spool = self._backups.spooling()
@@ -79,13 +79,13 @@ class BackupService:
                     terms = _terms(request)
                     continue
                 if request.WhichOneof("part") != "data":
-                    raise InvalidRequestError("the terms of an import come first, and once")
+                    raise InvalidRequestError("send the terms of an import first, and only once")
                 size += len(request.data)
                 if size > MOST_BYTES:
-                    raise LimitError("this backup is too long")
+                    raise LimitError("this backup is too long to import")
                 await spool.append(request.data)
             if terms is None:
-                raise InvalidRequestError("an import begins with its terms")
+                raise InvalidRequestError("send the terms of an import first")
             with call.waiting():
                 taken = await self._backups.take(
                     spool, terms, call.connection.tree, by=call.connection
@@ -97,10 +97,10 @@ class BackupService:
 
 def _terms(request: pb.ImportKeysRequest) -> Terms:
     if request.WhichOneof("part") != "terms":
-        raise InvalidRequestError("an import begins with its terms")
+        raise InvalidRequestError("send the terms of an import first")
     terms = request.terms
     if terms.on_conflict not in _RULES:
-        raise InvalidRequestError("say what becomes of keys that are stored already")
+        raise InvalidRequestError("choose what happens to keys that are already stored")
     return Terms(
         terms.passphrase,
         _RULES[terms.on_conflict],

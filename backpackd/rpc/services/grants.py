@@ -10,7 +10,7 @@ from backpackd.ports import Call
 
 
 class GrantsService:
-    """Turns messages into calls on grants."""
+    """Translates messages into calls on grants."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Grants"]
 
@@ -22,7 +22,7 @@ class GrantsService:
     async def add_grant(self, call: Call, request: pb.AddGrantRequest) -> pb.AddGrantResponse:
         """Answer `AddGrant`."""
         patterns = check_patterns(request.patterns)
-        # What is missing is looked up before the grant is made: the vault may be locked after it.
+        # Missing keys are looked up before the grant is made: afterwards the vault may be locked.
         not_stored = self._keys.missing([pattern for pattern in patterns if is_exact(pattern)])
         grant = await self._standing_grants.add(
             patterns,

@@ -15,7 +15,7 @@ _BATCH = 500
 
 
 class KeysService:
-    """Turns messages into calls on stored keys."""
+    """Translates messages into calls on stored keys."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Keys"]
 
@@ -50,9 +50,9 @@ class KeysService:
             heads = await self._keys.list(lambda _: True)
         else:
             heads = await self._access.listed(call.connection)
-        # A caller that may see nothing gets no message, which is no use of the vault.
+        # A caller that may see nothing gets no message. That does not count as a use of the vault.
         for start in range(0, len(heads), _BATCH):
-            # Names are as telling as values, and a slow reader may take its time.
+            # Names reveal as much as values, and a slow reader may delay this.
             session.check()
             yield pb.ListKeysResponse(
                 keys=[

@@ -22,9 +22,9 @@ from backpackd.rpc.watching import while_authorized
 
 _BATCH = 500
 MOST_LISTED_BYTES = MAX_MESSAGE - 1024 * 1024
-"""Of the leases in one answer, besides what stands around each."""
+"""The most bytes of leases in one answer, without the bytes around each."""
 MOST_HANDOUTS = 10_000
-"""Handouts that are listed, the newest; the audit log has them all."""
+"""The most handouts that are listed, newest ones. The audit log has all of them."""
 _KINDS = {
     "issued": pb.WatchLeasesResponse.KIND_ISSUED,
     "renewed": pb.WatchLeasesResponse.KIND_RENEWED,
@@ -33,7 +33,7 @@ _KINDS = {
 
 
 class LeasesService:
-    """Turns messages into calls on leases."""
+    """Translates messages into calls on leases."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Leases"]
 
@@ -98,18 +98,18 @@ class LeasesService:
         """Answer `ListLeases`.
 
         Raises:
-            LimitError: they do not fit into one answer.
+            LimitError: the leases do not fit into one answer.
         """
         session = self._vault.session()
         listed, size = [], 0
         for lease in self._leases(call, everything=request.all):
             listed.append(self._message(lease))
-            # A lease of 64 names takes a hundred times as many bytes as one of a short name.
+            # A lease of 64 names takes a hundred times as many bytes as a lease of one short name.
             size += listed[-1].ByteSize()
             if size > MOST_LISTED_BYTES:
-                raise LimitError("more leases than one answer holds: watch them, or revoke some")
+                raise LimitError("too many leases for one answer: watch them, or revoke some")
             if len(listed) % _BATCH == 0:
-                # Others are served in between: there may be a hundred thousand.
+                # Serve other calls in between: there may be a hundred thousand leases.
                 await asyncio.sleep(0)
         session.check()
         return pb.ListLeasesResponse(leases=listed)
@@ -120,7 +120,7 @@ class LeasesService:
         """Answer `WatchLeases`.
 
         Raises:
-            LimitError: the watch did not read on.
+            LimitError: the client read too slowly.
         """
         session = self._vault.session()
         live = self._leases(call, everything=request.all)
@@ -140,7 +140,7 @@ class LeasesService:
                     self._require_tree(call, own)
                 if event is None:
                     session.check()
-                    raise LimitError("the watch did not read on: watch again", reason="too-slow")
+                    raise LimitError("the client read too slowly: watch again", reason="too-slow")
                 yield self._event(event)
         finally:
             self._live_leases.unwatch(watcher)
@@ -160,9 +160,9 @@ class LeasesService:
         yield pb.ListHandoutsResponse(handouts=batch.take())
 
     def _require_tree(self, call: Call, own: ProcessId | None) -> None:
-        """Return if a caller is still in the tree whose leases it watches: its parent may end."""
+        """Raise unless a caller is still in the tree that it watches: its parent may end."""
         if self._access.attest(call.connection).root.id != own:
-            raise PeerUnknownError("your process is in another tree by now: watch again")
+            raise PeerUnknownError("your process is now in another tree: watch again")
 
     def _leases(self, call: Call, *, everything: bool) -> Sequence[Lease]:
         if everything:
@@ -180,7 +180,7 @@ class LeasesService:
             case "all" if request.all:
                 return self._revocation.all(by=by)
             case _:
-                raise InvalidRequestError("say which leases: an id, a key, a tree, or all")
+                raise InvalidRequestError("name the leases: by an id, a key or a tree, or all")
 
     def _event(self, event: LeaseEvent) -> pb.WatchLeasesResponse:
         return pb.WatchLeasesResponse(
@@ -218,7 +218,7 @@ def _start(request: pb.GetKeysRequest) -> Start | None:
     if not request.HasField("agent"):
         return None
     if request.agent.on_revoke not in pb.AgentStart.OnRevoke.values():
-        raise InvalidRequestError("what becomes of the agent on a revocation is not known here")
+        raise InvalidRequestError("unknown choice of what a revocation does to the agent")
     return Start(
         terminate=request.agent.on_revoke != pb.AgentStart.ON_REVOKE_KEEP,
         without_values=request.agent.without_values,

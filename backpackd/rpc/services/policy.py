@@ -18,7 +18,7 @@ _LISTINGS = {
 
 
 class PolicyService:
-    """Turns messages into calls on the policy."""
+    """Translates messages into calls on the policy."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Policy"]
 

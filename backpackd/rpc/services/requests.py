@@ -14,14 +14,15 @@ from backpackd.ports import Call, Clock
 from backpackd.rpc.watching import while_authorized
 
 MOST_SHOWN_BYTES = 1024 * 1024
-"""Of the requests in one answer: every one that a usual day brings, and dozens of the longest."""
+"""The most bytes of requests in one answer: enough for all requests of a usual day, and for dozens
+of the longest ones."""
 _PATH_LIMIT = 256
 _COMMAND_LIMIT = 200
 _REASON_LIMIT = 256
 
 
 class RequestsService:
-    """Turns messages into calls on requests."""
+    """Translates messages into calls on requests."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Requests"]
 
@@ -51,8 +52,8 @@ class RequestsService:
         try:
             while True:
                 shown = self._shown(call, everything=request.all)
-                # Only what is news: by messages that say nothing new, whoever watches its own tree
-                # could count what others ask for.
+                # Send only news. From messages without news, a process that watches its own tree
+                # could count the requests of others.
                 telling = [_telling(each) for each in shown]
                 if telling != told:
                     told = telling
@@ -91,15 +92,15 @@ class RequestsService:
             pending = self._approvals.pending()
         else:
             pending = self._approvals.pending_for(self._access.attest(call.connection))
-        # A caller that looks at its own has read itself just now, which costs as much.
+        # A caller that asks for its own requests was just read itself, which costs as much.
         self._approvals.look(pending, every=LOOK_EVERY if everything else 0.0)
         longest = self._access.rules(self._vault.session()).policy.max_ttl
         shown: list[pb.Request] = []
         size = 0
         for request in pending:
             shown.append(self._message(request, longest))
-            # Chains of 64 processes with long names would make an answer that cannot be sent, and
-            # so keep a person from seeing any request. Those that are next follow in their turn.
+            # Chains of 64 processes with long names would make an answer too long to send, and a
+            # person would see no request at all. The other requests follow in their turn.
             size += shown[-1].ByteSize()
             if size > MOST_SHOWN_BYTES:
                 break
@@ -134,7 +135,7 @@ class RequestsService:
 
 
 def _telling(shown: pb.Request) -> tuple[object, ...]:
-    """Return what of a request changes. Two clocks say when it was asked, and not always alike."""
+    """Return the parts of a request that can be news. Not its time: that is from two clocks."""
     return shown.code, shown.revision, shown.waiting, shown.max_ttl_seconds
 
 

@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 class SlotsService:
-    """Turns messages into calls on slots."""
+    """Translates messages into calls on slots."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Slots"]
 
@@ -123,13 +123,13 @@ class SlotsService:
         return pb.DrillRecoveryResponse(drilled_at_ms=at_ms)
 
     async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Make one try with a code, which waits for its turn."""
+        """Try a code once, after waiting for its turn."""
         with call.waiting():
             return await self._gate.try_one(call.connection, attempt)
 
 
 class _Progress:
-    """The latest word on a piece of work, for somebody who reads at a pace of their own."""
+    """The latest progress of some work, for a reader that reads at its own pace."""
 
     def __init__(self) -> None:
         self._latest: tuple[int, int] | None = None
@@ -144,7 +144,7 @@ class _Progress:
         self._ended = True
         self._news.set()
         if not work.cancelled():
-            # Asked for, so that asyncio does not log its text when the caller has gone away.
+            # Retrieved so that asyncio does not log its text if the caller has disconnected.
             work.exception()
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, int]]:

@@ -30,11 +30,11 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the daemon says of itself.
+    """Facts about the daemon.
 
     Attributes:
-        version: of the daemon.
-        pid: its own.
+        version: the daemon's version.
+        pid: its process id.
         supervised: whether a service manager runs it.
         started_at_ms: Unix time in milliseconds.
         protections: finds out which protections are on.
@@ -50,7 +50,7 @@ class About:
 
 
 class VaultService:
-    """Turns messages into calls of the vault."""
+    """Translates messages into calls on the vault."""
 
     descriptor = pb.DESCRIPTOR.services_by_name["Vault"]
 
@@ -123,8 +123,8 @@ class VaultService:
                 request.passphrase, tree, by=call.connection, accept_older=request.accept_older
             ),
         )
-        # A panic and a lock leave no time to store what they found revoked. Nobody has asked for it
-        # now, and this daemon knows it all the same.
+        # A panic or a lock leaves no time to store the revocations. Nobody asked for that in this
+        # call, and this daemon remembers them in any case.
         with suppress(RevocationNotKeptError):
             await self._revocation.keep()
         return pb.UnlockResponse()
@@ -135,7 +135,7 @@ class VaultService:
         if self._operators.has(call.connection):
             ended = len(self._live_leases)
         else:
-            # Whoever locks and is gone before the answer has locked all the same.
+            # The lock counts even if the caller has ended before the answer.
             with suppress(PeerUnknownError, UserChangedError):
                 ended = len(self._live_leases.of(self._access.attest(call.connection).root.id))
         self._vault.lock(by=call.connection)
@@ -161,7 +161,7 @@ class VaultService:
         tree = call.connection.tree
         await self._try(
             call,
-            # Whoever got authority with the old passphrase has to prove the new one.
+            # A connection that got authority with the old passphrase must prove the new one.
             lambda: self._slots.change_passphrase(
                 request.current,
                 request.replacement,
@@ -173,7 +173,7 @@ class VaultService:
         return pb.ChangePassphraseResponse()
 
     async def _try(self, call: Call, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Make one try with a passphrase, which waits for its turn."""
+        """Try a passphrase once, after waiting for its turn."""
         with call.waiting():
             return await self._gate.try_one(call.connection, attempt)
 

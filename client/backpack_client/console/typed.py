@@ -1,12 +1,12 @@
-"""Reads what a person types or pastes at a terminal: a line, or several.
+"""Reads what a person types or pastes at a terminal: one line, or several.
 
-The terminal's own line editing hands over one line at a time, cuts long ones, and leaves what comes
-behind the line end to the next reader, which is the shell. Pasted text would lose all but its first
-line, and the shell would run the rest. So the lines are put together here:
+The terminal's own line editing returns one line at a time, cuts long lines, and leaves the text
+after the line end to the next reader, which is the shell. Pasted text would lose all lines except
+the first, and the shell would run the rest. So this file assembles the lines itself:
 
-* Bracketed paste (xterm's control sequences, `CSI ? 2004 h`): what comes between the two marks is
-  one text, line ends included.
-* A terminal without it only shows by its speed that it pastes. So after a line end, whatever
+* Bracketed paste (xterm's control sequences, `CSI ? 2004 h`): the text between the two marks is one
+  text, line ends included.
+* Without it, only the speed shows that the person pastes. So after a line end, everything that
   follows before the input pauses belongs to the same text.
 """
 
@@ -26,12 +26,12 @@ _END_OF_INPUT, _BACKSPACE, _DELETE, _KILL_LINE, _KILL_WORD = 0x04, 0x08, 0x7F, 0
 _FINAL = range(0x40, 0x7F)
 """Bytes that end a control sequence (ECMA-48, 5.4)."""
 _CONTINUES = range(0x80, 0xC0)
-"""Bytes of UTF-8 that are not the first of their character."""
+"""Bytes of UTF-8 that continue a character."""
 _CHUNK = 4096
 
 
 class TooLongError(Exception):
-    """More came than there may be. All of it was read and dropped."""
+    """The input is longer than allowed. All of it was read and dropped."""
 
 
 def read(
@@ -39,12 +39,12 @@ def read(
 ) -> bytes | None:
     """Show a prompt, and read until the person is done.
 
-    Nothing that was typed before is taken, and nothing that was pasted is left behind.
+    Text typed before the prompt is dropped, and no pasted text is left for the next reader.
 
     Args:
         terminal: the controlling terminal's descriptor.
         prompt: printable text.
-        limit: how many bytes there may be.
+        limit: the most bytes allowed.
         echo: show what is typed.
         lines: ctrl-d ends the text; otherwise a line end does, unless it was pasted.
 
@@ -53,7 +53,7 @@ def read(
         ended before anything was typed.
 
     Raises:
-        TooLongError: it is longer than `limit`.
+        TooLongError: the input is longer than `limit`.
         OSError: the terminal is gone.
     """
     text = _Text(terminal, echo=echo, lines=lines)
@@ -78,9 +78,9 @@ def read(
 
 
 def _read_on(terminal: int, text: "_Text") -> None:
-    """Take what follows a line end without a pause, up to the next line end: a paste goes on.
+    """Take what follows a line end without a pause, up to the next line end.
 
-    Somebody pastes, and the terminal does not say so.
+    The person pastes, and the terminal does not mark it.
     """
     if text.whole_lines and not _more_within(terminal, PAUSE):
         text.done = True
@@ -100,12 +100,12 @@ def _more_within(terminal: int, seconds: float) -> bool:
 
 
 class _Text:
-    """What was typed so far.
+    """The text so far.
 
     Attributes:
         taken: the bytes.
         ended_line: whether a typed line end has ended it.
-        went_on: whether more came right behind that line end.
+        went_on: whether more came immediately after that line end.
         done: whether nothing more is read.
     """
 
@@ -127,7 +127,7 @@ class _Text:
         }
 
     def feed(self, data: bytes) -> None:
-        """Take what was read, until the text ends; what follows its end was pasted with it."""
+        """Take input until the text ends. What follows its end was pasted with it."""
         for place, byte in enumerate(data):
             self._take(byte)
             if self.done:
@@ -137,26 +137,26 @@ class _Text:
                 return
 
     def feed_pasted(self, data: bytes) -> None:
-        """Take what came right behind the line end, as it is."""
+        """Take unchanged what came immediately after the line end."""
         self.taken += data
         self.went_on = self.went_on or bool(data)
         self._show(data)
 
     @property
     def may_go_on(self) -> bool:
-        """Whether it is to be seen yet if the line end was pasted."""
+        """Whether it is still open if the line end was typed or pasted."""
         return self.ended_line and not self.done
 
     @property
     def whole_lines(self) -> bool:
-        """Whether no line is unfinished."""
+        """Whether every line is complete."""
         return self.taken.endswith(b"\n")
 
     def _take(self, byte: int) -> None:
         if self._sequence or byte == _ESCAPE:
             self._take_sequence(byte)
         elif byte == _END_OF_INPUT and not self._pasting:
-            # In the middle of a line it does nothing.
+            # In the middle of a line, ctrl-d does nothing.
             self.done = self._lines or not self.taken
         elif byte in self._edits and not self._pasting:
             self._edits[byte]()
@@ -166,7 +166,7 @@ class _Text:
             self._show(bytes((byte,)))
 
     def _take_sequence(self, byte: int) -> None:
-        """Take a byte of a control sequence: keys that move a cursor do nothing."""
+        """Take a byte of a control sequence. Keys that move a cursor do nothing."""
         self._sequence.append(byte)
         sequence = bytes(self._sequence)
         if self._pasting:
@@ -196,7 +196,7 @@ class _Text:
             pass
 
     def _erase(self) -> bool:
-        """Take the last character of the line back; tell whether there was one."""
+        """Erase the last character of the line; return whether there was one."""
         if not self.taken or self.taken.endswith(b"\n"):
             return False
         while self.taken and self.taken.pop() in _CONTINUES:
@@ -205,21 +205,21 @@ class _Text:
         return True
 
     def _show(self, data: bytes) -> None:
-        # The line end that ends it is shown at the end, echo or not.
+        # The line end that ends the text is shown when reading is over, with or without echo.
         if self._echo and not self.ended_line:
             os.write(self._terminal, data)
 
 
 @contextlib.contextmanager
 def _by_single_bytes(terminal: int, prompt: str) -> Iterator[None]:
-    """Have the terminal hand over every byte as it comes and show none; put it back at the end."""
+    """Have the terminal pass on each byte at once and show none; restore it at the end."""
     before = termios.tcgetattr(terminal)
     quiet = termios.tcgetattr(terminal)
     quiet[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
-    # Ctrl-Z would hand the terminal back with the echo off, and take up the prompt with it on.
+    # Ctrl-Z would give the terminal back with the echo off, and continue the prompt with it on.
     quiet[6][termios.VSUSP] = b"\0"
     quiet[6][termios.VMIN], quiet[6][termios.VTIME] = 1, 0
-    # TCSAFLUSH drops what was typed before the prompt stood there: it was meant for something else.
+    # TCSAFLUSH drops what was typed before the prompt appeared: it was meant for something else.
     termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
     marks_pastes = os.environ.get("TERM", "dumb") not in ("", "dumb")
     try:
@@ -229,6 +229,6 @@ def _by_single_bytes(terminal: int, prompt: str) -> Iterator[None]:
         )
         yield
     finally:
-        # The line end that was typed was not shown.
+        # The typed line end was not shown.
         os.write(terminal, (_END_PASTES if marks_pastes else b"") + b"\n")
         termios.tcsetattr(terminal, termios.TCSAFLUSH, before)

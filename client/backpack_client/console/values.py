@@ -1,4 +1,4 @@
-"""Gets the values of keys, and other text that holds values: from files, pipes, or a person."""
+"""Gets the values of keys, and other text that contains values: from files, pipes or a person."""
 
 import sys
 
@@ -24,21 +24,21 @@ def value(
 ) -> bytes:
     """Get the value of a key from a file if one is named, otherwise from the person.
 
-    What an editor or `echo` adds to a value is left out, and said: a byte-order mark, and the line
-    end of a value that is a single line of text. A value of several lines (a PEM file) or of other
-    bytes is taken as it is. What is pasted is taken whole; if it has several lines, the person is
-    asked whether that was meant.
+    What an editor or `echo` adds to a value is removed: a byte-order mark, and the line end of a
+    value that is a single line of text. A note says so. A value of several lines (a PEM file) or of
+    other bytes is taken as it is. Pasted text is taken completely. If it has several lines, the
+    person must confirm it.
 
     Args:
         name: the key, for the prompt.
-        path: any readable file, `-` for standard input, None to ask. Where standard input is the
+        path: any readable file, `-` for standard input, None to ask. If standard input is the
             terminal, `-` takes lines until ctrl-d.
-        option: how a file is named on the command line, for the hint.
+        option: the command-line option that names a file, for the hint.
         exact: take every byte of the file.
 
     Raises:
         Failure: there is no terminal, the file cannot be read, it is empty or over 64 KiB, or the
-            person did not mean several lines.
+            person did not confirm several lines.
     """
     process_protection.make_undumpable()
     if path is None:
@@ -99,7 +99,7 @@ def legacy_key(path: str | None) -> bytes:
     """Get the master key of the older tool from a file if one is named, otherwise from the person.
 
     Args:
-        path: any readable file, `-` for standard input, None to ask. Its line end is dropped.
+        path: any readable file, `-` for standard input, None to ask. Its line end is removed.
 
     Raises:
         Failure: there is no terminal, or the file cannot be read, is empty or over 1 KiB.
@@ -118,7 +118,7 @@ def legacy_key(path: str | None) -> bytes:
 
 
 def file_bytes(path: str, limit: int) -> bytes:
-    """Read a whole text file that holds values.
+    """Read a whole text file that contains values.
 
     Raises:
         Failure: it cannot be read, or has more than `limit` bytes.

@@ -1,8 +1,8 @@
-"""Recognises text that stands for a value and is none: references and ciphertexts of other tools.
+"""Recognises text that stands for a value but is not one: other tools' references and ciphertexts.
 
-Such text is well-formed and would be stored without a complaint. The program that gets it later
-fails with a message of its own, about a wrong password. Only the form is looked at. No text that
-comes in is in what is returned.
+Such text is well-formed and would be stored without complaint. The program that gets it later
+fails with its own message, about a wrong password. Only the form is checked. No input text is in
+the result.
 """
 
 import re
@@ -11,14 +11,14 @@ _IMPORT = "| backpack-client import -"
 _AWS_TEXT = "--output text --query"
 _PIPED = "| backpack-client put NAME --value-file -"
 
-# What the text begins with or is, what that means, and the command that gives the value.
+# A form, what text of this form is, and the command that gives the value.
 _FORMS: tuple[tuple[str, str, str], ...] = (
     (r"op://", "is a reference of 1Password", f"op inject --in-file FILE {_IMPORT}"),
-    (r"encrypted:", "is a ciphertext of dotenvx", f"dotenvx decrypt --stdout -f FILE {_IMPORT}"),
-    (r"ENC\[[A-Z0-9_]+,", "is a ciphertext of SOPS", f"sops decrypt FILE {_IMPORT}"),
+    (r"encrypted:", "is ciphertext of dotenvx", f"dotenvx decrypt --stdout -f FILE {_IMPORT}"),
+    (r"ENC\[[A-Z0-9_]+,", "is ciphertext of SOPS", f"sops decrypt FILE {_IMPORT}"),
     (
         r"vault:v[0-9]+:",
-        "is a ciphertext of Vault's or OpenBao's Transit",
+        "is ciphertext of Transit in Vault or OpenBao",
         f"vault write -field=plaintext transit/decrypt/KEY ciphertext=... | base64 -d {_PIPED}",
     ),
     (
@@ -63,26 +63,26 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"\$ANSIBLE_VAULT;",
-        "is a ciphertext of Ansible Vault",
+        "is ciphertext of Ansible Vault",
         f"ansible-vault view FILE {_PIPED}",
     ),
-    (r"-----BEGIN PGP MESSAGE-----", "is a message of PGP", f"gpg --decrypt FILE {_PIPED}"),
+    (r"-----BEGIN PGP MESSAGE-----", "is a PGP message", f"gpg --decrypt FILE {_PIPED}"),
     (
         r"-----BEGIN AGE ENCRYPTED FILE-----|age-encryption\.org/v1",
-        "is a file of age",
+        "is an age file",
         f"age --decrypt FILE {_PIPED}",
     ),
-    (r"\{cipher\}", "is a ciphertext of Spring Cloud Config", f"spring decrypt ... {_PIPED}"),
-    (r"(?:ENC|DEC)\([^()]*\)\Z", "is a ciphertext of Jasypt", "decrypt it with Jasypt"),
-    (r"!(?:secret|vault|sops|env)\b", "is a reference in a tag of YAML", "write the value itself"),
+    (r"\{cipher\}", "is ciphertext of Spring Cloud Config", f"spring decrypt ... {_PIPED}"),
+    (r"(?:ENC|DEC)\([^()]*\)\Z", "is ciphertext of Jasypt", "decrypt it with Jasypt"),
+    (r"!(?:secret|vault|sops|env)\b", "is a reference in a YAML tag", "write the value itself"),
     (
         r"/(?:run|var/run)/secrets/",
-        "is the path of a file with the value",
+        "is the path of a file that contains the value",
         "backpack-client put NAME --value-file FILE",
     ),
     (
         r"\{\{.*\}\}\Z|<%.*%>\Z|%\{.*\}\Z|<[^<>]+>\Z",
-        "is a placeholder of a template",
+        "is a template's placeholder",
         "write the value itself",
     ),
 )
@@ -91,14 +91,14 @@ _PAIRS = {"}": "{", "]": "[", ")": "("}
 
 
 def recognised(value: str) -> str:
-    """Say what a text is that is no value, and what to do.
+    """Return what a text is if it is not a value, and what to do.
 
     Args:
         value: text without quotes around it.
 
     Returns:
-        Such as "is a reference of 1Password, not a value; to get the value: op ..."; empty: it may
-        well be a value.
+        For example "is a reference of 1Password, not a value; to get the value: op ..."; empty if
+        it may be a value.
     """
     text = value.strip()
     for form, what, then in _KNOWN:
@@ -108,9 +108,9 @@ def recognised(value: str) -> str:
 
 
 def unbalanced(value: str) -> bool:
-    """Tell whether a brace, a bracket or a quote is opened and not closed, or the other way round.
+    """Return whether a brace, bracket or quote is opened and not closed, or closed and not opened.
 
-    Such a value without quotes around it probably goes on in the lines below it.
+    If such a value has no quotes around it, it probably continues on the lines below.
     """
     open_ones: list[str] = []
     for character in value:

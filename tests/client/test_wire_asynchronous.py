@@ -1,6 +1,7 @@
 """Calls for tasks, against a daemon that is played by hand."""
 
 import asyncio
+import select
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,22 @@ async def test_a_read_that_is_cancelled_loses_nothing(peer: Peer) -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     peer.say(message(b"one"))
+    assert await stream.read() == b"one"
+    stream.close()
+
+
+async def test_a_read_that_is_cancelled_as_the_bytes_come_loses_none(peer: Peer) -> None:
+    stream = await Caller(peer.path).follow(METHOD, b"")
+    reading = asyncio.create_task(stream.read())
+    assert await happened(peer.asked)
+    peer.say(BEGIN + message(b"one"))
+    assert select.select([stream.line.connection], [], [], PATIENCE)[0]
+    # The loop sees the bytes in the first round, and the reading task would run in the second.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
     assert await stream.read() == b"one"
     stream.close()
 

@@ -173,13 +173,31 @@ async def send(line: Line[socket.socket], conversation: Conversation) -> None:
 
 
 async def receive(line: Line[socket.socket]) -> bytes:
-    """Wait for the peer's next bytes; nothing where it has hung up."""
+    """Wait for the peer's next bytes; nothing where it has hung up.
+
+    A task that is cancelled while it waits has taken no bytes: the loop's own `sock_recv` reads
+    them before the task runs again, and a cancellation in between loses them.
+    """
+    while True:
+        try:
+            return line.connection.recv(RECEIVE)
+        except BlockingIOError:
+            await _readable(line.connection)
+        except OSError as error:
+            if is_forbidden(error):
+                raise sockets_forbidden(error) from None
+            return b""
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    descriptor = connection.fileno()
+    loop.add_reader(descriptor, ready.set)
     try:
-        return await asyncio.get_running_loop().sock_recv(line.connection, RECEIVE)
-    except OSError as error:
-        if is_forbidden(error):
-            raise sockets_forbidden(error) from None
-        return b""
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _connect(path: str, patience: float) -> socket.socket:

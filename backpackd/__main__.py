@@ -11,9 +11,10 @@ import sys
 from backpackd.adapters.refusal import why
 from backpackd.adapters.secrets.hardening import harden
 from backpackd.adapters.secrets.scrubbing import ensure_scrubbed, executed_anew
-from backpackd.config import ConfigError, Settings, read_configuration, read_settings
+from backpackd.config import ConfigError, read_configuration
 from backpackd.core.errors import BackpackError, HomeError
 from backpackd.core.render import render
+from backpackd.settings import Settings, read_settings
 
 EXIT_FAILED = 1
 ROUNDS_OF_ALL = 500

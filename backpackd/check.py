@@ -19,11 +19,11 @@ from backpackd.adapters.secrets.stretching import Argon2idStretcher
 from backpackd.adapters.stores.inspection import Inspection
 from backpackd.application.vault import damage_report
 from backpackd.application.vault.damage_report import Report, check
-from backpackd.config import Settings
 from backpackd.core.errors import HomeError
 from backpackd.core.render import render
 from backpackd.core.slots import slot_secrets
 from backpackd.ports import Processes
+from backpackd.settings import Settings
 
 
 def run_check(settings: Settings) -> bool:

@@ -1,6 +1,6 @@
-"""The composition root: the one place where the daemon's parts are made and connected.
+"""The running daemon: brings the platform, unlocks unattended, serves, and stops in order.
 
-It decides nothing. A new store, service or platform is added here.
+It decides nothing. A new platform is added here; `composition` connects the parts above.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,56 +25,24 @@ from backpackd.adapters.secrets.key_file import credential_path, read_key
 from backpackd.adapters.secrets.scrubbing import take_key
 from backpackd.adapters.secrets.secret_memory import Arena
 from backpackd.adapters.secrets.stretching import Argon2idStretcher
-from backpackd.adapters.stores.spool import FileSpool
 from backpackd.adapters.stores.sqlite import SqliteStore
 from backpackd.adapters.system import service_manager
 from backpackd.adapters.system.clock import SystemClock, boot_timer
 from backpackd.adapters.system.listener import Listener, check_sockets, found_listeners
-from backpackd.adapters.system.notifications import notifier
 from backpackd.adapters.system.path_watch import watch_path
-from backpackd.application.access.access import Access
-from backpackd.application.access.approvals import Approvals
-from backpackd.application.access.grant_clock import GrantClock
-from backpackd.application.access.grants import StandingGrants
-from backpackd.application.access.leases import LiveLeases
-from backpackd.application.access.policy import VaultPolicy
-from backpackd.application.access.review import Review
-from backpackd.application.access.revocation import Revocation
-from backpackd.application.access.started_agents import StartedAgents
-from backpackd.application.agents.agents import Agents
-from backpackd.application.agents.identities import Identities, known_files
-from backpackd.application.agents.lock_verification import LockVerification
-from backpackd.application.agents.migration import Migration
 from backpackd.application.audit.audit_log import AuditLog
-from backpackd.application.audit.reader import AuditReader
-from backpackd.application.backup.backup import Backup
-from backpackd.application.callers.operators import Operators, PassphraseGate
-from backpackd.application.callers.process_watches import ProcessWatches
-from backpackd.application.callers.worker import Worker
-from backpackd.application.deadlines import Deadlines
 from backpackd.application.unattended import unlock_unattended
-from backpackd.application.vault.keys import Keys
-from backpackd.application.vault.recovery import Recovery
-from backpackd.application.vault.rotation import Rotation
-from backpackd.application.vault.slots import Slots
 from backpackd.application.vault.vault import Vault
-from backpackd.config import Configuration, Settings, read_configuration
-from backpackd.configured import Configured
+from backpackd.composition import make_application, make_services
+from backpackd.config import Configuration, read_configuration
+from backpackd.config_reload import Configured
 from backpackd.core.errors import HomeError
 from backpackd.core.slots import slots
-from backpackd.ports import Clock, PinnedProcess, Processes, Store, Stretcher
-from backpackd.rpc.calls import Guard, Service, served_methods
-from backpackd.rpc.services.agents import AgentsService
-from backpackd.rpc.services.audit import AuditService
-from backpackd.rpc.services.backup import BackupService
-from backpackd.rpc.services.grants import GrantsService
-from backpackd.rpc.services.keys import KeysService
-from backpackd.rpc.services.leases import LeasesService
-from backpackd.rpc.services.policy import PolicyService
-from backpackd.rpc.services.requests import RequestsService
-from backpackd.rpc.services.slots import SlotsService
-from backpackd.rpc.services.vault import About, VaultService
+from backpackd.ports import PinnedProcess, Processes
+from backpackd.rpc.calls import Guard, served_methods
+from backpackd.rpc.services.vault import About
 from backpackd.rpc.standard import standard_services
+from backpackd.settings import Settings
 
 _LOG = logging.getLogger("backpackd")
 
@@ -108,174 +75,6 @@ def run(settings: Settings) -> None:
     asyncio.run(_serve(settings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Application:
-    """The connected parts that know what Backpack does."""
-
-    vault: Vault
-    keys: Keys
-    access: Access
-    live_leases: LiveLeases
-    approvals: Approvals
-    revocation: Revocation
-    vault_policy: VaultPolicy
-    audit_log: AuditLog
-    reading: AuditReader
-    operators: Operators
-    standing_grants: StandingGrants
-    gate: PassphraseGate
-    slots: Slots
-    recovery: Recovery
-    rotation: Rotation
-    backups: Backup
-    identities: Identities
-    agents: Agents
-    migration: Migration
-    bench: Worker
-    deadlines: Deadlines
-    clock: Clock
-
-
-def _application(
-    store: Store,
-    vault: Vault,
-    processes: Processes,
-    clock: Clock,
-    *,
-    audit_log: AuditLog,
-    arena: Arena,
-    stretcher: Stretcher,
-    home: Path,
-) -> _Application:
-    deadlines = Deadlines(clock)
-    keys = Keys(vault, store)
-    process_watches = ProcessWatches(processes)
-    live_leases = LiveLeases(process_watches, clock, deadlines, audit_log)
-    started = StartedAgents(processes, live_leases, clock, deadlines)
-    grant_clock = GrantClock(vault, clock)
-    approvals = Approvals(
-        processes,
-        process_watches,
-        deadlines,
-        clock,
-        notifier(),
-        audit_log=audit_log,
-        grant_clock=grant_clock,
-    )
-    vault_policy = VaultPolicy(vault, audit_log)
-    operators = Operators(clock, audit_log)
-    identities, bench = Identities(vault), Worker()
-    verification = LockVerification(vault, identities, operators, bench, audit_log)
-    migration = Migration(verification, keys)
-    agents = Agents(verification, migration)
-    access = Access(
-        vault,
-        keys,
-        processes,
-        clock,
-        live_leases=live_leases,
-        approvals=approvals,
-        audit_log=audit_log,
-        tightening=vault_policy.tightening,
-        started=started,
-        embedded=agents,
-        grant_clock=grant_clock,
-    )
-    standing_grants = StandingGrants(vault, live_leases, processes, os.geteuid(), grant_clock)
-    review = Review(vault, access, live_leases, approvals)
-    standing_grants.on_add.append(review.granted)
-    vault_policy.on_change.append(review.ruled)
-    backups = Backup(vault, store, stretcher, lambda: FileSpool(home), identities.decryption)
-    backups.on_policy.append(vault_policy.replaced)
-    slots = Slots(vault, stretcher)
-    for source in (started.expire, live_leases.expire, approvals.expire, audit_log.expire):
-        deadlines.add(source)
-
-    audit_log.review = deadlines.review
-    vault.on_lock += [
-        lambda by: live_leases.drop_all("locked", by=by),
-        lambda _: approvals.drop_all(),
-        lambda _: operators.drop_all(),
-        lambda _: _LOG.info("the vault is locked"),
-    ]
-    return _Application(
-        vault=vault,
-        keys=keys,
-        access=access,
-        live_leases=live_leases,
-        approvals=approvals,
-        revocation=Revocation(
-            vault,
-            live_leases,
-            approvals,
-            processes,
-            process_watches,
-            started=started,
-            audit_log=audit_log,
-        ),
-        vault_policy=vault_policy,
-        audit_log=audit_log,
-        reading=AuditReader(store, audit_log),
-        operators=operators,
-        standing_grants=standing_grants,
-        gate=PassphraseGate(clock, audit_log, stretcher),
-        slots=slots,
-        recovery=Recovery(vault, slots, store, stretcher),
-        rotation=Rotation(vault, store, arena, known_files),
-        backups=backups,
-        identities=identities,
-        agents=agents,
-        migration=migration,
-        bench=bench,
-        deadlines=deadlines,
-        clock=clock,
-    )
-
-
-def _services(parts: _Application, about: About) -> list[Service]:
-    vault, access, operators = parts.vault, parts.access, parts.operators
-    return [
-        VaultService(
-            vault,
-            access,
-            operators,
-            parts.gate,
-            live_leases=parts.live_leases,
-            revocation=parts.revocation,
-            slots=parts.slots,
-            recovery=parts.recovery,
-            audit_log=parts.audit_log,
-            clock=parts.clock,
-            about=about,
-        ),
-        SlotsService(
-            vault,
-            parts.slots,
-            parts.recovery,
-            parts.rotation,
-            operators=operators,
-            gate=parts.gate,
-            live_leases=parts.live_leases,
-        ),
-        BackupService(vault, parts.backups),
-        KeysService(vault, parts.keys, access, parts.standing_grants),
-        LeasesService(
-            vault,
-            access,
-            operators,
-            parts.clock,
-            live_leases=parts.live_leases,
-            revocation=parts.revocation,
-            reading=parts.reading,
-        ),
-        GrantsService(parts.standing_grants, access, parts.keys),
-        RequestsService(vault, parts.approvals, access, operators, parts.clock),
-        PolicyService(parts.vault_policy),
-        AuditService(vault, parts.reading),
-        AgentsService(vault, parts.agents, parts.migration, parts.identities),
-    ]
-
-
 async def _serve(settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(_log_failure)
     async with AsyncExitStack() as stack:
@@ -295,7 +94,7 @@ async def _serve(settings: Settings) -> None:
         vault = Vault(store, arena, stretcher, clock, audit_log)
         await _open(vault, audit_log, stack)
         stack.push_async_callback(vault.settle)
-        parts = _application(
+        parts = make_application(
             store,
             vault,
             processes,
@@ -326,7 +125,7 @@ async def _serve(settings: Settings) -> None:
             protections=lambda: hardening.protections(arena, processes.degraded()),
             home=os.fsencode(home.path),
         )
-        services = _services(parts, about)
+        services = make_services(parts, about)
         guard = Guard(vault, parts.operators, parts.deadlines)
         door = Door(
             listeners,

@@ -19,7 +19,7 @@ from backpack_proto.v1 import (
     requests_pb2,
     slots_pb2,
 )
-from backpackd import daemon
+from backpackd import composition
 from backpackd.application.access.access import Wish
 from backpackd.application.audit.reader import Filter
 from backpackd.core.audit.events import AuditEvent
@@ -38,10 +38,10 @@ class Acting:
     """The application as the daemon joins it, on fakes, with an operator's connection."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(daemon, "notifier", FakeNotifier)
+        monkeypatch.setattr(composition, "notifier", FakeNotifier)
         monkeypatch.setattr(os, "geteuid", lambda: UID)
         self.world = world = World()
-        self.parts = daemon._application(
+        self.parts = composition.make_application(
             world.store,
             world.vault,
             world.processes,
@@ -55,7 +55,7 @@ class Acting:
         about = About("1", 7, False, 5, list, b"")
         self.methods: dict[str, tuple[Any, Any]] = {}
         guard = Guard(world.vault, self.parts.operators, self.parts.deadlines)
-        for service in daemon._services(self.parts, about):
+        for service in composition.make_services(self.parts, about):
             behind = Guarded(guard, service)
             for method in service.descriptor.methods:
                 work = getattr(behind, snake_case(method.name))

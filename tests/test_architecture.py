@@ -124,7 +124,9 @@ def test_imports_inside_functions_and_classes_are_seen() -> None:
         "daemon",
         "check",
         "config",
-        "configured",
+        "config_reload",
+        "settings",
+        "composition",
         "__main__",
     ],
 )
@@ -135,7 +137,16 @@ def test_every_storey_that_is_watched_is_there(storey: str) -> None:
 def test_every_module_of_the_daemon_is_in_a_storey_that_is_watched() -> None:
     watched = [f"backpackd.{name}" for name in ("core", "ports", "adapters", "application", "rpc")]
     above = {
-        f"backpackd.{name}" for name in ("__main__", "check", "config", "configured", "daemon")
+        f"backpackd.{name}"
+        for name in (
+            "__main__",
+            "check",
+            "composition",
+            "config",
+            "config_reload",
+            "daemon",
+            "settings",
+        )
     }
     above.add("backpackd")
     assert [n for n in modules("backpackd") if not within(n, *watched) and n not in above] == []
@@ -185,7 +196,8 @@ def test_rpc_imports_everything_but_adapters() -> None:
 def test_settings_are_read_with_the_core_and_the_one_way_to_open_files_alone() -> None:
     # And the one way to open a file, which the configuration file is opened by as well.
     allowed = ("backpackd.core", "backpackd.adapters.home.files", "backpackd.__version__")
-    assert strangers("backpackd.config", *allowed) == []
+    assert strangers("backpackd.settings", *allowed) == []
+    assert strangers("backpackd.config", *allowed, "backpackd.settings") == []
 
 
 def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
@@ -196,7 +208,8 @@ def test_only_the_composition_root_joins_adapters_to_the_rest() -> None:
         and any(within(name, "backpackd.adapters") for name in imports(parsed(path)))
     }
     joins = {"backpackd.__main__", "backpackd.check", "backpackd.daemon"}
-    assert joining == joins | {"backpackd.config"}
+    joins |= {"backpackd.composition"}
+    assert joining == joins | {"backpackd.config", "backpackd.settings"}
 
 
 # Directories, /proc, the running interpreter, and a file without a name: nothing of these is a file

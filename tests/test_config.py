@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpackd.config import (
-    CONFIG_NAME,
     IDLE,
     LONGEST,
     MAX_CONFIG,
@@ -19,11 +18,11 @@ from backpackd.config import (
     Configuration,
     parse_configuration,
     read_configuration,
-    read_settings,
 )
 from backpackd.core.access.grants import LONGEST_TTL
 from backpackd.core.access.policy import DEFAULTS, LISTINGS, DenyRule, Policy
 from backpackd.core.access.selectors import Selector
+from backpackd.settings import CONFIG_NAME, read_settings
 
 WHOLE = b"""\
 # everything that there is

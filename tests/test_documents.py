@@ -10,7 +10,7 @@ import pytest
 
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
-from backpackd import config
+from backpackd import config, settings
 from backpackd.adapters.door import limits
 from backpackd.application.access import access, approvals, started_agents
 from backpackd.application.access import leases as live_leases
@@ -333,7 +333,7 @@ def test_the_limits_of_the_configuration_file_are_those_that_are_enforced() -> N
     assert f"at most {config.LONGEST // 3600}h" in text
     assert f"up to {policy.MAX_RULES}" in text
     assert f"1 second to {grants.LONGEST_TTL // 86400} days" in text
-    assert f"{config.CONFIG_NAME}` in the vault's home" in text
+    assert f"{settings.CONFIG_NAME}` in the vault's home" in text
 
 
 def test_the_life_of_a_request_is_the_one_in_the_protocol() -> None:

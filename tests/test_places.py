@@ -7,7 +7,7 @@ import backpackd
 from backpack_client import address
 from backpack_client.durations import parse_duration
 from backpack_client.failures import Failure
-from backpackd import config
+from backpackd import config, settings
 from backpackd.core.errors import HomeError
 
 _ENVIRONMENTS: list[dict[str, str]] = [
@@ -25,15 +25,15 @@ _ENVIRONMENTS: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("environ", _ENVIRONMENTS)
 def test_daemon_and_client_agree_on_home_and_socket(environ: dict[str, str]) -> None:
-    assert config.home_path(environ) == address.home_path(environ)
-    assert config.socket_path(environ) == address.socket_path(environ)
+    assert settings.home_path(environ) == address.home_path(environ)
+    assert settings.socket_path(environ) == address.socket_path(environ)
 
 
 @pytest.mark.parametrize("profile", ["a/b", "..", "a b", "é", "x" * 33])
 def test_both_refuse_what_is_no_profile(profile: str) -> None:
     environ = {"HOME": "/home/u", "BACKPACK_PROFILE": profile}
     with pytest.raises(HomeError):
-        config.home_path(environ)
+        settings.home_path(environ)
     with pytest.raises(Failure):
         address.home_path(environ)
 
@@ -41,7 +41,7 @@ def test_both_refuse_what_is_no_profile(profile: str) -> None:
 @pytest.mark.parametrize("name", ["BACKPACK_HOME", "BACKPACK_SOCKET"])
 def test_both_refuse_a_relative_path(name: str) -> None:
     environ = {"HOME": "/home/u", name: "here/or/there"}
-    daemon = {"BACKPACK_HOME": config.home_path, "BACKPACK_SOCKET": config.socket_path}[name]
+    daemon = {"BACKPACK_HOME": settings.home_path, "BACKPACK_SOCKET": settings.socket_path}[name]
     client = {"BACKPACK_HOME": address.home_path, "BACKPACK_SOCKET": address.socket_path}[name]
     with pytest.raises(HomeError):
         daemon(environ)

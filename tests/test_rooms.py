@@ -76,14 +76,14 @@ ROOMS: dict[str, dict[str, str]] = {
         "__main__": "fastpath cli",
     },
     "backpack_client.cli": {
-        "startup": "",
-        "session": "startup",
+        "daemon_control": "",
+        "session": "daemon_control",
         "main": "session",
         "operate": "session main",
         "audit": "session",
         "keys": "session",
         "consent": "session",
-        "vault": "startup session",
+        "vault": "daemon_control session",
         "agents": "session consent vault",
     },
 }
@@ -94,7 +94,7 @@ INSIDE = {
     "backpackd.application.vault": "change_queue journal stored_vault",
     "backpackd.application.audit": "reconciliation writer",
     "backpackd.adapters.door": "budget frames places refusals turns",
-    "backpackd.adapters.processes": "claims known procfs",
+    "backpackd.adapters.processes": "claims process_reader procfs",
     "backpackd.adapters.stores": "aside failures formats purging remembered vault_file",
     "backpack_client.wire": "hpack http2",
 }

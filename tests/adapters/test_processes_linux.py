@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backpackd.adapters.processes import known, linux, procfs
+from backpackd.adapters.processes import linux, process_reader, procfs
 from backpackd.adapters.processes.linux import LinuxProcesses, open_process
 from backpackd.core.errors import LimitError, ProcessGoneError
 from descriptors import descriptors
@@ -161,7 +161,7 @@ class TestWalk:
     ) -> None:
         pid = start(*python(""))
         monkeypatch.setattr(LinuxProcesses, "_read_kept", lambda *_: None)
-        monkeypatch.setattr(known.Known, "has_parent", lambda *_: False)
+        monkeypatch.setattr(process_reader.ProcessReader, "has_parent", lambda *_: False)
         with pytest.raises(ProcessGoneError):
             attest(pid)
 

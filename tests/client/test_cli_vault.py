@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backpack_client import Backpack, Failure, Stored
-from backpack_client.cli import startup
+from backpack_client.cli import daemon_control
 from command_line import PASSPHRASE, Run, runner
 from daemons import RunningDaemon
 from pseudo_terminal import Terminal
@@ -28,12 +28,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def own_daemon() -> Iterator[startup.Daemon]:
+def own_daemon() -> Iterator[daemon_control.Daemon]:
     """Clean up after a test that lets the command line start the daemon."""
-    found = startup.find(os.environ)
+    found = daemon_control.find(os.environ)
     yield found
-    if startup.runs(found):
-        startup.stop(found)
+    if daemon_control.runs(found):
+        daemon_control.stop(found)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def get(name: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_from_nothing_to_a_leased_key_and_again_after_a_crash(
-    run: Run, own_daemon: startup.Daemon
+    run: Run, own_daemon: daemon_control.Daemon
 ) -> None:
     assert run("init", "PASS").code == 0
     assert run("put", "K", "--value-file", "-", "PASS", stdin=b"v").code == 0
@@ -68,7 +68,7 @@ def test_from_nothing_to_a_leased_key_and_again_after_a_crash(
     assert get("K").stdout == "v\n"
 
 
-def test_starting_and_stopping_say_what_is_so(run: Run, own_daemon: startup.Daemon) -> None:
+def test_starting_and_stopping_say_what_is_so(run: Run, own_daemon: daemon_control.Daemon) -> None:
     assert "nothing to stop" in run("stop").err
     started = run("start")
     assert started.code == 0

@@ -169,7 +169,7 @@ import sys, threading
 from pathlib import Path
 from backpackd import daemon
 from backpackd.adapters.stores.sqlite import SqliteStore
-from backpackd.config import Settings
+from backpackd.settings import Settings
 daemon._LAST_RESORT = 0.5
 SqliteStore._close = lambda self: threading.Event().wait()
 home = Path(sys.argv[2])

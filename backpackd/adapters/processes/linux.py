@@ -33,8 +33,8 @@ from pathlib import Path
 from backpackd.adapters.processes import procfs
 from backpackd.adapters.processes.claims import claimed_commands
 from backpackd.adapters.processes.holding import Holding, within_limits
-from backpackd.adapters.processes.known import UNREADABLE, Known
 from backpackd.adapters.processes.pinned import PidfdProcess, open_process
+from backpackd.adapters.processes.process_reader import UNREADABLE, ProcessReader
 from backpackd.core.errors import ProcessGoneError, TroubleError
 from backpackd.core.peer_facts import PeerFacts, ProcessFacts, ProcessId
 from backpackd.ports import PinnedProcess
@@ -80,7 +80,7 @@ class LinuxProcesses(Holding):
         self._peer_pidfd = _peers_come_pinned()
         self._digests: dict[tuple[int, ...], str] = {}
         self._boot_id = ""
-        self._kept: OrderedDict[int, Known] = OrderedDict()
+        self._kept: OrderedDict[int, ProcessReader] = OrderedDict()
         self._most_kept = _most_kept()
 
     def attest(self, process: PinnedProcess, uid: int, gid: int) -> PeerFacts:
@@ -181,7 +181,7 @@ class LinuxProcesses(Holding):
     def _walk(self, pid: int, uid: int) -> tuple[ProcessFacts, ...] | None:
         """Read a process and its ancestors; None when the reading has to start again."""
         chain: list[ProcessFacts] = []
-        child: Known | None = None
+        child: ProcessReader | None = None
         while pid > 0 and len(chain) < _CHAIN_LIMIT:
             process = self._read_kept(pid, uid)
             if process is None:
@@ -195,7 +195,7 @@ class LinuxProcesses(Holding):
             pid = process.facts.parent
         return tuple(chain) or None
 
-    def _read_kept(self, pid: int, uid: int) -> Known | None:
+    def _read_kept(self, pid: int, uid: int) -> ProcessReader | None:
         """Read the process that has a number again; None for one whose files are not kept."""
         known = self._kept.get(pid)
         if known is None:
@@ -209,14 +209,14 @@ class LinuxProcesses(Holding):
         self._kept.move_to_end(pid)
         return known
 
-    def _meet(self, pid: int, uid: int) -> Known | None:
+    def _meet(self, pid: int, uid: int) -> ProcessReader | None:
         """Open and read the process that has a number now; None where it is not seen."""
         try:
             files = procfs.ProcessFiles.open(pid)
         except UNREADABLE:
             return None
         try:
-            known = Known(files, self._unique_number(pid))
+            known = ProcessReader(files, self._unique_number(pid))
             known.read(uid)
         except UNREADABLE:
             files.close()

@@ -17,7 +17,7 @@ from backpack_client.failures import from_status
 
 if TYPE_CHECKING:
     from backpack_client.api import Backpack
-    from backpack_client.cli.startup import Daemon
+    from backpack_client.cli.daemon_control import Daemon
     from backpack_client.model import VaultStatus
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,9 +52,9 @@ class Session:
     @property
     def daemon(self) -> "Daemon":
         """The daemon of this run."""
-        from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
+        from backpack_client.cli import daemon_control  # noqa: PLC0415 - loads grpc, which help does without
 
-        return startup.find(self._environ, self._socket)
+        return daemon_control.find(self._environ, self._socket)
 
     @property
     def socket(self) -> str:

@@ -15,10 +15,10 @@ def start(session: Session) -> None:
     systemd starts it if its user unit is installed. Otherwise it runs in the background, with its
     log in the vault's home.
     """
-    from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.cli import daemon_control  # noqa: PLC0415 - loads grpc, which help does without
 
     daemon = session.daemon
-    how = None if startup.runs(daemon) else startup.start(daemon)
+    how = None if daemon_control.runs(daemon) else daemon_control.start(daemon)
     with session.connect() as backpack:
         answer = backpack.status()
     if how is None:
@@ -35,24 +35,24 @@ def start(session: Session) -> None:
 @click.pass_obj
 def stop(session: Session) -> None:
     """Stop the daemon. Every lease ends and the vault is locked."""
-    from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.cli import daemon_control  # noqa: PLC0415 - loads grpc, which help does without
 
     daemon = session.daemon
-    if not startup.runs(daemon):
+    if not daemon_control.runs(daemon):
         terminal.say("no daemon runs: there is nothing to stop")
         return
-    startup.stop(daemon)
+    daemon_control.stop(daemon)
     terminal.say("the daemon is stopped")
 
 
 def ensure(session: Session, no_start: bool) -> None:
     """Start the daemon if none runs, unless that was forbidden."""
-    from backpack_client.cli import startup  # noqa: PLC0415 - loads grpc, which help does without
+    from backpack_client.cli import daemon_control  # noqa: PLC0415 - loads grpc, which help does without
 
     daemon = session.daemon
-    if no_start or startup.runs(daemon):
+    if no_start or daemon_control.runs(daemon):
         return
-    terminal.say(f"the daemon is started: {startup.start(daemon)}")
+    terminal.say(f"the daemon is started: {daemon_control.start(daemon)}")
 
 
 COMMANDS = {command.name: command for command in (start, stop)}

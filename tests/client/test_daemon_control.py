@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backpack_client import Backpack, Failure
-from backpack_client.cli import startup
+from backpack_client.cli import daemon_control
 from backpack_client.failures import of_system
 from daemons import RunningDaemon
 from fake_daemon import fake_daemon, status
@@ -25,14 +25,14 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def daemon_at(tmp_path: Path) -> Iterator[startup.Daemon]:
-    found = startup.find(os.environ)
+def daemon_at(tmp_path: Path) -> Iterator[daemon_control.Daemon]:
+    found = daemon_control.find(os.environ)
     yield found
-    if startup.runs(found):
-        startup.stop(found)
+    if daemon_control.runs(found):
+        daemon_control.stop(found)
 
 
-def pid_of(daemon: startup.Daemon) -> int:
+def pid_of(daemon: daemon_control.Daemon) -> int:
     with Backpack(daemon.socket) as backpack:
         return backpack.status().daemon_pid
 
@@ -52,36 +52,36 @@ def instead_of_daemons(
     return started
 
 
-def test_a_daemon_is_started_answers_and_is_stopped(daemon_at: startup.Daemon) -> None:
-    assert not startup.runs(daemon_at)
-    said = startup.start(daemon_at)
+def test_a_daemon_is_started_answers_and_is_stopped(daemon_at: daemon_control.Daemon) -> None:
+    assert not daemon_control.runs(daemon_at)
+    said = daemon_control.start(daemon_at)
     pid = pid_of(daemon_at)
     assert f"pid {pid}" in said
     watching = os.pidfd_open(pid)
-    startup.stop(daemon_at)
-    assert not startup.runs(daemon_at)
+    daemon_control.stop(daemon_at)
+    assert not daemon_control.runs(daemon_at)
     ended, _, _ = select.select([watching], (), (), 0)
     os.close(watching)
     assert ended, "stop returned before the exit"
 
 
-def test_a_started_daemon_stands_apart_from_its_starter(daemon_at: startup.Daemon) -> None:
-    startup.start(daemon_at)
+def test_a_started_daemon_stands_apart_from_its_starter(daemon_at: daemon_control.Daemon) -> None:
+    daemon_control.start(daemon_at)
     process = Path("/proc", str(pid_of(daemon_at)))
     assert os.getsid(pid_of(daemon_at)) == pid_of(daemon_at)
     assert str((process / "cwd").readlink()) == "/"
     assert str((process / "fd" / "0").readlink()) == "/dev/null"
 
 
-def test_the_log_and_the_home_are_private_from_creation(daemon_at: startup.Daemon) -> None:
+def test_the_log_and_the_home_are_private_from_creation(daemon_at: daemon_control.Daemon) -> None:
     before = os.umask(0)
     try:
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     finally:
         os.umask(before)
     home = Path(daemon_at.home)
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert stat.S_IMODE((home / startup.LOG_NAME).stat().st_mode) == 0o600
+    assert stat.S_IMODE((home / daemon_control.LOG_NAME).stat().st_mode) == 0o600
 
 
 def test_a_daemon_gets_few_variables() -> None:
@@ -96,7 +96,7 @@ def test_a_daemon_gets_few_variables() -> None:
         "NOTIFY_SOCKET": "/n",
         "GRPC_TRACE": "all",
     }
-    assert set(startup.clean_environment(environ)) == {
+    assert set(daemon_control.clean_environment(environ)) == {
         "HOME",
         "PATH",
         "XDG_RUNTIME_DIR",
@@ -105,12 +105,12 @@ def test_a_daemon_gets_few_variables() -> None:
 
 
 def test_a_daemon_that_cannot_start_is_told_with_its_own_words(
-    daemon_at: startup.Daemon, daemon: RunningDaemon
+    daemon_at: daemon_control.Daemon, daemon: RunningDaemon
 ) -> None:
     # A second daemon on the same home, at another socket.
-    other = startup.find(os.environ, daemon_at.socket + ".other")
+    other = daemon_control.find(os.environ, daemon_at.socket + ".other")
     with pytest.raises(Failure) as caught:
-        startup.start(other)
+        daemon_control.start(other)
     assert caught.value.reason == "not-started"
     assert str(daemon.pid) in caught.value.hint or "lock" in caught.value.hint.lower()
 
@@ -123,89 +123,91 @@ def test_no_daemon_is_started_where_no_client_would_use_it(
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(Failure, match="written by others") as caught:
-        startup.start(startup.find(os.environ, str(tmp_path / place / "s.sock")))
+        daemon_control.start(daemon_control.find(os.environ, str(tmp_path / place / "s.sock")))
     assert caught.value.reason == "socket-not-trusted"
     assert started == []
 
 
 def test_a_home_that_cannot_be_used_names_both_variables(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = startup.find({"BACKPACK_HOME": str(tmp_path / "file")}, str(tmp_path / "s"))
+    found = daemon_control.find({"BACKPACK_HOME": str(tmp_path / "file")}, str(tmp_path / "s"))
     with pytest.raises(Failure) as caught:
-        startup.start(found)
+        daemon_control.start(found)
     assert "BACKPACK_HOME" in caught.value.hint
     assert "BACKPACK_SOCKET" in caught.value.hint
 
 
 def test_only_what_this_start_logged_is_shown(
-    daemon_at: startup.Daemon, daemon: RunningDaemon
+    daemon_at: daemon_control.Daemon, daemon: RunningDaemon
 ) -> None:
-    log = Path(daemon_at.home, startup.LOG_NAME)
+    log = Path(daemon_at.home, daemon_control.LOG_NAME)
     log.write_text("an older line\n")
-    other = startup.find(os.environ, daemon_at.socket + ".other")
+    other = daemon_control.find(os.environ, daemon_at.socket + ".other")
     with pytest.raises(Failure) as caught:
-        startup.start(other)
+        daemon_control.start(other)
     assert "an older line" not in caught.value.hint
 
 
 def test_a_daemon_that_another_one_started_meanwhile_is_as_good(
-    daemon_at: startup.Daemon, daemon: RunningDaemon
+    daemon_at: daemon_control.Daemon, daemon: RunningDaemon
 ) -> None:
-    assert startup.start(daemon_at) == "it was starting already"
+    assert daemon_control.start(daemon_at) == "it was starting already"
 
 
 def test_a_daemon_that_never_gets_ready_is_stopped(
-    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch
+    daemon_at: daemon_control.Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = instead_of_daemons(monkeypatch, "import time; time.sleep(600)")
-    monkeypatch.setattr(startup, "START_SECONDS", 0.1)
+    monkeypatch.setattr(daemon_control, "START_SECONDS", 0.1)
     with pytest.raises(Failure, match="not ready"):
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     assert started[0].wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_a_daemon_gets_no_other_variables_when_it_is_started(
-    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch
+    daemon_at: daemon_control.Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "v")
     instead_of_daemons(monkeypatch, "import os; print(sorted(os.environ))")
     with pytest.raises(Failure) as caught:
-        startup.start(startup.find(os.environ))
+        daemon_control.start(daemon_control.find(os.environ))
     assert "NOTIFY_SOCKET" in caught.value.hint
     assert "OPENAI_API_KEY" not in caught.value.hint
 
 
-def test_a_log_that_is_a_link_is_not_written_to(daemon_at: startup.Daemon, tmp_path: Path) -> None:
+def test_a_log_that_is_a_link_is_not_written_to(
+    daemon_at: daemon_control.Daemon, tmp_path: Path
+) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
     victim = tmp_path / "victim"
     victim.write_text("")
-    (home / startup.LOG_NAME).symlink_to(victim)
+    (home / daemon_control.LOG_NAME).symlink_to(victim)
     with pytest.raises(Failure) as caught:
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     assert caught.value.reason == "home-not-usable"
     assert victim.read_text() == ""
 
 
 def test_a_log_with_a_second_name_is_not_written_to(
-    daemon_at: startup.Daemon, tmp_path: Path
+    daemon_at: daemon_control.Daemon, tmp_path: Path
 ) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
     victim = tmp_path / "victim"
     victim.write_text("")
-    (home / startup.LOG_NAME).hardlink_to(victim)
+    (home / daemon_control.LOG_NAME).hardlink_to(victim)
     with pytest.raises(Failure, match="not a file of yours"):
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     assert victim.read_text() == ""
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a symbolic link", "a dangling link", "a socket"])
 def test_a_log_that_is_exchanged_meanwhile_neither_holds_up_nor_is_shown(
-    daemon_at: startup.Daemon, monkeypatch: pytest.MonkeyPatch, kind: str
+    daemon_at: daemon_control.Daemon, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    log = Path(daemon_at.home, startup.LOG_NAME)
-    real = startup._open_log
+    log = Path(daemon_at.home, daemon_control.LOG_NAME)
+    real = daemon_control._open_log
 
     def exchanged(home: str) -> int:
         descriptor = real(home)
@@ -213,60 +215,60 @@ def test_a_log_that_is_exchanged_meanwhile_neither_holds_up_nor_is_shown(
         ODD[kind](log)
         return descriptor
 
-    monkeypatch.setattr(startup, "_open_log", exchanged)
+    monkeypatch.setattr(daemon_control, "_open_log", exchanged)
     instead_of_daemons(monkeypatch, "print('said')")
     with pytest.raises(Failure) as caught:
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     assert "its log" in caught.value.hint
     assert "not to be shown" not in caught.value.hint
 
 
-def test_a_log_that_others_can_read_is_made_private(daemon_at: startup.Daemon) -> None:
+def test_a_log_that_others_can_read_is_made_private(daemon_at: daemon_control.Daemon) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
-    log = home / startup.LOG_NAME
+    log = home / daemon_control.LOG_NAME
     log.write_text("")
     log.chmod(0o666)
-    startup.start(daemon_at)
+    daemon_control.start(daemon_at)
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
-def test_a_log_that_is_no_file_is_refused(daemon_at: startup.Daemon) -> None:
+def test_a_log_that_is_no_file_is_refused(daemon_at: daemon_control.Daemon) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
-    os.mkfifo(home / startup.LOG_NAME)
-    reader = os.open(home / startup.LOG_NAME, os.O_RDONLY | os.O_NONBLOCK)
+    os.mkfifo(home / daemon_control.LOG_NAME)
+    reader = os.open(home / daemon_control.LOG_NAME, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with pytest.raises(Failure, match="not a file of yours"):
-            startup.start(daemon_at)
+            daemon_control.start(daemon_at)
     finally:
         os.close(reader)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
-def test_a_log_of_another_user_is_refused(daemon_at: startup.Daemon) -> None:
+def test_a_log_of_another_user_is_refused(daemon_at: daemon_control.Daemon) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
-    log = home / startup.LOG_NAME
+    log = home / daemon_control.LOG_NAME
     log.write_text("")
     os.chown(log, 65534, 65534)
     with pytest.raises(Failure, match="not a file of yours"):
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
     assert log.read_text() == ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
-def test_a_home_of_another_user_is_refused(daemon_at: startup.Daemon) -> None:
+def test_a_home_of_another_user_is_refused(daemon_at: daemon_control.Daemon) -> None:
     home = Path(daemon_at.home)
     home.mkdir(mode=0o700)
     os.chown(home, 65534, 65534)
     with pytest.raises(Failure, match="65534"):
-        startup.start(daemon_at)
+        daemon_control.start(daemon_at)
 
 
-def test_stopping_none_is_a_failure_that_says_so(daemon_at: startup.Daemon) -> None:
+def test_stopping_none_is_a_failure_that_says_so(daemon_at: daemon_control.Daemon) -> None:
     with pytest.raises(Failure) as caught:
-        startup.stop(daemon_at)
+        daemon_control.stop(daemon_at)
     assert caught.value.reason == "no-daemon"
 
 
@@ -276,7 +278,7 @@ def test_a_process_that_only_claims_another_pid_is_not_signalled(tmp_path: Path)
         with fake_daemon(tmp_path) as fake:
             fake.answers["Status"] = lambda _: status(daemon_pid=victim.pid)
             with pytest.raises(Failure) as caught:
-                startup.stop(startup.find(os.environ, fake.path))
+                daemon_control.stop(daemon_control.find(os.environ, fake.path))
         assert caught.value.reason == "not-ours"
         assert victim.poll() is None
     finally:
@@ -287,11 +289,11 @@ def test_a_process_that_only_claims_another_pid_is_not_signalled(tmp_path: Path)
 def test_a_supervised_daemon_is_left_to_its_manager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(startup, "_managed", lambda _: False)
+    monkeypatch.setattr(daemon_control, "_managed", lambda _: False)
     with fake_daemon(tmp_path) as fake:
         fake.answers["Status"] = lambda _: status(daemon_pid=os.getpid(), supervised=True)
         with pytest.raises(Failure) as caught:
-            startup.stop(startup.find(os.environ, fake.path))
+            daemon_control.stop(daemon_control.find(os.environ, fake.path))
     assert caught.value.reason == "supervised"
 
 
@@ -306,23 +308,23 @@ esac
 
 def systemctl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, state: str = "loaded", code: int = 0
-) -> tuple[startup.Daemon, Path]:
+) -> tuple[daemon_control.Daemon, Path]:
     monkeypatch.delenv("BACKPACK_HOME")
-    found = startup.find(os.environ)
+    found = daemon_control.find(os.environ)
     log = tmp_path / "systemctl.log"
     program = tmp_path / "bin" / "systemctl"
     program.parent.mkdir()
     program.write_text(FAKE_SYSTEMCTL.format(log=log, socket=found.socket, state=state, code=code))
     program.chmod(0o700)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    return startup.find(os.environ), log
+    return daemon_control.find(os.environ), log
 
 
 def test_where_the_unit_is_installed_the_service_manager_starts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, log = systemctl(tmp_path, monkeypatch)
-    assert "service manager" in startup.start(found)
+    assert "service manager" in daemon_control.start(found)
     assert "start backpackd.socket" in log.read_text().splitlines()[-1]
 
 
@@ -331,7 +333,7 @@ def test_a_service_manager_that_fails_is_told(
 ) -> None:
     found, _ = systemctl(tmp_path, monkeypatch, code=1)
     with pytest.raises(Failure) as caught:
-        startup.start(found)
+        daemon_control.start(found)
     assert caught.value.reason == "service-manager"
 
 
@@ -346,7 +348,7 @@ def test_a_unit_for_another_daemon_is_not_used(
     if change == "profile":
         monkeypatch.setenv("BACKPACK_PROFILE", "staging")
     path = found.socket + ".other" if change == "socket" else found.socket
-    assert not startup._managed(startup.find(os.environ, path))
+    assert not daemon_control._managed(daemon_control.find(os.environ, path))
 
 
 def test_a_listener_that_does_not_speak_the_protocol_is_not_stopped(tmp_path: Path) -> None:
@@ -354,7 +356,7 @@ def test_a_listener_that_does_not_speak_the_protocol_is_not_stopped(tmp_path: Pa
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        process = startup._PinnedListener(str(path))
+        process = daemon_control._PinnedListener(str(path))
         assert process.pid == os.getpid()
         assert not process.wait(0.0)
         process.close()
@@ -385,7 +387,7 @@ def test_a_start_without_a_place_for_temporary_files_takes_the_home(tmp_path: Pa
     # A short path, as that of a home usually is.
     home = os.open(tmp_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with startup._private_directory(f"/proc/self/fd/{home}"):
+        with daemon_control._private_directory(f"/proc/self/fd/{home}"):
             (made,) = tmp_path.iterdir()
             assert stat.S_IMODE(made.stat().st_mode) == 0o700
         assert list(tmp_path.iterdir()) == []
@@ -406,7 +408,7 @@ def test_a_start_that_finds_no_place_at_all_says_why(
 ) -> None:
     no_place[:] = [error]
     try:
-        startup._private_directory("/none")
+        daemon_control._private_directory("/none")
     except OSError as refused:
         failure = of_system(refused)
     except Failure as told:

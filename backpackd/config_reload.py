@@ -12,7 +12,8 @@ from backpackd.application.access.policy import VaultPolicy
 from backpackd.application.deadlines import Deadlines
 from backpackd.application.vault.autolock import AutoLock
 from backpackd.application.vault.vault import Vault
-from backpackd.config import ConfigError, Configuration, Settings, read_configuration
+from backpackd.config import ConfigError, Configuration, read_configuration
+from backpackd.settings import Settings
 
 _LOG = logging.getLogger("backpackd")
 

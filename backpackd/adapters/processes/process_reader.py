@@ -15,7 +15,7 @@ UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """
 
 
-class Known:
+class ProcessReader:
     """A process with open files, and the facts that were last read."""
 
     __slots__ = ("_files", "_read", "_unique", "facts")

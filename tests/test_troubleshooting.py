@@ -9,6 +9,7 @@ import pytest
 
 from backpack_client import failures
 from backpack_client.cli.main import _HOMES
+from told_failures import of_the_client, told
 
 ROOT = Path(__file__).resolve().parents[1]
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -123,3 +124,29 @@ def test_a_message_is_one_that_the_code_has(message: str) -> None:
     # What is put after a colon is often a text of its own.
     fixed = [part.removeprefix(": ") for part in re.split(r"<[^>]*>", message) if part]
     assert [part for part in fixed if not is_written(part)] == []
+
+
+def messages(code: int) -> list[str]:
+    """Every message in the section of an exit code."""
+    blocks = re.findall(r"^```text\n(.*?)^```", section(code), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("backpack-client: ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), sorted({(code, message) for code, _, message in told() if message})
+)
+def test_every_message_of_the_code_stands_in_the_section_of_its_exit_code(
+    code: int, message: str
+) -> None:
+    fixed = [re.escape(part) for part in message.split("…")]
+    form = re.compile(".+".join(fixed) + (".+" if message.endswith(": ") else ""))
+    assert any(form.fullmatch(line) for line in messages(code))
+
+
+def test_the_search_through_the_code_finds_what_the_client_and_the_daemon_say() -> None:
+    found = told()
+    assert len(found) > 50
+    assert (7, "no-daemon", "no daemon at …: the connection was lost") in found
+    assert (3, "locked", "the vault is locked: unlock it first") in found
+    assert (failures.EXIT_FAILED, "not-confirmed") in {each[:2] for each in of_the_client()}

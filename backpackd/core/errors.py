@@ -82,6 +82,13 @@ class KeyUnknownError(CallerError):
     reason = "no-such-key"
 
 
+class CredentialUnknownError(CallerError):
+    """A credential to remove is not in the agent's lock."""
+
+    status = Status.NOT_FOUND
+    reason = "no-such-credential"
+
+
 class LeaseUnknownError(CallerError):
     """A lease has ended, never existed, or belongs to another tree."""
 

@@ -48,6 +48,7 @@ _BY_REASON = {
     "invalid-root": (EXIT_USAGE, "see the request's processes: backpack-client requests --all"),
     "weak-passphrase": (EXIT_FAILED, "choose a longer passphrase that nobody would guess"),
     "no-such-key": (EXIT_NO_SUCH_KEY, "store it with: backpack-client put NAME"),
+    "no-such-credential": (EXIT_NO_SUCH_KEY, "see what is in it: backpack-client agent show"),
     "no-such-lease": (EXIT_FAILED, "see live leases: backpack-client leases"),
     "no-such-grant": (EXIT_FAILED, "see all grants: backpack-client grants --all"),
     "no-such-process": (EXIT_FAILED, ""),

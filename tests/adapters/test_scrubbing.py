@@ -193,7 +193,9 @@ def test_a_child_process_of_the_daemon_is_scrubbed_as_well(tmp_path: Path) -> No
 
 
 def test_cleaning_a_clean_environment_changes_nothing() -> None:
-    once = clean_environment({"HOME": "/", "LC_TIME": "C", "LD_PRELOAD": "x", "": "y"})
+    once = clean_environment(
+        {"HOME": "/", "LC_TIME": "C", "LC_TOKEN": "x", "LD_PRELOAD": "x", "": "y"}
+    )
     assert once == {"HOME": "/", "LC_TIME": "C"}
     assert clean_environment(once) == once
 

@@ -19,8 +19,8 @@ from backpackd.core.agentlock.document import read
 from backpackd.core.agentlock.errors import LockFileError, RecipientsError, WrongRecipientError
 from backpackd.core.errors import (
     BackpackError,
+    CredentialUnknownError,
     InvalidRequestError,
-    KeyUnknownError,
     LimitError,
     LockedError,
     LockRefusedError,
@@ -318,7 +318,7 @@ async def test_credentials_are_put_and_taken_out(ann: AgentWorld) -> None:
     )
     assert written.view.credentials == (("A", False), ("B", True))
     call = ann.agents.edit(ann.operator, given, remove=["MISSING"])
-    assert await reason(call, KeyUnknownError) == "no-such-key"
+    assert await reason(call, CredentialUnknownError) == "no-such-credential"
 
 
 async def test_a_recipient_can_be_accepted_as_an_author_in_one_step(

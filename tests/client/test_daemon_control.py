@@ -95,6 +95,8 @@ def test_a_daemon_gets_few_variables() -> None:
         "OPENAI_API_KEY": "v",
         "NOTIFY_SOCKET": "/n",
         "GRPC_TRACE": "all",
+        "BACKPACK_API_KEY": "v",
+        "XDG_TOKEN": "v",
     }
     assert set(daemon_control.clean_environment(environ)) == {
         "HOME",

@@ -26,6 +26,8 @@ def test_no_candidate_passes_without_being_named(name: str) -> None:
         "VAULT_TOKEN", "SLACK_BOT_TOKEN", "STRIPE_SECRET_KEY", "CARGO_REGISTRY_TOKEN", "A_KEY",
         "PATHOLOGY_KEY", "LDAP_PASSWORD", "PIPEDRIVE_TOKEN", "JAVA_SERVICE_KEY", "X2_TOKEN",
         "GITHUB_KEY", "PUBLIC_API_KEY", "HOSTED_KEY", "SSL_API_KEY", "GOOGLE_CREDENTIALS",
+        "PYTHONANYWHERE_API_TOKEN", "BUNDLE_GEMS_TOKEN", "CASINO_KEY", "COSIGN_PASSWORD",
+        "UV_PUBLISH_TOKEN", "LISTEN_NOTES_API_KEY", "MYSQL_ROOT_PASSWORD", "TRUST_WALLET_KEY",
     ],
 )  # fmt: skip
 def test_the_names_of_credentials_pass(name: str) -> None:
@@ -39,10 +41,15 @@ def test_the_names_of_credentials_pass(name: str) -> None:
         "PUBLIC_KEY", "PUB_KEY", "TRUSTED_KEY", "AUTHORIZED_KEY", "ALLOWED_KEY", "PINNED_KEY",
         "PEER_KEY", "SIGNER_KEY", "GPG_KEY", "PGP_KEY", "HOST_KEY", "ROOT_KEY", "CA_KEY",
         "VERIFY_KEY", "VERIFICATION_KEY", "SSL_KEY", "PGSSL_KEY", "TLS_KEY", "MTLS_KEY",
-        "CLIENT_KEY", "CERT_KEY", "CACHE_KEY", "APPLICATION_CREDENTIALS", "SHARED_CREDENTIALS",
+        "CLIENT_KEY", "CERT_KEY", "CACHE_KEY", "TRUST_KEY", "KNOWN_KEY", "RECIPIENT_KEY",
+        "VERIFYING_KEY", "COSIGN_KEY", "MINISIGN_KEY", "APT_KEY", "KEYRING_KEY",
+        "ALLOW_EMPTY_PASSWORD", "RANDOM_ROOT_PASSWORD", "CORS_ALLOW_CREDENTIALS", "DISABLE_TOKEN",
+        "NO_PASSWORD", "REQUIRE_CLIENT_SECRET",  "APPLICATION_CREDENTIALS", "SHARED_CREDENTIALS",
     ],
 )  # fmt: skip
-def test_whom_to_trust_and_where_a_file_lies_is_asked_about(name: str, before: str) -> None:
+def test_whom_to_trust_where_a_file_lies_and_what_is_switched_is_asked_about(
+    name: str, before: str
+) -> None:
     assert not has_form(before + name)
 
 

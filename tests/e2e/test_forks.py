@@ -63,3 +63,34 @@ def test_a_child_is_told_at_its_first_access_and_takes_nothing_from_its_parent(
         env={**os.environ, "BACKPACK_SOCKET": str(daemon.socket)},
     )
     assert done.stdout.splitlines() == [*child, "v None 1"], done.stderr
+
+
+# Each child makes a connection of its own, after the parent has used one.
+_OWN = """
+import os
+from backpack_client import Backpack
+
+with Backpack() as backpack, backpack.lease("K") as keys:
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            with Backpack() as own, own.lease("K") as leased:
+                print(leased["K"], leased.failure, flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    print(keys["K"], len(backpack.leases()))
+"""
+
+
+def test_a_child_opens_a_lease_of_its_own_and_the_parents_goes_on(daemon: RunningDaemon) -> None:
+    operator = daemon.operator()
+    operator.put("K", b"v")
+    operator.grant("K")
+    done = subprocess.run(
+        [sys.executable, "-c", _OWN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "BACKPACK_SOCKET": str(daemon.socket)},
+    )
+    assert done.stdout.splitlines() == ["v None"] * 2 + ["v 1"], done.stderr

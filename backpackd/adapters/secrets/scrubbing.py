@@ -38,6 +38,20 @@ _KEPT: Final = frozenset(
         "JOURNAL_STREAM",
         "LANG",
         "LANGUAGE",
+        # Not all of `LC_*`: ssh passes names of that form on, so people carry credentials in them.
+        "LC_ADDRESS",
+        "LC_ALL",
+        "LC_COLLATE",
+        "LC_CTYPE",
+        "LC_IDENTIFICATION",
+        "LC_MEASUREMENT",
+        "LC_MESSAGES",
+        "LC_MONETARY",
+        "LC_NAME",
+        "LC_NUMERIC",
+        "LC_PAPER",
+        "LC_TELEPHONE",
+        "LC_TIME",
         "LISTEN_FDNAMES",
         "LISTEN_FDS",
         "LISTEN_PID",
@@ -59,7 +73,6 @@ _KEPT: Final = frozenset(
         "XPC_SERVICE_NAME",
     }
 )
-_KEPT_PREFIX: Final = "LC_"
 
 KEY_VARIABLE: Final = "AGENT_MASTER_KEY"
 _KEY_DESCRIPTOR: Final = "BACKPACK_KEY_DESCRIPTOR"
@@ -98,11 +111,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     Returns:
         The kept variables, unchanged.
     """
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in _KEPT or name.startswith(_KEPT_PREFIX)
-    }
+    return {name: value for name, value in environ.items() if name in _KEPT}
 
 
 def ensure_scrubbed(arguments: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from backpackd.core.agentlock import locks
 from backpackd.core.agentlock.content import Contents, Credential, encode_object
 from backpackd.core.agentlock.document import LockFile
 from backpackd.core.agentlock.errors import LockContentError, RecipientsError
-from backpackd.core.errors import KeyUnknownError, MemoryChangedError
+from backpackd.core.errors import CredentialUnknownError, MemoryChangedError
 from backpackd.core.sealing.identity import PublicIdentity
 from backpackd.core.vault.trust import KnownLock, check_label
 from backpackd.ports import Connection
@@ -97,12 +97,14 @@ class Agents:
         """Change personality and credentials. This vault signs the new generation.
 
         Raises:
-            KeyUnknownError: a credential to remove is not in the lock.
+            CredentialUnknownError: a credential to remove is not in the lock.
         """
         admitted = await self._verification.admit_to_sign(connection, given)
         contents = await self._verification.open(connection, admitted)
         if not set(remove) <= contents.credentials.keys():
-            raise KeyUnknownError("a credential to remove is not in the lock: nothing was changed")
+            raise CredentialUnknownError(
+                "a credential to remove is not in the lock: nothing was changed"
+            )
         changed = None
         if personality is not None:
             read = partial(json_object, personality)

@@ -33,10 +33,14 @@ LOG_NAME = "backpackd.log"
 SOCKET_UNIT = "backpackd.socket"
 SERVICE_UNIT = "backpackd.service"
 
+# By their whole names: a credential may be called `XDG_...` or `BACKPACK_API_KEY`, too.
 _PASSED = frozenset(
-    {"HOME", "PATH", "LANG", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR", "TZ", "USER", "LOGNAME"}
+    """
+    HOME PATH LANG TMPDIR TZ USER LOGNAME DBUS_SESSION_BUS_ADDRESS
+    XDG_CONFIG_HOME XDG_DATA_HOME XDG_RUNTIME_DIR XDG_SESSION_ID XDG_STATE_HOME
+    BACKPACK_HOME BACKPACK_PROFILE BACKPACK_SOCKET
+    """.split()  # noqa: SIM905 - words are read at a glance, in a list each would take a line
 )
-_PASSED_PREFIXES = ("XDG_", "BACKPACK_")
 _SYSTEMCTL_SECONDS = 30.0
 _LOG_LINES = 10
 _LOG_TAIL = 16 * 1024
@@ -145,11 +149,7 @@ def stop(daemon: Daemon) -> None:
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a daemon gets."""
-    return {
-        name: text
-        for name, text in environ.items()
-        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
-    }
+    return {name: text for name, text in environ.items() if name in _PASSED}
 
 
 class _PinnedListener:

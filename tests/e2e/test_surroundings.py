@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcp import ClientSession, StdioServerParameters
+from mcp.client import stdio
 
 from daemons import PASSPHRASE
 
@@ -108,6 +110,44 @@ def test_without_the_variable_of_the_runtime_directory_the_daemon_is_found(user:
     assert locked.returncode == 0, locked.stderr
     assert user.status()["state"] == "locked"
     user.done("stop", BACKPACK_PROFILE="")
+
+
+_MCP_SERVER = """
+import os
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("keys")
+
+@server.tool()
+def length() -> str:
+    return str(len(os.environ["GITHUB_TOKEN"]))
+
+server.run()
+"""
+
+
+async def test_an_mcp_server_behind_run_works_with_what_the_official_sdk_passes_on(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.done("init", *user.told())
+    value = user.home / "value"
+    value.write_text("v" * 40)
+    user.done("put", "GITHUB_TOKEN", "--value-file", str(value), *user.told())
+    user.done("grant", "GITHUB_TOKEN", "--to", f"uid:{os.getuid()}", *user.told())
+    monkeypatch.setenv("HOME", str(user.home))
+    assert "XDG_RUNTIME_DIR" not in stdio.DEFAULT_INHERITED_ENV_VARS
+    run = ["-m", "backpack_client", "run", "--key", "GITHUB_TOKEN", "--"]
+    server = StdioServerParameters(
+        command=sys.executable, args=[*run, sys.executable, "-c", _MCP_SERVER]
+    )
+    with (user.home / "told").open("w") as errors:
+        async with (
+            stdio.stdio_client(server, errors) as (reads, writes),
+            ClientSession(reads, writes) as session,
+        ):
+            await session.initialize()
+            found = await session.call_tool("length", {})
+    assert "'40'" in repr(found.content)
 
 
 def test_a_daemon_whose_socket_disappears_locks_and_ends(user: User) -> None:

@@ -9,14 +9,12 @@ from backpackd.application.agents.lock_verification import Given
 from backpackd.application.agents.lock_views import LockView, Party
 from backpackd.application.agents.migration import Migration
 from backpackd.application.vault.vault import Vault
-from backpackd.core.agentlock.content import Credential
+from backpackd.core.agentlock.content import MAX_CREDENTIALS, Credential
 from backpackd.core.errors import InvalidRequestError
 from backpackd.core.names import check_names
 from backpackd.core.render import render
 from backpackd.core.vault.trust import MAX_PATH
 from backpackd.ports import Call
-
-_MOST_CREDENTIALS = 256
 
 
 class AgentsService:
@@ -134,7 +132,7 @@ class AgentsService:
         given = Given(request.agent_lock, request.claimed_path)
         names = list(request.names)
         if names:
-            check_names(names, most=_MOST_CREDENTIALS)
+            check_names(names, most=MAX_CREDENTIALS)
         shown = await self._agents.trust(
             call.connection, given, request.author, request.label, names
         )
@@ -187,7 +185,7 @@ def _given(document: bytes, legacy: pb.LegacyKey, path: str = "") -> Given:
 def _credentials(entries: Iterable[pb.CredentialEntry]) -> dict[str, Credential]:
     listed = list(entries)
     if listed:
-        check_names([entry.name for entry in listed], most=_MOST_CREDENTIALS)
+        check_names([entry.name for entry in listed], most=MAX_CREDENTIALS)
     return {entry.name: Credential(entry.value or None) for entry in listed}
 
 

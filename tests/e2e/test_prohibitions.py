@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,9 @@ class Agent:
         self._report = directory / "report"
         os.mkfifo(self._report)
         self._reading = os.open(self._report, os.O_RDWR)
+        self._release = directory / "release"
+        os.mkfifo(self._release)
+        self._releasing = os.open(self._release, os.O_RDWR)
         tool = directory / "tool.py"
         tool.write_text(TOOL)
         self._tool = [sys.executable, str(tool), str(socket), str(self._report)]
@@ -136,7 +140,19 @@ class Agent:
             way: one of `WAYS`.
             under: a program that starts the tool in that way.
         """
-        uid, command, words = os.geteuid(), self._tool, WAYS[way]
+        return self._run(way, self._tool, under=under)
+
+    @contextmanager
+    def asking(self) -> Iterator[str]:
+        """Have the tool ask for K, yield the value or the reason, and keep the tool until the end.
+
+        A request lives as long as the root that asked, and that may be the tool itself.
+        """
+        yield self._run("by itself", [*self._tool, str(self._release)])
+        os.write(self._releasing, b"\n")
+
+    def _run(self, way: str, command: list[str], *, under: Sequence[str] = ()) -> str:
+        uid, words = os.geteuid(), WAYS[way]
         if words[:1] == ["as another user"]:
             if uid != 0:
                 pytest.skip("needs root, to be another user")
@@ -159,6 +175,7 @@ class Agent:
         # Closes the pipes, which ends the agent, and waits for its first process.
         self._process.communicate()
         os.close(self._reading)
+        os.close(self._releasing)
 
 
 @pytest.fixture
@@ -266,6 +283,7 @@ def test_a_revoked_agent_is_asked_about_whatever_it_calls_itself(
 def test_a_refused_agent_does_not_ask_again_whatever_it_calls_itself(
     operator: Client, renamed: Agent, way: str
 ) -> None:
-    assert renamed.get() == "waiting-for-approval"
-    operator.deny(operator.pending()[0].code)
+    with renamed.asking() as told:
+        assert told == "waiting-for-approval"
+        operator.deny(operator.pending()[0].code)
     assert renamed.get(way) == "refused-by-operator"
